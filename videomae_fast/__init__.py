@@ -1,0 +1,1 @@
+"""VideoMAE and VideoMAE V2 pre-training, fast."""

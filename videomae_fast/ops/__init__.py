@@ -1,0 +1,1 @@
+"""The ops: one file per op with its contract, reference, registration and choice of backend."""

@@ -1,0 +1,29 @@
+"""The compiled CPU library (``csrc/``) behind ctypes: one typed function per op.
+
+The functions take and return CPU tensors, check dtype and layout, and raise on bad input. Which op
+uses them is decided in ``videomae_fast/ops/<op>.py``; nothing else calls them.
+"""
+
+from __future__ import annotations
+
+from videomae_fast.ops._native.library import (
+    instruction_set,
+    library,
+    library_path,
+    why_missing,
+)
+from videomae_fast.ops._native.pixels import (
+    normalized_pixel_mse,
+    normalized_pixel_mse_backward,
+    patch_gather,
+)
+
+__all__ = [
+    "instruction_set",
+    "library",
+    "library_path",
+    "normalized_pixel_mse",
+    "normalized_pixel_mse_backward",
+    "patch_gather",
+    "why_missing",
+]

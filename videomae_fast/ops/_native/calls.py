@@ -1,0 +1,74 @@
+"""Calling a C function with tensors: pointers, checks, return codes turned into exceptions."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.ops._native.library import library, why_missing
+
+_BAD_ARGUMENT, _OUT_OF_MEMORY = -1, -2
+
+# One letter per argument of a C function.
+_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "b": ctypes.c_int32, "f": ctypes.c_float}
+
+
+@cache
+def _function(name: str, signature: str) -> ctypes._NamedFuncPointer:
+    loaded = library()
+    if loaded is None:
+        raise BackendUnavailableError(why_missing())
+    function: ctypes._NamedFuncPointer = loaded[name]
+    function.restype = ctypes.c_int64
+    function.argtypes = [_TYPES[letter] for letter in signature]
+    return function
+
+
+def call(
+    name: str, signature: str, *args: Tensor | float | None, index: Tensor | None = None
+) -> None:
+    """Calls a function of the library; the thread count is added as the last argument.
+
+    Args:
+        signature: one letter per argument without the thread count: "p" a tensor (or None),
+            "i" an int64, "b" a flag, "f" a float.
+        index: the token positions that a positive return code points into.
+
+    Raises:
+        BackendUnavailableError: there is no library.
+        IndexError: a token position is out of range.
+        ValueError: the library refuses the arguments.
+        MemoryError: the library found no memory.
+    """
+    plain = [arg.data_ptr() if isinstance(arg, Tensor) else arg for arg in args]
+    code = _function(name, signature + "i")(*plain, torch.get_num_threads())
+    if code == 0:
+        return
+    if code == _OUT_OF_MEMORY:
+        raise MemoryError(f"{name}: out of memory")
+    if code == _BAD_ARGUMENT or index is None:
+        shapes = ", ".join(str(list(a.shape)) if isinstance(a, Tensor) else str(a) for a in args)
+        raise ValueError(f"{name} refuses its arguments ({shapes})")
+    place = code - 1
+    clip, entry = divmod(place, index.shape[-1])
+    raise IndexError(
+        f"token position {int(index.reshape(-1)[place])} (clip {clip}, entry {entry}) is out of range"
+    )
+
+
+def expect(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The tensor, contiguous.
+
+    Raises:
+        ValueError: not on the CPU, another dtype or another shape.
+    """
+    if tensor.device.type != "cpu" or tensor.dtype != dtype or tuple(tensor.shape) != shape:
+        raise ValueError(
+            f"{name} must be a CPU tensor {dtype} {list(shape)}, got {tensor.device} "
+            f"{tensor.dtype} {list(tensor.shape)}"
+        )
+    return tensor.contiguous()
