@@ -1,1 +1,33 @@
-"""VideoMAE and VideoMAE V2 pre-training, fast."""
+"""VideoMAE and VideoMAE V2 pre-training, fast: the official function with far less work."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from videomae_fast.masking import Masks, MaskSpec
+    from videomae_fast.models.classifier import VideoClassifier
+    from videomae_fast.models.config import MAEConfig
+    from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
+
+__all__ = ["MAEConfig", "MaskSpec", "MaskedAutoencoder", "Masks", "VideoClassifier"]
+
+_HOME = {
+    "MAEConfig": "videomae_fast.models.config",
+    "MaskSpec": "videomae_fast.masking",
+    "MaskedAutoencoder": "videomae_fast.models.masked_autoencoder",
+    "Masks": "videomae_fast.masking",
+    "VideoClassifier": "videomae_fast.models.classifier",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports torch only when a name is used, so that ``videomae-fast --help`` is quick."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

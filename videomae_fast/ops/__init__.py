@@ -1,1 +1,21 @@
-"""The ops: one file per op with its contract, reference, registration and choice of backend."""
+"""The library's ops: contract, plain-torch reference, registration, choice of backend."""
+
+from videomae_fast.ops.attention import attention
+from videomae_fast.ops.decoder_assembly import decoder_assembly
+from videomae_fast.ops.mask_indices import mask_indices
+from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
+from videomae_fast.ops.pixel_loss import pixel_mse, pixel_target
+from videomae_fast.ops.tokens import token_gather, token_scatter
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "attention",
+    "decoder_assembly",
+    "mask_indices",
+    "patch_gather",
+    "pixel_mse",
+    "pixel_target",
+    "token_gather",
+    "token_scatter",
+]

@@ -1,0 +1,15 @@
+"""The package's own errors: what a user can act on, as opposed to a bug in the package."""
+
+from __future__ import annotations
+
+
+class VideoMAEFastError(Exception):
+    """Base of every error that the package raises on purpose for a user to act on."""
+
+
+class BackendUnavailableError(VideoMAEFastError, RuntimeError):
+    """A backend was asked for by name and can't run here; the message says why."""
+
+
+class WeightsError(VideoMAEFastError, ValueError):
+    """A weights file can't be read, or does not fit the model."""

@@ -1,0 +1,1 @@
+"""Weights of the official code and of other libraries."""

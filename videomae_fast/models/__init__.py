@@ -1,0 +1,1 @@
+"""Sizes and models: thin modules over the ops."""

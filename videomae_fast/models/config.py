@@ -1,0 +1,119 @@
+"""Model sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from videomae_fast.masking import Grid
+
+Size = Literal["small", "base", "large", "huge", "giant"]
+
+
+@dataclass(frozen=True)
+class MAEConfig:
+    """The shape of a masked autoencoder; the classifier uses its encoder part.
+
+    Attributes:
+        image_size: pixels, one side or (height, width).
+        patch_size, tubelet_size: a token's cube is tubelet_size × patch_size × patch_size pixels.
+        frames: frames per clip.
+        width, depth, heads: of the encoder.
+        mlp_ratio: hidden width of an MLP is ``int(width * mlp_ratio)``, in encoder and decoder.
+        decoder_width, decoder_depth, decoder_heads: of the decoder.
+        learned_positions: the encoder's positions are a parameter instead of the fixed sinusoid.
+        layer_scale: LayerScale's initial value; 0 leaves LayerScale out.
+
+    Raises:
+        ValueError: a size that does not divide, or is not positive.
+    """
+
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    tubelet_size: int = 2
+    frames: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    decoder_width: int = 384
+    decoder_depth: int = 4
+    decoder_heads: int = 6
+    learned_positions: bool = False
+    layer_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, list):  # as it comes back from JSON
+            object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name in ("patch_size", "tubelet_size", "width", "depth", "heads", "decoder_width",
+                     "decoder_depth", "decoder_heads", "mlp_ratio"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise ValueError(
+                    f"{width} {getattr(self, width)} is not a multiple of {heads} "
+                    f"{getattr(self, heads)}"
+                )
+        if self.layer_scale < 0:
+            raise ValueError(f"layer_scale must be 0 (off) or positive, got {self.layer_scale}")
+        _ = self.grid  # raises where a size does not divide
+
+    @staticmethod
+    def from_size(size: Size, **overrides: Any) -> MAEConfig:
+        """The configuration of an official size, ViT-S to ViT-g; any field may be overridden.
+
+        Raises:
+            ValueError: unknown size.
+            TypeError: unknown field.
+
+        Source: models/modeling_pretrain.py of the official V2 code; decoder depth 4 as in all of
+        its recipes.
+        """
+        if size not in _SIZES:
+            raise ValueError(f"unknown model size {size!r}; known are {', '.join(_SIZES)}")
+        return MAEConfig(**{**_SIZES[size], **overrides})
+
+    @property
+    def grid(self) -> Grid:
+        """The token grid of clips of this shape."""
+        return Grid.of(self.frames, self.image_size, self.tubelet_size, self.patch_size)
+
+    @property
+    def patch_values(self) -> int:
+        """Values of one token's cube: 3 · tubelet_size · patch_size²."""
+        return 3 * self.tubelet_size * self.patch_size**2
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> MAEConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: a key that is no field.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(MAEConfig)})
+        if unknown:
+            raise ValueError(f"unknown model fields: {', '.join(unknown)}")
+        return MAEConfig(**values)
+
+
+_SIZES: dict[str, dict[str, Any]] = {
+    "small": {"width": 384, "depth": 12, "heads": 6, "decoder_width": 192, "decoder_heads": 3},
+    "base": {"width": 768, "depth": 12, "heads": 12, "decoder_width": 384, "decoder_heads": 6},
+    "large": {"width": 1024, "depth": 24, "heads": 16, "decoder_width": 512, "decoder_heads": 8},
+    "huge": {"width": 1280, "depth": 32, "heads": 16, "decoder_width": 512, "decoder_heads": 8},
+    "giant": {
+        "width": 1408,
+        "depth": 40,
+        "heads": 16,
+        "mlp_ratio": 48 / 11,
+        "patch_size": 14,
+        "decoder_width": 512,
+        "decoder_heads": 8,
+    },
+}
+SIZES = tuple(_SIZES)

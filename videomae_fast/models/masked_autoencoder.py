@@ -1,0 +1,181 @@
+"""The masked autoencoder of VideoMAE and VideoMAE V2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from videomae_fast.masking import Grid, Masks
+from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.positions import SinusoidPositions
+from videomae_fast.models.transformer import NORM_EPS, Blocks
+from videomae_fast.models.vision_transformer import VisionTransformer
+from videomae_fast.ops import decoder_assembly, pixel_mse
+from videomae_fast.ops.checks import check_frames
+
+
+@dataclass
+class MAEOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        loss: scalar fp32, ``loss_sum / loss_weight`` (0 where no token has weight).
+        loss_sum: sum of weight · mean squared error over the tokens in the loss.
+        loss_weight: sum of the weights. Micro-batches and ranks add up loss_sum and loss_weight.
+        prediction: [B, P, 3 · tubelet · patch²] in the order (p0, p1, p2, c), on request.
+        index: int32 [B, P], token positions of the predictions, on request.
+    """
+
+    loss: Tensor
+    loss_sum: Tensor
+    loss_weight: Tensor
+    prediction: Tensor | None = None
+    index: Tensor | None = None
+
+
+class Encoder(VisionTransformer):
+    """The ViT over visible tokens only."""
+
+    def __init__(
+        self, config: MAEConfig, *, drop_path: float, activation_checkpointing: bool
+    ) -> None:
+        super().__init__(
+            config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
+        )
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+
+    def forward(self, frames: Tensor, index: Tensor, grid: Grid) -> Tensor:
+        """uint8 [B, T, H, W, 3] and the visible tokens' positions to [B, V, width]."""
+        out: Tensor = self.norm(self.blocks(self.embed(frames, index, grid)))
+        return out
+
+
+class Decoder(nn.Module):
+    """The narrow ViT over visible and mask tokens, and the head to pixels."""
+
+    def __init__(
+        self, config: MAEConfig, *, drop_path: float, activation_checkpointing: bool
+    ) -> None:
+        super().__init__()
+        self.blocks = Blocks(
+            config.decoder_depth,
+            config.decoder_width,
+            config.decoder_heads,
+            config.mlp_ratio,
+            drop_path=drop_path,
+            layer_scale=config.layer_scale,
+            activation_checkpointing=activation_checkpointing,
+        )
+        self.norm = nn.LayerNorm(config.decoder_width, eps=NORM_EPS)
+        self.head = nn.Linear(config.decoder_width, config.patch_values)
+
+    def forward(self, x: Tensor, queries: Tensor, key_count: Tensor | None) -> Tensor:
+        """[B, L, decoder width] and the tokens in the loss (int32 [B, P]) to their pixels.
+
+        The last block and the head work for these tokens only; the others are its keys and values.
+        """
+        x = self.blocks(x, queries=queries, key_count=key_count)
+        out: Tensor = self.head(self.norm(x))
+        return out
+
+
+class MaskedAutoencoder(nn.Module):
+    """VideoMAE pre-training: uint8 clips and masks in, loss out. State-dict keys are the official.
+
+    Args:
+        config: the model's shape. Clips of other sizes work too; positions are computed for the
+            grid at hand.
+        drop_path: stochastic depth rate of the last block.
+        activation_checkpointing: recompute blocks in the backward pass instead of storing.
+        normalize_target: per cube and colour channel, as in all recipes; False predicts pixels.
+        ignore_flat_cubes: weight 0 for cubes without texture (blank frames, letterbox bars),
+            whose normalised target is amplified noise. Off in the official code.
+
+    Source: VideoMAE V2 paper, section 3; models/modeling_pretrain.py of the official V2 code.
+    """
+
+    def __init__(
+        self,
+        config: MAEConfig,
+        *,
+        drop_path: float = 0.0,
+        activation_checkpointing: bool = False,
+        normalize_target: bool = True,
+        ignore_flat_cubes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.normalize_target = normalize_target
+        self.ignore_flat_cubes = ignore_flat_cubes
+        self.encoder = Encoder(
+            config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
+        )
+        self.decoder = Decoder(
+            config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
+        )
+        # Only these two are Xavier-initialised in the official code: encoder_to_decoder keeps
+        # torch's default for a Linear.
+        self.encoder.apply(_initialise)
+        self.decoder.apply(_initialise)
+        self.encoder_to_decoder = nn.Linear(config.width, config.decoder_width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_width))
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        self.decoder_positions = SinusoidPositions(config.grid, config.decoder_width)
+
+    def forward(
+        self, frames: Tensor, masks: Masks, *, return_prediction: bool = False
+    ) -> MAEOutput:
+        """
+        Args:
+            frames: uint8 [B, T, H, W, 3], channels last; normalised inside.
+            masks: of the same batch and grid, on the same device.
+            return_prediction: also return the predictions and their token positions.
+
+        Raises:
+            ValueError: frames of a wrong shape or dtype, or masks of another grid or batch.
+        """
+        tubelet, patch = self.config.tubelet_size, self.config.patch_size
+        grid = Grid(*check_frames(frames, tubelet, patch))
+        if masks.grid != grid or len(masks) != len(frames):
+            raise ValueError(
+                f"{len(masks)} masks of {masks.grid} don't fit {len(frames)} clips of {grid}"
+            )
+        encoded = self.encoder(frames, masks.visible, grid)
+        sequence = decoder_assembly(
+            self.encoder_to_decoder(encoded),
+            self.mask_token,
+            self.decoder_positions(grid),
+            masks.visible,
+            masks.decoder,
+        )
+        visible = masks.visible.shape[1]
+        key_count = None if masks.decoder_count is None else masks.decoder_count + visible
+        prediction = self.decoder(sequence, masks.loss_slot + visible, key_count)
+        loss_sum, loss_weight = pixel_mse(
+            prediction,
+            frames,
+            masks.loss_index,
+            masks.loss_weight,
+            tubelet_size=tubelet,
+            patch_size=patch,
+            normalize=self.normalize_target,
+            ignore_flat=self.ignore_flat_cubes,
+        )
+        tiny = torch.finfo(loss_weight.dtype).tiny
+        output = MAEOutput(loss_sum / loss_weight.clamp(min=tiny), loss_sum, loss_weight)
+        if return_prediction:
+            output.prediction, output.index = prediction, masks.loss_index
+        return output
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that get no weight decay, besides 1-D ones and biases."""
+        return {"mask_token", "encoder.pos_embed"}
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

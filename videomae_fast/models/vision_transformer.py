@@ -1,0 +1,59 @@
+"""What the pre-training encoder and the classifier share: embedding, positions, blocks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from videomae_fast.masking import Grid
+from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.patch_embed import PatchEmbed
+from videomae_fast.models.positions import SinusoidPositions, learned_positions
+from videomae_fast.models.transformer import Blocks
+
+
+class VisionTransformer(nn.Module):
+    """Embeds chosen tokens of uint8 clips, adds their positions, and has a stack of blocks."""
+
+    def __init__(
+        self, config: MAEConfig, *, drop_path: float, activation_checkpointing: bool
+    ) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.patch_embed = PatchEmbed(config.width, config.tubelet_size, config.patch_size)
+        self.pos_embed: nn.Parameter | None = None
+        self.positions: SinusoidPositions | None = None
+        if config.learned_positions:
+            self.pos_embed = learned_positions(config.grid, config.width)
+        else:
+            self.positions = SinusoidPositions(config.grid, config.width)
+        self.blocks = Blocks(
+            config.depth,
+            config.width,
+            config.heads,
+            config.mlp_ratio,
+            drop_path=drop_path,
+            layer_scale=config.layer_scale,
+            activation_checkpointing=activation_checkpointing,
+        )
+
+    def embed(self, frames: Tensor, index: Tensor, grid: Grid) -> Tensor:
+        """uint8 [B, T, H, W, 3] and token positions int32 [B, K] to [B, K, width].
+
+        Raises:
+            ValueError: the positions are learned, and for another grid.
+        """
+        x: Tensor = self.patch_embed(frames, index)
+        return x + self._position_table(grid)[index.long()].to(x.dtype)
+
+    def _position_table(self, grid: Grid) -> Tensor:
+        """[tokens, width]."""
+        if self.positions is not None:
+            table: Tensor = self.positions(grid)
+            return table
+        assert self.pos_embed is not None
+        if grid != self.grid:
+            raise ValueError(
+                f"learned positions are for {self.grid}, the clips have {grid}: "
+                "make the model for this size, or use sinusoid positions"
+            )
+        return self.pos_embed[0]

@@ -1,0 +1,168 @@
+"""Softmax attention over queries, keys and values in token-major layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.ops._dispatch import Backend, always, register
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    key_count: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """``softmax(query keyᵀ / sqrt(head dim)) value`` per clip and head.
+
+    Token-major layout, so that slices of one packed QKV matmul go in as views, and queries may be
+    fewer than keys.
+
+    Args:
+        query: [B, Nq, heads, head dim].
+        key, value: [B, Nk, heads, head dim].
+        key_count: int32 [B] or None: only the first `key_count[b]` keys of a clip take part, at
+            least one.
+        impl: "auto" and "sdpa": torch's scaled_dot_product_attention, which picks its own backend;
+            "reference": the softmax written out, in fp32.
+
+    Returns:
+        [B, Nq, heads, head dim], dtype of `query`.
+
+    Raises:
+        ValueError: wrong shapes.
+        BackendUnavailableError: `impl` can't run here.
+
+    Source: Attention in models/modeling_finetune.py of the official V2 code.
+    """
+    if query.ndim != 4 or key.ndim != 4 or key.shape != value.shape:
+        raise ValueError(
+            "query, key, value must be [B, N, heads, head dim], got "
+            f"{list(query.shape)}, {list(key.shape)}, {list(value.shape)}"
+        )
+    if query.shape[0] != key.shape[0] or query.shape[2:] != key.shape[2:]:
+        raise ValueError(f"query {list(query.shape)} does not fit key {list(key.shape)}")
+    if key_count is not None and key_count.shape != (key.shape[0],):
+        raise ValueError(f"key_count must be [{key.shape[0]}], got {list(key_count.shape)}")
+    if impl in ("auto", "sdpa"):
+        return _sdpa(query, key, value, key_count)
+    if impl == "reference":
+        return _attention(query, key, value, key_count)[0]
+    raise BackendUnavailableError(f"attention has no backend {impl!r}; it has {IMPLS}")
+
+
+IMPLS = ("auto", "sdpa", "reference")
+
+
+def _key_mask(key: Tensor, key_count: Tensor) -> Tensor:
+    """bool [B, 1, 1, Nk], True where a key takes part."""
+    position = torch.arange(key.shape[1], device=key.device)
+    return (position < key_count[:, None])[:, None, None, :]
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
+    mask = None if key_count is None else _key_mask(key, key_count)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+@torch.library.custom_op("videomae_fast::attention", mutates_args=())
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(output [B, Nq, heads, head dim], log-sum-exp [B, heads, Nq] for the backward)."""
+    scores, dtype = _scores(query, key, key_count)
+    lse = scores.logsumexp(-1)
+    weights = (scores - lse[..., None]).exp()
+    out = torch.einsum("bhqk,bkhd->bqhd", weights, value.to(dtype))
+    return out.to(query.dtype).contiguous(), lse
+
+
+@_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> tuple[Tensor, Tensor]:
+    b, n, h, _ = query.shape
+    lse = query.new_empty((b, h, n), dtype=_compute_dtype(query))
+    return torch.empty_like(query, memory_format=torch.contiguous_format), lse
+
+
+@torch.library.custom_op("videomae_fast::attention_backward", mutates_args=())
+def _attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_count: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    scores, dtype = _scores(query, key, key_count)
+    weights = (scores - lse[..., None]).exp()
+    grad, out = grad.to(dtype), out.to(dtype)
+    grad_value = torch.einsum("bhqk,bqhd->bkhd", weights, grad)
+    delta = (grad * out).sum(-1).transpose(1, 2)[..., None]  # [B, heads, Nq, 1]
+    grad_weights = torch.einsum("bqhd,bkhd->bhqk", grad, value.to(dtype))
+    grad_scores = weights * (grad_weights - delta) * query.shape[-1] ** -0.5
+    grad_query = torch.einsum("bhqk,bkhd->bqhd", grad_scores, key.to(dtype))
+    grad_key = torch.einsum("bhqk,bqhd->bkhd", grad_scores, query.to(dtype))
+    return (
+        grad_query.to(query.dtype).contiguous(),
+        grad_key.to(key.dtype).contiguous(),
+        grad_value.to(value.dtype).contiguous(),
+    )
+
+
+@_attention_backward.register_fake
+def _(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_count: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    like = torch.contiguous_format
+    return (
+        torch.empty_like(query, memory_format=like),
+        torch.empty_like(key, memory_format=like),
+        torch.empty_like(value, memory_format=like),
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, key_count = inputs
+    ctx.save_for_backward(query, key, value, key_count, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(
+    ctx: Any, grad: Tensor, grad_lse: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, None]:
+    return (*_attention_backward(grad, *ctx.saved_tensors), None)
+
+
+_attention.register_autograd(_backward, setup_context=_setup)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _scores(query: Tensor, key: Tensor, key_count: Tensor | None) -> tuple[Tensor, torch.dtype]:
+    """Scaled scores [B, heads, Nq, Nk], -inf where a key takes no part, and their dtype."""
+    dtype = _compute_dtype(query)
+    scores = torch.einsum("bqhd,bkhd->bhqk", query.to(dtype), key.to(dtype))
+    scores = scores * query.shape[-1] ** -0.5
+    if key_count is not None:
+        scores = scores.masked_fill(~_key_mask(key, key_count), float("-inf"))
+    return scores, dtype
+
+
+OP = register("attention", reference=Backend(_attention, always))

@@ -1,0 +1,126 @@
+"""Patch gather: uint8 frames and token positions in, normalised patches in the weight's order out.
+
+The official code normalises and embeds every token and then throws 90 % away; here only the cubes
+at `index` are ever read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from videomae_fast.ops._dispatch import Backend, always, needs_native, register
+from videomae_fast.ops.checks import check_frames, check_index
+from videomae_fast.ops.cubes import gather_cubes
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def patch_gather(
+    frames: Tensor,
+    index: Tensor,
+    *,
+    tubelet_size: int = 2,
+    patch_size: int = 16,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    dtype: torch.dtype = torch.float32,
+    impl: str = "auto",
+) -> Tensor:
+    """Normalised patches of the tokens at `index`, ready for the patch embedding's matmul.
+
+    Each value is ``(uint8 / 255 - mean_c) / std_c``, computed in fp32 and rounded to `dtype` once.
+
+    Args:
+        frames: uint8 [B, T, H, W, 3].
+        index: int32 [B, K], token positions; each within the grid (not checked on a GPU).
+        mean, std: per colour channel, of values in 0..1. ImageNet's by default.
+        dtype: of the result.
+        impl: "auto", "native" (CPU) or "reference".
+
+    Returns:
+        [B, K, 3 * tubelet_size * patch_size**2] in the order (c, p0, p1, p2) of the Conv3d weight.
+        No gradient flows to the frames.
+
+    Raises:
+        ValueError: wrong shapes or dtypes, or a size that does not divide.
+        BackendUnavailableError: `impl` can't run here.
+
+    Source: PatchEmbed in models/modeling_finetune.py and the normalisation in
+    dataset/pretrain_datasets.py of the official V2 code.
+    """
+    check_frames(frames, tubelet_size, patch_size)
+    check_index(index, frames.shape[0])
+    return _patch_gather(
+        frames, index, tubelet_size, patch_size, list(mean), list(std), dtype, impl
+    )
+
+
+@torch.library.custom_op("videomae_fast::patch_gather", mutates_args=())
+def _patch_gather(
+    frames: Tensor,
+    index: Tensor,
+    tubelet_size: int,
+    patch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    impl: str,
+) -> Tensor:
+    out: Tensor = OP(impl, frames, index, tubelet_size, patch_size, mean, std, dtype)
+    return out
+
+
+@_patch_gather.register_fake
+def _(
+    frames: Tensor,
+    index: Tensor,
+    tubelet_size: int,
+    patch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    impl: str,
+) -> Tensor:
+    b, k = index.shape
+    return frames.new_empty((b, k, 3 * tubelet_size * patch_size**2), dtype=dtype)
+
+
+def _reference(
+    frames: Tensor,
+    index: Tensor,
+    tubelet_size: int,
+    patch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+) -> Tensor:
+    cubes = gather_cubes(frames, index, tubelet_size, patch_size)
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    offset = torch.tensor(list(mean), dtype=compute, device=frames.device)
+    scale = torch.tensor(list(std), dtype=compute, device=frames.device)
+    values = (cubes.to(compute) / 255 - offset) / scale
+    return values.movedim(-1, 2).flatten(2).to(dtype)  # [B, K, c, p0, p1, p2], flattened
+
+
+def _native_why_not(
+    frames: Tensor,
+    index: Tensor,
+    tubelet_size: int,
+    patch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+) -> str | None:
+    if dtype != torch.float32:
+        return f"the native library writes fp32 patches, not {dtype}"
+    return needs_native(frames, index)
+
+
+OP = register(
+    "patch_gather",
+    reference=Backend(_reference, always),
+)
