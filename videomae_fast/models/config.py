@@ -44,8 +44,6 @@ class MAEConfig:
     layer_scale: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.image_size, list):  # as it comes back from JSON
-            object.__setattr__(self, "image_size", tuple(self.image_size))
         for name in ("patch_size", "tubelet_size", "width", "depth", "heads", "decoder_width",
                      "decoder_depth", "decoder_heads", "mlp_ratio"):  # fmt: skip
             if getattr(self, name) <= 0:
@@ -98,6 +96,9 @@ class MAEConfig:
         unknown = sorted(set(values) - {field.name for field in fields(MAEConfig)})
         if unknown:
             raise ValueError(f"unknown model fields: {', '.join(unknown)}")
+        size = values.get("image_size")
+        if isinstance(size, list):  # JSON has no tuples
+            values = {**values, "image_size": tuple(size)}
         return MAEConfig(**values)
 
 

@@ -75,7 +75,7 @@ REGISTRY: dict[str, Op] = {}
 
 
 def register(name: str, **backends: Backend) -> Op:
-    """Makes an op known to the package (and to ``videomae-fast doctor``); preferred backend first."""
+    """Makes an op known to the package and to its doctor; the preferred backend comes first."""
     op = Op(name, backends)
     REGISTRY[name] = op
     return op

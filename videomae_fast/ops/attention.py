@@ -54,7 +54,8 @@ def attention(
     if impl in ("auto", "sdpa"):
         return _sdpa(query, key, value, key_count)
     if impl == "reference":
-        return _attention(query, key, value, key_count)[0]
+        out: Tensor = _attention(query, key, value, key_count)[0]
+        return out
     raise BackendUnavailableError(f"attention has no backend {impl!r}; it has {IMPLS}")
 
 

@@ -39,7 +39,7 @@ def decoder_assembly(
         ValueError: wrong shapes or dtypes.
         BackendUnavailableError: `impl` can't run here.
 
-    Source: PretrainVisionTransformer.forward in models/modeling_pretrain.py of the official V2 code.
+    Source: PretrainVisionTransformer.forward in models/modeling_pretrain.py, official V2 code.
     """
     if visible.ndim != 3 or not visible.is_floating_point():
         raise ValueError(f"visible must be floating [B, V, D], got {list(visible.shape)}")
@@ -53,9 +53,10 @@ def decoder_assembly(
             f"mask_token and positions must have width {d}, got {list(mask_token.shape)} "
             f"and {list(positions.shape)}"
         )
-    return _decoder_assembly(
+    out: Tensor = _decoder_assembly(
         visible, mask_token.reshape(d), positions, visible_index, decoder_index, impl
     )
+    return out
 
 
 @torch.library.custom_op("videomae_fast::decoder_assembly", mutates_args=())

@@ -67,7 +67,7 @@ def mask_indices(
         raise ValueError(f"encoder mask {encoder!r} is none of {ENCODER_KINDS}")
     if decoder not in DECODER_KINDS:
         raise ValueError(f"decoder mask {decoder!r} is none of {DECODER_KINDS}")
-    return _mask_indices(
+    out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _mask_indices(
         seeds,
         slots,
         height,
@@ -83,6 +83,7 @@ def mask_indices(
         loss_tokens,
         impl,
     )
+    return out
 
 
 @torch.library.custom_op("videomae_fast::mask_indices", mutates_args=())

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from videomae_fast.ops import _native
 from videomae_fast.ops._dispatch import Backend, always, needs_native, register
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
@@ -54,9 +55,10 @@ def patch_gather(
     """
     check_frames(frames, tubelet_size, patch_size)
     check_index(index, frames.shape[0])
-    return _patch_gather(
+    out: Tensor = _patch_gather(
         frames, index, tubelet_size, patch_size, list(mean), list(std), dtype, impl
     )
+    return out
 
 
 @torch.library.custom_op("videomae_fast::patch_gather", mutates_args=())
@@ -115,12 +117,13 @@ def _native_why_not(
     std: Sequence[float],
     dtype: torch.dtype,
 ) -> str | None:
-    if dtype != torch.float32:
-        return f"the native library writes fp32 patches, not {dtype}"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"the native library writes fp32, bf16 and fp16 patches, not {dtype}"
     return needs_native(frames, index)
 
 
 OP = register(
     "patch_gather",
+    native=Backend(_native.patch_gather, _native_why_not),
     reference=Backend(_reference, always),
 )

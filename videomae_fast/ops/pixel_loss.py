@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._dispatch import Backend, always, register
+from videomae_fast.ops import _native
+from videomae_fast.ops._dispatch import Backend, always, needs_native, register
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
 
@@ -66,9 +67,10 @@ def pixel_mse(
         raise ValueError(f"prediction must be {[b, k, values]}, got {list(prediction.shape)}")
     if weight is not None and (weight.shape != index.shape or weight.dtype != torch.float32):
         raise ValueError(f"weight must be fp32 [{b}, {k}], got {weight.dtype} {list(weight.shape)}")
-    return _pixel_mse(
+    out: tuple[Tensor, Tensor] = _pixel_mse(
         prediction, frames, index, weight, tubelet_size, patch_size, normalize, ignore_flat, impl
     )
+    return out
 
 
 def pixel_target(
@@ -269,5 +271,34 @@ def _backward_reference(
     return out.to(prediction.dtype)
 
 
-FORWARD = register("pixel_mse", reference=Backend(_forward_reference, always))
-BACKWARD = register("pixel_mse_backward", reference=Backend(_backward_reference, always))
+def _forward_native(*args: Any) -> tuple[Tensor, Tensor]:
+    loss_sum, weight_sum, _ = _native.normalized_pixel_mse(*args)
+    return loss_sum, weight_sum
+
+
+def _backward_native(grad: Tensor, *args: Any) -> Tensor:
+    return _native.normalized_pixel_mse_backward(float(grad), *args)
+
+
+def _forward_native_why_not(
+    prediction: Tensor, frames: Tensor, index: Tensor, *_: Any
+) -> str | None:
+    if prediction.dtype != torch.float32:
+        return f"the native library takes fp32 predictions, not {prediction.dtype}"
+    return needs_native(prediction, frames, index)
+
+
+def _backward_native_why_not(grad: Tensor, *args: Any) -> str | None:
+    return _forward_native_why_not(*args)
+
+
+FORWARD = register(
+    "pixel_mse",
+    native=Backend(_forward_native, _forward_native_why_not),
+    reference=Backend(_forward_reference, always),
+)
+BACKWARD = register(
+    "pixel_mse_backward",
+    native=Backend(_backward_native, _backward_native_why_not),
+    reference=Backend(_backward_reference, always),
+)

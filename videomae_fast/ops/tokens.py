@@ -26,7 +26,8 @@ def token_gather(x: Tensor, index: Tensor, *, impl: str = "auto") -> Tensor:
         BackendUnavailableError: `impl` can't run here.
     """
     _check(x, index)
-    return _token_gather(x, index, impl)
+    out: Tensor = _token_gather(x, index, impl)
+    return out
 
 
 def token_scatter(x: Tensor, index: Tensor, tokens: int, *, impl: str = "auto") -> Tensor:
@@ -47,7 +48,8 @@ def token_scatter(x: Tensor, index: Tensor, tokens: int, *, impl: str = "auto") 
     _check(x, index)
     if index.shape[1] != x.shape[1]:
         raise ValueError(f"x has {x.shape[1]} rows per clip and index {index.shape[1]}")
-    return _token_scatter(x, index, tokens, impl)
+    out: Tensor = _token_scatter(x, index, tokens, impl)
+    return out
 
 
 def _check(x: Tensor, index: Tensor) -> None:
