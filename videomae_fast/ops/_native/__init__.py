@@ -17,13 +17,37 @@ from videomae_fast.ops._native.pixels import (
     normalized_pixel_mse_backward,
     patch_gather,
 )
+from videomae_fast.ops._native.rows import (
+    LayerNormGradients,
+    LayerNormOutput,
+    bias_gelu,
+    bias_gelu_backward,
+    layer_norm,
+    layer_norm_backward,
+)
+from videomae_fast.ops._native.tokens import (
+    decoder_assembly,
+    decoder_assembly_backward,
+    token_gather,
+    token_scatter,
+)
 
 __all__ = [
+    "LayerNormGradients",
+    "LayerNormOutput",
+    "bias_gelu",
+    "bias_gelu_backward",
+    "decoder_assembly",
+    "decoder_assembly_backward",
     "instruction_set",
+    "layer_norm",
+    "layer_norm_backward",
     "library",
     "library_path",
     "normalized_pixel_mse",
     "normalized_pixel_mse_backward",
     "patch_gather",
+    "token_gather",
+    "token_scatter",
     "why_missing",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,15 @@ from torch import Tensor
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops._native.library import library, why_missing
 
-_BAD_ARGUMENT, _OUT_OF_MEMORY = -1, -2
+_OUT_OF_MEMORY = -2  # kOutOfMemory in csrc/common.h; -1 is a bad argument
 
 # One letter per argument of a C function.
-_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "b": ctypes.c_int32, "f": ctypes.c_float}
+_TYPES: dict[str, Any] = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int64,
+    "b": ctypes.c_int32,
+    "f": ctypes.c_float,
+}
 
 
 @cache
@@ -29,14 +35,14 @@ def _function(name: str, signature: str) -> ctypes._NamedFuncPointer:
 
 
 def call(
-    name: str, signature: str, *args: Tensor | float | None, index: Tensor | None = None
+    name: str, signature: str, *args: Tensor | float | None, index: tuple[Tensor, ...] = ()
 ) -> None:
     """Calls a function of the library; the thread count is added as the last argument.
 
     Args:
         signature: one letter per argument without the thread count: "p" a tensor (or None),
             "i" an int64, "b" a flag, "f" a float.
-        index: the token positions that a positive return code points into.
+        index: the token positions that a positive return code counts through, one after the other.
 
     Raises:
         BackendUnavailableError: there is no library.
@@ -50,14 +56,17 @@ def call(
         return
     if code == _OUT_OF_MEMORY:
         raise MemoryError(f"{name}: out of memory")
-    if code == _BAD_ARGUMENT or index is None:
-        shapes = ", ".join(str(list(a.shape)) if isinstance(a, Tensor) else str(a) for a in args)
-        raise ValueError(f"{name} refuses its arguments ({shapes})")
     place = code - 1
-    clip, entry = divmod(place, index.shape[-1])
-    raise IndexError(
-        f"token position {int(index.reshape(-1)[place])} (clip {clip}, entry {entry}) is out of range"
-    )
+    for positions in index if code > 0 else ():
+        if place < positions.numel():
+            clip, entry = divmod(place, positions.shape[-1])
+            raise IndexError(
+                f"token position {int(positions[clip, entry])} (clip {clip}, entry {entry}) is out "
+                "of range"
+            )
+        place -= positions.numel()
+    shapes = ", ".join(str(list(a.shape)) if isinstance(a, Tensor) else str(a) for a in args)
+    raise ValueError(f"{name} refuses its arguments ({shapes})")
 
 
 def expect(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:

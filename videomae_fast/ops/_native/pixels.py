@@ -71,7 +71,7 @@ def patch_gather(
         width,
         tubelet_size,
         patch_size,
-        index=index,
+        index=(index,),
     )
     return out
 
@@ -124,7 +124,7 @@ def normalized_pixel_mse(
         *sizes,
         int(normalize),
         int(ignore_flat),
-        index=index,
+        index=(index,),
     )
     loss_sum, weight_sum = sums.to(torch.float32)
     return loss_sum.clone(), weight_sum.clone(), token_loss
@@ -161,7 +161,7 @@ def normalized_pixel_mse_backward(
         *sizes,
         int(normalize),
         int(ignore_flat),
-        index=index,
+        index=(index,),
     )
     return grad_prediction
 

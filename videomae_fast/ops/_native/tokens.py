@@ -1,0 +1,124 @@
+"""The native ops along the token axis: gather, scatter and decoder sequence assembly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from videomae_fast.ops._native.calls import call, expect
+
+
+def token_gather(x: Tensor, index: Tensor) -> Tensor:
+    """``out[b, k] = x[b, index[b, k]]``.
+
+    Args:
+        x: [B, N, D], any dtype.
+        index: int32 [B, K].
+
+    Returns:
+        [B, K, D], dtype of `x`.
+
+    Raises:
+        IndexError: a position outside 0..N-1.
+        ValueError: wrong shape or dtype.
+    """
+    batch, tokens, width = x.shape
+    x = expect(x, "x", x.dtype, (batch, tokens, width))
+    index = expect(index, "index", torch.int32, (batch, index.shape[-1]))
+    out = torch.empty((batch, index.shape[1], width), dtype=x.dtype)
+    sizes = (width * x.dtype.itemsize, batch, tokens, index.shape[1])
+    call("vmf_token_gather", "pppiiii", x, index, out, *sizes, index=(index,))
+    return out
+
+
+def token_scatter(x: Tensor, index: Tensor, tokens: int) -> Tensor:
+    """``out[b, index[b, k]] += x[b, k]`` into zeros; repeated positions add up in their order.
+
+    Args:
+        x: fp32 [B, K, D].
+        index: int32 [B, K].
+        tokens: N.
+
+    Returns:
+        fp32 [B, N, D].
+
+    Raises:
+        IndexError: a position outside 0..N-1.
+        ValueError: wrong shape or dtype.
+    """
+    batch, per_clip, width = x.shape
+    x = expect(x, "x", torch.float32, (batch, per_clip, width))
+    index = expect(index, "index", torch.int32, (batch, per_clip))
+    out = torch.empty((batch, tokens, width), dtype=torch.float32)
+    sizes = (width, batch, tokens, per_clip)
+    call("vmf_token_scatter", "pppiiii", x, index, out, *sizes, index=(index,))
+    return out
+
+
+def decoder_assembly(
+    visible: Tensor,
+    mask_token: Tensor,
+    positions: Tensor,
+    visible_index: Tensor,
+    decoder_index: Tensor,
+) -> Tensor:
+    """Visible tokens, then mask tokens, each with its position added, in one pass.
+
+    Args:
+        visible: fp32 [B, V, D].
+        mask_token: fp32 [D].
+        positions: fp32 [N, D].
+        visible_index: int32 [B, V].
+        decoder_index: int32 [B, M].
+
+    Returns:
+        fp32 [B, V + M, D].
+
+    Raises:
+        IndexError: a position outside 0..N-1.
+        ValueError: wrong shape or dtype.
+    """
+    batch, seen, width = visible.shape
+    hidden, tokens = decoder_index.shape[-1], positions.shape[0]
+    visible = expect(visible, "visible", torch.float32, (batch, seen, width))
+    mask_token = expect(mask_token, "mask_token", torch.float32, (width,))
+    positions = expect(positions, "positions", torch.float32, (tokens, width))
+    visible_index = expect(visible_index, "visible_index", torch.int32, (batch, seen))
+    decoder_index = expect(decoder_index, "decoder_index", torch.int32, (batch, hidden))
+    out = torch.empty((batch, seen + hidden, width), dtype=torch.float32)
+    call(
+        "vmf_decoder_assembly",
+        "ppppppiiiii",
+        visible,
+        mask_token,
+        positions,
+        visible_index,
+        decoder_index,
+        out,
+        batch,
+        seen,
+        hidden,
+        tokens,
+        width,
+        index=(visible_index, decoder_index),
+    )
+    return out
+
+
+def decoder_assembly_backward(grad: Tensor, visible_tokens: int) -> tuple[Tensor, Tensor]:
+    """The gradients of the visible tokens, fp32 [B, V, D], and of the mask token, fp32 [D].
+
+    The mask token's is summed over all clips; the same bits for any thread count.
+
+    Raises:
+        ValueError: wrong shape or dtype, or more visible tokens than there are.
+    """
+    batch, length, width = grad.shape
+    grad = expect(grad, "grad", torch.float32, (batch, length, width))
+    if not 0 <= visible_tokens <= length:
+        raise ValueError(f"{visible_tokens} visible tokens in a sequence of {length}")
+    grad_visible = torch.empty((batch, visible_tokens, width), dtype=torch.float32)
+    grad_mask = torch.empty(width, dtype=torch.float32)
+    sizes = (batch, visible_tokens, length - visible_tokens, width)
+    call("vmf_decoder_assembly_backward", "pppiiii", grad, grad_visible, grad_mask, *sizes)
+    return grad_visible, grad_mask
