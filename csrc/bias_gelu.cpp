@@ -4,7 +4,6 @@
 // polynomial in t = 1 / (1 + 0.26 z). One exponential then serves Phi and its derivative, and the
 // tail keeps its relative accuracy where 1 + erf(x) cancels. Backward computes it all again from
 // the input instead of reading a stored activation.
-#include <bit>
 #include <new>
 
 #include "columns.h"
@@ -28,8 +27,8 @@ VMF_INLINE float exp_negative(float x) {
   p = p * f + 0.5f;
   p = p * f + 1.0f;
   p = p * f + 1.0f;
-  const int32_t exponent = std::bit_cast<int32_t>(shifted) - 0x4B400000;
-  return std::bit_cast<float>(std::bit_cast<int32_t>(p) + (exponent << 23));
+  const int32_t exponent = __builtin_bit_cast(int32_t, shifted) - 0x4B400000;
+  return __builtin_bit_cast(float, __builtin_bit_cast(int32_t, p) + (exponent << 23));
 }
 
 struct Normal {
