@@ -13,3 +13,7 @@ class BackendUnavailableError(VideoMAEFastError, RuntimeError):
 
 class WeightsError(VideoMAEFastError, ValueError):
     """A weights file can't be read, or does not fit the model."""
+
+
+class UsageError(VideoMAEFastError, ValueError):
+    """A command line or a config asks for what can't be; the message says what to do instead."""
