@@ -1,0 +1,76 @@
+"""What all tests share: golden values, tiny clips, a fixed number of threads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads() -> None:
+    """One thread per test process: the suite runs in parallel."""
+    torch.set_num_threads(1)
+
+
+class Golden:
+    """A file of values computed with the official code."""
+
+    def __init__(self, name: str) -> None:
+        with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            self.metadata: dict[str, str] = file.metadata() or {}
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def get(self, key: str) -> torch.Tensor | None:
+        return self.tensors.get(key)
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors below a prefix, without it."""
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.tensors.items()
+            if key.startswith(prefix)
+        }
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The fields of MAEConfig."""
+        raw = json.loads(self.metadata["config"])
+        return {
+            "image_size": raw["img"],
+            "patch_size": raw["patch"],
+            "frames": raw["frames"],
+            "width": raw["dim"],
+            "depth": raw["depth"],
+            "heads": raw["heads"],
+            "mlp_ratio": raw.get("mlp", 4.0),
+            "decoder_width": raw["ddim"],
+            "decoder_depth": raw["ddepth"],
+            "decoder_heads": raw["dheads"],
+        }
+
+
+@pytest.fixture
+def golden() -> type[Golden]:
+    return Golden
+
+
+@pytest.fixture
+def random_frames() -> Any:
+    """A function (batch, frames, height, width, seed=0) -> uint8 [B, T, H, W, 3]."""
+
+    def make(batch: int, frames: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        shape = (batch, frames, height, width, 3)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+    return make

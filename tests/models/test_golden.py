@@ -1,0 +1,86 @@
+"""Our models compute what the official code computes: values in tests/golden."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, VideoClassifier
+from videomae_fast.interop.weights import load_into
+from videomae_fast.ops import pixel_target
+
+CASES = ["pretrain_tiny_dual", "pretrain_tiny_tube", "pretrain_tiny_patch14_dual"]
+
+
+def relative(value: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((value - truth).norm() / truth.norm())
+
+
+@pytest.fixture(params=CASES)
+def case(request, golden):
+    data = golden(request.param)
+    config = MAEConfig(**data.shape)
+    model = MaskedAutoencoder(config)
+    load_into(model, data.under("param/"))
+    masks = Masks.from_bool(data["encoder_mask"], data.get("decoder_mask"), grid=config.grid)
+    return data, model, masks
+
+
+def test_loss_and_every_gradient(case):
+    data, model, masks = case
+    output = model(data["frames"], masks)
+    assert float(output.loss) == pytest.approx(float(data["loss"]), rel=1e-5)
+    output.loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    norms = data.under("gradnorm/")
+    assert set(norms) == set(gradients)
+    for name, norm in norms.items():
+        assert float(gradients[name].norm()) == pytest.approx(float(norm), rel=1e-4), name
+    for name, truth in data.under("grad/").items():
+        assert relative(gradients[name], truth) < 1e-4, name
+
+
+def test_predictions_and_targets(case):
+    """The file has the first 8 decoded rows of each clip, whether they are in the loss or not."""
+    data, model, _ = case
+    config = model.config
+    everything = Masks.from_bool(
+        data["encoder_mask"], data.get("decoder_mask"), grid=config.grid, loss_over="all"
+    )
+    output = model(data["frames"], everything, return_prediction=True)
+    assert torch.equal(output.index, everything.decoder)
+    assert relative(output.prediction[:, :8], data["prediction_head"]) < 1e-4
+    assert float(output.prediction.norm()) == pytest.approx(
+        float(data["prediction_norm"]), rel=1e-4
+    )
+    target = pixel_target(data["frames"], everything.decoder, patch_size=config.patch_size)
+    assert relative(target[:, :8], data["target_head"]) < 1e-4
+    assert float(target.norm()) == pytest.approx(float(data["target_norm"]), rel=1e-4)
+
+
+def test_masks_survive_the_round_trip(case):
+    data, _, masks = case
+    encoder, decoder = masks.to_bool()
+    assert torch.equal(encoder, data["encoder_mask"])
+    expected = data.get("decoder_mask")
+    assert torch.equal(decoder, ~data["encoder_mask"] if expected is None else expected)
+
+
+def test_classifier(golden):
+    data = golden("classify_tiny")
+    shape = data.shape
+    model = VideoClassifier(MAEConfig(**shape), int(data.metadata["num_classes"]))
+    load_into(model, data.under("param/"))
+    features = model.features(data["frames"])
+    assert relative(features, data["features"]) < 1e-4
+    logits = model(data["frames"])
+    assert relative(logits, data["logits"]) < 1e-4
+    loss = F.cross_entropy(logits, data["labels"])
+    assert float(loss) == pytest.approx(float(data["loss"]), rel=1e-5)
+    loss.backward()
+    norms = data.under("gradnorm/")
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert set(norms) == set(gradients)
+    for name, norm in norms.items():
+        assert float(gradients[name].norm()) == pytest.approx(float(norm), rel=1e-4), name
