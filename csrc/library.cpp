@@ -6,15 +6,13 @@ VMF_API int32_t vmf_interface_version() { return VMF_INTERFACE_VERSION; }
 
 // The instruction set that the clones of this machine use, for `videomae-fast doctor`.
 VMF_API const char* vmf_instruction_set() {
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(VMF_NO_CLONES)
+#if defined(VMF_HAVE_CLONES)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-    return "avx512";
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2";
-  return "sse2";
+  if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4 (AVX-512)";
+  if (__builtin_cpu_supports("x86-64-v3")) return "x86-64-v3 (AVX2)";
+  return "x86-64 (SSE2)";
 #elif defined(__aarch64__)
-  return "neon";
+  return "aarch64 (NEON)";
 #else
   return "baseline";
 #endif

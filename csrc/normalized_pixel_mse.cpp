@@ -25,14 +25,17 @@ struct Target {  // target = (pixel - mean) * scale, per value of a row
   bool flat;
 };
 
-// Reads a cube once; fills the target's statistics.
+// Reads a cube once; fills the target's statistics. A patch size known at compile time (else 0)
+// keeps the row's sums in registers.
+template <int64_t known_patch>
 VMF_INLINE void statistics(const uint8_t* cube, const Cubes& cubes, bool normalize, Target& out) {
-  const int64_t row_values = 3 * cubes.patch, n = cubes.pixels();
+  const int64_t patch = known_patch ? known_patch : cubes.patch;
+  const int64_t row_values = 3 * patch, n = cubes.pixels();
   uint32_t sum[kMaxRow], square[kMaxRow];
   std::memset(sum, 0, sizeof(uint32_t) * row_values);
   std::memset(square, 0, sizeof(uint32_t) * row_values);
   for (int64_t t = 0; t < cubes.tubelet; ++t) {
-    for (int64_t y = 0; y < cubes.patch; ++y) {
+    for (int64_t y = 0; y < patch; ++y) {
       const uint8_t* row = cube + t * cubes.frame_stride() + y * cubes.row_stride();
 #pragma omp simd
       for (int64_t x = 0; x < row_values; ++x) {
@@ -77,29 +80,32 @@ struct Job {
     return frames + (i / per_clip) * cubes.clip_stride() + cubes.offset(index[i]);
   }
   // The weight of token i; fills the target unless the weight is 0 without it.
+  template <int64_t known_patch>
   VMF_INLINE float prepare(int64_t i, Target& target) const {
     const float given = weight == nullptr ? 1.0f : weight[i];
     if (given == 0.0f) return 0.0f;
-    statistics(cube(i), cubes, normalize, target);
+    statistics<known_patch>(cube(i), cubes, normalize, target);
     return ignore_flat && target.flat ? 0.0f : given;
   }
 };
 
-VMF_CLONES void forward(const Job& job, float* token_loss, float* token_weight, int64_t begin,
+template <int64_t known_patch>
+VMF_INLINE void forward_tokens(const Job& job, float* token_loss, float* token_weight, int64_t begin,
                         int64_t end) {
   const Cubes& cubes = job.cubes;
-  const int64_t row_values = 3 * cubes.patch, values = 3 * cubes.pixels();
+  const int64_t patch = known_patch ? known_patch : cubes.patch;
+  const int64_t row_values = 3 * patch, values = 3 * cubes.pixels();
   Target target;
   float sum[kMaxRow];
   for (int64_t i = begin; i < end; ++i) {
-    token_weight[i] = job.prepare(i, target);
+    token_weight[i] = job.prepare<known_patch>(i, target);
     token_loss[i] = 0.0f;
     if (token_weight[i] == 0.0f) continue;  // counts for nothing, even where the prediction is inf
     const uint8_t* cube = job.cube(i);
     const float* guess = job.prediction + i * values;
     std::memset(sum, 0, sizeof(float) * row_values);
     for (int64_t t = 0; t < cubes.tubelet; ++t) {
-      for (int64_t y = 0; y < cubes.patch; ++y, guess += row_values) {
+      for (int64_t y = 0; y < patch; ++y, guess += row_values) {
         const uint8_t* row = cube + t * cubes.frame_stride() + y * cubes.row_stride();
 #pragma omp simd
         for (int64_t x = 0; x < row_values; ++x) {
@@ -114,13 +120,15 @@ VMF_CLONES void forward(const Job& job, float* token_loss, float* token_weight, 
   }
 }
 
-VMF_CLONES void backward(const Job& job, float grad, float* grad_prediction, int64_t begin,
+template <int64_t known_patch>
+VMF_INLINE void backward_tokens(const Job& job, float grad, float* grad_prediction, int64_t begin,
                          int64_t end) {
   const Cubes& cubes = job.cubes;
-  const int64_t row_values = 3 * cubes.patch, values = 3 * cubes.pixels();
+  const int64_t patch = known_patch ? known_patch : cubes.patch;
+  const int64_t row_values = 3 * patch, values = 3 * cubes.pixels();
   Target target;
   for (int64_t i = begin; i < end; ++i) {
-    const float weight = job.prepare(i, target);
+    const float weight = job.prepare<known_patch>(i, target);
     float* out = grad_prediction + i * values;
     if (weight == 0.0f) {
       std::memset(out, 0, sizeof(float) * values);
@@ -130,7 +138,7 @@ VMF_CLONES void backward(const Job& job, float grad, float* grad_prediction, int
     const uint8_t* cube = job.cube(i);
     const float* guess = job.prediction + i * values;
     for (int64_t t = 0; t < cubes.tubelet; ++t) {
-      for (int64_t y = 0; y < cubes.patch; ++y, guess += row_values, out += row_values) {
+      for (int64_t y = 0; y < patch; ++y, guess += row_values, out += row_values) {
         const uint8_t* row = cube + t * cubes.frame_stride() + y * cubes.row_stride();
 #pragma omp simd
         for (int64_t x = 0; x < row_values; ++x) {
@@ -138,6 +146,28 @@ VMF_CLONES void backward(const Job& job, float grad, float* grad_prediction, int
         }
       }
     }
+  }
+}
+
+VMF_CLONES void forward(const Job& job, float* token_loss, float* token_weight, int64_t begin,
+                        int64_t end) {
+  if (job.cubes.patch == 16) {
+    forward_tokens<16>(job, token_loss, token_weight, begin, end);
+  } else if (job.cubes.patch == 14) {
+    forward_tokens<14>(job, token_loss, token_weight, begin, end);
+  } else {
+    forward_tokens<0>(job, token_loss, token_weight, begin, end);
+  }
+}
+
+VMF_CLONES void backward(const Job& job, float grad, float* grad_prediction, int64_t begin,
+                         int64_t end) {
+  if (job.cubes.patch == 16) {
+    backward_tokens<16>(job, grad, grad_prediction, begin, end);
+  } else if (job.cubes.patch == 14) {
+    backward_tokens<14>(job, grad, grad_prediction, begin, end);
+  } else {
+    backward_tokens<0>(job, grad, grad_prediction, begin, end);
   }
 }
 

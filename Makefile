@@ -1,0 +1,65 @@
+# Every target sets up what it needs: a fresh machine wants Python >= 3.11 and a C++ compiler, no more.
+#
+#   make demo    set up, pre-train a small model on video files, show what it reconstructs
+#                (VIDEOS=folder for your own videos)
+#   make test    set up, run the tests
+#   make lint    ruff; make types: mypy; make format: ruff's formatter
+#   make clean   remove what was built (.venv too)
+#
+# PYTHON=... picks the interpreter that makes .venv; PYTEST_ARGS=... goes to pytest; WORKERS=... is the
+# number of test processes (one thread each; 0 runs the tests in one process).
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types format clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VIDEOS ?=
+PYTEST_ARGS ?=
+WORKERS ?= auto
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# The first interpreter that is new enough and can make environments.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$p && break; done)
+NATIVE := $(wildcard csrc/*)
+
+# The environment alone; made once.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 with the venv module found;" \
+	"install one (on Debian: python3-venv too), or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || { \
+	echo "error: no C++ compiler found; install g++ or clang++, or name it in CXX" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so Python files need no new installation; C++ files and settings do.
+$(INSTALLED): $(BIN)/python pyproject.toml constraints/ci.txt $(NATIVE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	-c constraints/ci.txt -e '.[dev]'
+	@touch $@
+
+setup: $(INSTALLED)
+
+demo: setup
+	$(BIN)/videomae-fast demo $(if $(VIDEOS),--videos "$(VIDEOS)")
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
