@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from videomae_fast.errors import WeightsError
 
 # Official checkpoints hold their command line; these classes only carry values.
-_PLAIN_CLASSES = [argparse.Namespace]
+_PLAIN_CLASSES: list[Any] = [argparse.Namespace]
 _NESTS = ("model", "module", "state_dict")
 _PREFIXES = ("_orig_mod.", "module.")
 
