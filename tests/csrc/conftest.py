@@ -1,0 +1,40 @@
+"""Tests of the compiled library against float64 truths. A build without it is a failure in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from videomae_fast.ops import _native
+
+
+@pytest.fixture(autouse=True)
+def _library() -> None:
+    if _native.library() is None:
+        if os.environ.get("CI"):
+            pytest.fail(_native.why_missing())
+        pytest.skip(_native.why_missing())
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs start as NaN (or as all bits set), so that a value that is never written shows."""
+    empty = torch.empty
+
+    def poisoned(*args: object, **kwargs: object) -> torch.Tensor:
+        tensor: torch.Tensor = empty(*args, **kwargs)  # type: ignore[call-overload]
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor.fill_(-1)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Sets torch's thread count, which the native ops use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
