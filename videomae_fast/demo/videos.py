@@ -1,0 +1,120 @@
+"""Renders the demo's videos to H.264 files, and finds videos in a user's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.demo.scenes import SCENES, frames
+from videomae_fast.errors import VideoMAEFastError
+
+EXTENSIONS = frozenset(
+    [".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".flv", ".wmv",
+     ".3gp", ".ogv"]
+)  # fmt: skip
+
+
+class DemoError(VideoMAEFastError):
+    """The demo can't be set up, or did not show what it is there to show."""
+
+
+def write_h264(path: Path, pictures: Iterable[NDArray[np.uint8]], *, fps: int) -> None:
+    """Encodes uint8 [H, W, 3] pictures (even sides) with libx264: 4:2:0, a key frame every 12.
+
+    Written under another name first, so that a file under this name is always complete.
+
+    Raises:
+        DemoError: this build of PyAV has no libx264.
+    """
+    if "libx264" not in av.codecs_available:
+        raise DemoError(
+            "this build of PyAV has no libx264 encoder: install the wheel (pip install av), "
+            "or give the demo a folder of your own videos (--videos FOLDER)"
+        )
+    part = path.with_name(path.name + ".part")
+    with av.open(str(part), "w", format="mp4") as container:
+        stream = None
+        for picture in pictures:
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(fps))
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.gop_size = 12
+                stream.thread_count = 1  # the bytes do not depend on the machine's cores
+                stream.options = {"crf": "18", "preset": "veryfast"}
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if stream is None:
+            raise ValueError(f"{path}: no pictures to encode")
+        container.mux(stream.encode())
+    part.replace(path)
+
+
+def render_videos(
+    folder: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    size: int = 128,
+    seconds: float = 3.0,
+    fps: int = 24,
+    log: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Renders `count` videos, all kinds of scenes in turn; files that exist are kept.
+
+    Returns:
+        Their paths in order. The content of a file depends on (seed, its index, size, fps) alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index in range(count):
+        name = SCENES[index % len(SCENES)].__name__
+        path = folder / f"{index:03}_{name}_seed{seed}_{size}px.mp4"
+        paths.append(path)
+        if not path.exists():
+            total = round(seconds * fps)
+            write_h264(path, frames(seed, index, size=size, count=total, fps=fps), fps=fps)
+            log(f"rendered {path}")
+    return paths
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """The video files of a folder and of the folders in it, by extension, sorted.
+
+    Raises:
+        DemoError: no such folder, or no video in it.
+    """
+    if not folder.is_dir():
+        raise DemoError(f"{folder}: no such folder; --videos takes a folder with video files")
+    found = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in EXTENSIONS
+    )
+    if not found:
+        raise DemoError(
+            f"{folder}: no videos in it or in the folders below; looked for files ending in "
+            f"{', '.join(sorted(EXTENSIONS))}"
+        )
+    return found
+
+
+def write_list(path: Path, videos: Iterable[Path]) -> None:
+    """Writes a pre-training list in the official format: a line ``path 0 -1`` per video.
+
+    Raises:
+        DemoError: a path has white space in it, which the format can't say.
+    """
+    lines = []
+    for video in videos:
+        text = str(video.resolve())
+        if len(text.split()) != 1:
+            raise DemoError(
+                f"{text}: the list format separates its columns by spaces, so the path must have "
+                "none; rename the file or folder, or link it under another name"
+            )
+        lines.append(f"{text} 0 -1\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")

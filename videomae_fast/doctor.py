@@ -1,0 +1,255 @@
+"""What this machine has, which backends can serve here, and why the others can't."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Literal
+
+State = Literal["ok", "missing", "broken"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        state: "ok"; "missing" for what is optional and not here; "broken" for what should work and
+            does not.
+        detail: the version or what was found; otherwise why not, and what to do.
+    """
+
+    name: str
+    state: State
+    detail: str
+
+
+Report = dict[str, list[Check]]
+
+REQUIRED = ("torch", "numpy", "safetensors", "av", "pillow", "matplotlib")
+
+
+@dataclass(frozen=True)
+class OptionalPackage:
+    """A package that some part of this one uses when it is there."""
+
+    module: str
+    distribution: str
+    purpose: str
+    install: str
+
+
+OPTIONAL = (
+    OptionalPackage("triton", "triton", "GPU kernels", "pip install triton (Linux on x86-64)"),
+    OptionalPackage("decord", "decord", "video decoder", "pip install 'videomae-fast[decord]'"),
+    OptionalPackage(
+        "torchcodec", "torchcodec", "video decoder", "pip install 'videomae-fast[torchcodec]'"
+    ),
+    OptionalPackage(
+        "nvidia.dali", "nvidia-dali-cuda130", "GPU decoding", "pip install 'videomae-fast[dali]'"
+    ),
+    OptionalPackage(
+        "transformers",
+        "transformers",
+        "Hugging Face models",
+        "pip install 'videomae-fast[transformers]'",
+    ),
+    OptionalPackage(
+        "tensorboard", "tensorboard", "metrics", "pip install 'videomae-fast[tensorboard]'"
+    ),
+    OptionalPackage(
+        "flash_attn", "flash-attn", "comparison in benchmarks", "pip install flash-attn"
+    ),
+    OptionalPackage("xformers", "xformers", "comparison in benchmarks", "pip install xformers"),
+    OptionalPackage(
+        "amp_C", "apex", "comparison in benchmarks", "build NVIDIA apex with --cuda_ext"
+    ),
+)
+
+
+def examine() -> Report:
+    """All checks by section. A check that fails is a line of the report, never an exception."""
+    sections: dict[str, Callable[[], list[Check]]] = {
+        "versions": _versions,
+        "devices": _devices,
+        "native library": _native_library,
+        "ops": _ops,
+        "attention": _attention,
+        "video decoders": _decoders,
+        "optional packages": _optional_packages,
+    }
+    report: Report = {}
+    for title, section in sections.items():
+        try:
+            report[title] = section()
+        except Exception as error:  # a doctor that dies of what it finds is of no use
+            report[title] = [Check(title, "broken", f"{type(error).__name__}: {error}")]
+    return report
+
+
+def healthy(report: Report) -> bool:
+    """Whether nothing is broken; what is optional may be missing."""
+    return all(check.state != "broken" for checks in report.values() for check in checks)
+
+
+def as_dict(report: Report) -> dict[str, object]:
+    """The report as JSON has it."""
+    sections: dict[str, object] = {
+        title: [asdict(check) for check in checks] for title, checks in report.items()
+    }
+    return {"healthy": healthy(report), **sections}
+
+
+def as_text(report: Report) -> str:
+    """The report for reading."""
+    signs = {"ok": "+", "missing": "-", "broken": "!"}
+    lines = []
+    for title, checks in report.items():
+        lines.append(title)
+        width = max(len(check.name) for check in checks) if checks else 0
+        lines += [f"  {signs[c.state]} {c.name:<{width}}  {c.detail}" for c in checks]
+        lines.append("")
+    lines.append("+ works   - not here, optional   ! does not work")
+    return "\n".join(lines)
+
+
+def _versions() -> list[Check]:
+    checks = [Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
+    for name in ("videomae-fast", *REQUIRED):
+        try:
+            checks.append(Check(name, "ok", metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            checks.append(Check(name, "broken", f"not installed: pip install {name}"))
+    return checks
+
+
+def _devices() -> list[Check]:
+    import torch
+
+    level = torch.backends.cpu.get_cpu_capability()
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} logical cores"
+    checks = [Check("cpu", "ok", f"{_processor()}; torch uses {level}, {threads}")]
+    if torch.version.cuda is None:
+        return [*checks, Check("cuda", "missing", "this torch is built without CUDA")]
+    if not torch.cuda.is_available():
+        why = f"torch is built for CUDA {torch.version.cuda}, but finds no driver or no device"
+        return [*checks, Check("cuda", "missing", why)]
+    for i in range(torch.cuda.device_count()):
+        p = torch.cuda.get_device_properties(i)
+        detail = (
+            f"{p.name}, sm_{p.major}{p.minor}, {p.total_memory / 2**30:.0f} GiB, "
+            f"{p.multi_processor_count} multiprocessors, CUDA {torch.version.cuda}"
+        )
+        checks.append(Check(f"cuda:{i}", "ok", detail))
+    return checks
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _native_library() -> list[Check]:
+    from videomae_fast.ops import _native
+
+    if _native.library() is None:
+        return [Check("cpu library", "missing", _native.why_missing())]
+    detail = f"uses {_native.instruction_set()} on this machine, {_native.library_path()}"
+    return [Check("cpu library", "ok", detail)]
+
+
+def _ops() -> list[Check]:
+    """Each op and its backends in the order in which "auto" tries them."""
+    import videomae_fast.ops  # noqa: F401  (registers the ops)
+    from videomae_fast.ops._dispatch import REGISTRY
+
+    checks = []
+    for op in REGISTRY.values():
+        states = {name: _backend_missing(name) for name in op.backends}
+        serving = next((name for name, why in states.items() if why is None), None)
+        parts = [name if why is None else f"{name} no ({why})" for name, why in states.items()]
+        state: State = "ok" if serving is not None else "broken"
+        checks.append(Check(op.name, state, ", then ".join(parts)))
+    return checks
+
+
+def _backend_missing(name: str) -> str | None:
+    """Why a backend can't serve any call in this process, or None."""
+    import torch
+
+    from videomae_fast.ops._dispatch import interpreted, native_missing, triton_missing
+
+    if name == "native":
+        return native_missing()
+    if name == "triton":
+        reason = triton_missing()
+        if reason is None and not torch.cuda.is_available() and not interpreted():
+            reason = "no CUDA device"
+        return reason
+    return None
+
+
+def _attention() -> list[Check]:
+    """The kernels that torch's scaled_dot_product_attention may choose from."""
+    import torch
+
+    checks = [Check("cpu", "ok", "torch's fused CPU kernel (fp32, bf16, fp16)")]
+    if not torch.cuda.is_available():
+        return [*checks, Check("cuda", "missing", "no CUDA device")]
+    switches = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+        "memory-efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "math": torch.backends.cuda.math_sdp_enabled(),
+    }
+    for name, on in switches.items():
+        checks.append(
+            Check(f"cuda {name}", "ok" if on else "missing", "on" if on else "switched off")
+        )
+    return checks
+
+
+def _decoders() -> list[Check]:
+    from videomae_fast.data import decoders
+
+    checks = []
+    for name, why in decoders.why_not().items():
+        state: State = "ok" if why is None else "broken" if name == "pyav" else "missing"
+        checks.append(Check(name, state, "works" if why is None else why))
+    return checks
+
+
+def _optional_packages() -> list[Check]:
+    return [_optional(package) for package in OPTIONAL]
+
+
+def _optional(package: OptionalPackage) -> Check:
+    """Imports the package: one that is installed may still not load (a library, another torch)."""
+    try:
+        found = find_spec(package.module) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name is not there
+        found = False
+    if not found:
+        detail = f"for {package.purpose}: not installed; {package.install}"
+        return Check(package.module, "missing", detail)
+    try:
+        importlib.import_module(package.module)
+    except Exception as error:  # whatever a foreign package does on import
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
+        return Check(package.module, "broken", f"installed but does not import: {reason}")
+    try:
+        version = metadata.version(package.distribution)
+    except metadata.PackageNotFoundError:
+        version = "version unknown"
+    return Check(package.module, "ok", f"{version}, for {package.purpose}")
