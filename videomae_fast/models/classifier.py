@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from videomae_fast.masking import Grid
 from videomae_fast.models.config import MAEConfig
-from videomae_fast.models.transformer import NORM_EPS
+from videomae_fast.models.transformer import NORM_EPS, add
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops.checks import check_frames
 
@@ -59,7 +59,7 @@ class VideoClassifier(VisionTransformer):
         config = self.config
         grid = Grid(*check_frames(frames, config.tubelet_size, config.patch_size))
         every = torch.arange(grid.tokens, dtype=torch.int32, device=frames.device)
-        x = self.blocks(self.embed(frames, every.expand(len(frames), -1), grid))
+        x = add(*self.blocks(self.embed(frames, every.expand(len(frames), -1), grid)))
         out: Tensor = self.fc_norm(x.mean(1))
         return out
 

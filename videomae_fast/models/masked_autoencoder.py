@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from videomae_fast.masking import Grid, Masks
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.positions import SinusoidPositions
-from videomae_fast.models.transformer import NORM_EPS, Blocks
+from videomae_fast.models.transformer import NORM_EPS, Blocks, add_norm
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops import decoder_assembly, pixel_mse
 from videomae_fast.ops.checks import check_frames
@@ -48,8 +48,8 @@ class Encoder(VisionTransformer):
 
     def forward(self, frames: Tensor, index: Tensor, grid: Grid) -> Tensor:
         """uint8 [B, T, H, W, 3] and the visible tokens' positions to [B, V, width]."""
-        out: Tensor = self.norm(self.blocks(self.embed(frames, index, grid)))
-        return out
+        stream, branch = self.blocks(self.embed(frames, index, grid))
+        return add_norm(stream, branch, self.norm)[0]
 
 
 class Decoder(nn.Module):
@@ -76,8 +76,8 @@ class Decoder(nn.Module):
 
         The last block and the head work for these tokens only; the others are its keys and values.
         """
-        x = self.blocks(x, queries=queries, key_count=key_count)
-        out: Tensor = self.head(self.norm(x))
+        stream, branch = self.blocks(x, queries=queries, key_count=key_count)
+        out: Tensor = self.head(add_norm(stream, branch, self.norm)[0])
         return out
 
 

@@ -1,15 +1,63 @@
-"""The transformer block of VideoMAE: pre-norm, joint space-time attention, GELU MLP."""
+"""The transformer of VideoMAE: pre-norm, joint space-time attention, GELU MLP.
+
+A branch (attention or MLP) ends in a matmul whose bias is not added yet: the next LayerNorm adds
+bias, LayerScale, drop path and residual in its own pass over the stream.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from videomae_fast.ops import attention, token_gather
+from videomae_fast.ops import add_layer_norm, attention, bias_gelu, token_gather
 
 NORM_EPS = 1e-6
+
+
+class Branch(NamedTuple):
+    """A branch's output that the stream still lacks: ``factor * scale * (delta + bias)``.
+
+    Attributes:
+        delta: [B, N, D].
+        bias: [D].
+        scale: [D], LayerScale's, or None.
+        factor: [B], drop path's, or None.
+    """
+
+    delta: Tensor
+    bias: Tensor
+    scale: Tensor | None
+    factor: Tensor | None
+
+
+def add_norm(x: Tensor, branch: Branch | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """The stream with the branch added, and before it its LayerNorm: (normalised, stream)."""
+    if branch is None:
+        return norm(x).to(x.dtype), x
+    return add_layer_norm(
+        x,
+        branch.delta,
+        norm.weight,
+        norm.bias,
+        delta_bias=branch.bias,
+        scale=branch.scale,
+        factor=branch.factor,
+        eps=norm.eps,
+    )
+
+
+def add(x: Tensor, branch: Branch) -> Tensor:
+    """The stream with the branch added."""
+    delta = branch.delta + branch.bias
+    if branch.scale is not None:
+        delta = delta * branch.scale
+    if branch.factor is not None:
+        delta = delta * branch.factor[:, None, None]
+    return (x + delta).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -33,7 +81,7 @@ class Attention(nn.Module):
             key_count: int32 [B], how many of the first tokens take part as keys; None: all.
 
         Returns:
-            [B, K or N, D].
+            [B, K or N, D], `proj.bias` not yet added.
         """
         b, _, width = x.shape
         split = (b, -1, self.heads, width // self.heads)
@@ -47,8 +95,7 @@ class Attention(nn.Module):
             bias = torch.cat([no_bias, self.v_bias])
             k, v = F.linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
         out = attention(q.reshape(split), k.reshape(split), v.reshape(split), key_count=key_count)
-        projected: Tensor = self.proj(out.reshape(b, -1, width))
-        return projected
+        return F.linear(out.reshape(b, -1, width), self.proj.weight)
 
 
 class Mlp(nn.Module):
@@ -58,8 +105,9 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
+        """[B, N, D] to [B, N, D], `fc2.bias` not yet added."""
+        hidden = bias_gelu(F.linear(x, self.fc1.weight), self.fc1.bias)
+        return F.linear(hidden, self.fc2.weight)
 
 
 class DropPath(nn.Module):
@@ -69,12 +117,12 @@ class DropPath(nn.Module):
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, batch: Tensor) -> Tensor | None:
+        """Each clip's factor, [B] in the dtype of `batch` [B, ...]; None where nothing drops."""
         if self.probability == 0.0 or not self.training:
-            return x
+            return None
         kept = 1.0 - self.probability
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(kept)
-        return x * mask.div_(kept)
+        return batch.new_empty(batch.shape[0]).bernoulli_(kept).div_(kept)
 
     def extra_repr(self) -> str:
         return f"probability={self.probability:.3f}"
@@ -102,27 +150,31 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(layer_scale * torch.ones(width))
 
     def forward(
-        self, x: Tensor, *, queries: Tensor | None = None, key_count: Tensor | None = None
-    ) -> Tensor:
+        self,
+        x: Tensor,
+        branch: Branch | None = None,
+        *,
+        queries: Tensor | None = None,
+        key_count: Tensor | None = None,
+    ) -> tuple[Tensor, Branch]:
         """
         Args:
-            x: [B, N, D].
+            x: [B, N, D], the stream.
+            branch: what the block before has not yet added to it.
             queries: int32 [B, K], the tokens whose output is wanted; None: all. The others serve
                 as keys and values only.
             key_count: int32 [B], how many of the first tokens take part as keys; None: all.
 
         Returns:
-            [B, K or N, D].
+            The stream, [B, K or N, D], and what is still to be added to it.
         """
-        branch = self.attn(self.norm1(x), queries=queries, key_count=key_count)
+        normal, x = add_norm(x, branch, self.norm1)
+        delta = self.attn(normal, queries=queries, key_count=key_count)
         if queries is not None:
             x = token_gather(x, queries)
-        x = x + self._residual(branch, self.gamma_1)
-        return x + self._residual(self.mlp(self.norm2(x)), self.gamma_2)
-
-    def _residual(self, branch: Tensor, gamma: Tensor | None) -> Tensor:
-        out: Tensor = self.drop_path(branch if gamma is None else gamma * branch)
-        return out
+        branch = Branch(delta, self.attn.proj.bias, self.gamma_1, self.drop_path(x))
+        normal, x = add_norm(x, branch, self.norm2)
+        return x, Branch(self.mlp(normal), self.mlp.fc2.bias, self.gamma_2, self.drop_path(x))
 
 
 class Blocks(nn.ModuleList):
@@ -145,12 +197,20 @@ class Blocks(nn.ModuleList):
 
     def forward(
         self, x: Tensor, *, queries: Tensor | None = None, key_count: Tensor | None = None
-    ) -> Tensor:
-        """All blocks in order; `queries` (int32 [B, K]) applies to the last one."""
+    ) -> tuple[Tensor, Branch]:
+        """All blocks in order; `queries` (int32 [B, K]) applies to the last one.
+
+        Returns:
+            The stream and what is still to be added to it: see :func:`add_norm` and :func:`add`.
+        """
+        branch: Branch | None = None
         for i, block in enumerate(self):
             asking = queries if i == len(self) - 1 else None
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, queries=asking, key_count=key_count, use_reentrant=False)
+                x, branch = checkpoint(
+                    block, x, branch, queries=asking, key_count=key_count, use_reentrant=False
+                )
             else:
-                x = block(x, queries=asking, key_count=key_count)
-        return x
+                x, branch = block(x, branch, queries=asking, key_count=key_count)
+        assert branch is not None
+        return x, branch

@@ -2,6 +2,8 @@
 
 from videomae_fast.ops.attention import attention
 from videomae_fast.ops.decoder_assembly import decoder_assembly
+from videomae_fast.ops.gelu import bias_gelu
+from videomae_fast.ops.layer_norm import add_layer_norm
 from videomae_fast.ops.mask_indices import mask_indices
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
 from videomae_fast.ops.pixel_loss import pixel_mse, pixel_target
@@ -10,7 +12,9 @@ from videomae_fast.ops.tokens import token_gather, token_scatter
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "add_layer_norm",
     "attention",
+    "bias_gelu",
     "decoder_assembly",
     "mask_indices",
     "patch_gather",

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._dispatch import Backend, always, register
+from videomae_fast.ops import _native
+from videomae_fast.ops._dispatch import Backend, always, needs_native, register
 from videomae_fast.ops.checks import check_index
 
 
@@ -138,5 +139,31 @@ def _backward_reference(
     return grad[:, :visible_tokens].clone(), grad_mask
 
 
-FORWARD = register("decoder_assembly", reference=Backend(_forward_reference, always))
-BACKWARD = register("decoder_assembly_backward", reference=Backend(_backward_reference, always))
+def _forward_native_why_not(visible: Tensor, mask_token: Tensor, *rest: Tensor) -> str | None:
+    if not visible.dtype == mask_token.dtype == torch.float32:
+        return f"the native library takes fp32, not {visible.dtype} and {mask_token.dtype}"
+    return needs_native(visible, mask_token, *rest)
+
+
+def _backward_native(
+    grad: Tensor, visible_tokens: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    return _native.decoder_assembly_backward(grad, visible_tokens)
+
+
+def _backward_native_why_not(grad: Tensor, visible_tokens: int, dtype: torch.dtype) -> str | None:
+    if not grad.dtype == dtype == torch.float32:
+        return f"the native library takes fp32, not {grad.dtype} and {dtype}"
+    return needs_native(grad)
+
+
+FORWARD = register(
+    "decoder_assembly",
+    native=Backend(_native.decoder_assembly, _forward_native_why_not),
+    reference=Backend(_forward_reference, always),
+)
+BACKWARD = register(
+    "decoder_assembly_backward",
+    native=Backend(_backward_native, _backward_native_why_not),
+    reference=Backend(_backward_reference, always),
+)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._dispatch import Backend, always, register
+from videomae_fast.ops import _native
+from videomae_fast.ops._dispatch import Backend, always, needs_native, register
 from videomae_fast.ops.checks import check_index
 
 
@@ -118,5 +119,23 @@ def _scatter_reference(x: Tensor, index: Tensor, tokens: int) -> Tensor:
     return out.scatter_add_(1, rows, x.to(compute)).to(x.dtype)
 
 
-GATHER = register("token_gather", reference=Backend(_gather_reference, always))
-SCATTER = register("token_scatter", reference=Backend(_scatter_reference, always))
+def _gather_native_why_not(x: Tensor, index: Tensor) -> str | None:
+    return needs_native(x, index)
+
+
+def _scatter_native_why_not(x: Tensor, index: Tensor, tokens: int) -> str | None:
+    if x.dtype != torch.float32:
+        return f"the native library adds up fp32, not {x.dtype}"
+    return needs_native(x, index)
+
+
+GATHER = register(
+    "token_gather",
+    native=Backend(_native.token_gather, _gather_native_why_not),
+    reference=Backend(_gather_reference, always),
+)
+SCATTER = register(
+    "token_scatter",
+    native=Backend(_native.token_scatter, _scatter_native_why_not),
+    reference=Backend(_scatter_reference, always),
+)
