@@ -1,0 +1,87 @@
+"""Crops: the official multi-scale crop and PIL's antialiased bilinear resize.
+
+A box is ``(x, y, width, height)`` in pixels; a size is ``(height, width)`` in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[int, int, int, int]
+Size = tuple[int, int]
+
+SCALES: Final = (1.0, 0.875, 0.75, 0.66)
+_SNAP: Final = 2  # pixels: a crop this close to the target becomes the target
+# Quarters of the free room (across, down): corners, centre, edge middles, inner quarter points.
+OFFSETS: Final = (
+    *((0, 0), (4, 0), (0, 4), (4, 4)),
+    (2, 2),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
+# Widths and heights are drawn together, at most one scale apart.
+SCALE_PAIRS: Final = tuple(
+    (across, down) for down in range(4) for across in range(4) if abs(across - down) <= 1
+)
+
+
+def multi_scale_box(width: int, height: int, size: Size, pair: int, offset: int) -> Box:
+    """The crop of a ``width`` x ``height`` frame for one draw of scales and place.
+
+    ``pair`` indexes :data:`SCALE_PAIRS` (10), ``offset`` indexes :data:`OFFSETS` (13). Lengths
+    are the short side times a scale, truncated, and the target's own where within 2 pixels of
+    it. Unlike the official crop, which then shows up to 2 black pixels, a box never leaves the
+    frame.
+
+    Source: VideoMAE V2, ``dataset/transforms.py`` (GroupMultiScaleCrop).
+    """
+    across, down = SCALE_PAIRS[pair]
+    crop_width = _length(width, height, SCALES[across], size[1], width)
+    crop_height = _length(width, height, SCALES[down], size[0], height)
+    step_x, step_y = (width - crop_width) // 4, (height - crop_height) // 4
+    quarters_x, quarters_y = OFFSETS[offset]
+    return quarters_x * step_x, quarters_y * step_y, crop_width, crop_height
+
+
+def centre_box(width: int, height: int, size: Size) -> Box:
+    """The largest centred crop with the aspect of ``size``: resize-then-centre-crop in one."""
+    scale = min(width / size[1], height / size[0])
+    crop_width = min(width, max(1, round(size[1] * scale)))
+    crop_height = min(height, max(1, round(size[0] * scale)))
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def crop_resize(frames: NDArray[np.uint8], box: Box, size: Size) -> NDArray[np.uint8]:
+    """Crops every frame to ``box``, then resizes to ``size``: uint8 [T, H, W, 3] -> [T, h, w, 3].
+
+    PIL's bilinear filter, which is antialiased when it shrinks; the crop comes first, so no
+    pixel outside the box has a part in the result.
+
+    Raises ``ValueError`` for a box outside the frames or another layout of them.
+    """
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise ValueError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {frames.shape}")
+    x, y, width, height = box
+    if min(x, y) < 0 or x + width > frames.shape[2] or y + height > frames.shape[1]:
+        raise ValueError(f"box {box} lies outside frames of {frames.shape[2]} x {frames.shape[1]}")
+    if min(width, height, *size) < 1:
+        raise ValueError(f"box {box} and size {size} must be at least one pixel")
+    cropped = frames[:, y : y + height, x : x + width]
+    if (height, width) == tuple(size):
+        return np.ascontiguousarray(cropped)
+    result = np.empty((len(frames), *size, 3), dtype=np.uint8)
+    for index, frame in enumerate(cropped):
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        result[index] = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return result
+
+
+def _length(width: int, height: int, scale: float, target: int, limit: int) -> int:
+    length = int(min(width, height) * scale)
+    if abs(length - target) <= _SNAP:
+        length = target
+    return min(max(length, 1), limit)

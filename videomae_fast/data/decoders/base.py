@@ -1,0 +1,99 @@
+"""What a decoder is: a file in, numbered uint8 frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.data.errors import DecodeError
+
+Frames = NDArray[np.uint8]
+
+
+class VideoReader(Protocol):
+    """An open video. Frames are numbered from 0 in the order in which they are shown.
+
+    The order alone counts: at a variable frame rate, too, frame ``i`` is the ``i``-th shown.
+    Frames that an edit list hides are not counted. Rotation metadata is applied, so frames are
+    upright; pixel aspect ratios are not, so frames keep their stored resolution. More than 8
+    bits per channel are reduced to 8.
+    """
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames, at least 1."""
+        ...
+
+    def read(self, ids: Sequence[int]) -> Frames:
+        """Frames by number, in any order, repeated as asked: uint8 [len(ids), H, W, 3] RGB.
+
+        Raises :class:`DecodeError` for a frame that can't be decoded and ``IndexError`` for a
+        number outside 0 ... frame_count - 1.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class ReaderBase:
+    """``with`` support and the checks that every reader shares."""
+
+    def close(self) -> None:
+        """Lets go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def check_ids(ids: Sequence[int], frame_count: int) -> list[int]:
+    """The ids as a list of int; ``IndexError`` for one outside the video, or for none."""
+    numbers = [int(number) for number in ids]
+    if not numbers:
+        raise IndexError("no frame asked for")
+    if min(numbers) < 0 or max(numbers) >= frame_count:
+        raise IndexError(f"frames {min(numbers)}..{max(numbers)} of a video of {frame_count}")
+    return numbers
+
+
+def check_file(path: Path) -> None:
+    """Raises :class:`DecodeError` with a plain reason where ``path`` is no readable file."""
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise DecodeError("is a folder, not a video (a list names frames `folder start total`)")
+        if size == 0:
+            raise DecodeError("0 bytes")
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError as error:
+        raise DecodeError("no such file") from error
+    except OSError as error:
+        raise DecodeError(f"can't be read: {error.strerror or error}") from error
+
+
+def rotate(frame: Frames, degrees: int) -> Frames:
+    """Turns a frame [H, W, 3] counter-clockwise by a multiple of 90 degrees."""
+    turns = round(degrees / 90) % 4
+    return frame if turns == 0 else np.rot90(frame, turns)

@@ -1,0 +1,252 @@
+"""PyAV (FFmpeg in a wheel): the default decoder.
+
+Opening reads the packets once without decoding, which gives every frame's time and the key
+frames. Reading seeks to the key frame before a wanted frame and decodes on from there. One
+thread: a loader process is one core's work, and FFmpeg's own threads cost more per frame.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids, rotate
+from videomae_fast.data.errors import DecodeError
+
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+    from av.container import InputContainer
+    from av.packet import Packet
+
+# A seek flushes the decoder; decoding on is cheaper when it passes only a few frames.
+_SEEK_AHEAD: Final = 8
+
+
+def why_not() -> str | None:
+    """Why PyAV can't be used here, or None."""
+    return None if find_spec("av") else "PyAV is not installed: pip install av"
+
+
+class PyAVReader(ReaderBase):
+    """A video through PyAV; see :class:`~videomae_fast.data.decoders.base.VideoReader`.
+
+    Frames of another size than the stream's are scaled to it. A frame that FFmpeg marks as
+    damaged counts as one that can't be decoded.
+
+    Raises :class:`DecodeError` for a file that is not a video, has no frame or is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_file(path)
+        self._path = path
+        self._container, self._stream = _open(path)
+        try:
+            context = self._stream.codec_context
+            self._converter = _Converter(context.width, context.height)
+            # Presentation times of the frames, and (presentation, decoding) times of key frames.
+            self._times, self._keys = self._scan()
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def frame_count(self) -> int:
+        return len(self._times)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def read(self, ids: Sequence[int]) -> Frames:
+        numbers = check_ids(ids, self.frame_count)
+        wanted = sorted({self._times[number] for number in numbers})
+        found: dict[int, Frames] = {}
+        with _translated():
+            found.update(self._decode_seeking(wanted))
+            missing = [time for time in wanted if time not in found]
+            if missing:
+                # A seek can land where decoding does not recover; from the start it may.
+                found.update(self._decode_from_start(missing))
+        for number in sorted(numbers):
+            if self._times[number] not in found:
+                raise DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
+        return np.stack([found[self._times[number]] for number in numbers])
+
+    def _scan(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """Reads all packets of the stream; sorts out the frames' and key frames' times."""
+        times: list[int | None] = []
+        keys: list[tuple[int, int]] = []
+        indexed = len(self._stream.index_entries) if "mov" in self._container.format.name else 0
+        packets = 0
+        is_vp8 = self._stream.codec_context.codec.canonical_name == "vp8"
+        with _translated():
+            for packet in self._container.demux(self._stream):
+                if not packet.size:
+                    continue
+                packets += 1
+                # VP8 says in its first byte whether a frame is only there to be referred to.
+                if packet.is_discard or (is_vp8 and not bytes(packet)[0] >> 4 & 1):
+                    continue
+                times.append(packet.pts)
+                if packet.is_keyframe and packet.pts is not None:
+                    keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+        if packets < indexed:
+            raise DecodeError(f"truncated: {packets} of {indexed} frames are in the file")
+        known = sorted({time for time in times if time is not None})
+        if len(known) < len(times):
+            # The container stores no (usable) presentation times: number what the decoder gives.
+            with _translated():
+                known, keys = list(range(sum(1 for _ in self._frames_from_start()))), []
+        if not known:
+            raise DecodeError("no frames in the video stream")
+        return known, sorted(keys)
+
+    def _decode_seeking(self, wanted: list[int]) -> Iterator[tuple[int, Frames]]:
+        """Yields (time, frame) for those of ``wanted`` (ascending) that can be decoded."""
+        position = 0
+        while position < len(wanted):
+            key = self._key_before(wanted[position])
+            if key is None:
+                return
+            for frame in self._frames_from_key(key):
+                if frame.pts is None or frame.pts < wanted[position]:
+                    continue
+                while position < len(wanted) and wanted[position] < frame.pts:
+                    position += 1  # passed without being shown: left to the caller
+                if position < len(wanted) and wanted[position] == frame.pts:
+                    if not frame.is_corrupt:
+                        yield frame.pts, self._converter(frame)
+                    position += 1
+                if position == len(wanted) or self._worth_a_seek(frame.pts, wanted[position]):
+                    break
+            else:
+                return
+
+    def _decode_from_start(self, wanted: list[int]) -> Iterator[tuple[int, Frames]]:
+        """As :meth:`_decode_seeking`, but without trusting any seek."""
+        numbered = not self._keys
+        left = set(wanted)
+        for number, frame in enumerate(self._frames_from_start()):
+            time = number if numbered else frame.pts
+            if time is not None and time in left:
+                left.discard(time)
+                if not frame.is_corrupt:
+                    yield time, self._converter(frame)
+                if not left:
+                    return
+
+    def _key_before(self, time: int) -> tuple[int, int] | None:
+        """The last key frame shown at or before ``time``.
+
+        Frames of an open group that are shown before their key frame are thereby decoded from
+        the key frame before it, which they also refer to.
+        """
+        index = bisect.bisect_right(self._keys, time, key=lambda key: key[0])
+        return self._keys[index - 1] if index else None
+
+    def _worth_a_seek(self, now: int, time: int) -> bool:
+        key = self._key_before(time)
+        if key is None or key[0] <= now:
+            return False
+        passed = bisect.bisect_left(self._times, key[0]) - bisect.bisect_left(self._times, now)
+        return passed > _SEEK_AHEAD
+
+    def _frames_from_key(self, key: tuple[int, int]) -> Iterator[VideoFrame]:
+        self._container.seek(key[1], stream=self._stream, backward=True)
+        packets = self._container.demux(self._stream)
+        first = next(packets)
+        landed = first.pts if first.dts is None else first.dts
+        if landed is None or landed > key[1]:
+            return  # past the key frame, or at the end
+        yield from _decode(first)
+        for packet in packets:
+            yield from _decode(packet)
+
+    def _frames_from_start(self) -> Iterator[VideoFrame]:
+        self._container.close()
+        self._container, self._stream = _open(self._path)
+        for packet in self._container.demux(self._stream):
+            yield from _decode(packet)
+
+
+class _Converter:
+    """Frames to upright RGB, uint8 [H, W, 3], at one size; keeps FFmpeg's scaler between calls."""
+
+    def __init__(self, width: int, height: int) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
+        self._width, self._height = width, height
+
+    def __call__(self, frame: VideoFrame) -> Frames:
+        rgb = self._reformatter.reformat(
+            frame, self._width, self._height, format="rgb24", interpolation="BILINEAR"
+        )
+        return rotate(np.asarray(rgb.to_ndarray(), dtype=np.uint8), frame.rotation)
+
+
+def _decode(packet: Packet[VideoStream]) -> Iterator[VideoFrame]:
+    """The frames that a packet completes; a damaged packet completes none."""
+    from av.error import InvalidDataError
+    from av.video.frame import VideoFrame
+
+    try:
+        frames = packet.decode()
+    except InvalidDataError:
+        return
+    for frame in frames:
+        if isinstance(frame, VideoFrame):
+            yield frame
+
+
+def _open(path: Path) -> tuple[InputContainer, VideoStream]:
+    import av
+
+    # The prefix keeps FFmpeg from reading a protocol into names like "a:b.mp4".
+    name = f"file:{path}"
+    try:
+        container = av.open(name, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise DecodeError(_reason(name, error)) from error
+    stream = container.streams.best("video")
+    cover = av.stream.Disposition.attached_pic  # the picture of an audio file
+    if not isinstance(stream, av.VideoStream) or stream.disposition & cover:
+        empty = not container.streams
+        container.close()
+        if empty and "mov" in container.format.name:
+            raise DecodeError("no streams: the moov atom is missing (truncated?)")
+        raise DecodeError("no video stream")
+    stream.codec_context.thread_count = 1
+    return container, stream
+
+
+def _reason(name: str, error: OSError | Exception) -> str:
+    """What FFmpeg says about a file it can't open, with what it only writes to its log."""
+    import av
+
+    level = av.logging.get_level()
+    try:
+        av.logging.set_level(av.logging.ERROR)
+        with av.logging.Capture() as log, suppress(av.error.FFmpegError):
+            av.open(name).close()
+    finally:
+        av.logging.set_level(level)
+    details = [line.strip() for _, _, line in log if line.strip()]
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"{reason} ({'; '.join(details)})" if details else reason
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turns FFmpeg's complaints about the file into :class:`DecodeError`, and nothing else."""
+    from av.error import FFmpegError
+
+    try:
+        yield
+    except FFmpegError as error:
+        raise DecodeError(getattr(error, "strerror", None) or str(error)) from error

@@ -1,0 +1,180 @@
+"""Sources: data lists with what is needed to read them, to be mixed by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.data.errors import ListError
+from videomae_fast.data.lists import ClipList, Entry, ListFormat, load_list
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data list, or the part of one, and how to read it.
+
+    path: the list.
+    root: folder that relative paths of the list start from (None: the working folder).
+    weight: share of the draws relative to the other sources; None for all of them means as
+        many as each has entries, which is a plain concatenation.
+    stride: frames from one sampled frame to the next; None takes the data set's.
+    name_pattern: file name of an image in a frame folder, formatted with its number.
+    contains, excludes: keep only entries whose path, joined to the root, contains the first
+        and none of the second.
+    only: keep only videos, or only frame folders.
+    format, first_frame: see :func:`videomae_fast.data.lists.load_list`.
+    name: for logs; None takes the list's name and ``contains``.
+    """
+
+    path: Path
+    root: Path | None = None
+    weight: float | None = None
+    stride: int | None = None
+    name_pattern: str = "img_{:05}.jpg"
+    contains: str | None = None
+    excludes: tuple[str, ...] = ()
+    only: Literal["videos", "folders"] | None = None
+    format: ListFormat = "pretrain"
+    first_frame: int = 1
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        if self.root is not None:
+            object.__setattr__(self, "root", Path(self.root))
+        if self.weight is not None and not 0 < self.weight < float("inf"):
+            raise ValueError(
+                f"{self.path}: weight {self.weight} must be above 0 (leave a source out instead)"
+            )
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"{self.path}: stride {self.stride} must be at least 1")
+        if self.only not in (None, "videos", "folders"):
+            raise ValueError(f'{self.path}: only={self.only!r} must be "videos", "folders" or None')
+        try:
+            names = {self.name_pattern.format(number) for number in (1, 2)}
+        except (IndexError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{self.path}: name_pattern {self.name_pattern!r} can't be formatted with a frame "
+                f"number ({error}); write it like 'img_{{:05}}.jpg'"
+            ) from error
+        if len(names) == 1:
+            raise ValueError(
+                f"{self.path}: name_pattern {self.name_pattern!r} has no place for the frame "
+                "number; write it like 'img_{:05}.jpg'"
+            )
+
+    @property
+    def label(self) -> str:
+        """The name shown in logs."""
+        if self.name is not None:
+            return self.name
+        return self.path.name + (f"[{self.contains}]" if self.contains else "")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSource:
+    """A source with its entries read. ``share`` is its part of all draws, between 0 and 1."""
+
+    source: Source
+    entries: ClipList
+    share: float
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def file(self, entry: Entry) -> Path:
+        """The entry's path joined to the root (an absolute path stays as it is)."""
+        return Path(entry.path) if self.source.root is None else self.source.root / entry.path
+
+
+def load_sources(sources: Sequence[Source]) -> list[LoadedSource]:
+    """Reads the lists of ``sources`` and settles their weights.
+
+    Raises :class:`ListError` for a list that can't be read or a source without entries, and
+    ``ValueError`` where some sources have a weight and others none.
+    """
+    if not sources:
+        raise ValueError("no source: name at least one data list")
+    entries = [_entries(source) for source in sources]
+    given = [source.weight for source in sources if source.weight is not None]
+    if given and len(given) < len(sources):
+        missing = next(source.label for source in sources if source.weight is None)
+        raise ValueError(
+            f"{missing} has no weight but other sources have: give a weight to all of them, "
+            "or to none (then each is drawn as often as it has entries)"
+        )
+    weights = given or [float(len(part)) for part in entries]
+    total = sum(weights)
+    return [
+        LoadedSource(source, part, weight / total)
+        for source, part, weight in zip(sources, entries, weights, strict=True)
+    ]
+
+
+def unlabeled_hybrid(
+    list_path: str | Path,
+    root: str | Path | None = None,
+    *,
+    something_v2: str = "SomethingV2",
+    ava: str = "AVA2.2",
+) -> list[Source]:
+    """The sources of UnlabeledHybrid from its one list, without weights (plain concatenation).
+
+    As the official loader tells them apart by their path: frame folders of Something-Something
+    V2 are sampled at stride 2 (they hold 12 frames a second) and named ``img_{:05}.jpg``, those
+    of AVA are named ``image_{:06}.jpg``; everything else keeps the data set's stride. Parts
+    that the list does not have are left out.
+
+    Source: VideoMAE V2, ``dataset/pretrain_datasets.py`` (HybridVideoMAE).
+    Raises :class:`ListError` as :func:`videomae_fast.data.lists.load_list` does.
+    """
+    whole = Source(Path(list_path), None if root is None else Path(root))
+    parts = [
+        replace(whole, only="videos", name="videos"),
+        replace(whole, only="folders", contains=something_v2, stride=2, name="SomethingV2 frames"),
+        replace(
+            whole,
+            only="folders",
+            contains=ava,
+            excludes=(something_v2,),
+            name_pattern="image_{:06}.jpg",
+            name="AVA frames",
+        ),
+        replace(whole, only="folders", excludes=(something_v2, ava), name="other frames"),
+    ]
+    entries = load_list(whole.path)
+    return [part for part in parts if _kept(part, entries).any()]
+
+
+def _entries(source: Source) -> ClipList:
+    entries = load_list(source.path, source.format, start=source.first_frame)
+    keep = _kept(source, entries)
+    if keep.all():
+        return entries
+    if not keep.any():
+        wanted = {"contains": source.contains, "excludes": source.excludes, "only": source.only}
+        chosen = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value)
+        raise ListError(f"{source.path}: none of its {len(entries)} entries is kept by {chosen}")
+    return entries.select(keep)
+
+
+def _kept(source: Source, entries: ClipList) -> NDArray[np.bool_]:
+    keep = np.ones(len(entries), dtype=np.bool_)
+    if source.only is not None:
+        keep &= (entries.total < 0) == (source.only == "videos")
+    if source.contains is not None:
+        keep &= _containing(source, entries, source.contains)
+    for part in source.excludes:
+        keep &= ~_containing(source, entries, part)
+    return keep
+
+
+def _containing(source: Source, entries: ClipList, part: str) -> NDArray[np.bool_]:
+    if source.root is not None and part in str(source.root):
+        return np.ones(len(entries), dtype=np.bool_)
+    return entries.containing(part)
