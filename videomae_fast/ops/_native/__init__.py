@@ -6,7 +6,7 @@ uses them is decided in ``videomae_fast/ops/<op>.py``; nothing else calls them.
 
 from __future__ import annotations
 
-from videomae_fast.ops._native.library import (
+from videomae_fast.ops._native.loader import (
     instruction_set,
     library,
     library_path,

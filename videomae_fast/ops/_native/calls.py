@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast.errors import BackendUnavailableError
-from videomae_fast.ops._native.library import library, why_missing
+from videomae_fast.ops._native.loader import library, why_missing
 
 _OUT_OF_MEMORY = -2  # kOutOfMemory in csrc/common.h; -1 is a bad argument
 

@@ -26,6 +26,7 @@ class LayerNormGradients(NamedTuple):
     delta: Tensor | None
     weight: Tensor
     bias: Tensor
+    delta_bias: Tensor | None
     scale: Tensor | None
 
 
@@ -40,15 +41,17 @@ def layer_norm(
     eps: float,
     *,
     delta: Tensor | None = None,
+    delta_bias: Tensor | None = None,
     scale: Tensor | None = None,
     factor: Tensor | None = None,
 ) -> LayerNormOutput:
-    """LayerNorm of ``stream = x + factor * scale * delta``.
+    """LayerNorm of ``stream = x + factor * scale * (delta + delta_bias)``.
 
     Args:
         x: fp32 [..., D].
         weight, bias: fp32 [D].
         delta: fp32 [..., D], a branch's output to add first, or None.
+        delta_bias: fp32 [D], a bias that the branch's output still lacks, or None.
         scale: fp32 [D], LayerScale's, or None.
         factor: fp32 [F], drop path's, or None; each serves rows / F consecutive rows (a clip's).
 
@@ -63,16 +66,17 @@ def layer_norm(
     x = expect(x, "x", torch.float32, tuple(x.shape))
     weight = expect(weight, "weight", torch.float32, (width,))
     bias = expect(bias, "bias", torch.float32, (width,))
-    delta, scale = _branch(x, delta, scale)
+    delta, delta_bias, scale = _branch(x, delta, delta_bias, scale)
     factor, rows_per_factor = _factor(factor, rows, delta is not None)
     out = torch.empty(x.shape, dtype=torch.float32)
     stream = None if delta is None else torch.empty(x.shape, dtype=torch.float32)
-    mean, rstd = torch.empty((2, rows), dtype=torch.float32)
+    mean, rstd = (torch.empty(rows, dtype=torch.float32) for _ in range(2))
     call(
         "vmf_layer_norm",
-        "ppppppppppiiif",
+        "pppppppppppiiif",
         x,
         delta,
+        delta_bias,
         scale,
         factor,
         weight,
@@ -98,8 +102,10 @@ def layer_norm_backward(
     *,
     grad_stream: Tensor | None = None,
     delta: Tensor | None = None,
+    delta_bias: Tensor | None = None,
     scale: Tensor | None = None,
     factor: Tensor | None = None,
+    with_delta_bias: bool = False,
 ) -> LayerNormGradients:
     """The gradients of `layer_norm`; the same bits for any thread count.
 
@@ -107,12 +113,13 @@ def layer_norm_backward(
         grad_out: fp32 [..., D].
         stream, mean, rstd: as `layer_norm` returned them.
         grad_stream: fp32 [..., D], what reaches the stream otherwise (the residual path), or None.
-        delta: needed only with a `scale`.
+        delta, delta_bias: needed only with a `scale`.
+        with_delta_bias: whether the delta bias's gradient is wanted.
         weight, scale, factor: as given to `layer_norm`.
 
     Returns:
         x (with `grad_stream` added), delta (None where it equals x: no scale and no factor),
-        weight, bias, and scale (None without one).
+        weight, bias, delta_bias (None where not wanted) and scale (None without one).
 
     Raises:
         ValueError: wrong shape or dtype.
@@ -126,20 +133,22 @@ def layer_norm_backward(
     weight = expect(weight, "weight", torch.float32, (width,))
     mean = expect(mean, "mean", torch.float32, (rows,))
     rstd = expect(rstd, "rstd", torch.float32, (rows,))
-    delta, scale = _branch(stream, delta, scale)
+    delta, delta_bias, scale = _branch(stream, delta, delta_bias, scale)
     factor, rows_per_factor = _factor(factor, rows, True)
     grad_x = torch.empty(shape, dtype=torch.float32)
     own = scale is not None or factor is not None
     grad_delta = torch.empty(shape, dtype=torch.float32) if own else None
-    grad_weight, grad_bias = torch.empty((2, width), dtype=torch.float32)
+    grad_weight, grad_bias = (torch.empty(width, dtype=torch.float32) for _ in range(2))
+    grad_delta_bias = torch.empty(width, dtype=torch.float32) if with_delta_bias else None
     grad_scale = None if scale is None else torch.empty(width, dtype=torch.float32)
     call(
         "vmf_layer_norm_backward",
-        "ppppppppppppppiii",
+        "ppppppppppppppppiii",
         grad_out,
         grad_stream,
         stream,
         delta,
+        delta_bias,
         scale,
         factor,
         weight,
@@ -149,12 +158,15 @@ def layer_norm_backward(
         grad_delta,
         grad_weight,
         grad_bias,
+        grad_delta_bias,
         grad_scale,
         rows,
         width,
         rows_per_factor,
     )
-    return LayerNormGradients(grad_x, grad_delta, grad_weight, grad_bias, grad_scale)
+    return LayerNormGradients(
+        grad_x, grad_delta, grad_weight, grad_bias, grad_delta_bias, grad_scale
+    )
 
 
 def bias_gelu(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -203,15 +215,20 @@ def bias_gelu_backward(
 
 
 def _branch(
-    x: Tensor, delta: Tensor | None, scale: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    if delta is not None:
-        delta = expect(delta, "delta", torch.float32, tuple(x.shape))
+    x: Tensor, delta: Tensor | None, delta_bias: Tensor | None, scale: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    width = x.shape[-1]
+    if delta is None:
+        if delta_bias is not None or scale is not None:
+            raise ValueError("a delta_bias or a scale needs the delta that it belongs to")
+        return None, None, None
+    delta = expect(delta, "delta", torch.float32, tuple(x.shape))
+    if delta_bias is None:
+        delta_bias = torch.zeros(width)
+    delta_bias = expect(delta_bias, "delta_bias", torch.float32, (width,))
     if scale is not None:
-        if delta is None:
-            raise ValueError("a scale needs the delta that it scales")
-        scale = expect(scale, "scale", torch.float32, (x.shape[-1],))
-    return delta, scale
+        scale = expect(scale, "scale", torch.float32, (width,))
+    return delta, delta_bias, scale
 
 
 def _factor(factor: Tensor | None, rows: int, has_delta: bool) -> tuple[Tensor | None, int]:
