@@ -221,10 +221,11 @@ def _attention() -> list[Check]:
 
 
 def _decoders() -> list[Check]:
-    from videomae_fast.data import decoders
+    from videomae_fast.data import DECODERS
 
     checks = []
-    for name, why in decoders.why_not().items():
+    for name, decoder in DECODERS.items():
+        why = decoder.why_not()
         state: State = "ok" if why is None else "broken" if name == "pyav" else "missing"
         checks.append(Check(name, state, "works" if why is None else why))
     return checks
@@ -246,7 +247,7 @@ def _optional(package: OptionalPackage) -> Check:
     try:
         importlib.import_module(package.module)
     except Exception as error:  # whatever a foreign package does on import
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         return Check(package.module, "broken", f"installed but does not import: {reason}")
     try:
         version = metadata.version(package.distribution)

@@ -7,9 +7,9 @@ ways back to pixels, and both are given:
 * with the ground truth's statistics: mean and deviation of each hidden cube are taken from the
   original, as the figures of the papers do. This shows what the model predicts and nothing else,
   but brightness and colour of a cube are given away.
-* without: they are guessed from the visible cubes only, as the mean over them weighted by
-  1 / distance⁴. Nothing of what was hidden is used. Brightness and contrast are then those of the
-  neighbourhood, not the model's.
+* without: they are guessed so that the picture is continuous from cube to cube, starting from the
+  visible ones (see :mod:`videomae_fast.cube_statistics`). Nothing of what was hidden is used, but
+  brightness and contrast are this guess, not the model's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomae_fast.cube_statistics import guess_statistics, true_statistics
 from videomae_fast.errors import UsageError
 from videomae_fast.masking import Grid, Masks, MaskSpec
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
@@ -38,7 +39,7 @@ class Reconstruction:
         original: the clip.
         masked: hidden cubes in grey.
         without_statistics: hidden cubes predicted, their mean and deviation guessed from the
-            visible ones. The prediction itself where the model does not normalise.
+            visible ones and from continuity. The prediction itself where nothing is normalised.
         with_statistics: hidden cubes predicted, their mean and deviation those of the original.
             None where the model does not normalise.
         loss: mean squared error over the hidden cubes in the units of the training loss; 1 is
@@ -102,12 +103,12 @@ def reconstruct(
     with_statistics = None
     without = prediction
     if model.normalize_target:
-        mean, deviation = _statistics(cubes)
-        with_statistics = clip_of(prediction * deviation[hidden] + mean[hidden])
+        mean, deviation = true_statistics(cubes[hidden])
+        with_statistics = clip_of(prediction * deviation + mean)
         visible = masks.visible[0].long().cpu()
-        share = _closeness(grid, hidden, visible)
-        mean = torch.einsum("hv,vxc->hxc", share, mean[visible])
-        deviation = torch.einsum("hv,vxc->hxc", share, deviation[visible])
+        mean, deviation = guess_statistics(
+            cubes, prediction, visible, hidden, grid, config.tubelet_size
+        )
         without = prediction * deviation + mean
     return Reconstruction(
         original=frames.cpu().numpy(),
@@ -117,35 +118,6 @@ def reconstruct(
         loss=float(out.loss),
         hidden_share=len(hidden) / grid.tokens,
     )
-
-
-def _statistics(cubes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (unbiased, + 1e-6) of cubes [N, values, colour]: [N, 1, colour].
-
-    The same as those of the loss's target.
-    """
-    variance, mean = torch.var_mean(cubes, dim=1, keepdim=True, correction=1)
-    return mean, variance.sqrt() + 1e-6
-
-
-def _closeness(grid: Grid, hidden: Tensor, visible: Tensor) -> Tensor:
-    """Weights [hidden, visible] that sum to 1 in each row: 1 / distance⁴.
-
-    Distances are in patches; a step of one time slot counts as much as one of a patch.
-    """
-    place = torch.stack(
-        torch.meshgrid(
-            torch.arange(grid.slots),
-            torch.arange(grid.height),
-            torch.arange(grid.width),
-            indexing="ij",
-        ),
-        dim=-1,
-    )
-    place = place.reshape(-1, 3).float()
-    distance = torch.cdist(place[hidden], place[visible])
-    weight = distance.pow(-4)
-    return weight / weight.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
