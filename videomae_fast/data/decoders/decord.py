@@ -1,8 +1,9 @@
 """decord, optional: the decoder of the official code.
 
-It has no AV1, is known to crash and leak on some files (dmlc/decord issues 157, 208), and after
-a seek into an **open** group of pictures it returns wrong frames (version 0.6.0; closed groups,
-which x264 writes by default, are right). Its readers are opened for one clip and let go.
+It has no AV1, is known to crash and leak on some files (dmlc/decord issues 157, 208), and version
+0.6.0 returns wrong frames after a seek in open groups of pictures and in MPEG-TS, FLV, AVI and
+fragmented MP4 (MP4 and MKV with closed groups, which x264 writes by default, are right). Its
+readers are opened for one clip and let go.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def _translated() -> Iterator[None]:
 
     try:
         yield
-    # decord reports bad files with its own error and with RuntimeError.
-    except (DECORDError, RuntimeError) as error:
+    # decord reports bad files with its own error and with RuntimeError; names must be UTF-8.
+    except (DECORDError, RuntimeError, UnicodeEncodeError) as error:
         raise DecodeError(f"decord: {_first_line(error)}") from error
 
 
