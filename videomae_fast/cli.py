@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import NoReturn
 
-from videomae_fast.errors import UsageError, VideoMAEFastError
+from videomae_fast.errors import VideoMAEFastError
 
 PROGRAM = "videomae-fast"
 
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         message = str(error) or type(error).__name__
         print(f"{PROGRAM} {name}: error: {message}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return error.exit_code if isinstance(error, VideoMAEFastError) else 1
     except KeyboardInterrupt:
         print(f"{PROGRAM} {name}: interrupted", file=sys.stderr)
         return 130

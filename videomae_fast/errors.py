@@ -6,6 +6,11 @@ from __future__ import annotations
 class VideoMAEFastError(Exception):
     """Base of every error that the package raises on purpose for a user to act on."""
 
+    @property
+    def exit_code(self) -> int:
+        """What a command that ends with this error exits with."""
+        return 1
+
 
 class BackendUnavailableError(VideoMAEFastError, RuntimeError):
     """A backend was asked for by name and can't run here; the message says why."""
@@ -17,3 +22,7 @@ class WeightsError(VideoMAEFastError, ValueError):
 
 class UsageError(VideoMAEFastError, ValueError):
     """A command line or a config asks for what can't be; the message says what to do instead."""
+
+    @property
+    def exit_code(self) -> int:
+        return 2
