@@ -1,4 +1,4 @@
-"""Tests of the compiled library against float64 truths. A build without it is a failure in CI."""
+"""Tests of the compiled library against float64 truths. Only who switches it off may skip them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from videomae_fast.ops import _native
+from videomae_fast.ops._native.loader import SWITCH
 
 
 @pytest.fixture(autouse=True)
 def _library() -> None:
-    if _native.library() is None:
-        if os.environ.get("CI"):
-            pytest.fail(_native.why_missing())
+    if _native.library() is not None:
+        return
+    if os.environ.get(SWITCH) == "0":
         pytest.skip(_native.why_missing())
+    pytest.fail(_native.why_missing())
 
 
 @pytest.fixture(autouse=True)
