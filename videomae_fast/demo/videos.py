@@ -105,16 +105,13 @@ def write_list(path: Path, videos: Iterable[Path]) -> None:
     """Writes a pre-training list in the official format: a line ``path 0 -1`` per video.
 
     Raises:
-        DemoError: a path has white space in it, which the format can't say.
+        DemoError: a path has a line break in it, which the format can't say.
     """
     lines = []
     for video in videos:
         text = str(video.resolve())
-        if len(text.split()) != 1:
-            raise DemoError(
-                f"{text}: the list format separates its columns by spaces, so the path must have "
-                "none; rename the file or folder, or link it under another name"
-            )
+        if "\n" in text or "\r" in text:
+            raise DemoError(f"{text!r}: a list has one path per line; rename this file or folder")
         lines.append(f"{text} 0 -1\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
