@@ -66,7 +66,7 @@ VMF_API int64_t vmf_decoder_assembly_backward(const float* grad,  // [batch, see
   if (batch < 0 || seen < 0 || hidden < 0 || width < 1) return kBadArgument;
   const int64_t length = seen + hidden;
   try {
-    parallel_for(batch, seen * width / 4, threads, [&](int64_t begin, int64_t end) {
+    parallel_for(seen > 0 ? batch : 0, seen * width / 4, threads, [&](int64_t begin, int64_t end) {
       for (int64_t clip = begin; clip < end; ++clip) {
         std::memcpy(grad_visible + clip * seen * width, grad + clip * length * width,
                     sizeof(float) * static_cast<size_t>(seen * width));

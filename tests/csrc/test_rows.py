@@ -29,7 +29,9 @@ def assert_as_good(ours: Tensor, fp32: Tensor, exact: Tensor, slack: float = 1e-
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("clips", [1, 3])
-@pytest.mark.parametrize("branch", ["none", "add", "scale", "factor", "scale and factor"])
+@pytest.mark.parametrize(
+    "branch", ["none", "add", "bias", "scale", "bias, scale", "factor", "bias, scale, factor"]
+)
 def test_layer_norm(width: int, clips: int, branch: str, threads: int) -> None:
     random = torch.Generator().manual_seed(width)
     shape = (clips, 17, width)
@@ -39,18 +41,20 @@ def test_layer_norm(width: int, clips: int, branch: str, threads: int) -> None:
 
     x, weight, bias = draw(*shape) * 3 + 1, draw(width), draw(width)
     delta = None if branch == "none" else draw(*shape)
+    delta_bias = draw(width) if "bias" in branch else None
     scale = draw(width) if "scale" in branch else None
     factor = torch.tensor([1.25, 0.0, 1.25][:clips]) if "factor" in branch else None
     grad_out, grad_stream = draw(*shape), draw(*shape)
 
     def compute(dtype: torch.dtype) -> list[Tensor]:
-        given = (x, delta, weight, bias, scale)
+        given = (x, delta, weight, bias, delta_bias, scale)
         leaves = [None if v is None else leaf(v, dtype) for v in given]
-        x_, delta_, weight_, bias_, scale_ = leaves
+        x_, delta_, weight_, bias_, delta_bias_, scale_ = leaves
         assert x_ is not None
         stream = x_
         if delta_ is not None:
-            added = delta_ if scale_ is None else delta_ * scale_
+            added = delta_ if delta_bias_ is None else delta_ + delta_bias_
+            added = added if scale_ is None else added * scale_
             stream = x_ + (added if factor is None else added * factor.to(dtype)[:, None, None])
         out = F.layer_norm(stream, (width,), weight_, bias_, 1e-6)
         loss = (out * grad_out.to(dtype)).sum() + (stream * grad_stream.to(dtype)).sum()
@@ -59,7 +63,8 @@ def test_layer_norm(width: int, clips: int, branch: str, threads: int) -> None:
         return [out.detach(), stream.detach(), *grads]
 
     exact, fp32 = compute(torch.float64), compute(torch.float32)
-    done = _native.layer_norm(x, weight, bias, 1e-6, delta=delta, scale=scale, factor=factor)
+    settings = {"delta": delta, "delta_bias": delta_bias, "scale": scale, "factor": factor}
+    done = _native.layer_norm(x, weight, bias, 1e-6, **settings)
     grads = _native.layer_norm_backward(
         grad_out,
         done.stream,
@@ -67,15 +72,16 @@ def test_layer_norm(width: int, clips: int, branch: str, threads: int) -> None:
         done.rstd,
         weight,
         grad_stream=grad_stream,
-        delta=delta,
-        scale=scale,
-        factor=factor,
+        with_delta_bias=delta_bias is not None,
+        **settings,
     )
     assert (grads.delta is None) == (scale is None and factor is None)
     ours = [done.out, done.stream, grads.x]
     if delta is not None:
         ours.append(grads.x if grads.delta is None else grads.delta)
     ours += [grads.weight, grads.bias]
+    if grads.delta_bias is not None:
+        ours.append(grads.delta_bias)
     if grads.scale is not None:
         ours.append(grads.scale)
     assert len(ours) == len(exact)
