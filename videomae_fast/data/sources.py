@@ -100,7 +100,9 @@ def load_sources(sources: Sequence[Source]) -> list[LoadedSource]:
     """
     if not sources:
         raise ValueError("no source: name at least one data list")
-    entries = [_entries(source) for source in sources]
+    # All lists are held while parts are taken, so that a shared one is parsed and kept once.
+    lists = [load_list(part.path, part.format, start=part.first_frame) for part in sources]
+    entries = [_entries(source, whole) for source, whole in zip(sources, lists, strict=True)]
     given = [source.weight for source in sources if source.weight is not None]
     if given and len(given) < len(sources):
         missing = next(source.label for source in sources if source.weight is None)
@@ -151,8 +153,7 @@ def unlabeled_hybrid(
     return [part for part in parts if _kept(part, entries).any()]
 
 
-def _entries(source: Source) -> ClipList:
-    entries = load_list(source.path, source.format, start=source.first_frame)
+def _entries(source: Source, entries: ClipList) -> ClipList:
     keep = _kept(source, entries)
     if keep.all():
         return entries

@@ -222,7 +222,11 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     try:
         container = av.open(name, metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise DecodeError(_reason(name, error)) from error
+        reason = _reason(name, error)
+        with path.open("rb") as file:
+            if file.read(8)[4:] == b"ftyp":
+                reason += ": an MP4 file that is cut off or damaged"
+        raise DecodeError(reason) from error
     stream = container.streams.best("video")
     cover = av.stream.Disposition.attached_pic  # the picture of an audio file
     if not isinstance(stream, av.VideoStream) or stream.disposition & cover:
