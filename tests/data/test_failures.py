@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from videomae_fast.data import Failure, FailureReport, FailureShareError, ListError, read_report
+
+
+def failure(step: int, path: str = "a.mp4", reason: str = "0 bytes") -> Failure:
+    return Failure(path, "list.csv", 3, reason, step, epoch=0, position=step * 4)
+
+
+def test_lines_are_there_at_once(tmp_path: Path) -> None:
+    report = FailureReport(tmp_path / "new" / "folder", rank=2, world=4)
+    report.add([failure(0), failure(0, "b.mp4")], draws=4)
+    report.add([failure(1)], draws=4)
+    report.add([], draws=4)
+    assert report.path == tmp_path / "new" / "folder" / "bad_files.rank2.jsonl"
+    lines = report.path.read_text().splitlines()  # before it is closed
+    assert [json.loads(line)["step"] for line in lines] == [0, 0, 1]
+    assert json.loads(lines[0]) == {
+        "path": "a.mp4",
+        "list_path": "list.csv",
+        "line": 3,
+        "reason": "0 bytes",
+        "step": 0,
+        "epoch": 0,
+        "position": 0,
+    }
+    assert (report.failed, report.distinct, report.draws, report.share) == (3, 2, 12, 0.25)
+    report.close()
+
+
+def test_resume_keeps_earlier_lines_and_counts_nothing_twice(tmp_path: Path) -> None:
+    steps = {step: [failure(step, f"{step}.mp4")] for step in (1, 3, 5, 6)}
+    with FailureReport(tmp_path) as whole:
+        for step in range(8):
+            whole.add(steps.get(step, []), draws=4)
+    uninterrupted = whole.path.read_bytes()
+    counts = (whole.failed, whole.distinct, whole.draws)
+
+    # Killed after step 6, and the checkpoint is of step 5: steps 5 and 6 are made again.
+    whole.path.write_bytes(uninterrupted + b'{"path": "cut o')
+    with FailureReport(tmp_path, start_step=5, draws_before=5 * 4) as resumed:
+        assert [f.step for f in read_report(resumed.path)] == [1, 3]
+        for step in range(5, 8):
+            resumed.add(steps.get(step, []), draws=4)
+    assert resumed.path.read_bytes() == uninterrupted
+    assert (resumed.failed, resumed.distinct, resumed.draws) == counts
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_fresh_start_begins_a_new_report(tmp_path: Path) -> None:
+    with FailureReport(tmp_path) as report:
+        report.add([failure(0)], draws=4)
+    with FailureReport(tmp_path) as report:
+        assert report.failed == 0
+        assert report.path.read_text() == ""
+
+
+def test_fewer_ranks_keep_the_lines_of_those_that_are_gone(tmp_path: Path) -> None:
+    for rank in range(4):
+        with FailureReport(tmp_path, rank, world=4) as report:
+            report.add([failure(1, f"early{rank}"), failure(7, f"late{rank}")], draws=8)
+    reports = [FailureReport(tmp_path, rank, world=2, start_step=5) for rank in range(2)]
+    assert [report.failed for report in reports] == [2, 2]
+    left = [
+        f.path for rank in range(4) for f in read_report(tmp_path / f"bad_files.rank{rank}.jsonl")
+    ]
+    assert left == ["early0", "early1", "early2", "early3"]
+
+
+def test_share(tmp_path: Path) -> None:
+    report = FailureReport(tmp_path)
+    report.check(0.0)
+    report.add([failure(0), failure(0, "b", "no video stream"), failure(0, "c")], draws=100)
+    report.check(0.03)
+    with pytest.raises(FailureShareError) as caught:
+        report.check(0.029)
+    message = str(caught.value)
+    assert "3 of 100 draws" in message
+    assert "3 different files" in message
+    assert str(report.path) in message
+    assert message.index("2 x 0 bytes") < message.index("1 x no video stream")
+    report.check(0.01, failed=5, draws=1000)
+    with pytest.raises(FailureShareError, match="50 of 1000"):
+        report.check(0.01, failed=50, draws=1000)
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    names = ["café/影片.mp4", os.fsdecode(b"\xff\xfe.mp4")]
+    with FailureReport(tmp_path) as report:
+        report.add([failure(0, name) for name in names], draws=2)
+    assert [f.path for f in read_report(report.path)] == names
+    assert "café/影片.mp4".encode() in report.path.read_bytes()
+    with FailureReport(tmp_path, start_step=1) as report:
+        assert report.distinct == 2
+
+
+def test_a_report_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "bad_files.rank0.jsonl").write_text('{"path": 3}\n{}\n')
+    with pytest.raises(ListError, match=r"bad_files\.rank0\.jsonl:1: found"):
+        FailureReport(tmp_path, start_step=3)
