@@ -34,16 +34,17 @@ COMMANDS: dict[str, Command] = {
         "videomae_fast.cli_pretrain",
         "pre-train a model on lists of videos; resumes where it was stopped",
         """\
-  videomae-fast pretrain --recipe vit_b_hybrid --output runs/base
-  torchrun --nproc-per-node 8 -m videomae_fast pretrain --recipe vit_b_hybrid --output runs/base
+  videomae-fast pretrain --recipe vit_b_hybrid --data train.csv --output runs/base
+  torchrun --nproc-per-node 8 -m videomae_fast pretrain --recipe vit_b_hybrid \\
+      --data train.csv --output runs/base
   videomae-fast pretrain --help             every recipe and every field""",
     ),
     "reconstruct": Command(
         "videomae_fast.cli_reconstruct",
         "show what a pre-trained model makes of a masked video: a picture and an animation",
         """\
-  videomae-fast reconstruct runs/base/checkpoints/step-00001000 clip.mp4 --output pictures
-  videomae-fast reconstruct checkpoint.safetensors clip.mp4 --output pictures --mask-ratio 0.75""",
+  videomae-fast reconstruct runs/base clip.mp4 --output pictures
+  videomae-fast reconstruct runs/base/checkpoints/step-00001000 clip.mp4 --output pictures""",
     ),
     "flops": Command(
         "videomae_fast.cli_flops",

@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         type=Path,
-        help="a checkpoint folder of a run (…/checkpoints/step-00001000), or its model.safetensors",
+        help="the output folder of a run (its newest checkpoint is taken), one of its checkpoint "
+        "folders, or a model.safetensors of one",
     )
     parser.add_argument("video", type=Path, help="a video file")
     parser.add_argument(
@@ -88,8 +89,8 @@ def check(args: argparse.Namespace) -> None:
     """Raises UsageError for what can be seen without loading anything."""
     if not args.checkpoint.exists():
         raise UsageError(
-            f"{args.checkpoint}: no such checkpoint; give a folder like "
-            "OUTPUT/checkpoints/step-00001000, or a .safetensors file in one"
+            f"{args.checkpoint}: no such checkpoint; give the output folder of a run, a folder "
+            "like OUTPUT/checkpoints/step-00001000, or the model.safetensors in one"
         )
     if not args.video.is_file():
         raise UsageError(f"{args.video}: no such video file")

@@ -1,0 +1,144 @@
+"""Every command and every piece of Python in the README and the user guide runs.
+
+Long ones run with options appended that make them short (`SHORT`); what is not run is named here,
+with who runs it instead (`ELSEWHERE`). A command that is neither fails the test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from videomae_fast.demo.videos import render_videos, write_list
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/user-guide.md")
+
+TINY_MODEL = (
+    "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 --decoder-width 32 "
+    "--decoder-depth 1 --decoder-heads 2 --encoder-mask-ratio 0.75"
+)
+TINY_RUN = "--videos-per-step 2 --epoch-size 2 --epochs 1 --warmup-epochs 0 --workers 0 --stride 1"
+SHORT = {
+    "pretrain": f"{TINY_MODEL} {TINY_RUN} --device cpu --precision fp32",
+    "reconstruct": "--mask-ratio 0.75 --stride 1",
+    "demo": "--minutes 0.03",
+}
+ELSEWHERE = {
+    "make demo": "CI's own run of the demo",
+    "make test": "this run",
+    "pip install": ".ci/run installs wheel, sdist and editable",
+    "VIDEOMAE_FAST_NATIVE=0 pip install": ".ci/run installs without the library",
+}
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[str]:
+    """The command lines of its shell blocks, without comments; a trailing backslash joins lines."""
+    lines = "".join(blocks(document, "shell")).replace("\\\n", " ").splitlines()
+    return [line for line in (re.sub(r"\s+#.*", "", line).strip() for line in lines) if line]
+
+
+ALL = [(document, command) for document in DOCUMENTS for command in commands(document)]
+RUN = [(d, c) for d, c in ALL if not c.startswith(tuple(ELSEWHERE))]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what the documents speak of: train.csv, clip.mp4, clips/."""
+    folder = tmp_path_factory.mktemp("readme")
+    videos = render_videos(folder / "clips", 4, size=48, seconds=0.5)
+    write_list(folder / "train.csv", videos)
+    write_list(folder / "more.csv", videos[:2])
+    (folder / "clip.mp4").write_bytes(videos[0].read_bytes())
+    return folder
+
+
+def test_documents_have_commands() -> None:
+    told = {command.split()[1] for _, command in RUN if command.startswith("videomae-fast ")}
+    assert told >= {"pretrain", "reconstruct", "flops", "doctor"}
+    assert {"make demo", "make test"} <= {command for _, command in ALL}
+
+
+def test_every_command_runs_in_the_order_of_its_document(workplace: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for document, command in RUN:
+        words = shlex.split(command)
+        name = next((word for word in words if word in SHORT), None)
+        words += shlex.split(SHORT[name]) if name else []
+        if words[0] == "videomae-fast":
+            words[:1] = [sys.executable, "-m", "videomae_fast"]
+        elif words[0] == "torchrun":
+            words[:1] = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        else:
+            pytest.fail(f"{document}: no rule how to run `{command}`")
+        done = subprocess.run(
+            words, cwd=workplace, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, f"{document}: {command}\n{done.stdout}\n{done.stderr}"
+    assert list((workplace / "pictures").glob("*.png"))
+    assert list((workplace / "runs").glob("*/checkpoints/*/model.safetensors"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_piece_of_python_runs(
+    document: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    names: dict[str, object] = {}
+    for code in blocks(document, "python"):
+        exec(compile(code, document, "exec"), names)
+
+
+def test_the_replacement_gives_the_loss_of_the_official_formula() -> None:
+    """The `+` lines of the README's diff run on masks of the official convention."""
+    from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
+
+    (diff,) = blocks("README.md", "diff")
+    code = "\n".join(line[1:] for line in diff.splitlines() if line.startswith("+"))
+    model = MaskedAutoencoder(
+        MAEConfig(32, 16, 2, 8, 32, 1, 2, 4.0, 32, 1, 2), normalize_target=False
+    )
+    spec = MaskSpec(encoder_ratio=0.75)
+    grid = model.config.grid
+    encoder, decoder = Masks.sample(2, grid, spec).to_bool()
+    frames = torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8)
+    names = {
+        "Masks": Masks,
+        "model": model,
+        "frames": frames,
+        "bool_masked_pos": encoder,
+        "decode_masked_pos": decoder,
+    }
+    exec(code, names)
+    loss = names["loss"]
+    assert isinstance(loss, torch.Tensor)
+
+    masks = Masks.from_bool(encoder, decoder, grid=grid)
+    out = model(frames, masks, return_prediction=True)
+    cubes = frames.float().div(255).reshape(2, 4, 2, 2, 16, 2, 16, 3)
+    cubes = cubes.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(2, 16, -1)
+    in_loss = encoder & ~decoder
+    for clip in range(2):
+        assert out.index[clip].tolist() == in_loss[clip].nonzero().flatten().tolist()
+    truth = cubes[in_loss].reshape(out.prediction.shape)
+    expected = (out.prediction - truth).square().mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+            assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"
