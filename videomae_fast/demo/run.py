@@ -1,0 +1,169 @@
+"""From nothing to a pre-trained model and pictures of what it learnt, on two CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from videomae_fast.data import Source
+from videomae_fast.demo.videos import DemoError, find_videos, render_videos, write_list
+from videomae_fast.loss_plot import LossCurve, read_metrics, save_loss_plot
+from videomae_fast.masking import MaskSpec
+from videomae_fast.showcase import Shown, show_reconstruction
+from videomae_fast.training import PretrainConfig, load_model, pretrain
+
+TRAINED, HELD_OUT = 24, 8
+"""Videos rendered to train on, and to look at only: one of each kind of scene."""
+
+MASK_RATIO = 0.75
+"""Less than the papers' 0.9: a picture of 8 × 8 cubes would leave 7 of them, and minutes of
+training are too few to make much of these."""
+
+STRIDE = 3
+VIDEOS_PER_STEP = 4
+STEPS_PER_EPOCH = 10
+STEPS_PER_MINUTE = 360
+"""On two cores of 2020s server; the number of steps is fixed, so that results are the same
+everywhere, and the time differs."""
+
+FALLEN = 0.9
+"""The mean loss at the end must be below this share of that at the beginning."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo leaves behind.
+
+    Attributes:
+        checkpoint: folder of the last checkpoint.
+        loss_plot, loss_table: PNG and CSV.
+        pictures: one reconstruction per shown video.
+        first_loss, last_loss: means over the first and the last twentieth of the run.
+    """
+
+    checkpoint: Path
+    loss_plot: Path
+    loss_table: Path
+    pictures: list[Shown]
+    first_loss: float
+    last_loss: float
+
+
+def demo_config(data: Path, *, steps: int, seed: int = 0) -> PretrainConfig:
+    """A model of about 1.3 million parameters, dual-masked, small enough for minutes on a CPU."""
+    epochs = max(1, steps // STEPS_PER_EPOCH)
+    return PretrainConfig(
+        image_size=64,
+        patch_size=8,
+        frames=8,
+        width=128,
+        depth=4,
+        heads=2,
+        decoder_width=128,
+        decoder_depth=2,
+        decoder_heads=2,
+        encoder_mask_ratio=MASK_RATIO,
+        data=(Source(data),),
+        stride=STRIDE,
+        samples_per_video=4,
+        epoch_size=STEPS_PER_EPOCH * VIDEOS_PER_STEP,
+        videos_per_step=VIDEOS_PER_STEP,
+        workers=0,
+        epochs=epochs,
+        warmup_epochs=min(4, epochs // 4),
+        # What is written for 256 videos per step becomes 8e-4 for 4.
+        base_lr=8e-4 * 256 / VIDEOS_PER_STEP,
+        min_lr=1e-5 * 256 / VIDEOS_PER_STEP,
+        seed=seed,
+        device="cpu",
+        log_every=10,
+        checkpoint_every=max(STEPS_PER_EPOCH, epochs * STEPS_PER_EPOCH // 4),
+        keep_checkpoints=1,
+    )
+
+
+def run_demo(
+    output: Path,
+    *,
+    videos: Path | None = None,
+    minutes: float = 5.0,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> DemoResult:
+    """Renders (or takes) videos, pre-trains, and draws the loss and reconstructions.
+
+    A demo that was stopped goes on where it was.
+
+    Args:
+        output: folder for everything that is made.
+        videos: folder with the user's own videos; None renders a set.
+        minutes: length of the pre-training in `STEPS_PER_MINUTE` steps each.
+
+    Raises:
+        DemoError: no videos, or the loss has not clearly fallen.
+        VideoMAEFastError: whatever stops a pre-training run.
+    """
+    steps = round(minutes * STEPS_PER_MINUTE)
+    if steps < STEPS_PER_EPOCH:
+        raise DemoError(f"{minutes} minutes are too short: {STEPS_PER_EPOCH} steps are the least")
+    trained, shown = _videos(output, videos, seed, log)
+    data = output / "train.txt"
+    write_list(data, trained)
+    config = demo_config(data, steps=steps, seed=seed)
+    log(
+        f"pre-training: {config.epochs * STEPS_PER_EPOCH} steps of {VIDEOS_PER_STEP} videos × "
+        f"{config.samples_per_video} clips, about {minutes:g} minutes on two CPU cores"
+    )
+    result = pretrain(config, output=output / "run", log=log)
+    curve = read_metrics(output / "run" / "metrics.jsonl")
+    plot = output / "loss.png"
+    table = save_loss_plot(curve, plot, title="VideoMAE V2 pre-training on the demo's videos")
+    model, _ = load_model(result.checkpoint)
+    pictures = [
+        show_reconstruction(
+            model,
+            path,
+            output / "pictures",
+            spec=MaskSpec(encoder_ratio=MASK_RATIO, decoder="none"),
+            seed=seed,
+            stride=STRIDE,
+            note=note,
+            settings={"shown_video_is": note},
+        )
+        for path, note in shown
+    ]
+    first, last = ends(curve)
+    done = DemoResult(result.checkpoint, plot, table, pictures, first, last)
+    if not last < FALLEN * first:
+        raise DemoError(
+            f"the loss has not clearly fallen: {first:.3f} at the beginning, {last:.3f} at the "
+            f"end, see {plot}; with videos of your own, more --minutes may help"
+        )
+    return done
+
+
+def ends(curve: LossCurve) -> tuple[float, float]:
+    """Mean loss over the first and over the last twentieth of the recorded steps."""
+    count = max(1, len(curve.loss) // 20)
+    return sum(curve.loss[:count]) / count, sum(curve.loss[-count:]) / count
+
+
+def _videos(
+    output: Path, folder: Path | None, seed: int, log: Callable[[str], None]
+) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Videos to train on; videos to show, with what the picture has to say about each."""
+    if folder is not None:
+        found = find_videos(folder)
+        log(f"{len(found)} videos in {folder}")
+        if len(found) < 2 * HELD_OUT:
+            return found, [(path, "a video of the training set") for path in found[:3]]
+        # Spread over the folder, which is sorted by name
+        held_out = found[:: len(found) // 3][:3]
+        trained = [path for path in found if path not in held_out]
+    else:
+        log(f"rendering {TRAINED + HELD_OUT} videos into {output / 'videos'}")
+        every = render_videos(output / "videos", TRAINED + HELD_OUT, seed=seed)
+        trained, held_out = every[:TRAINED], every[TRAINED:]
+    shown = [(path, "a video that it was not trained on") for path in held_out]
+    return trained, shown
