@@ -1,0 +1,1 @@
+"""What is timed, against what: baselines, drivers, and results with their generators."""
