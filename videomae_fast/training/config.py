@@ -143,7 +143,7 @@ class PretrainConfig:
     max_failed_share: float = _data(
         0.01,
         "end with an error when more than this share of the draws can't be read "
-        "(looked at from 1,000 draws on, and at the end of each epoch)",
+        "(looked at from 1,000 draws or one epoch on)",
         kind=float,
         least=0,
         resumable=True,

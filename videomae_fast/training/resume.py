@@ -1,0 +1,73 @@
+"""Where a run starts: at step 0, or from a checkpoint that is shown to be its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from videomae_fast.training import checkpoint
+from videomae_fast.training.checkpoint import Log, Saved
+from videomae_fast.training.config import PretrainConfig
+from videomae_fast.training.errors import CheckpointError
+
+RESUMABLE = tuple(one.name for one in fields(PretrainConfig) if one.metadata["resumable"])
+"""Fields that may change when a run is resumed; those of `data` may too, but for the entries."""
+
+
+def starting_point(output: Path, resume: str, log: Log) -> Saved | None:
+    """The checkpoint to start from; None starts at step 0.
+
+    Args:
+        resume: "auto" takes the newest whole checkpoint of the output folder, "never" none, and
+            else it is the path of a checkpoint folder.
+
+    Raises:
+        CheckpointError: the output folder has a run in it but is not to be resumed; the path is no
+            whole checkpoint; or none of the folder's checkpoints is whole.
+    """
+    parent = output / "checkpoints"
+    there = checkpoint.checkpoints(parent)
+    if resume == "never":
+        if there or (output / "metrics.jsonl").exists():
+            raise CheckpointError(
+                f"{output} already holds a run: take another output folder, move this one away, "
+                "or go on with it (--resume auto)"
+            )
+        return None
+    if resume != "auto":
+        return checkpoint.read(Path(resume))
+    found = checkpoint.newest(parent, log)
+    if found is None and there:
+        raise CheckpointError(
+            f"none of the {len(there)} checkpoints in {parent} is whole (see above): move them "
+            "away to start from step 0"
+        )
+    return found
+
+
+def check_same_run(saved: Saved, config: PretrainConfig, data: Mapping[str, Any]) -> None:
+    """Raises CheckpointError, naming the fields, for a checkpoint of another run."""
+    old, new = dict(saved.state["config"]), config.to_dict()
+    for values in (old, new):
+        values["data"] = [
+            {key: value for key, value in source.items() if key not in ("path", "root")}
+            for source in values.get("data", [])
+        ]
+    changed = [
+        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+        for name in sorted(set(old) | set(new))
+        if name not in RESUMABLE and old.get(name) != new.get(name)
+    ]
+    changed += [
+        f"{name} was {saved.state['data'].get(name)!r} and is {value!r}"
+        for name, value in data.items()
+        if saved.state["data"].get(name) != value
+    ]
+    if changed:
+        raise CheckpointError(
+            f"checkpoint {saved.folder} is of another run: {'; '.join(changed)}. Give the old "
+            "values, or another output folder. Free to change are: "
+            f"{', '.join(RESUMABLE)}, and where the data lists lie"
+        )
