@@ -10,7 +10,9 @@ from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    add_layer_norm,
     attention,
+    bias_gelu,
     decoder_assembly,
     patch_gather,
     pixel_mse,
@@ -203,6 +205,73 @@ def test_attention(nq, nk, heads, dim, impl, counted):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
+def vectors(width, dtype, *, scaled):
+    """LayerNorm's weight and bias, a branch's bias and LayerScale."""
+    own = [torch.randn(width).to(dtype) for _ in range(4)]
+    return own if scaled else [*own[:3], None]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 1, 192), (3, 7, 88), (2, 40, 384)], ids=str)
+def test_add_layer_norm(shape, scaled, dropped, impl):
+    torch.manual_seed(0)
+    x, delta = torch.randn(shape) + 3, torch.randn(shape)
+    weight, bias, delta_bias, scale = vectors(shape[-1], torch.float32, scaled=scaled)
+    factor = torch.tensor([0.0, 2.0, 1.5])[: shape[0]] if dropped else None
+    tensors = [t for t in (x, delta, weight, bias, delta_bias, scale) if t is not None]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    out, stream = add_layer_norm(
+        x, delta, weight, bias, delta_bias=delta_bias, scale=scale, factor=factor, impl=impl
+    )
+    grads = torch.randn_like(out), torch.randn_like(stream)
+    got = torch.autograd.grad((out, stream), tensors, grads)
+
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    branch = exact[1] + exact[4]
+    if scaled:
+        branch = branch * exact[5]
+    if factor is not None:
+        branch = branch * factor.double()[:, None, None]
+    total = exact[0] + branch
+    normal = torch.nn.functional.layer_norm(total, shape[-1:], exact[2], exact[3], 1e-6)
+    torch.testing.assert_close(out.double(), normal, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(stream.double(), total, rtol=1e-5, atol=1e-5)
+    truth = torch.autograd.grad((normal, total), exact, [g.double() for g in grads])
+    for a, b in zip(got, truth, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_add_layer_norm_in_half_precision(dtype):
+    """The statistics are those of the rounded stream, in fp32: one rounding of the result."""
+    torch.manual_seed(0)
+    x, delta = (torch.randn(2, 9, 96).to(dtype) for _ in range(2))
+    weight, bias, delta_bias, _ = vectors(96, torch.float32, scaled=False)
+    out, stream = add_layer_norm(x, delta, weight, bias, delta_bias=delta_bias)
+    assert out.dtype == stream.dtype == dtype
+    exact = torch.nn.functional.layer_norm(stream.float(), (96,), weight, bias, 1e-6)
+    torch.testing.assert_close(out, exact.to(dtype))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5, 7), (2, 30, 768)], ids=str)
+def test_bias_gelu(shape, impl):
+    torch.manual_seed(0)
+    x = (3 * torch.randn(shape)).requires_grad_()
+    bias = torch.randn(shape[-1], requires_grad=True)
+    out = bias_gelu(x, bias, impl=impl)
+    grad = torch.randn(shape)
+    got = torch.autograd.grad(out, (x, bias), grad)
+    exact = [t.detach().double().requires_grad_() for t in (x, bias)]
+    truth = torch.nn.functional.gelu(exact[0] + exact[1])
+    torch.testing.assert_close(out.double(), truth, rtol=1e-5, atol=1e-6)
+    for a, b in zip(got, torch.autograd.grad(truth, exact, grad.double()), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
 def opcheck_cases():
     frames = torch.randint(0, 256, (2, 2, 8, 8, 3), dtype=torch.uint8)
     index = torch.tensor([[0, 3], [1, 1]], dtype=torch.int32)
@@ -232,6 +301,16 @@ def opcheck_cases():
         "attention_backward": (
             head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
             torch.randn(2, 2, 4),
+        ),
+        "bias_gelu": (x, torch.randn(6, requires_grad=True), "auto"),
+        "bias_gelu_backward": (x.detach(), x.detach(), torch.randn(6), "auto"),
+        "add_layer_norm": (
+            x, torch.randn(2, 4, 6, requires_grad=True),
+            *(torch.randn(6, requires_grad=True) for _ in range(4)), torch.ones(2), 1e-6, "auto",
+        ),
+        "add_layer_norm_backward": (
+            x.detach(), None, x.detach(), torch.randn(2, 4), torch.rand(2, 4), torch.randn(6),
+            None, None, None, None, True, "auto",
         ),
         "mask_indices": (
             torch.arange(3), 4, 2, 2, "tube", 2, "running-cell", 2, False, False, 8, 8, 4, "auto",
@@ -264,6 +343,18 @@ def test_gradients_in_float64(random_frames):
     assert torch.autograd.gradcheck(
         lambda a, t: decoder_assembly(a, t, table, seen, index), (x, token)
     )
+    scale, delta_bias = torch.randn(3, **double), torch.randn(3, **double)
+    weight, bias, delta = *(torch.randn(3, **double) for _ in range(2)), torch.randn_like(x)
+    assert torch.autograd.gradcheck(
+        lambda a, d, w, b, e, s: add_layer_norm(
+            a, d, w, b, delta_bias=e, scale=s, factor=torch.tensor([0.5, 2.0])
+        ),
+        (x, delta.requires_grad_(), weight, bias, delta_bias, scale),
+    )
+    assert torch.autograd.gradcheck(
+        lambda a, d, w, b: add_layer_norm(a, d, w, b), (x, delta, weight, bias)
+    )
+    assert torch.autograd.gradcheck(lambda a, b: bias_gelu(a, b), (x, bias))
     frames = random_frames(2, 2, 4, 4)
     one = torch.zeros(2, 1, dtype=torch.int32)
     prediction = torch.randn(2, 1, 3 * 2 * 16, **double)

@@ -285,5 +285,67 @@ def _backward_reference(
     )
 
 
-FORWARD = register("add_layer_norm", reference=Backend(_forward_reference, always))
-BACKWARD = register("add_layer_norm_backward", reference=Backend(_backward_reference, always))
+def _forward_native(
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    delta_bias: Tensor | None,
+    scale: Tensor | None,
+    factor: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    out, stream, mean, rstd = _native.layer_norm(
+        x, weight, bias, eps, delta=delta, delta_bias=delta_bias, scale=scale, factor=factor
+    )
+    return out, stream, mean.view(x.shape[:2]), rstd.view(x.shape[:2])
+
+
+def _backward_native(
+    grad_out: Tensor,
+    grad_stream: Tensor | None,
+    stream: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    delta: Tensor | None,
+    delta_bias: Tensor | None,
+    scale: Tensor | None,
+    factor: Tensor | None,
+    has_delta_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gradients = _native.layer_norm_backward(
+        grad_out,
+        stream,
+        mean.flatten(),
+        rstd.flatten(),
+        weight,
+        grad_stream=grad_stream,
+        delta=delta,
+        delta_bias=delta_bias,
+        scale=scale,
+        factor=factor,
+        with_delta_bias=has_delta_bias,
+    )
+    x, of_delta, *vectors = (torch.empty(0) if g is None else g for g in gradients)
+    return x, of_delta, vectors[0], vectors[1], vectors[2], vectors[3]
+
+
+def _native_why_not(*args: Any) -> str | None:
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    for tensor in tensors:
+        if tensor.dtype != torch.float32:
+            return f"the native library takes fp32, not {tensor.dtype}"
+    return needs_native(*tensors)
+
+
+FORWARD = register(
+    "add_layer_norm",
+    native=Backend(_forward_native, _native_why_not),
+    reference=Backend(_forward_reference, always),
+)
+BACKWARD = register(
+    "add_layer_norm_backward",
+    native=Backend(_backward_native, _native_why_not),
+    reference=Backend(_backward_reference, always),
+)
