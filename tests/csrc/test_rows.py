@@ -197,3 +197,17 @@ def test_few_rows(rows: int) -> None:
     assert done.out.shape == grads.x.shape == (rows, 5)
     torch.testing.assert_close(grads.bias, x.sum(0))
     torch.testing.assert_close(_native.bias_gelu(x, w), F.gelu(x + w))
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_every_row_has_a_thread(count: int) -> None:
+    """Row counts that the threads do not divide, with work enough for all of them."""
+    x = torch.randn(1003, 999)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        ours = _native.bias_gelu(x, None)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(ours, _native.bias_gelu(x, None))
+    torch.testing.assert_close(ours, F.gelu(x))
