@@ -19,7 +19,7 @@ from videomae_fast.ops import (
     token_gather,
     token_scatter,
 )
-from videomae_fast.ops._dispatch import REGISTRY, native_missing
+from videomae_fast.ops._dispatch import REGISTRY, forced, native_missing
 from videomae_fast.ops.pixel_loss import FLAT_STD, flat_cubes, pixel_target
 
 OPS = torch.ops.videomae_fast
@@ -394,3 +394,13 @@ def test_native_checks_positions(random_frames):
     index = torch.tensor([[0, 7]], dtype=torch.int32)
     with pytest.raises(IndexError, match="token position 7"):
         patch_gather(random_frames(1, 2, 16, 16), index, impl="native")
+
+
+def test_forcing_a_backend(random_frames):
+    """Where an op has the forced backend it is used, or says why it can't be."""
+    frames, index = random_frames(1, 2, 16, 16), torch.zeros(1, 1, dtype=torch.int32)
+    with forced("native"), pytest.raises(BackendUnavailableError, match="patches, not torch"):
+        patch_gather(frames, index, dtype=torch.float64)
+    with forced("magic"):
+        patch_gather(frames, index, dtype=torch.float64)
+    patch_gather(frames, index, dtype=torch.float64)

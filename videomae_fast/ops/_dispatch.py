@@ -9,7 +9,8 @@ doesn't have to look through it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -49,9 +50,14 @@ class Op:
         Raises:
             BackendUnavailableError: `impl` can't run on them, or names no backend of the op.
         """
+        if impl == "auto" and _forced in self.backends:
+            impl = _forced
         if impl == "auto":
             reasons = {}
             for name, backend in self.backends.items():
+                if name == "triton" and interpreted():
+                    reasons[name] = "Triton's interpreter serves only when asked for by name"
+                    continue
                 reason = backend.why_not(*args)
                 if reason is None:
                     return backend
@@ -72,6 +78,22 @@ class Op:
 
 
 REGISTRY: dict[str, Op] = {}
+
+_forced = "auto"
+
+
+@contextmanager
+def forced(impl: str) -> Iterator[None]:
+    """Makes "auto" mean this backend wherever an op has it: for tests and benchmarks.
+
+    An op that has it but can't run with it on its arguments raises, as if asked for by name.
+    """
+    global _forced
+    before, _forced = _forced, impl
+    try:
+        yield
+    finally:
+        _forced = before
 
 
 def register(name: str, **backends: Backend) -> Op:
