@@ -152,8 +152,12 @@ def read(folder: Path, *, verify: bool = True) -> Saved:
                     f"{expected['crc32']:08x}"
                 )
         return Saved(folder, int(state["step"]), state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {folder} is not whole: {error!r}") from error
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder} is not whole: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} is not whole: {STATE} can't be read ({error!r})"
+        ) from error
 
 
 def load_model(path: str | Path) -> tuple[MaskedAutoencoder, MAEConfig]:

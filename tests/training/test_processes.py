@@ -1,0 +1,73 @@
+"""Runs in processes of their own: killed ones, and several at once."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import finish, options, start
+from videomae_fast.training.metrics import read_metrics
+
+
+def numbers(output: Path) -> list[tuple[float, ...]]:
+    lines = read_metrics(output / "metrics.jsonl")
+    return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_with_the_very_losses(tiny_list: Path, tmp_path: Path) -> None:
+    words = options(epochs=30, checkpoint_every=5, drop_path=0.2, depth=2, data=tiny_list)
+    whole = start([*words, "--output", str(tmp_path / "whole"), "--workers", "1"])
+    killed = start([*words, "--output", str(tmp_path / "killed")])
+    wait_for(tmp_path / "killed" / "checkpoints" / "step-00000005")
+    killed.send_signal(signal.SIGKILL)
+    finish(killed, -signal.SIGKILL)
+    finish(whole)
+    done = len(numbers(tmp_path / "killed"))
+    assert done < 60, "it was killed too late to show anything"
+    output = finish(start([*words, "--output", str(tmp_path / "killed")]))
+    assert "resumed from" in output
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def test_two_processes_give_the_losses_of_one(broken_list: Path, tmp_path: Path) -> None:
+    """With a clip that can't be read, and different numbers of tokens in the processes' losses."""
+    words = options(data=broken_list, decoder_mask="random", encoder_mask="random", clip_grad=0.05)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    both = start([*words, "--output", str(tmp_path / "two")], launcher=launcher)
+    one = start([*words, "--output", str(tmp_path / "one"), "--accumulation", "2"])
+    output = finish(both)
+    finish(one)
+    assert output.count("step 8/8") == 1, "only the main process tells"
+    found, expected = numbers(tmp_path / "two"), numbers(tmp_path / "one")
+    assert len(found) == 8
+    for a, b in zip(found, expected, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    failed = [line["failed_clips"] for line in read_metrics(tmp_path / "two" / "metrics.jsonl")]
+    assert sum(failed) == 4 * 2
+
+
+def test_a_signal_to_one_process_stops_all(tiny_list: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    words = [*options(epochs=5000, checkpoint_every=5, data=tiny_list), "--output", str(tmp_path)]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(words, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    wait_for(tmp_path / "checkpoints" / "step-00000005")
+    ranks[1].send_signal(signal.SIGTERM)
+    said = [finish(process, 128 + signal.SIGTERM) for process in ranks]
+    assert "stopped by SIGTERM with" in said[0]
+    step = int(said[0].split("stopped by SIGTERM with ")[1].split()[0])
+    assert (tmp_path / "checkpoints" / f"step-{step:08d}" / "state.json").exists()
+    assert numbers(tmp_path)[-1][0] == step - 1

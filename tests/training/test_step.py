@@ -1,0 +1,159 @@
+"""A step against plain torch: one loss over all tokens, clipped, stepped by unfused AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from videomae_fast.data import ClipBatch
+from videomae_fast.masking import Masks
+from videomae_fast.training import PretrainConfig
+from videomae_fast.training.distributed import World
+from videomae_fast.training.optimizer import parameter_groups
+from videomae_fast.training.step import COLUMNS, TrainStep, build_model
+
+CPU = World(0, 1, torch.device("cpu"))
+Make = Callable[..., PretrainConfig]
+
+
+def batch(clips: int, seed: int, failed: tuple[int, ...] = ()) -> ClipBatch:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 256, (clips, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    ok = torch.tensor([clip not in failed for clip in range(clips)])
+    frames[~ok] = 0
+    seeds = torch.randint(2**62, (clips,), generator=generator)
+    return ClipBatch(frames, seeds, ok, torch.full((clips,), -1), [])
+
+
+def split(whole: ClipBatch, parts: int) -> list[ClipBatch]:
+    tensors = (whole.frames, whole.mask_seeds, whole.ok, whole.labels)
+    return [ClipBatch(*chunk, []) for chunk in zip(*(t.chunk(parts) for t in tensors), strict=True)]
+
+
+def plain_steps(
+    config: PretrainConfig, batches: list[ClipBatch], lr: float
+) -> tuple[Any, list[Any]]:
+    """What a step should do, written without any of TrainStep's means."""
+    model = build_model(config)
+    groups = parameter_groups(model, config.weight_decay, model.no_weight_decay())
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=config.betas, foreach=False, fused=False)
+    numbers = []
+    for each in batches:
+        good = each.ok.nonzero().flatten()
+        kept = Masks.from_seeds(each.mask_seeds[good], model.config.grid, config.mask_spec())
+        out = model(each.frames[good], kept)
+        optimizer.zero_grad()
+        out.loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad or 1e9)
+        optimizer.step()
+        numbers.append((out.loss.item(), norm.item()))
+    return model, numbers
+
+
+def our_steps(config: PretrainConfig, batches: list[ClipBatch], lr: float) -> tuple[Any, list[Any]]:
+    step = TrainStep(build_model(config), config, CPU)
+    numbers = []
+    for number, each in enumerate(batches):
+        for micro, part in enumerate(split(each, config.accumulation)):
+            step.forward_backward(part, step=number, micro=micro)
+        row = dict(zip(COLUMNS, step.update(lr).tolist(), strict=True))
+        numbers.append((row["loss_sum"] / row["loss_weight"], row["grad_norm"]))
+        assert row["failed_clips"] == int((~each.ok).sum())
+        assert row["non_finite"] == 0
+    return step.model, numbers
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+@pytest.mark.parametrize("clip_grad", [0.0, 0.05])
+@pytest.mark.parametrize("masks", ["running-cell", "random"])
+def test_it_is_the_mean_over_all_tokens(
+    tiny: Make, accumulation: int, clip_grad: float, masks: str
+) -> None:
+    """Also where micro-batches have different numbers of tokens, and clips have failed."""
+    config = tiny(
+        decoder_mask=masks, accumulation=accumulation, clip_grad=clip_grad, encoder_mask="random"
+    )
+    batches = [batch(8, 1, failed=(0, 1)), batch(8, 2), batch(8, 3, failed=(5,))]
+    expected, plain = plain_steps(config, batches, 1e-3)
+    found, ours = our_steps(config, batches, 1e-3)
+    assert ours == [pytest.approx(numbers, rel=2e-5) for numbers in plain]
+    if clip_grad:
+        assert min(norm for _, norm in plain) > clip_grad, "nothing would be clipped"
+    state = expected.state_dict()
+    for name, tensor in found.state_dict().items():
+        # AdamW's first steps are about lr whatever the gradient: compare with that
+        assert torch.allclose(tensor, state[name], rtol=0, atol=2e-5), name
+
+
+def test_a_step_without_clips_changes_nothing(tiny: Make) -> None:
+    config = tiny()
+    step = TrainStep(build_model(config), config, CPU)
+    step.forward_backward(batch(8, 1), step=0, micro=0)
+    step.update(1e-3)
+    before = _state(step)
+    step.forward_backward(batch(8, 2, failed=tuple(range(8))), step=1, micro=0)
+    row = dict(zip(COLUMNS, step.update(1e-3).tolist(), strict=True))
+    assert row["loss_weight"] == 0
+    assert row["non_finite"] == 0
+    assert _same(before, _state(step))
+    step.forward_backward(batch(8, 3), step=2, micro=0)
+    assert step.update(1e-3)[0].isfinite()
+    assert not _same(before, _state(step))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_weights_stay_those_before_the_first_bad_step(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch, poison: float
+) -> None:
+    config = tiny()
+    step = TrainStep(build_model(config), config, CPU)
+    step.forward_backward(batch(8, 1), step=0, micro=0)
+    assert step.update(1e-3)[-1] == 0
+    before = _state(step)
+    with monkeypatch.context() as patched:
+        forward = step.replica.forward
+
+        def poisoned(*args: Any) -> Any:
+            out = forward(*args)
+            out.loss_sum = out.loss_sum * poison
+            return out
+
+        patched.setattr(step.replica, "forward", poisoned)
+        step.forward_backward(batch(8, 2), step=1, micro=0)
+        assert step.update(1e-3)[-1] == 1
+    step.forward_backward(batch(8, 3), step=2, micro=0)
+    assert step.update(1e-3)[-1] == 1, "a good step after a bad one is still after it"
+    assert _same(before, _state(step))
+
+
+def test_drop_path_depends_on_the_step_alone(tiny: Make) -> None:
+    config = tiny(drop_path=0.5, depth=3)
+    losses = []
+    for burn in (0, 5):
+        step = TrainStep(build_model(config), config, CPU)
+        torch.rand(burn)
+        step.forward_backward(batch(8, 1), step=3, micro=0)
+        losses.append(float(step.update(0.0)[0]))
+    step.forward_backward(batch(8, 1), step=4, micro=0)
+    assert losses[0] == losses[1] != float(step.update(0.0)[0])
+
+
+def test_the_seed_gives_the_weights(tiny: Make) -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (build_model(tiny(seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.decoder.head.weight, again.decoder.head.weight)
+    assert not torch.equal(first.decoder.head.weight, other.decoder.head.weight)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def _state(step: TrainStep) -> list[Tensor]:
+    moments = [t for state in step.optimizer.state.values() for t in state.values()]
+    return [t.detach().clone() for t in (*step.model.state_dict().values(), *moments)]
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
