@@ -29,7 +29,15 @@ def enumerate_official(width: int, height: int, target: int) -> set[tuple[int, i
 
 @pytest.mark.parametrize(
     ("width", "height", "target"),
-    [(340, 256, 224), (256, 340, 224), (320, 240, 224), (299, 299, 224), (1920, 1080, 224)],
+    [
+        (340, 256, 224),
+        (256, 340, 224),
+        (320, 240, 224),
+        (299, 299, 224),
+        (300, 227, 224),
+        (300, 226, 224),
+        (1920, 1080, 224),
+    ],
 )
 def test_boxes_are_the_official_ones(width: int, height: int, target: int) -> None:
     ours = {

@@ -60,6 +60,13 @@ def test_any_epoch_can_be_asked_for_first() -> None:
         np.testing.assert_array_equal(first, second)
 
 
+def test_sources_are_mixed_anew_each_epoch() -> None:
+    order = EpochOrder([40, 40], [1.0, 1.0], 80, seed=0)
+    mixes = [order.epoch(epoch)[0].tolist() for epoch in range(3)]
+    assert len({tuple(mix) for mix in mixes}) == 3
+    assert all(max(mix[:40].count(0), mix[:40].count(1)) < 35 for mix in mixes)
+
+
 def test_seeds_differ() -> None:
     first, second = (EpochOrder([40], [1.0], 40, seed=seed).epoch(0)[1] for seed in (0, 1))
     assert first.tolist() != second.tolist()

@@ -162,20 +162,27 @@ class PyAVReader(ReaderBase):
 
     def _frames_from_key(self, key: tuple[int, int], shown: frozenset[int]) -> Iterator[VideoFrame]:
         """Decodes from a key frame on; of the frames outside ``shown`` only what is needed."""
-        self._container.seek(key[1], stream=self._stream, backward=True)
         context = self._stream.codec_context
         leaves_out = context.codec.canonical_name in _LEAVES_OUT
-        landed = False
-        for packet in self._container.demux(self._stream):
-            if not landed:
-                time = packet.pts if packet.dts is None else packet.dts
-                if time is None or time > key[1]:
-                    return  # past the key frame, or at the end
-                landed = True
+        for packet in self._packets_from_key(key):
             if leaves_out:
                 wanted = packet.pts is None or packet.pts in shown
                 context.skip_frame = "DEFAULT" if wanted else "NONREF"
             yield from _decode(packet)
+
+    def _packets_from_key(self, key: tuple[int, int]) -> Iterator[Packet[VideoStream]]:
+        """Packets from the key frame or an earlier one on; none where no seek leads there."""
+        # Containers differ in the time they seek by. The presentation time is the later one:
+        # it lands nearest, and where it lands too late the decoding time does not.
+        for target in key:
+            self._container.seek(target, stream=self._stream, backward=True)
+            packets = self._container.demux(self._stream)
+            first = next(packets)
+            time = first.pts if first.dts is None else first.dts
+            if time is not None and time <= key[1]:
+                yield first
+                yield from packets
+                return
 
     def _frames_from_start(self) -> Iterator[VideoFrame]:
         self._container.close()
