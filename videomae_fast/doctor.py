@@ -207,16 +207,10 @@ def _attention() -> list[Check]:
     checks = [Check("cpu", "ok", "torch's fused CPU kernel (fp32, bf16, fp16)")]
     if not torch.cuda.is_available():
         return [*checks, Check("cuda", "missing", "no CUDA device")]
-    switches = {
-        "flash": torch.backends.cuda.flash_sdp_enabled(),
-        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
-        "memory-efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
-        "math": torch.backends.cuda.math_sdp_enabled(),
-    }
-    for name, on in switches.items():
-        checks.append(
-            Check(f"cuda {name}", "ok" if on else "missing", "on" if on else "switched off")
-        )
+    for name in ("flash", "cudnn", "mem_efficient", "math"):
+        on = bool(getattr(torch.backends.cuda, f"{name}_sdp_enabled")())
+        state: State = "ok" if on else "missing"
+        checks.append(Check(f"cuda {name}", state, "on" if on else "switched off in torch"))
     return checks
 
 

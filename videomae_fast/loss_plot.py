@@ -34,6 +34,8 @@ class LossCurve:
 def read_metrics(path: Path) -> LossCurve:
     """Reads a run's metrics.jsonl: one JSON object a line, with at least step, loss and lr.
 
+    Steps without a loss (no clip of them could be read) are left out.
+
     A run that was killed and resumed has some steps twice; the later record counts. A last line
     that was cut off by a kill is left out.
 
@@ -50,7 +52,8 @@ def read_metrics(path: Path) -> LossCurve:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            records[int(record["step"])] = (float(record["loss"]), float(record["lr"]))
+            if record["loss"] is not None:
+                records[int(record["step"])] = (float(record["loss"]), float(record["lr"]))
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break

@@ -7,11 +7,12 @@ function that paints the picture at a time in seconds, fp32 [size, size, 3] in 0
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.float32]
+Image = NDArray[np.floating[Any]]
 Frame = Callable[[float], Image]
 Scene = Callable[[np.random.Generator, int], Frame]
 
@@ -28,7 +29,8 @@ def _colour(rng: np.random.Generator, *, value: tuple[float, float] = (0.35, 1.0
     """A random colour [3], saturated enough to be told from its neighbours."""
     hue, saturation, level = rng.uniform(0, 6), rng.uniform(0.3, 0.9), rng.uniform(*value)
     wheel = np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
-    return (level * (1 - saturation + saturation * wheel)).astype(np.float32)
+    colour: Image = (level * (1 - saturation + saturation * wheel)).astype(np.float32)
+    return colour
 
 
 def _mix(a: Image, b: Image, share: Image) -> Image:
@@ -38,13 +40,14 @@ def _mix(a: Image, b: Image, share: Image) -> Image:
 
 def _edge(distance: Image, size: int) -> Image:
     """Antialiased inside (1) of a signed distance in picture widths that is negative inside."""
-    return np.clip(0.5 - distance * size, 0, 1).astype(np.float32)
+    inside: Image = np.clip(0.5 - distance * size, 0, 1).astype(np.float32)
+    return inside
 
 
 class _Noise:
     """Smooth value noise that wraps around, sampled at any place and zoom; a few octaves."""
 
-    def __init__(self, rng: np.random.Generator, cells: int = 4, octaves: int = 3) -> None:
+    def __init__(self, rng: np.random.Generator, cells: int = 3, octaves: int = 2) -> None:
         self.octaves = [
             rng.uniform(0, 1, (cells * 2**o,) * 2).astype(np.float32) for o in range(octaves)
         ]
@@ -67,7 +70,8 @@ class _Noise:
             total += 0.5**octave * (top * (1 - uy) + bottom * uy)
             weight += 0.5**octave
         spread = 1.6 * (total / weight - 0.5) + 0.5
-        return np.clip(spread, 0, 1).astype(np.float32)
+        value: Image = np.clip(spread, 0, 1).astype(np.float32)
+        return value
 
 
 def _bounce(start: float, speed: float, time: float, low: float, high: float) -> float:
@@ -82,16 +86,19 @@ def _shape_distance(kind: int, dx: Image, dy: Image, radius: float, turn: float)
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     u, v = c * dx + s * dy, c * dy - s * dx
     r = np.sqrt(u * u + v * v)
+    distance: Image
     if kind == 0:
-        return r - radius
-    if kind == 1:
-        return np.maximum(np.abs(u), np.abs(v)) - 0.85 * radius
-    if kind == 2:
-        return np.abs(r - 0.75 * radius) - 0.28 * radius
-    if kind == 3:
-        return r - radius * (0.75 + 0.3 * np.cos(5 * np.arctan2(v, u)))
-    arm = np.minimum(np.abs(u), np.abs(v)) - 0.33 * radius
-    return np.maximum(arm, np.maximum(np.abs(u), np.abs(v)) - radius)
+        distance = r - radius
+    elif kind == 1:
+        distance = np.maximum(np.abs(u), np.abs(v)) - 0.85 * radius
+    elif kind == 2:
+        distance = np.abs(r - 0.75 * radius) - 0.28 * radius
+    elif kind == 3:
+        distance = r - radius * (0.75 + 0.3 * np.cos(5 * np.arctan2(v, u)))
+    else:
+        arm = np.minimum(np.abs(u), np.abs(v)) - 0.33 * radius
+        distance = np.maximum(arm, np.maximum(np.abs(u), np.abs(v)) - radius)
+    return distance
 
 
 class _Sprites:
@@ -128,7 +135,7 @@ class _Sprites:
 
 def panning(rng: np.random.Generator, size: int) -> Frame:
     """Shapes over a noise texture that pans."""
-    noise, sprites = _Noise(rng), _Sprites(rng, int(rng.integers(2, 4)), (0.12, 0.2))
+    noise, sprites = _Noise(rng), _Sprites(rng, int(rng.integers(2, 4)), (0.14, 0.22))
     dark, bright = _colour(rng, value=(0.1, 0.45)), _colour(rng, value=(0.6, 1.0))
     drift, zoom = rng.uniform(-0.25, 0.25, 2), rng.uniform(0.5, 0.9)
     x, y = _axes(size)
@@ -144,8 +151,8 @@ def grating(rng: np.random.Generator, size: int) -> Frame:
     """A grating that drifts and turns, behind one shape."""
     first, second = _colour(rng), _colour(rng)
     turn, spin = rng.uniform(0, TAU), rng.uniform(-0.6, 0.6)
-    waves, drift = rng.uniform(2.5, 4.5), rng.uniform(-1.2, 1.2)
-    sprites = _Sprites(rng, 1, (0.16, 0.24))
+    waves, drift = rng.uniform(1.5, 3.0), rng.uniform(-1.0, 1.0)
+    sprites = _Sprites(rng, 1, (0.18, 0.26))
     x, y = _axes(size)
 
     def frame(time: float) -> Image:
@@ -177,7 +184,7 @@ def pinwheel(rng: np.random.Generator, size: int) -> Frame:
 
 def zooming(rng: np.random.Generator, size: int) -> Frame:
     """A noise texture that is zoomed into, in three colours."""
-    noise = _Noise(rng, octaves=4)
+    noise = _Noise(rng, cells=4, octaves=2)
     low, middle, high = (_colour(rng, value=v) for v in ((0.1, 0.4), (0.4, 0.8), (0.7, 1.0)))
     centre, rate = rng.uniform(0, 1, 2), rng.choice([-1, 1]) * rng.uniform(0.15, 0.4)
     turn = rng.uniform(-0.3, 0.3)
@@ -205,7 +212,7 @@ def landscape(rng: np.random.Generator, size: int) -> Frame:
         rng.uniform(0.15, 0.3),
         rng.uniform(-0.1, 0.1),
     )
-    texture = _Noise(rng, cells=8, octaves=2)
+    texture = _Noise(rng, cells=6, octaves=1)
     x, y = _axes(size)
 
     def frame(time: float) -> Image:
@@ -283,7 +290,7 @@ def swarm(rng: np.random.Generator, size: int) -> Frame:
     """Many small shapes over a colour gradient that turns."""
     first, second = _colour(rng, value=(0.2, 0.6)), _colour(rng, value=(0.5, 0.9))
     turn, spin = rng.uniform(0, TAU), rng.uniform(-0.8, 0.8)
-    sprites = _Sprites(rng, int(rng.integers(5, 8)), (0.07, 0.12))
+    sprites = _Sprites(rng, int(rng.integers(4, 7)), (0.1, 0.15))
     x, y = _axes(size)
 
     def frame(time: float) -> Image:
