@@ -93,7 +93,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 def gradient_norm(model: nn.Module) -> Tensor:
     """The norm that the official step computes in any case, to log it."""
     norms = [p.grad.detach().norm(2.0) for p in model.parameters() if p.grad is not None]
-    return torch.stack(norms).norm(2.0)
+    total: Tensor = torch.stack(norms).norm(2.0)
+    return total
 
 
 def check_finite(loss: Tensor) -> float:

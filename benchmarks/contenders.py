@@ -1,0 +1,213 @@
+"""What is compared: ours and the baselines, each as a training step in three phases.
+
+What a data loader's workers prepare is ready before the clock starts: normalised fp32 clips and
+boolean masks for the official computation, uint8 clips and one seed per clip for ours. So ours
+normalises and makes its masks inside the timed step, the official computation does not.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.official import AttentionKind, OfficialPretraining, Tables
+from benchmarks.official_step import (
+    check_finite,
+    gradient_norm,
+    normalized_images,
+    parameter_groups,
+    pretraining_loss,
+)
+from benchmarks.workload import Masking, Workload
+from videomae_fast import MaskedAutoencoder, Masks
+from videomae_fast.training.optimizer import make_optimizer
+
+Precision = Literal["fp32", "bf16", "fp16"]
+AUTOCAST: dict[Precision, torch.dtype | None] = {
+    "fp32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+BETAS = (0.9, 0.95)
+WEIGHT_DECAY = 0.05
+# Small, so that the weights stay near those that were checked.
+LEARNING_RATE = 1e-6
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a contender is built.
+
+    Attributes:
+        kind: "ours", "official" (the transcription) or "hugging-face".
+        tables: position tables of the baselines, "as-shipped" on the host or "repaired".
+        attention: of the official computation.
+        precision: of the matmuls; fp16 uses a gradient scaler, as the official code does.
+        compiled: under ``torch.compile``.
+        from_host: inputs are copied from (pinned) host memory each step.
+        lean: fused AdamW and no reading of the loss, as ours; otherwise AdamW's default, and the
+            loss is read each step, as shipped.
+        checkpointing: activation checkpointing.
+    """
+
+    kind: Literal["ours", "official", "hugging-face"]
+    tables: Tables = "as-shipped"
+    attention: AttentionKind = "eager"
+    precision: Precision = "fp32"
+    compiled: bool = False
+    from_host: bool = False
+    lean: bool = False
+    checkpointing: bool = False
+
+
+class Contender(ABC):
+    """A model with its optimizer and inputs, for one masking.
+
+    `loss` has a graph; `step` times the phases of a whole step only where the caller asks.
+    """
+
+    def __init__(
+        self, name: str, variant: Variant, model: nn.Module, workload: Workload, masking: Masking
+    ) -> None:
+        self.name, self.variant, self.workload, self.masking = name, variant, workload, masking
+        self.device = torch.device(workload.device)
+        self.model = model.to(self.device).train()
+        self.call: Callable[..., Any] = torch.compile(model) if variant.compiled else model
+        self.autocast = AUTOCAST[variant.precision]
+        self.optimizer = self._optimizer()
+        scaled = variant.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.scale = 1024.0 if scaled else 1.0
+        self.inputs = {name: self._placed(value) for name, value in self.prepare().items()}
+
+    @abstractmethod
+    def prepare(self) -> Mapping[str, Tensor]:
+        """What a data loader hands over, on the CPU."""
+
+    @abstractmethod
+    def loss(self) -> Tensor:
+        """Scalar loss of the batch, with its graph."""
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Gradients by official parameter name, of the last backward pass."""
+        found = {}
+        for name, parameter in self.model.named_parameters():
+            assert parameter.grad is not None, f"{name} got no gradient"
+            found[name] = parameter.grad
+        return found
+
+    def forward(self) -> Tensor:
+        loss = self.loss()
+        if not self.variant.lean:
+            check_finite(loss)
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        torch.autograd.backward(self.scaler.scale(loss))
+
+    def update(self) -> None:
+        """Gradient norm and AdamW: the official step computes the norm in any case."""
+        self.scaler.unscale_(self.optimizer)
+        if self.variant.lean:
+            torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        else:
+            gradient_norm(self.model)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
+
+    def input(self, name: str) -> Tensor:
+        return self.inputs[name].to(self.device, non_blocking=True)
+
+    def mixed(self) -> Any:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast)
+
+    def _placed(self, value: Tensor) -> Tensor:
+        if not self.variant.from_host:
+            return value.to(self.device)
+        return value.pin_memory() if self.device.type == "cuda" else value
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        if self.variant.lean:
+            optimizer = make_optimizer(
+                self.model, weight_decay=WEIGHT_DECAY, betas=BETAS, exempt={"mask_token"}
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE
+            return optimizer
+        groups = parameter_groups(self.model, WEIGHT_DECAY)
+        return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS)
+
+
+class Ours(Contender):
+    """The library's model, fed with uint8 clips and one mask seed per clip."""
+
+    def prepare(self) -> Mapping[str, Tensor]:
+        return {"frames": self.workload.frames, "seeds": self.workload.mask_seeds}
+
+    def loss(self) -> Tensor:
+        spec, grid = self.workload.spec(self.masking), self.workload.config.grid
+        masks = Masks.from_seeds(self.input("seeds"), grid, spec)
+        with self.mixed():
+            loss: Tensor = self.call(self.input("frames"), masks).loss
+        return loss
+
+
+class Official(Contender):
+    """The transcription, fed with normalised clips and boolean masks."""
+
+    def prepare(self) -> Mapping[str, Tensor]:
+        encoder_mask, decoder_mask = self.workload.masks(self.masking).to_bool()
+        images = normalized_images(self.workload.frames)
+        return {"images": images, "encoder_mask": encoder_mask, "decoder_mask": decoder_mask}
+
+    def loss(self) -> Tensor:
+        config = self.workload.config
+        return pretraining_loss(
+            self.call,
+            self.input("images"),
+            self.input("encoder_mask"),
+            self.input("decoder_mask"),
+            tubelet=config.tubelet_size,
+            patch=config.patch_size,
+            autocast=self.autocast,
+        )
+
+
+def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
+    """A contender with the workload's weights.
+
+    Raises:
+        ModuleNotFoundError: Hugging Face's transformers is not installed.
+        ValueError: it can't do this masking.
+    """
+    config = workload.config
+    model: nn.Module
+    if variant.kind == "ours":
+        model = MaskedAutoencoder(config, activation_checkpointing=variant.checkpointing)
+        model.load_state_dict(workload.state)
+        return Ours(name, variant, model, workload, masking)
+    if variant.kind == "official":
+        model = OfficialPretraining(
+            config,
+            tables=variant.tables,
+            attention=variant.attention,
+            checkpointing=variant.checkpointing,
+        )
+        model.load_state_dict(workload.state)
+        return Official(name, variant, model, workload, masking)
+    from benchmarks.hugging_face import build as build_hugging_face
+
+    return build_hugging_face(name, variant, workload, masking)

@@ -1,0 +1,110 @@
+"""Peak memory of a training step: of the GPU, or of a process of its own on the CPU (Linux)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import timed_step
+from benchmarks.workload import Masking, Workload
+from videomae_fast import MAEConfig
+
+STATUS = Path("/proc/self/status")
+# Writing 5 there makes the kernel forget the process's peak so far.
+CLEAR = Path("/proc/self/clear_refs")
+
+
+def peak_memory(workload: Workload, name: str, masking: Masking, threads: int) -> dict[str, float]:
+    """Peak during the second training step (when the optimizer has its state).
+
+    On the CPU in a process of its own, as memory that was freed before would hide what is needed.
+
+    Returns:
+        "peak_bytes": all of the process (CPU) or of the allocator (GPU);
+        "process_bytes": of the process before the model was made (0 on a GPU);
+        "weights_bytes": of parameters, gradients and AdamW's moments;
+        "per_clip_bytes": the peak without these two, by clip: activations and what passes.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
+    order = {
+        "config": workload.config.to_dict(),
+        "batch": workload.batch,
+        "ratio": workload.ratio,
+        "seed": workload.seed,
+        "device": workload.device,
+        "name": name,
+        "masking": masking,
+        "threads": threads,
+    }
+    # A fixed threshold gives large tensors back to the system as soon as they are freed.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", json.dumps(order)],
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {name} failed:\n{done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(order: dict[str, Any]) -> dict[str, float]:
+    """What :func:`peak_memory` returns, in this process."""
+    from benchmarks.contenders import build
+    from benchmarks.step import VARIANTS
+
+    torch.set_num_threads(order["threads"])
+    config = MAEConfig.from_dict(order["config"])
+    workload = Workload(config, order["batch"], order["ratio"], order["seed"], order["device"])
+    process = 0.0 if torch.device(workload.device).type == "cuda" else resident()
+    contender = build(order["name"], VARIANTS[order["name"]], workload, order["masking"])
+    del workload.__dict__["state"]  # the first weights are copied into the model by now
+    timed_step(contender, phases=False)
+    if contender.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        timed_step(contender, phases=False)
+        peak = float(torch.cuda.max_memory_allocated())
+    else:
+        CLEAR.write_text("5", encoding="ascii")
+        timed_step(contender, phases=False)
+        peak = peak_resident()
+    weights = 4.0 * sum(p.numel() * p.element_size() for p in contender.parameters)
+    return {
+        "peak_bytes": peak,
+        "process_bytes": process,
+        "weights_bytes": weights,
+        "per_clip_bytes": (peak - process - weights) / workload.batch,
+    }
+
+
+def resident() -> float:
+    """Bytes that the process holds now."""
+    return _status("VmRSS")
+
+
+def peak_resident() -> float:
+    """The most bytes that the process has held since the peak was last cleared."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    for line in STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return float(line.split()[1]) * 1024
+    raise RuntimeError(f"{STATUS} has no {field}")
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,88 @@
+"""What every result file says: when, on what, with what, by which command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from videomae_fast.cli import version
+from videomae_fast.ops._dispatch import native_missing
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def environment(device: str, command: list[str]) -> dict[str, Any]:
+    """Date, machine, versions and command."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(command),
+        "commit": _commit(),
+        "machine": {
+            "device": _device_name(device),
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": list(os.getloadavg()),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {
+            "videomae-fast": version(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+        },
+        "native_library": native_missing() or "in use",
+    }
+
+
+def write(record: dict[str, Any], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def stamp() -> str:
+    """Date and time for a file name, UTC."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    return device
+
+
+def _cpu() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else "unknown"
+
+
+def _commit() -> str | None:
+    """The commit that was measured, with "+" where tracked files differ from it."""
+    try:
+        root = Path(__file__).parent
+        head, changed = (
+            subprocess.run(
+                ["git", *words], cwd=root, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
