@@ -1,16 +1,21 @@
-"""The demo's videos: real files, moving, textured, varied, and the same every time."""
+"""The demo: its videos are real files, moving, textured, varied; its steps, and its verdict."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from videomae_fast.cli import main
 from videomae_fast.data import load_list, open_video
+from videomae_fast.demo import run
 from videomae_fast.demo.scenes import SCENES, frames
 from videomae_fast.demo.videos import DemoError, find_videos, render_videos, write_list
+from videomae_fast.loss_plot import LossCurve, read_metrics
+from videomae_fast.training import load_model
 
 
 def video(index: int, seed: int = 0, count: int = 12) -> np.ndarray:
@@ -86,3 +91,91 @@ def test_list_is_the_official_format_also_with_spaces(tmp_path: Path) -> None:
     assert all(entries[i].is_video for i in range(len(entries)))
     with pytest.raises(DemoError, match="one path per line"):
         write_list(tmp_path / "x.txt", [tmp_path / "a\nb.mp4"])
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of ten steps: everything but the learning."""
+    monkeypatch.setattr(run, "TRAINED", 2)
+    monkeypatch.setattr(run, "HELD_OUT", 1)
+    monkeypatch.setattr(run, "SHOWN_TRAINED", (1,))
+    monkeypatch.setattr(run, "SHOWN_HELD_OUT", (0,))
+    monkeypatch.setattr(run, "STEPS_PER_MINUTE", run.STEPS_PER_EPOCH)
+    monkeypatch.setattr(run, "render_videos", partial(render_videos, size=48, seconds=1.0))
+
+
+def test_demo_leaves_checkpoint_plot_and_pictures_and_says_where(
+    small: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run, "FALLEN", 2.0)
+    assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 0
+    told = capsys.readouterr().out
+    for name in ("loss.png", "run/checkpoints/step-00000010", "pictures/001_"):
+        assert str(tmp_path / name) in told
+    model, config = load_model(tmp_path / "run")
+    assert config.grid.tokens > 0
+    assert model.normalize_target
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl").steps) == 10
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+    assert len(list((tmp_path / "pictures").glob("*.gif"))) == 2
+    assert "a video it was not trained on" in told
+    trained = (tmp_path / "train.txt").read_text()
+    assert len(trained.splitlines()) == 2
+    assert "002_" not in trained
+
+    assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 0
+    assert "nothing left to do" in capsys.readouterr().out
+
+
+def test_demo_whose_loss_has_not_fallen_fails(
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten steps get no further than where predicting nothing is."""
+    assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 1
+    told = capsys.readouterr().err
+    assert "the loss has not clearly fallen" in told
+    assert str(tmp_path / "loss.png") in told
+    assert (tmp_path / "loss.png").exists()
+
+
+def test_demo_takes_videos_of_a_folder(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "FALLEN", 2.0)
+    monkeypatch.setattr(run, "TRAINED", 4)
+    own = tmp_path / "my videos"
+    render_videos(own, 3, seed=5, size=48, seconds=1.0)
+    output = tmp_path / "out"
+    words = ["demo", "--output", str(output), "--minutes", "1", "--videos", str(own)]
+    assert main(words) == 0
+    assert not (output / "videos").exists()
+    assert (output / "train.txt").read_text().count(str(own)) == 3
+    assert "not trained on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--minutes", "0"], 2, "--minutes must be more than 0"),
+        (["--minutes", "0.001"], 1, "too short"),
+        (["--seed", "-1"], 2, "--seed must be 0 or more"),
+        (["--videos", "nowhere"], 1, "no such folder"),
+    ],
+)
+def test_demo_refusals(
+    words: list[str],
+    code: int,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["demo", "--output", str(tmp_path), *words]) == code
+    assert told in capsys.readouterr().err
+
+
+def test_first_and_last_loss_are_means_of_a_twentieth() -> None:
+    curve = LossCurve(list(range(40)), [4.0, 2.0, *[1.0] * 36, 0.5, 0.7], [1e-3] * 40)
+    assert run.ends(curve) == (3.0, pytest.approx(0.6))

@@ -47,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
     from videomae_fast.demo.run import run_demo
 
     done = run_demo(args.output, videos=args.videos, minutes=args.minutes, seed=args.seed)
-    fallen = 1 - done.last_loss / done.first_loss
-    print(f"\nloss        {done.first_loss:.3f} -> {done.last_loss:.3f} ({fallen:.0%} less)")
-    print(f"loss plot   {done.loss_plot} (numbers: {done.loss_table})")
+    print(f"\nloss        {done.first_loss:.3f} -> {done.last_loss:.3f} (1: nothing is predicted)")
+    print(f"loss plot   {done.loss_plot} (its numbers: {done.loss_table.name})")
     print(f"checkpoint  {done.checkpoint}")
+    print("pictures    each with an animation (.gif) and its numbers (.json) beside it:")
     for shown in done.pictures:
-        print(f"picture     {shown.picture} and {shown.animation.name}")
+        loss, what = shown.numbers["loss"], shown.numbers["shown_video_is"]
+        print(f"            {shown.picture}  loss {loss:.3f}, {what}")
     return 0

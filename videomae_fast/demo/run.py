@@ -14,7 +14,10 @@ from videomae_fast.showcase import Shown, show_reconstruction
 from videomae_fast.training import PretrainConfig, load_model, pretrain
 
 TRAINED, HELD_OUT = 24, 8
-"""Videos rendered to train on, and to look at only: one of each kind of scene."""
+"""Videos rendered to train on, and one of each kind that the model never sees."""
+
+SHOWN_TRAINED, SHOWN_HELD_OUT = (1, 3, 6), (1,)
+"""Which of these the pictures show."""
 
 MASK_RATIO = 0.75
 """Less than the papers' 0.9: a picture of 8 × 8 cubes would leave 7 of them, and minutes of
@@ -27,8 +30,9 @@ STEPS_PER_MINUTE = 360
 """On two cores of 2020s server; the number of steps is fixed, so that results are the same
 everywhere, and the time differs."""
 
-FALLEN = 0.9
-"""The mean loss at the end must be below this share of that at the beginning."""
+FALLEN = 0.96
+"""The loss at the end must be below this. A model that has learnt nothing predicts 0 and scores
+just under 1, the variance of the normalised target; above that is only a bad start."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +139,10 @@ def run_demo(
     ]
     first, last = ends(curve)
     done = DemoResult(result.checkpoint, plot, table, pictures, first, last)
-    if not last < FALLEN * first:
+    if not last < min(FALLEN, first):
         raise DemoError(
             f"the loss has not clearly fallen: {first:.3f} at the beginning, {last:.3f} at the "
-            f"end, see {plot}; with videos of your own, more --minutes may help"
+            f"end, where predicting nothing scores about 1 (see {plot}); more --minutes help"
         )
     return done
 
@@ -152,18 +156,20 @@ def ends(curve: LossCurve) -> tuple[float, float]:
 def _videos(
     output: Path, folder: Path | None, seed: int, log: Callable[[str], None]
 ) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Videos to train on; videos to show, with what the picture has to say about each."""
+    """Videos to train on; videos to show, with what has to be said about each."""
+    seen, unseen = "a video it was trained on", "a video it was not trained on"
     if folder is not None:
         found = find_videos(folder)
         log(f"{len(found)} videos in {folder}")
-        if len(found) < 2 * HELD_OUT:
-            return found, [(path, "a video of the training set") for path in found[:3]]
-        # Spread over the folder, which is sorted by name
-        held_out = found[:: len(found) // 3][:3]
-        trained = [path for path in found if path not in held_out]
-    else:
-        log(f"rendering {TRAINED + HELD_OUT} videos into {output / 'videos'}")
-        every = render_videos(output / "videos", TRAINED + HELD_OUT, seed=seed)
-        trained, held_out = every[:TRAINED], every[TRAINED:]
-    shown = [(path, "a video that it was not trained on") for path in held_out]
-    return trained, shown
+        if len(found) < TRAINED:
+            return found, [(path, seen) for path in found[: len(SHOWN_TRAINED)]]
+        # Every so many: neighbours in the folder are often parts of one recording
+        shown = found[:: len(found) // 4][:4]
+        trained = [path for path in found if path != shown[-1]]
+        return trained, [(path, seen) for path in shown[:-1]] + [(shown[-1], unseen)]
+    log(f"rendering {TRAINED + HELD_OUT} videos into {output / 'videos'}")
+    every = render_videos(output / "videos", TRAINED + HELD_OUT, seed=seed)
+    trained, held_out = every[:TRAINED], every[TRAINED:]
+    return trained, [(trained[i], seen) for i in SHOWN_TRAINED] + [
+        (held_out[i], unseen) for i in SHOWN_HELD_OUT
+    ]
