@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -106,6 +107,18 @@ def register(name: str, **backends: Backend) -> Op:
 def always(*_: Any) -> str | None:
     """The predicate of a reference: it runs everywhere."""
     return None
+
+
+def lazy(module: str, function: str) -> Callable[..., Any]:
+    """A launcher of ``videomae_fast.kernels.<module>``, whose import waits for the first call.
+
+    So the ops can be imported where Triton can't.
+    """
+
+    def run(*args: Any) -> Any:
+        return getattr(import_module(f"videomae_fast.kernels.{module}"), function)(*args)
+
+    return run
 
 
 def native_missing() -> str | None:

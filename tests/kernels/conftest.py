@@ -1,0 +1,99 @@
+"""The Triton kernels on a GPU where there is one, otherwise in Triton's interpreter on the CPU.
+
+Triton decides when it is imported, for the whole process, whether kernels are interpreted. So it is
+imported here with the switch on; tests of other folders don't see the switch, and whatever needs
+Triton's compiler without a GPU has to run in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+SWITCH = "TRITON_INTERPRET"
+ON_GPU = torch.cuda.is_available() and os.environ.get(SWITCH, "0") != "1"
+
+
+def _import_interpreted() -> None:
+    if "triton" in sys.modules and not hasattr(sys.modules["triton"].language.sum, "rewrite"):
+        raise pytest.UsageError(
+            "triton was imported to compile before tests/kernels could ask for its interpreter; "
+            "import it inside tests only, or run tests/kernels in a process of its own"
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCH, "1")
+        import triton.language  # noqa: F401
+
+
+if not ON_GPU:
+    _import_interpreted()
+
+
+@pytest.fixture
+def device() -> str:
+    """Where the kernels run: "cuda", or "cpu" with the interpreter."""
+    return "cuda" if ON_GPU else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ON_GPU:
+        monkeypatch.setenv(SWITCH, "1")
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Outputs start as NaN (integers as the largest), so that a value never written shows."""
+
+    def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def allocate_poisoned(*args: object, **kwargs: object) -> Tensor:
+            tensor = allocate(*args, **kwargs)
+            if tensor.is_floating_point():
+                return tensor.fill_(float("nan"))
+            return tensor.fill_(torch.iinfo(tensor.dtype).max)
+
+        return allocate_poisoned
+
+    with monkeypatch.context() as patch:
+        for where, name in (
+            (torch, "empty"),
+            (torch, "empty_like"),
+            (torch.Tensor, "new_empty"),
+        ):
+            patch.setattr(where, name, poisoned(getattr(where, name)))
+        yield
+
+
+# One unit in the last place of each dtype, relative; the interpreter cuts fp32 -> bf16 off instead
+# of rounding it.
+_UNIT = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
+
+
+@pytest.fixture
+def assert_accurate() -> Callable[..., None]:
+    """A function that asserts: error <= the reference's error + tolerance, element by element.
+
+    The truth is in fp64, the reference of the kernel's dtype. The tolerance is one unit in the last
+    place of the dtype, relative to the truth, plus `absolute` (for sums that cancel).
+    """
+
+    def check(out: Tensor, reference: Tensor, truth: Tensor, absolute: float = 1e-6) -> None:
+        assert out.dtype == reference.dtype
+        assert out.shape == reference.shape == truth.shape
+        exact = truth.double()
+        error = (out.double() - exact).abs()
+        theirs = (reference.double() - exact).abs()
+        allowed = theirs + exact.abs() * _UNIT[out.dtype] + absolute
+        assert out.isfinite().all(), "values missing or not finite"
+        worst = int((error - allowed).argmax()) if error.numel() else 0
+        assert (error <= allowed).all(), (
+            f"error {error.flatten()[worst]:.3g}, allowed {allowed.flatten()[worst]:.3g} "
+            f"at {worst}; truth {exact.flatten()[worst]:.6g}"
+        )
+
+    return check
