@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomae_fast.data import ClipBatch
 from videomae_fast.masking import Masks
@@ -148,6 +149,44 @@ def test_the_seed_gives_the_weights(tiny: Make) -> None:
     assert torch.equal(first.decoder.head.weight, again.decoder.head.weight)
     assert not torch.equal(first.decoder.head.weight, other.decoder.head.weight)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+class NoRead(TorchDispatchMode):
+    """Fails where an op would make the host wait for a GPU: a number read, a size from values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().split("::")[1].split(".")[0]
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero"), func
+        if name in ("index", "index_put", "index_put_"):
+            assert all(each is None or each.dtype != torch.bool for each in args[1]), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("masks", ["running-cell", "random"])
+def test_a_step_reads_nothing_from_the_device(tiny: Make, masks: str) -> None:
+    config = tiny(decoder_mask=masks, clip_grad=0.05, drop_path=0.2, depth=2, accumulation=2)
+    step = TrainStep(build_model(config), config, CPU)
+    parts = split(batch(8, 1, failed=(3,)), 2)
+    with NoRead():
+        for micro, part in enumerate(parts):
+            step.forward_backward(part, step=0, micro=micro)
+        row = step.update(1e-3)
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoRead():
+        float(row[0])
+
+
+def test_bf16_autocast_keeps_fp32_weights(tiny: Make) -> None:
+    losses = []
+    for precision in ("auto", "fp32", "bf16"):
+        config = tiny(precision=precision)
+        step = TrainStep(build_model(config), config, CPU)
+        step.forward_backward(batch(8, 1), step=0, micro=0)
+        assert {p.grad.dtype for p in step.model.parameters() if p.grad is not None} == {
+            torch.float32
+        }
+        losses.append(step.update(0.0)[0].item())
+    assert losses[0] == losses[1] != losses[2]
+    assert losses[2] == pytest.approx(losses[1], rel=2e-2)
 
 
 def _state(step: TrainStep) -> list[Tensor]:
