@@ -28,8 +28,8 @@ class Tolerance:
 # In reduced precision single small gradients are noise; the whole gradient is not.
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(1e-5, 1e-3, 1e-4),
-    "bf16": Tolerance(1e-2, float("inf"), 5e-2),
-    "fp16": Tolerance(1e-2, float("inf"), 5e-2),
+    "bf16": Tolerance(2e-3, float("inf"), 5e-2),
+    "fp16": Tolerance(2e-3, float("inf"), 5e-2),
 }
 
 

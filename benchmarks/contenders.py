@@ -82,8 +82,9 @@ class Contender(ABC):
         self.autocast = AUTOCAST[variant.precision]
         self.optimizer = self._optimizer()
         scaled = variant.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.scale = 1024.0 if scaled else 1.0
+        # Starts where no gradient overflows: a skipped update would be a cheaper step.
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=self.scale, enabled=scaled)
         self.inputs = {name: self._placed(value) for name, value in self.prepare().items()}
 
     @abstractmethod

@@ -28,7 +28,7 @@ from benchmarks.timing import Summary, interleaved
 from benchmarks.workload import MASKINGS, Masking, Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
-from videomae_fast.models.flops import flops
+from videomae_fast.models.flops import Implementation, flops
 
 OFFICIAL, OURS = "official", "ours"
 VARIANTS = {
@@ -83,7 +83,8 @@ def run_record(
 ) -> dict[str, Any]:
     """One row of the record."""
     workload = contender.workload
-    count = flops(workload.config, workload.spec(contender.masking), _implementation(contender))
+    kind: Implementation = "ours" if contender.variant.kind == "ours" else "official"
+    count = flops(workload.config, workload.spec(contender.masking), kind)
     return {
         "contender": contender.name,
         "masking": contender.masking,
@@ -93,10 +94,6 @@ def run_record(
         "kept_for_backward_bytes_per_clip": check.kept_bytes / workload.batch,
         "forward_multiply_adds_per_clip": sum(count.values()),
     }
-
-
-def _implementation(contender: Contender) -> Any:
-    return "ours" if contender.variant.kind == "ours" else "official"
 
 
 def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:

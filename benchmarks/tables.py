@@ -1,6 +1,6 @@
 """Markdown tables from recorded results.
 
-    python -m benchmarks.tables benchmarks/results/step-….json
+    python -m benchmarks.tables benchmarks/results/step-….json results/baselines-….json
 
 A speedup is printed only of what the same record shows to be the same computation.
 """
@@ -86,13 +86,57 @@ def step_table(record: Record) -> str:
         if contender != "official":
             ratio = speedup(record, ("official", masking), (contender, masking))
         lines.append(
-            f"| {masking} | {contender} | {_ms(total['median'])} ({_ms(total['q1'])} to "
-            f"{_ms(total['q3'])}; {_ms(total['least'])}) | {_phases(run)} "
+            f"| {masking} | {contender} | {_spread(total)} | {_phases(run)} "
             f"| {batch / total['median']:.3g} "
             f"| {run['forward_multiply_adds_per_clip'] / 1e9:.2f} "
             f"| {run['kept_for_backward_bytes_per_clip'] / 1e6:.0f} | {_memory(run)} "
             f"| {'' if ratio is None else f'**{ratio:.2f}×**'} |"
         )
+    return "\n".join([*lines, *_dual_over_encoder_only(record)])
+
+
+# Dense bf16 by data sheet, FLOP/s
+PEAK = {"H100": 989e12, "H200": 989e12}
+
+
+def mfu(record: Record, run: Run) -> float | None:
+    """The official computation's flop over what the GPU's data sheet allows; None elsewhere."""
+    for name, peak in PEAK.items():
+        if name in record["machine"]["device"]:
+            share: float = run["official_flop_per_second"] / peak
+            return share
+    return None
+
+
+def baseline_table(record: Record, ours: str = "ours, compiled") -> str:
+    """Times of the baselines on a GPU, and how many times faster `ours` is.
+
+    Raises:
+        UncheckedError: the record does not show equality.
+    """
+    require_checked(record)
+    batch = record["workload"]["batch"]
+    lines = [
+        _head(record),
+        "",
+        f"| masking | | step, ms: median (quartiles; least) | clips/s | MFU "
+        f"| memory above weights, MB per clip | `{ours}` is faster by |",
+        "|-|-|-|-|-|-|-|",
+    ]
+    for run in record["runs"]:
+        masking, contender, total = run["masking"], run["contender"], run["summary"]["total"]
+        ratio = None
+        if contender != ours:
+            ratio = speedup(record, (contender, masking), (ours, masking))
+        share, peak = mfu(record, run), run.get("step_peak_bytes_per_clip")
+        lines.append(
+            f"| {masking} | {contender} | {_spread(total)} | {batch / total['median']:.4g} "
+            f"| {'' if share is None else f'{share:.1%}'} "
+            f"| {'' if peak is None else f'{peak / 1e6:.0f}'} "
+            f"| {'' if ratio is None else f'**{ratio:.2f}×**'} |"
+        )
+    for masking, failed in record["failed"].items():
+        lines += ["", *(f"* {masking}, {name}: not timed, {why}" for name, why in failed.items())]
     return "\n".join([*lines, *_dual_over_encoder_only(record)])
 
 
@@ -135,6 +179,11 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.4g}"
 
 
+def _spread(total: dict[str, float]) -> str:
+    quartiles = f"{_ms(total['q1'])} to {_ms(total['q3'])}"
+    return f"{_ms(total['median'])} ({quartiles}; {_ms(total['least'])})"
+
+
 def _phases(run: Run) -> str:
     names = ("forward", "backward", "update")
     if any(name not in run["summary"] for name in names):
@@ -152,10 +201,12 @@ def _memory(run: Run) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("records", type=Path, nargs="+", help="JSON files of benchmarks.step")
+    parser.add_argument("records", type=Path, nargs="+", help="JSON files of steps and baselines")
     for path in parser.parse_args(argv).records:
+        record = read(path)
+        table = baseline_table if record["kind"] == "baselines" else step_table
         try:
-            print(step_table(read(path)) + "\n")
+            print(table(record) + "\n")
         except UncheckedError as error:
             print(f"{path}: no speedup is printed: {error}", file=sys.stderr)
             return 1

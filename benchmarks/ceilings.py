@@ -1,0 +1,278 @@
+"""What a GPU can do, and what the baselines make of it.
+
+    python -m benchmarks.ceilings --size base --batch 128 --out results
+    python -m benchmarks.ceilings --parts baselines --size giant --variants strong "ours, compiled"
+
+Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, torch's
+attention backends at the encoders' and decoders' shapes, and the training steps of
+:mod:`benchmarks.baselines`. Each part is written as soon as it is done. The folder is --out, or
+$OUT.
+
+This script has never been run on a GPU. Its logic is tested on the CPU with tiny shapes
+(``--device cpu --tiny``); the numbers of such a run say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.baselines import measure
+from benchmarks.record import environment, write
+from benchmarks.timing import Summary, synchronize
+from benchmarks.workload import MASKINGS, Workload
+from videomae_fast import MAEConfig
+from videomae_fast.models.config import SIZES
+
+PARTS = ("copy", "matmul", "attention", "baselines")
+BACKENDS: dict[str, SDPBackend | None] = {
+    "default": None,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+WIDTHS = (384, 512, 768, 1024, 1280, 1408)
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Sequence length, head dim, heads, and where it occurs."""
+
+    length: int
+    head_dim: int
+    heads: int
+    where: str
+
+
+ATTENTION = (
+    AttentionShape(160, 64, 12, "encoder of B; S and L have 6 and 16 heads"),
+    AttentionShape(160, 80, 16, "encoder of H"),
+    AttentionShape(208, 88, 16, "encoder of g"),
+    AttentionShape(944, 64, 6, "decoder of B; S has 3 heads, L and H 8"),
+    AttentionShape(1232, 64, 8, "decoder of g"),
+)
+TINY_ATTENTION = (AttentionShape(16, 8, 2, "a test"),)
+TINY = MAEConfig(
+    image_size=64,
+    frames=8,
+    width=32,
+    depth=2,
+    heads=2,
+    decoder_width=16,
+    decoder_heads=1,
+    decoder_depth=2,
+)
+
+
+def times(run: Callable[[], Any], device: torch.device, repeats: int, warmup: int) -> list[float]:
+    """Seconds of each call: by events on a GPU, so that launching is not counted."""
+    for _ in range(warmup):
+        run()
+    synchronize(device)
+    if device.type != "cuda":
+        found = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+        return found
+    event = partial(torch.cuda.Event, enable_timing=True)
+    marks = [(event(), event()) for _ in range(repeats)]
+    for before, after in marks:
+        before.record()
+        run()
+        after.record()
+    synchronize(device)
+    return [before.elapsed_time(after) / 1e3 for before, after in marks]
+
+
+def rated(seconds: list[float], work: float, unit: str) -> dict[str, Any]:
+    """Times with the rate at their median: work per second, in 1e12 of the unit."""
+    summary = Summary.of(seconds)
+    return {"seconds": asdict(summary), unit: work / summary.median / 1e12}
+
+
+def copy_bandwidth(device: torch.device, size: int, repeats: int, warmup: int) -> dict[str, Any]:
+    """TB/s of a device-to-device copy of `size` bytes: read plus written."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = times(lambda: target.copy_(source), device, repeats, warmup)
+    return {"bytes": size, **rated(seconds, 2 * size, "TB/s")}
+
+
+def matmul_rates(
+    device: torch.device, widths: Sequence[int], rows: int, repeats: int, warmup: int
+) -> list[dict[str, Any]]:
+    """TFLOP/s of the linear layers of a block, bf16, on normal random data."""
+    found = []
+    for width in widths:
+        hidden = 4 * width
+        layers = {
+            "qkv": (width, 3 * width),
+            "proj": (width, width),
+            "fc1": (width, hidden),
+            "fc2": (hidden, width),
+        }
+        for name, (inner, outer) in layers.items():
+            x = torch.randn(rows, inner, dtype=torch.bfloat16, device=device)
+            weight = torch.randn(outer, inner, dtype=torch.bfloat16, device=device)
+            seconds = times(partial(F.linear, x, weight), device, repeats, warmup)
+            rate = rated(seconds, 2 * rows * inner * outer, "TFLOP/s")
+            found.append({"width": width, "layer": name, "rows": rows, **rate})
+    return found
+
+
+def packed_qkv(
+    shape: AttentionShape, batch: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v as the models pass them: [B, heads, N, head dim] views of one packed matmul."""
+    size = (batch, shape.length, 3, shape.heads, shape.head_dim)
+    packed = torch.randn(size, dtype=torch.bfloat16, device=device)
+    q, k, v = (x.transpose(1, 2).detach().requires_grad_() for x in packed.unbind(2))
+    return q, k, v
+
+
+def attention_rates(
+    device: torch.device,
+    shapes: Sequence[AttentionShape],
+    batch: int,
+    repeats: int,
+    warmup: int,
+) -> list[dict[str, Any]]:
+    """TFLOP/s of torch's attention, bf16, forward and backward, by backend.
+
+    Counted are 4 · N² · head dim flop per head and clip forward and 2.5 times that backward (the
+    scores are computed again). A backend that can't run a shape is named with the reason.
+    """
+    found = []
+    for shape in shapes:
+        work = 4 * batch * shape.heads * shape.length**2 * shape.head_dim
+        for name, backend in BACKENDS.items():
+            row: dict[str, Any] = {**asdict(shape), "batch": batch, "backend": name}
+            try:
+                row |= _attention(shape, batch, device, backend, work, repeats, warmup)
+            except RuntimeError as error:
+                row["unavailable"] = str(error).splitlines()[0]
+            found.append(row)
+    return found
+
+
+def _attention(
+    shape: AttentionShape,
+    batch: int,
+    device: torch.device,
+    backend: SDPBackend | None,
+    work: float,
+    repeats: int,
+    warmup: int,
+) -> dict[str, Any]:
+    q, k, v = packed_qkv(shape, batch, device)
+    chosen = nullcontext() if backend is None else sdpa_kernel(backend)
+    with chosen:
+        with torch.no_grad():
+            forward = times(
+                lambda: F.scaled_dot_product_attention(q, k, v), device, repeats, warmup
+            )
+        out = F.scaled_dot_product_attention(q, k, v)
+        grad = torch.randn_like(out)
+        backward = times(
+            lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True),
+            device,
+            repeats,
+            warmup,
+        )
+    return {
+        "forward": rated(forward, work, "TFLOP/s"),
+        "backward": rated(backward, 2.5 * work, "TFLOP/s"),
+    }
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ceilings", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--size", choices=SIZES, default="base", help="of the baselines")
+    parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
+    parser.add_argument("--masking", nargs="+", choices=MASKINGS, default=["dual"])
+    parser.add_argument("--variants", nargs="+", help="baselines by name; default: all")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
+    parser.add_argument("--out", type=Path, help="folder; default: $OUT")
+    return parser
+
+
+def run_part(part: str, args: argparse.Namespace) -> Any:
+    """What one part measures, as plain values."""
+    device = torch.device(args.device)
+    often = (args.repeats, args.warmup)
+    if part == "copy":
+        sizes = [2**12] if args.tiny else [2**28, 2**30, 2**32]
+        return [copy_bandwidth(device, size, *often) for size in sizes]
+    if part == "matmul":
+        rows = [8] if args.tiny else [args.batch * 160, args.batch * 944]
+        widths = (16,) if args.tiny else WIDTHS
+        return [rate for n in rows for rate in matmul_rates(device, widths, n, *often)]
+    if part == "attention":
+        shapes = TINY_ATTENTION if args.tiny else ATTENTION
+        return attention_rates(device, shapes, args.batch, *often)
+    config = TINY if args.tiny else MAEConfig.from_size(args.size)
+    workload = Workload(config, args.batch, device=args.device)
+    found: dict[str, Any] = {"checks": [], "runs": [], "failed": {}}
+    for masking in args.masking:
+        one = measure(
+            workload,
+            args.size,
+            masking,
+            names=args.variants,
+            repeats=args.repeats,
+            warmup=args.warmup,
+        )
+        found["checks"] += one["checks"]
+        found["runs"] += one["runs"]
+        found["failed"][masking] = one["failed"]
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = arguments()
+    args = parser.parse_args(words)
+    if args.out is None and not os.environ.get("OUT"):
+        parser.error("where should the results go? give --out FOLDER, or set $OUT")
+    out: Path = args.out or Path(os.environ["OUT"])
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU here; --device cpu --tiny tests the script without one")
+    for part in args.parts:
+        record = {
+            "kind": part,
+            **environment(args.device, ["python", "-m", "benchmarks.ceilings", *words]),
+            "settings": {"repeats": args.repeats, "warmup": args.warmup, "tiny": args.tiny},
+            "workload": {"size": args.size, "batch": args.batch, "device": args.device},
+        }
+        start = time.perf_counter()
+        found = run_part(part, args)
+        record |= found if isinstance(found, dict) else {"results": found}
+        name = f"baselines-{args.size}-batch{args.batch}" if part == "baselines" else part
+        path = write(record, out / f"{name}.json")
+        print(f"{part}: {time.perf_counter() - start:.0f} s, written: {path}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The GPU script's logic, on the CPU with tiny shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import baselines, ceilings, tables
+from benchmarks.contenders import Ours
+from benchmarks.record import read
+from benchmarks.workload import Workload
+
+TINY = ["--device", "cpu", "--tiny", "--batch", "2", "--repeats", "2", "--warmup", "1"]
+EAGER = ["official as shipped, eager", "official repaired, eager", "ours, eager"]
+
+
+def test_operations(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    assert ceilings.main([*TINY, "--parts", "copy", "matmul", "attention"]) == 0
+    copy, matmul, attention = (
+        read(tmp_path / f"{part}.json")["results"] for part in ("copy", "matmul", "attention")
+    )
+    assert copy[0]["TB/s"] > 0
+    assert [row["layer"] for row in matmul] == ["qkv", "proj", "fc1", "fc2"]
+    assert all(row["TFLOP/s"] > 0 for row in matmul)
+    by_backend = {row["backend"]: row for row in attention}
+    assert set(by_backend) == set(ceilings.BACKENDS)
+    for name in ("default", "math"):
+        assert by_backend[name]["forward"]["TFLOP/s"] > 0
+        assert by_backend[name]["backward"]["TFLOP/s"] > 0
+    assert by_backend["cudnn"]["unavailable"]  # on a CPU: said, and the others go on
+
+
+def test_rates_count_the_work(monkeypatch):
+    """With every call taking one second, the rate is the work."""
+    monkeypatch.setattr(ceilings, "times", lambda run, *_: [1.0])
+    cpu = torch.device("cpu")
+    assert ceilings.copy_bandwidth(cpu, 1000, 1, 0)["TB/s"] == pytest.approx(2000e-12)
+    fc1 = ceilings.matmul_rates(cpu, [16], 8, 1, 0)[2]
+    assert fc1["TFLOP/s"] == pytest.approx(2 * 8 * 16 * 64 / 1e12)
+    shape = ceilings.AttentionShape(10, 8, 3, "a test")
+    row = ceilings.attention_rates(cpu, [shape], 2, 1, 0)[0]
+    work = 2 * (2 * 3 * 10 * 10 * 8) * 2  # two matmuls of 2 flop, 2 clips, 3 heads
+    assert row["forward"]["TFLOP/s"] == pytest.approx(work / 1e12)
+    assert row["backward"]["TFLOP/s"] == pytest.approx(2.5 * work / 1e12)
+
+
+def test_attention_inputs_are_laid_out_as_the_models_pass_them():
+    shape = ceilings.AttentionShape(6, 8, 3, "a test")
+    for x in ceilings.packed_qkv(shape, 2, torch.device("cpu")):
+        assert x.shape == (2, 3, 6, 8)
+        assert x.stride() == (6 * 3 * 3 * 8, 8, 3 * 3 * 8, 1)
+
+
+def test_baselines_and_their_table(tmp_path, capsys):
+    words = [*TINY, "--parts", "baselines", "--masking", "dual", "encoder-only"]
+    names = [*EAGER, "Hugging Face as shipped"]
+    assert ceilings.main([*words, "--out", str(tmp_path), "--variants", *names]) == 0
+    record = read(tmp_path / "baselines-base-batch2.json")
+    for masking in ("dual", "encoder-only"):
+        ran = [r["contender"] for r in record["runs"] if r["masking"] == masking]
+        assert ran[:2] == EAGER[:2]
+        assert "ours, eager" in ran
+        there = "Hugging Face as shipped" in ran
+        missing = "Hugging Face as shipped" in record["failed"][masking]
+        assert there + missing == (masking == "encoder-only")  # it has no decoder mask
+    for run in record["runs"]:
+        run["summary"]["total"]["median"] = 3.0 if run["contender"] in EAGER[:2] else 2.0
+    record["machine"]["device"] = "NVIDIA H200"
+    table = tables.baseline_table(record, "ours, eager")
+    assert table.count("**1.50×**") == 4
+    assert "%" in table
+    assert tables.main([str(tmp_path / "baselines-base-batch2.json")]) == 0
+
+
+def test_mfu_is_of_the_official_work():
+    record = {"machine": {"device": "NVIDIA H200"}}
+    run = {"official_flop_per_second": 0.5 * 989e12}
+    assert tables.mfu(record, run) == pytest.approx(0.5)
+    assert tables.mfu({"machine": {"device": "cpu"}}, run) is None
+
+
+def test_what_differs_is_not_timed(monkeypatch):
+    right = Ours.loss
+    monkeypatch.setattr(Ours, "loss", lambda self: right(self) * 1.1)
+    found = baselines.measure(
+        Workload(ceilings.TINY, 2), "base", "dual", names=EAGER, repeats=1, warmup=0,
+        tell=lambda _: None,
+    )  # fmt: skip
+    assert [run["contender"] for run in found["runs"]] == EAGER[:2]
+    assert "NOT EQUAL" in found["failed"]["ours, eager"]
+
+
+def test_out_of_memory_is_told_and_the_others_go_on(monkeypatch):
+    right = baselines.build
+
+    def build(name, *rest):
+        if name == EAGER[0]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried much")
+        return right(name, *rest)
+
+    monkeypatch.setattr(baselines, "build", build)
+    found = baselines.measure(
+        Workload(ceilings.TINY, 2), "base", "dual", names=EAGER, repeats=1, warmup=0,
+        tell=lambda _: None,
+    )  # fmt: skip
+    assert [run["contender"] for run in found["runs"]] == EAGER[1:]
+    assert "out of memory" in found["failed"][EAGER[0]]
+
+
+def test_sizes_that_the_official_scripts_checkpoint():
+    assert baselines.variants("giant")["official as shipped, compiled"].checkpointing
+    assert not baselines.variants("giant")["strong"].checkpointing
+    assert not baselines.variants("giant")["ours, eager"].checkpointing
+    assert not any(v.checkpointing for v in baselines.variants("base").values())
+    with pytest.raises(ValueError, match="unknown baselines"):
+        baselines.variants("base", ["fastest"])
+
+
+def test_wrong_use(capsys, monkeypatch):
+    monkeypatch.delenv("OUT", raising=False)
+    with pytest.raises(SystemExit):
+        ceilings.main(TINY)
+    assert "--out" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        ceilings.main(["--out", "x"])
+    assert "no GPU here" in capsys.readouterr().err

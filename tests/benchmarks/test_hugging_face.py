@@ -1,0 +1,53 @@
+"""Hugging Face's model as a contender."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from benchmarks.checks import check, truth
+from benchmarks.contenders import Variant, build
+from benchmarks.hugging_face import to_hugging_face, to_official
+from benchmarks.workload import Workload
+from videomae_fast import MAEConfig
+
+CONFIG = MAEConfig(
+    image_size=32, frames=8, width=32, depth=2, heads=2, decoder_width=16, decoder_heads=1,
+    decoder_depth=2,
+)  # fmt: skip
+needs_transformers = pytest.mark.skipif(
+    find_spec("transformers") is None, reason="transformers is not installed"
+)
+
+
+def test_names_go_there_and_back():
+    state = Workload(CONFIG, batch=1).state
+    renamed = to_hugging_face(state)
+    assert len(renamed) == len(state) + 2 * (CONFIG.depth + CONFIG.decoder_depth)  # qkv in three
+    back = to_official(renamed, list(state))
+    assert list(back) == list(state)
+    for name, value in state.items():
+        assert torch.equal(back[name], value), name
+    with pytest.raises(KeyError, match="gamma_1 has no counterpart"):
+        to_hugging_face({"encoder.blocks.0.gamma_1": torch.zeros(1)})
+
+
+@needs_transformers
+@pytest.mark.parametrize("tables", ["as-shipped", "repaired"])
+def test_it_computes_the_same(tables):
+    workload = Workload(CONFIG, batch=2)
+    against = truth(build("official", Variant("official"), workload, "encoder-only"))
+    variant = Variant("hugging-face", tables=tables)
+    contender = build("Hugging Face", variant, workload, "encoder-only")
+    found = check(contender, against)
+    assert found.passed, found.told()
+    held = {name for name, _ in contender.model.named_buffers()}
+    assert ("position_embeddings" in held) == (tables == "repaired")
+
+
+@needs_transformers
+def test_it_has_no_decoder_mask():
+    with pytest.raises(ValueError, match="no decoder mask"):
+        build("Hugging Face", Variant("hugging-face"), Workload(CONFIG, batch=1), "dual")
