@@ -116,6 +116,6 @@ def start(
 
 def finish(process: subprocess.Popen[str], expected: int = 0) -> str:
     """Waits for a process, checks its exit code, and returns its output."""
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == expected, output
     return output

@@ -95,3 +95,21 @@ def test_one_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"")
     assert read(write(tmp_path, 1)).step == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_failed_replacement_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = write(tmp_path, 1), Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == f".partial-{folder.name}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", full)
+        with pytest.raises(CheckpointError, match="No space left"):
+            write(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert found(tmp_path).step == 1

@@ -51,6 +51,7 @@ def test_unknown_fields_are_refused() -> None:
         ({"encoder_mask_ratio": 1.5}, "encoder mask ratio"),
         ({"decoder_mask_ratio": 0.6}, "0.25, 0.5 or 0.75"),
         ({"drop_path": 1.0}, "drop_path"),
+        ({"seed": 2**63}, "seed .* must be below"),
         ({"data_format": "hybrid"}, "data_format 'hybrid'"),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_step_without_a_loss_is_null(tmp_path: Path) -> None:
 
 def test_the_progress_line() -> None:
     now = [100.0]
-    progress = Progress(1000, 10, clips_per_step=8, start_step=10, clock=lambda: now[0])
+    progress = Progress(1000, 250, clips_per_step=8, start_step=10, clock=lambda: now[0])
     now[0] += 20
     progress.waited(5)
     speed = progress.speed(50)
@@ -66,7 +66,7 @@ def test_the_progress_line() -> None:
     line = progress.line(metrics(49), speed, failed_videos=3)
     # 950 steps of 8 clips at 16 clips/s: 475 s
     assert line.split("  ") == [
-        "step 50/1000", "epoch 13/10", "loss 0.5000", "lr 1.00e-03", "grad norm 0.25",
+        "step 50/1000", "epoch 13/250", "loss 0.5000", "lr 1.00e-03", "grad norm 0.25",
         "16.0 clips/s", "data wait 25%", "failed videos 3", "ETA 0:07:55",
     ]  # fmt: skip
 

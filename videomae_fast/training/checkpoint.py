@@ -81,6 +81,7 @@ def save(
         CheckpointError: it can't be written (a full disk, say); what was there is untouched.
     """
     partial = folder.parent / f"{_PARTIAL}{folder.name}"
+    replaced = folder.parent / f"{_PARTIAL}replaced-{folder.name}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for stale in folder.parent.glob(f"{_PARTIAL}*"):
@@ -95,7 +96,6 @@ def save(
         _write_text(partial / STATE, text)
         _sync(partial)
         if folder.exists():
-            replaced = folder.parent / f"{_PARTIAL}replaced-{folder.name}"
             folder.rename(replaced)
             partial.rename(folder)
             shutil.rmtree(replaced)
@@ -108,6 +108,8 @@ def save(
                     shutil.rmtree(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         raise CheckpointError(_cannot_write(folder, model, optimizer, error)) from error
     return folder
 

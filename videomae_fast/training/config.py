@@ -228,6 +228,8 @@ class PretrainConfig:
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"betas {self.betas} must both be at least 0 and below 1")
+        if self.seed >= 2**63:
+            raise UsageError(f"seed ({self.seed}) must be below 2**63")
         if not self.drop_path < 1:
             raise UsageError(f"drop_path ({self.drop_path}) must be below 1")
         if not self.max_failed_share <= 1:

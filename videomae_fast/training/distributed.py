@@ -53,7 +53,10 @@ class World:
         chosen = _device(device, local)
         if size == 1:
             return World(rank, size, chosen)
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        if chosen.type == "cuda":
+            dist.init_process_group("nccl", device_id=chosen)
+        else:
+            dist.init_process_group("gloo")
         return World(rank, size, chosen, dist.new_group(backend="gloo"))
 
     def close(self) -> None:

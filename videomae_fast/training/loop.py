@@ -254,8 +254,12 @@ class _Run:
         self.progress.skip(step)
 
     def _write_state(self, folder: Path, step: int, keep: int | None = None) -> None:
-        if not self.world.is_main:
-            return
+        """The main process writes; the others wait, else their end could cut it short."""
+        if self.world.is_main:
+            self._write_state_here(folder, step, keep)
+        self.world.agree(0)
+
+    def _write_state_here(self, folder: Path, step: int, keep: int | None) -> None:
         model = self.step.model
         state: dict[str, Any] = {
             "step": step,

@@ -49,16 +49,17 @@ def starting_point(output: Path, resume: str, log: Log) -> Saved | None:
 
 def check_same_run(saved: Saved, config: PretrainConfig, data: Mapping[str, Any]) -> None:
     """Raises CheckpointError, naming the fields, for a checkpoint of another run."""
-    old, new = dict(saved.state["config"]), config.to_dict()
+    # Through the class, so that a field that is newer than the checkpoint has its default
+    old, new = PretrainConfig.from_dict(saved.state["config"]).to_dict(), config.to_dict()
     for values in (old, new):
         values["data"] = [
             {key: value for key, value in source.items() if key not in ("path", "root")}
-            for source in values.get("data", [])
+            for source in values["data"]
         ]
     changed = [
-        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
-        for name in sorted(set(old) | set(new))
-        if name not in RESUMABLE and old.get(name) != new.get(name)
+        f"{name} was {old[name]!r} and is {value!r}"
+        for name, value in sorted(new.items())
+        if name not in RESUMABLE and old[name] != value
     ]
     changed += [
         f"{name} was {saved.state['data'].get(name)!r} and is {value!r}"
