@@ -8,6 +8,7 @@ import torch
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec, VideoClassifier
 from videomae_fast.masking import Grid
 from videomae_fast.models.positions import sinusoid_table
+from videomae_fast.models.transformer import Mlp
 
 TINY = {
     "image_size": 32,
@@ -276,3 +277,19 @@ def test_autocast_stays_close(random_frames):
         rough = model(clips, masks).loss
     assert rough.dtype == torch.float32
     assert float(rough) == pytest.approx(float(exact), rel=0.02)
+
+
+def test_padding_an_odd_mlp_width_is_exact():
+    torch.manual_seed(0)
+    mlp = Mlp(16, 35).double()
+    x = torch.randn(2, 3, 16, dtype=torch.float64, requires_grad=True)
+    results = []
+    for multiple in (1, 8):
+        mlp.zero_grad()
+        out = mlp._forward(x, multiple)
+        (grad,) = torch.autograd.grad(out.square().sum(), x, retain_graph=True)
+        out.square().sum().backward(inputs=list(mlp.parameters())[:3])
+        gradients = [p.grad.clone() for p in list(mlp.parameters())[:3]]
+        results.append([out.detach(), grad, *gradients])
+    for plain, padded in zip(*results, strict=True):
+        torch.testing.assert_close(padded, plain)

@@ -99,6 +99,13 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two matmuls with bias and GELU between them.
+
+    ViT-g's decoder is 2234 wide here, no multiple of 8, which costs tensor cores their aligned
+    loads. On a GPU the weights are zero-padded for the matmuls: gelu(0) = 0 meets zero columns, so
+    nothing changes, and the padding's gradient is cut off with it.
+    """
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -106,8 +113,15 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D], `fc2.bias` not yet added."""
-        hidden = bias_gelu(F.linear(x, self.fc1.weight), self.fc1.bias)
-        return F.linear(hidden, self.fc2.weight)
+        return self._forward(x, multiple=8 if x.is_cuda else 1)
+
+    def _forward(self, x: Tensor, multiple: int) -> Tensor:
+        first, bias, second = self.fc1.weight, self.fc1.bias, self.fc2.weight
+        missing = -bias.shape[0] % multiple
+        if missing:
+            first = F.pad(first, (0, 0, 0, missing))
+            bias, second = F.pad(bias, (0, missing)), F.pad(second, (0, missing))
+        return F.linear(bias_gelu(F.linear(x, first), bias), second)
 
 
 class DropPath(nn.Module):
