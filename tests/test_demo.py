@@ -95,12 +95,13 @@ def test_list_is_the_official_format_also_with_spaces(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo of ten steps: everything but the learning."""
+    """A demo of a few steps: everything but the learning."""
     monkeypatch.setattr(run, "TRAINED", 2)
     monkeypatch.setattr(run, "HELD_OUT", 1)
     monkeypatch.setattr(run, "SHOWN_TRAINED", (1,))
     monkeypatch.setattr(run, "SHOWN_HELD_OUT", (0,))
-    monkeypatch.setattr(run, "STEPS_PER_MINUTE", run.STEPS_PER_EPOCH)
+    monkeypatch.setattr(run, "STEPS_PER_EPOCH", 5)
+    monkeypatch.setattr(run, "STEPS_PER_MINUTE", 10)
     monkeypatch.setattr(run, "render_videos", partial(render_videos, size=48, seconds=1.0))
 
 
@@ -133,7 +134,7 @@ def test_demo_leaves_checkpoint_plot_and_pictures_and_says_where(
 def test_demo_whose_loss_has_not_fallen_fails(
     small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ten steps get no further than where predicting nothing is."""
+    """Ten steps don't even get to where predicting nothing is."""
     assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 1
     told = capsys.readouterr().err
     assert "the loss has not clearly fallen" in told

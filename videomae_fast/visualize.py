@@ -138,9 +138,8 @@ def _label(draw: ImageDraw.ImageDraw, at: tuple[int, int], row: Row) -> None:
 
 
 def _enlargement(clip: Clip, side: int) -> int:
-    """The least whole factor that brings the longer side of small frames to `side` pixels."""
-    longer = max(int(clip.shape[1]), int(clip.shape[2]))
-    return max(1, -(-side // longer))
+    """The whole factor that brings the longer side of small frames closest to `side` pixels."""
+    return max(1, round(side / max(int(clip.shape[1]), int(clip.shape[2]))))
 
 
 def _enlarged(frame: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
