@@ -7,6 +7,8 @@ from pathlib import Path
 
 from videomae_fast.errors import UsageError
 
+MOST_THREADS = 4
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -44,8 +46,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--minutes must be more than 0, not {args.minutes:g}")
     if args.seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {args.seed}")
+    import torch
+
     from videomae_fast.demo.run import run_demo
 
+    # A model this small is slower on more: the threads wait for each other.
+    torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
     done = run_demo(args.output, videos=args.videos, minutes=args.minutes, seed=args.seed)
     print(f"\nloss        {done.first_loss:.3f} -> {done.last_loss:.3f} (1: nothing is predicted)")
     print(f"loss plot   {done.loss_plot} (its numbers: {done.loss_table.name})")

@@ -14,10 +14,7 @@ from videomae_fast.reconstruct import Clip, Reconstruction
 
 PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 MARGIN, GAP = 24, 4
-FRAME_SIDE = (
-    112  # least pixels of a frame's longer side; small frames are enlarged by a whole factor
-)
-PANEL_SIDE = 256
+FRAME_SIDE, PANEL_SIDE = 120, 256  # small frames are enlarged to about this many pixels
 
 
 @dataclass(frozen=True)
