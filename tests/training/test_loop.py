@@ -86,6 +86,17 @@ def test_a_model_is_loaded_from_run_checkpoint_and_file(tiny: Make, tmp_path: Pa
         load_model(tmp_path / "nothing")
 
 
+def test_a_run_goes_on_in_another_folder(tiny: Make, tmp_path: Path) -> None:
+    config = tiny(checkpoint_every=4)
+    done = pretrain(config, output=tmp_path / "first", log=quiet)
+    half = tmp_path / "first" / "checkpoints" / "step-00000004"
+    pretrain(config, output=tmp_path / "second", resume=str(half), log=quiet)
+    assert losses(tmp_path / "second") == losses(tmp_path / "first")[4:]
+    result = pretrain(config, output=tmp_path / "third", resume=str(done.checkpoint), log=quiet)
+    assert read(result.checkpoint).step == 8
+    assert result.last_loss is None
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_step_and_the_run_goes_on(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, code: int

@@ -103,7 +103,8 @@ class _Run:
         folder = world.from_main(None if found is None else str(found.folder))
         saved = found or (None if folder is None else checkpoint.read(Path(folder), verify=False))
         self.start = 0 if saved is None else saved.step
-        self.saved_step = None if saved is None else saved.step
+        here = saved is not None and saved.folder == self._folder(saved.step)
+        self.saved_step = self.start if here else None
 
         model = build_model(config)
         if saved is not None:
@@ -181,6 +182,7 @@ class _Run:
             if save:
                 self._save(done)
         if self.start == self.total:
+            self._save(self.total)  # where it came from another folder
             self.log(f"nothing left to do: all {self.total} steps were done")
         elif self.failed_videos:
             self.log(
