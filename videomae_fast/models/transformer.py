@@ -116,7 +116,9 @@ class Mlp(nn.Module):
         return self._forward(x, multiple=8 if x.is_cuda else 1)
 
     def _forward(self, x: Tensor, multiple: int) -> Tensor:
-        first, bias, second = self.fc1.weight, self.fc1.bias, self.fc2.weight
+        first: Tensor = self.fc1.weight
+        bias: Tensor = self.fc1.bias
+        second: Tensor = self.fc2.weight
         missing = -bias.shape[0] % multiple
         if missing:
             first = F.pad(first, (0, 0, 0, missing))
