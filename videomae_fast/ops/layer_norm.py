@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import Backend, always, needs_native, register
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    lazy,
+    needs_native,
+    needs_triton,
+    register,
+)
 
 
 def add_layer_norm(
@@ -339,13 +346,22 @@ def _native_why_not(*args: Any) -> str | None:
     return needs_native(*tensors)
 
 
+def _triton_why_not(*args: Any) -> str | None:
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    if any(tensor.dtype == torch.float64 for tensor in tensors):
+        return "the Triton kernels compute in fp32, not in float64"
+    return needs_triton(*tensors)
+
+
 FORWARD = register(
     "add_layer_norm",
+    triton=Backend(lazy("layer_norm", "forward"), _triton_why_not),
     native=Backend(_forward_native, _native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "add_layer_norm_backward",
+    triton=Backend(lazy("layer_norm", "backward"), _triton_why_not),
     native=Backend(_backward_native, _native_why_not),
     reference=Backend(_backward_reference, always),
 )
