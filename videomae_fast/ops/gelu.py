@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import Backend, always, needs_native, register
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    lazy,
+    needs_native,
+    needs_triton,
+    register,
+)
 
 
 def bias_gelu(x: Tensor, bias: Tensor, *, impl: str = "auto") -> Tensor:
@@ -99,13 +106,21 @@ def _backward_native_why_not(grad: Tensor, x: Tensor, bias: Tensor) -> str | Non
     return _native_why_not(x, bias)
 
 
+def _triton_why_not(*tensors: Tensor) -> str | None:
+    if any(tensor.dtype == torch.float64 for tensor in tensors):
+        return "the Triton kernels compute in fp32, not in float64"
+    return needs_triton(*tensors)
+
+
 FORWARD = register(
     "bias_gelu",
+    triton=Backend(lazy("gelu", "forward"), _triton_why_not),
     native=Backend(_native.bias_gelu, _native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "bias_gelu_backward",
+    triton=Backend(lazy("gelu", "backward"), _triton_why_not),
     native=Backend(_native.bias_gelu_backward, _backward_native_why_not),
     reference=Backend(_backward_reference, always),
 )
