@@ -192,3 +192,8 @@ def test_clip_weights():
     uneven = sample(3, Grid(6, 4, 4), MaskSpec(encoder_ratio=0.5))
     halved = uneven.weighted(torch.tensor([0.5, 0.5, 0.0]))
     assert torch.equal(halved.loss_weight[:2], uneven.loss_weight[:2] / 2)
+
+
+def test_counts_do_not_depend_on_the_default_device():
+    with torch.device("meta"):
+        assert MaskSpec(encoder_ratio=0.51).counts(GRID).loss_fixed

@@ -203,7 +203,7 @@ def _overlap(a: int, b: int, n: int) -> tuple[int, int]:
 
 
 def _running_cell_counts(spec: MaskSpec, grid: Grid, visible: int, hidden: int) -> Counts:
-    patterns = torch.arange(CELL)
+    patterns = torch.arange(CELL, device="cpu")
     kept = running_cell_kept(grid.slots, grid.height, grid.width, hidden, patterns)
     per_pattern = []
     for pattern in kept:
