@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import Backend, always, needs_native, register
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    lazy,
+    needs_native,
+    needs_triton,
+    register,
+)
 from videomae_fast.ops.checks import check_index
 
 
@@ -157,13 +164,33 @@ def _backward_native_why_not(grad: Tensor, visible_tokens: int, dtype: torch.dty
     return needs_native(grad)
 
 
+_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _forward_triton_why_not(
+    visible: Tensor, mask_token: Tensor, positions: Tensor, *index: Tensor
+) -> str | None:
+    for tensor in (visible, mask_token, positions):
+        if tensor.dtype not in _TRITON_DTYPES:
+            return f"the kernel takes fp32, bf16 and fp16, not {tensor.dtype}"
+    return needs_triton(visible, mask_token, positions, *index)
+
+
+def _backward_triton_why_not(grad: Tensor, visible_tokens: int, dtype: torch.dtype) -> str | None:
+    if grad.dtype not in _TRITON_DTYPES or dtype not in _TRITON_DTYPES:
+        return f"the kernel takes fp32, bf16 and fp16, not {grad.dtype} and {dtype}"
+    return needs_triton(grad)
+
+
 FORWARD = register(
     "decoder_assembly",
+    triton=Backend(lazy("decoder_assembly", "decoder_assembly"), _forward_triton_why_not),
     native=Backend(_native.decoder_assembly, _forward_native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "decoder_assembly_backward",
+    triton=Backend(lazy("decoder_assembly", "decoder_assembly_backward"), _backward_triton_why_not),
     native=Backend(_backward_native, _backward_native_why_not),
     reference=Backend(_backward_reference, always),
 )

@@ -10,10 +10,12 @@ asked size comes out, the same one on every device and backend.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._dispatch import Backend, always, register
+from videomae_fast.ops._dispatch import Backend, always, lazy, needs_triton, register
 
 ENCODER_KINDS = ("tube", "random", "frame")
 DECODER_KINDS = ("none", "running-cell", "random", "frame")
@@ -266,4 +268,19 @@ def _reference(
     return visible, decoded, decoder_count, loss_slot, valid.to(torch.float32)
 
 
-OP = register("mask_indices", reference=Backend(_reference, always))
+# One program of the kernel holds all positions of a clip.
+_TRITON_TOKENS = 16_384
+
+
+def _triton_why_not(seeds: Tensor, slots: int, height: int, width: int, *_: Any) -> str | None:
+    tokens = slots * height * width
+    if tokens > _TRITON_TOKENS:
+        return f"the kernel takes grids of at most {_TRITON_TOKENS} tokens, not {tokens}"
+    return needs_triton(seeds)
+
+
+OP = register(
+    "mask_indices",
+    triton=Backend(lazy("mask_indices", "mask_indices"), _triton_why_not),
+    reference=Backend(_reference, always),
+)

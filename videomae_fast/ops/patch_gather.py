@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import Backend, always, needs_native, register
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    lazy,
+    needs_native,
+    needs_triton,
+    register,
+)
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
 
@@ -40,7 +47,7 @@ def patch_gather(
         index: int32 [B, K], token positions; each within the grid (not checked on a GPU).
         mean, std: per colour channel, of values in 0..1. ImageNet's by default.
         dtype: of the result.
-        impl: "auto", "native" (CPU) or "reference".
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         [B, K, 3 * tubelet_size * patch_size**2] in the order (c, p0, p1, p2) of the Conv3d weight.
@@ -122,8 +129,25 @@ def _native_why_not(
     return needs_native(frames, index)
 
 
+def _triton_why_not(
+    frames: Tensor,
+    index: Tensor,
+    tubelet_size: int,
+    patch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+) -> str | None:
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"the kernel writes fp32, bf16 and fp16 patches, not {dtype}"
+    if len(mean) != 3 or len(std) != 3:
+        return f"the kernel takes 3 means and 3 deviations, not {len(mean)} and {len(std)}"
+    return needs_triton(frames, index)
+
+
 OP = register(
     "patch_gather",
+    triton=Backend(lazy("patch_gather", "patch_gather"), _triton_why_not),
     native=Backend(_native.patch_gather, _native_why_not),
     reference=Backend(_reference, always),
 )

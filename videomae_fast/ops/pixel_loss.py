@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import Backend, always, needs_native, register
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    lazy,
+    needs_native,
+    needs_triton,
+    register,
+)
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
 
@@ -292,13 +299,41 @@ def _backward_native_why_not(grad: Tensor, *args: Any) -> str | None:
     return _forward_native_why_not(*args)
 
 
+# The kernels sum squares of bytes in 32 bits.
+_TRITON_PIXELS = 33_000
+
+
+def _forward_triton_why_not(
+    prediction: Tensor,
+    frames: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    tubelet_size: int,
+    patch_size: int,
+    normalize: bool,
+    ignore_flat: bool,
+) -> str | None:
+    if prediction.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"the kernels take fp32, bf16 and fp16 predictions, not {prediction.dtype}"
+    pixels = tubelet_size * patch_size**2
+    if pixels > _TRITON_PIXELS:
+        return f"the kernels take cubes of at most {_TRITON_PIXELS} pixels, not {pixels}"
+    return needs_triton(prediction, frames, index, weight)
+
+
+def _backward_triton_why_not(grad: Tensor, *args: Any) -> str | None:
+    return needs_triton(grad) or _forward_triton_why_not(*args)
+
+
 FORWARD = register(
     "pixel_mse",
+    triton=Backend(lazy("pixel_loss", "pixel_mse"), _forward_triton_why_not),
     native=Backend(_forward_native, _forward_native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "pixel_mse_backward",
+    triton=Backend(lazy("pixel_loss", "pixel_mse_backward"), _backward_triton_why_not),
     native=Backend(_backward_native, _backward_native_why_not),
     reference=Backend(_backward_reference, always),
 )

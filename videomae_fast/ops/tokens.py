@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import Backend, always, needs_native, register
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    lazy,
+    needs_native,
+    needs_triton,
+    register,
+)
 from videomae_fast.ops.checks import check_index
 
 
@@ -129,13 +136,21 @@ def _scatter_native_why_not(x: Tensor, index: Tensor, tokens: int) -> str | None
     return needs_native(x, index)
 
 
+def _triton_why_not(x: Tensor, index: Tensor, *_: int) -> str | None:
+    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"the kernels take fp32, bf16 and fp16, not {x.dtype}"
+    return needs_triton(x, index)
+
+
 GATHER = register(
     "token_gather",
+    triton=Backend(lazy("tokens", "token_gather"), _triton_why_not),
     native=Backend(_native.token_gather, _gather_native_why_not),
     reference=Backend(_gather_reference, always),
 )
 SCATTER = register(
     "token_scatter",
+    triton=Backend(lazy("tokens", "token_scatter"), _triton_why_not),
     native=Backend(_native.token_scatter, _scatter_native_why_not),
     reference=Backend(_scatter_reference, always),
 )

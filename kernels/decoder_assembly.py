@@ -1,0 +1,249 @@
+"""Decoder sequence assembly: projected visible tokens, then mask tokens, each with its position.
+
+Backward copies the visible rows' gradient and sums the mask rows' in the same pass: each program
+sums a run of rows in a fixed order, then the programs' sums are added up (columns.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from videomae_fast.kernels.columns import sum_columns
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Launch choices; modelled, not yet measured on a GPU.
+
+    Attributes:
+        rows, columns: of a tile. 16×128 values are 16 a lane with 4 warps: two 16-byte loads of
+            bf16 and four of the fp32 table in flight. 128 divides all widths but 192.
+        partials: most partial sums of the mask token's gradient. 512 × 3 column blocks are about
+            one wave of 132 multiprocessors, and their 0.8 MB at width 384 is 1 % of the traffic.
+            The number depends on the sizes only, so that a sum is the same on every GPU.
+    """
+
+    rows: int = 16
+    columns: int = 128
+    partials: int = 512
+    num_warps: int = 4
+    num_stages: int = 1
+
+
+LAUNCH = Launch()
+
+
+@triton.jit
+def decoder_assembly_kernel(
+    visible_ptr,  # [B, V, D]; strides of clip and row given
+    mask_ptr,  # [D]
+    positions_ptr,  # [N, D] fp32
+    visible_index_ptr,  # [B, V] int32
+    decoder_index_ptr,  # [B, M] int32
+    out_ptr,  # [B, V + M, D]
+    n_rows,  # B * (V + M)
+    visible,  # V
+    hidden,  # M
+    clip_stride,
+    row_stride,
+    WIDTH: tl.constexpr,  # D
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    i_row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)  # [BLOCK_R]
+    m_row = i_row < n_rows
+    o_column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
+    m_column = o_column < WIDTH
+    m_tile = m_row[:, None] & m_column[None, :]
+    i_clip = i_row // (visible + hidden)
+    i_token = i_row % (visible + hidden)
+    m_seen = i_token < visible
+    p_seen = visible_index_ptr + i_clip * visible + i_token
+    p_hidden = decoder_index_ptr + i_clip * hidden + i_token - visible
+    position = tl.load(p_seen, mask=m_row & m_seen, other=0)
+    position += tl.load(p_hidden, mask=m_row & (i_token >= visible), other=0)
+    p_position = positions_ptr + position.to(tl.int64)[:, None] * WIDTH + o_column[None, :]
+    b_position = tl.load(p_position, mask=m_tile, other=0.0).to(tl.float32)  # [BLOCK_R, BLOCK_D]
+    o_visible = i_clip.to(tl.int64) * clip_stride + i_token.to(tl.int64) * row_stride  # [BLOCK_R]
+    p_visible = visible_ptr + o_visible[:, None]
+    b_visible = tl.load(p_visible + o_column[None, :], mask=m_tile & m_seen[:, None], other=0.0)
+    b_mask = tl.load(mask_ptr + o_column, mask=m_column, other=0.0).to(tl.float32)  # [BLOCK_D]
+    b_out = tl.where(m_seen[:, None], b_visible.to(tl.float32), b_mask[None, :]) + b_position
+    p_out = out_ptr + i_row.to(tl.int64)[:, None] * WIDTH + o_column[None, :]
+    tl.store(p_out, b_out.to(out_ptr.dtype.element_ty), mask=m_tile)
+
+
+@triton.jit
+def decoder_assembly_backward_kernel(
+    grad_ptr,  # [B, L, D]; strides of clip and row given
+    grad_visible_ptr,  # [B, V, D]
+    partial_ptr,  # [PARTS, D] fp32, sums of the mask rows of each part's run of rows
+    n_rows,  # B * L
+    length,  # L
+    visible,  # V
+    rows_per_part,
+    clip_stride,
+    row_stride,
+    WIDTH: tl.constexpr,  # D
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    i_part = tl.program_id(0)
+    o_column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
+    m_column = o_column < WIDTH
+    begin = i_part * rows_per_part
+    end = tl.minimum(begin + rows_per_part, n_rows)
+    b_sum = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
+    for start in range(0, rows_per_part, BLOCK_R):
+        i_row = begin + start + tl.arange(0, BLOCK_R)  # [BLOCK_R]
+        m_tile = (i_row < end)[:, None] & m_column[None, :]
+        i_clip = i_row // length
+        i_token = i_row % length
+        m_seen = (i_token < visible)[:, None]
+        o_grad = i_clip.to(tl.int64) * clip_stride + i_token.to(tl.int64) * row_stride  # [BLOCK_R]
+        p_grad = grad_ptr + o_grad[:, None]
+        b_grad = tl.load(p_grad + o_column[None, :], mask=m_tile, other=0.0)  # [BLOCK_R, BLOCK_D]
+        o_visible = (i_clip * visible + i_token).to(tl.int64) * WIDTH
+        p_visible = grad_visible_ptr + o_visible[:, None]
+        tl.store(p_visible + o_column[None, :], b_grad, mask=m_tile & m_seen)
+        b_sum += tl.where(m_seen, 0.0, b_grad.to(tl.float32))
+    p_partial = partial_ptr + i_part * WIDTH + o_column
+    tl.store(p_partial, tl.sum(b_sum, axis=0), mask=m_column)
+
+
+def _block_d(width: int) -> int:
+    return min(int(triton.next_power_of_2(width)), LAUNCH.columns)
+
+
+def decoder_assembly(
+    visible: Tensor,
+    mask_token: Tensor,
+    positions: Tensor,
+    visible_index: Tensor,
+    decoder_index: Tensor,
+) -> Tensor:
+    """The decoder's input [B, V + M, D], dtype of `visible`, added in fp32.
+
+    Rows of `visible` may lie anywhere; it is copied first if its columns are not adjacent, and so
+    is each of the others if it is not contiguous.
+    """
+    (b, v, d), m = visible.shape, decoder_index.shape[1]
+    out = torch.empty((b, v + m, d), dtype=visible.dtype, device=visible.device)
+    if out.numel() == 0:
+        return out
+    if visible.stride(2) != 1:
+        visible = visible.contiguous()
+    rows, block_d = b * (v + m), _block_d(d)
+    with torch.cuda.device_of(visible):
+        decoder_assembly_kernel[(triton.cdiv(rows, LAUNCH.rows), triton.cdiv(d, block_d))](
+            visible,
+            mask_token.contiguous(),
+            positions.contiguous(),
+            visible_index.contiguous(),
+            decoder_index.contiguous(),
+            out,
+            rows,
+            v,
+            m,
+            visible.stride(0),
+            visible.stride(1),
+            WIDTH=d,
+            BLOCK_R=LAUNCH.rows,
+            BLOCK_D=block_d,
+            num_warps=LAUNCH.num_warps,
+            num_stages=LAUNCH.num_stages,
+        )
+    return out
+
+
+def decoder_assembly_backward(
+    grad: Tensor, visible_tokens: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the visible tokens [B, V, D] and, in `dtype`, of the mask token [D].
+
+    Clips and rows of `grad` may lie anywhere (an expanded one is read in place); it is copied first
+    if its columns are not adjacent.
+    """
+    b, length, d = grad.shape
+    grad_visible = torch.empty((b, visible_tokens, d), dtype=grad.dtype, device=grad.device)
+    grad_mask = torch.empty((d,), dtype=dtype, device=grad.device)
+    if grad.stride(2) != 1:
+        grad = grad.contiguous()
+    rows, block_d = b * length, _block_d(d)
+    # Whole tiles per part, as many parts as fit below the limit
+    rows_per_part = triton.cdiv(triton.cdiv(rows, LAUNCH.partials), LAUNCH.rows) * LAUNCH.rows
+    parts = triton.cdiv(rows, rows_per_part) if rows else 0
+    partial = torch.empty((parts, d), dtype=torch.float32, device=grad.device)
+    with torch.cuda.device_of(grad):
+        if parts:
+            decoder_assembly_backward_kernel[(parts, triton.cdiv(d, block_d))](
+                grad,
+                grad_visible,
+                partial,
+                rows,
+                length,
+                visible_tokens,
+                rows_per_part,
+                grad.stride(0),
+                grad.stride(1),
+                WIDTH=d,
+                BLOCK_R=LAUNCH.rows,
+                BLOCK_D=block_d,
+                num_warps=LAUNCH.num_warps,
+                num_stages=LAUNCH.num_stages,
+            )
+        sum_columns(partial[None], [grad_mask])
+    return grad_visible, grad_mask
+
+
+def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
+    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
+    sizes = ("n_rows", "visible", "hidden", "clip_stride", "row_stride")
+    sizes_backward = (
+        "n_rows",
+        "length",
+        "visible",
+        "rows_per_part",
+        "clip_stride",
+        "row_stride",
+    )
+    cases = []
+    for dtype in ("bf16", "fp32"):
+        forward = {
+            "visible_ptr": f"*{dtype}",
+            "mask_ptr": "*fp32",
+            "positions_ptr": "*fp32",
+            "visible_index_ptr": "*i32",
+            "decoder_index_ptr": "*i32",
+            "out_ptr": f"*{dtype}",
+            **dict.fromkeys(sizes, "i32"),
+        }
+        backward = {
+            "grad_ptr": f"*{dtype}",
+            "grad_visible_ptr": f"*{dtype}",
+            "partial_ptr": "*fp32",
+            **dict.fromkeys(sizes_backward, "i32"),
+        }
+        for width in (192, 384, 512):
+            blocks = {"WIDTH": width, "BLOCK_R": LAUNCH.rows, "BLOCK_D": LAUNCH.columns}
+            for name, kernel, signature in (
+                ("decoder_assembly", decoder_assembly_kernel, forward),
+                ("decoder_assembly_backward", decoder_assembly_backward_kernel, backward),
+            ):
+                cases.append(
+                    (
+                        f"{name}_{dtype}_{width}",
+                        kernel,
+                        signature,
+                        blocks,
+                        LAUNCH.num_warps,
+                        LAUNCH.num_stages,
+                    )
+                )
+    return cases
