@@ -1,0 +1,157 @@
+"""The ops of a training step at their real shapes, with the bytes each has to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.workload import Workload
+from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One call of an op.
+
+    Attributes:
+        op: its name in the registry of `videomae_fast.ops`.
+        where: which of the model's calls this is.
+        args: makes the arguments, as the op's backends take them.
+        bytes: what must be read and written at least, in all.
+    """
+
+    op: str
+    where: str
+    args: Callable[[], tuple[Any, ...]]
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} ({self.where})"
+
+
+def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
+    """Every op of a step with dual masking, forward and backward.
+
+    Attention is measured by :mod:`benchmarks.ceilings`, in TFLOP/s.
+    """
+    config, b, device = workload.config, workload.batch, workload.device
+    masks = workload.masks("dual").to(device)
+    frames = workload.frames.to(device)
+    v, m, p = masks.visible.shape[1], masks.decoder.shape[1], masks.loss_index.shape[1]
+    d, values, item = config.decoder_width, config.patch_values, dtype.itemsize
+    cube = (config.tubelet_size, config.patch_size)
+
+    def random(*shape: int, of: torch.dtype = dtype) -> Tensor:
+        return torch.randn(shape, dtype=of, device=device)
+
+    table = random(config.grid.tokens, d, of=torch.float32)
+    token = random(d, of=torch.float32)
+    one = torch.ones((), device=device)
+    settings = (*cube, True, False)
+    cases = [
+        OpCase(
+            "patch_gather",
+            "visible tokens",
+            lambda: (
+                frames,
+                masks.visible,
+                *cube,
+                list(IMAGENET_MEAN),
+                list(IMAGENET_STD),
+                dtype,
+            ),
+            b * v * values * (1 + item),
+        ),
+        OpCase(
+            "decoder_assembly",
+            "decoder",
+            lambda: (random(b, v, d), token, table, masks.visible, masks.decoder),
+            b * (2 * v + m) * d * item,
+        ),
+        OpCase(
+            "decoder_assembly_backward",
+            "decoder",
+            lambda: (random(b, v + m, d), v, torch.float32),
+            b * (2 * v + m) * d * item,
+        ),
+        OpCase(
+            "token_gather",
+            "last decoder block",
+            lambda: (random(b, v + m, d), masks.loss_slot + v),
+            2 * b * p * d * item,
+        ),
+        OpCase(
+            "token_scatter",
+            "last decoder block, backward",
+            lambda: (random(b, p, d), masks.loss_slot + v, v + m),
+            b * (p + v + m) * d * item,
+        ),
+        OpCase(
+            "pixel_mse",
+            "tokens in the loss",
+            lambda: (random(b, p, values), frames, masks.loss_index, None, *settings),
+            b * p * values * (1 + item),
+        ),
+        OpCase(
+            "pixel_mse_backward",
+            "tokens in the loss",
+            lambda: (one, random(b, p, values), frames, masks.loss_index, None, *settings),
+            b * p * values * (1 + 2 * item),
+        ),
+    ]
+    for where, rows, width in (("encoder", v, config.width), ("decoder", v + m, d)):
+        hidden = int(width * config.mlp_ratio)
+        cases += _block_cases(where, (b, rows, width), hidden, dtype, random)
+    return cases
+
+
+def _block_cases(
+    where: str,
+    shape: tuple[int, int, int],
+    hidden: int,
+    dtype: torch.dtype,
+    random: Callable[..., Tensor],
+) -> list[OpCase]:
+    b, rows, width = shape
+    full, wide = b * rows * width * dtype.itemsize, b * rows * hidden * dtype.itemsize
+
+    def vector(n: int) -> Tensor:
+        return random(n, of=torch.float32)
+
+    def backward_args() -> tuple[Any, ...]:
+        stream = random(*shape)
+        variance, mean = torch.var_mean(stream.float(), -1, correction=0)
+        rstd = (variance + 1e-6).rsqrt()
+        grads = random(*shape), random(*shape)
+        return (*grads, stream, mean, rstd, vector(width), None, None, None, None, True)
+
+    return [
+        OpCase(
+            "add_layer_norm",
+            where,
+            lambda: (
+                random(*shape),
+                random(*shape),
+                vector(width),
+                vector(width),
+                vector(width),
+                None,
+                None,
+                1e-6,
+            ),
+            4 * full,
+        ),
+        OpCase("add_layer_norm_backward", where, backward_args, 4 * full),
+        OpCase("bias_gelu", where, lambda: (random(b, rows, hidden), vector(hidden)), 2 * wide),
+        OpCase(
+            "bias_gelu_backward",
+            where,
+            lambda: (random(b, rows, hidden), random(b, rows, hidden), vector(hidden)),
+            3 * wide,
+        ),
+    ]
