@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, VideoClassifier
 from videomae_fast.interop.weights import load_into
 from videomae_fast.ops import pixel_target
+from videomae_fast.ops._dispatch import forced, native_missing
 
+native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
+IMPLS = ["auto", "reference", pytest.param("native", marks=native)]
 CASES = ["pretrain_tiny_dual", "pretrain_tiny_tube", "pretrain_tiny_patch14_dual"]
 
 
@@ -17,8 +20,15 @@ def relative(value: torch.Tensor, truth: torch.Tensor) -> float:
     return float((value - truth).norm() / truth.norm())
 
 
+@pytest.fixture(params=IMPLS)
+def impl(request):
+    """Every op is forced to a backend, where it has that one."""
+    with forced(request.param):
+        yield request.param
+
+
 @pytest.fixture(params=CASES)
-def case(request, golden):
+def case(request, golden, impl):
     data = golden(request.param)
     config = MAEConfig(**data.shape)
     model = MaskedAutoencoder(config)
@@ -67,7 +77,7 @@ def test_masks_survive_the_round_trip(case):
     assert torch.equal(decoder, ~data["encoder_mask"] if expected is None else expected)
 
 
-def test_classifier(golden):
+def test_classifier(golden, impl):
     data = golden("classify_tiny")
     shape = data.shape
     model = VideoClassifier(MAEConfig(**shape), int(data.metadata["num_classes"]))
