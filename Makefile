@@ -3,6 +3,9 @@
 #   make demo    set up, pre-train a small model on video files, show what it reconstructs
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests
+#   make gpu-test   the kernels' tests on a GPU: a skip is a failure
+#   make gpu-bench  what the GPU can do, each op, attention, the baselines; JSON in GPU_OUT
+#                   (these two set nothing up: GPU_PYTHON is a Python with a CUDA build of torch)
 #   make lint    ruff; make types: mypy; make format: ruff's formatter
 #   make clean   remove what was built (.venv too)
 #
@@ -10,7 +13,7 @@
 # number of test processes (one thread each; 0 runs the tests in one process).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types format clean
+.PHONY: help setup demo test gpu-test gpu-bench lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,6 +52,21 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+GPU_OUT ?= benchmarks/results
+GPU_SIZE ?= base
+GPU_BATCH ?= 128
+
+gpu-test:
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu tests/kernels $(PYTEST_ARGS)
+
+gpu-bench:
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts copy matmul attention --out $(GPU_OUT)
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.op_speed --device cuda --size $(GPU_SIZE) \
+	--batch $(GPU_BATCH) --out $(GPU_OUT)
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts baselines --size $(GPU_SIZE) \
+	--batch $(GPU_BATCH) --out $(GPU_OUT)
 
 lint: setup
 	$(BIN)/ruff check .
