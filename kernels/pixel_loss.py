@@ -66,7 +66,7 @@ def _scale(total, squares, PIXELS: tl.constexpr):
 @triton.jit
 def _statistics(
     p_cube,  # first byte of the cube
-    read,  # whether to read it at all
+    n_read,  # how many of its values to read: all, or none
     frame_stride,
     row_stride,
     PATCH: tl.constexpr,
@@ -77,7 +77,7 @@ def _statistics(
     sum_0, sum_1, sum_2, square_0, square_1, square_2 = 0, 0, 0, 0, 0, 0
     for start in range(0, 3 * PIXELS, BLOCK):
         o_value = start + tl.arange(0, BLOCK)  # [BLOCK]
-        m_value = (o_value < 3 * PIXELS) & read
+        m_value = o_value < n_read
         p_value = p_cube + _byte_offsets(o_value, frame_stride, row_stride, PATCH)
         b_x = tl.load(p_value, mask=m_value, other=0).to(tl.int32)
         b_0 = tl.where(o_value % 3 == 0, b_x, 0)
@@ -100,7 +100,7 @@ def _difference(
     p_cube,  # first byte of the cube
     p_prediction,  # first value of the token's prediction
     start,
-    read,
+    n_read,
     frame_stride,
     row_stride,
     sum_0,
@@ -116,7 +116,7 @@ def _difference(
 ):
     """Prediction minus target, fp32 [BLOCK], 0 where nothing is read."""
     o_value = start + tl.arange(0, BLOCK)  # [BLOCK]
-    m_value = (o_value < 3 * PIXELS) & read
+    m_value = o_value < n_read
     p_value = p_cube + _byte_offsets(o_value, frame_stride, row_stride, PATCH)
     b_x = tl.load(p_value, mask=m_value, other=0).to(tl.int32)
     b_prediction = tl.load(p_prediction + o_value, mask=m_value, other=0.0).to(tl.float32)
@@ -173,25 +173,26 @@ def pixel_mse_kernel(
         PATCH,
     )
     weight = 1.0
+    n_read = 3 * PIXELS
     if weight_ptr is not None:
         weight = tl.load(weight_ptr + i_token)
-    # A token of weight 0 counts for nothing, whatever its prediction: it isn't even read.
-    read = weight != 0.0
+        # A token of weight 0 counts for nothing, whatever its prediction: it isn't even read.
+        n_read = tl.where(weight != 0.0, 3 * PIXELS, 0)
     sum_0, sum_1, sum_2, scale_0, scale_1, scale_2 = 0, 0, 0, 0.0, 0.0, 0.0
     if NORMALIZE or IGNORE_FLAT:
         sum_0, sum_1, sum_2, scale_0, scale_1, scale_2, flat = _statistics(
-            p_cube, read, frame_stride, row_stride, PATCH, PIXELS, BLOCK
+            p_cube, n_read, frame_stride, row_stride, PATCH, PIXELS, BLOCK
         )
         if IGNORE_FLAT:
             weight = tl.where(flat, 0.0, weight)
-            read = weight != 0.0
+            n_read = tl.where(flat, 0, n_read)
     b_square = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, 3 * PIXELS, BLOCK):
         b_difference = _difference(
             p_cube,
             p_prediction,
             start,
-            read,
+            n_read,
             frame_stride,
             row_stride,
             sum_0,
@@ -207,7 +208,7 @@ def pixel_mse_kernel(
         )
         b_square += b_difference * b_difference
     loss = weight * (tl.sum(b_square, axis=0) / (3 * PIXELS))
-    tl.store(loss_ptr + i_token, tl.where(read, loss, 0.0))
+    tl.store(loss_ptr + i_token, tl.where(n_read > 0, loss, 0.0))
     tl.store(token_weight_ptr + i_token, weight)
 
 
@@ -275,24 +276,25 @@ def pixel_mse_backward_kernel(
         PATCH,
     )
     weight = 1.0
+    n_read = 3 * PIXELS
     if weight_ptr is not None:
         weight = tl.load(weight_ptr + i_token)
-    read = weight != 0.0
+        n_read = tl.where(weight != 0.0, 3 * PIXELS, 0)
     sum_0, sum_1, sum_2, scale_0, scale_1, scale_2 = 0, 0, 0, 0.0, 0.0, 0.0
     if NORMALIZE or IGNORE_FLAT:
         sum_0, sum_1, sum_2, scale_0, scale_1, scale_2, flat = _statistics(
-            p_cube, read, frame_stride, row_stride, PATCH, PIXELS, BLOCK
+            p_cube, n_read, frame_stride, row_stride, PATCH, PIXELS, BLOCK
         )
         if IGNORE_FLAT:
             weight = tl.where(flat, 0.0, weight)
-            read = weight != 0.0
+            n_read = tl.where(flat, 0, n_read)
     factor = tl.load(grad_ptr).to(tl.float32) * weight * (2.0 / (3 * PIXELS))
     for start in range(0, 3 * PIXELS, BLOCK):
         b_difference = _difference(
             p_cube,
             p_prediction,
             start,
-            read,
+            n_read,
             frame_stride,
             row_stride,
             sum_0,
@@ -308,7 +310,7 @@ def pixel_mse_backward_kernel(
         )
         o_value = start + tl.arange(0, BLOCK)  # [BLOCK]
         p_out = out_ptr + i_token.to(tl.int64) * (3 * PIXELS) + o_value
-        b_out = tl.where(read, factor * b_difference, 0.0).to(out_ptr.dtype.element_ty)
+        b_out = tl.where(o_value < n_read, factor * b_difference, 0.0).to(out_ptr.dtype.element_ty)
         tl.store(p_out, b_out, mask=o_value < 3 * PIXELS)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,32 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ):
             patch.setattr(where, name, poisoned(getattr(where, name)))
         yield
+
+
+@pytest.fixture
+def sabotage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that breaks a kernel for the rest of a test, to see that its check notices.
+
+    Launches of the kernel `name` of a kernels' module get ``change(value)`` for the positional
+    argument number `place`.
+    """
+
+    class Broken:
+        def __init__(self, kernel: Any, place: int, change: Callable[[Any], Any]) -> None:
+            self.kernel, self.place, self.change = kernel, place, change
+
+        def __getitem__(self, grid: Any) -> Callable[..., None]:
+            def launch(*args: Any, **kwargs: Any) -> None:
+                changed = list(args)
+                changed[self.place] = self.change(changed[self.place])
+                self.kernel[grid](*changed, **kwargs)
+
+            return launch
+
+    def apply(module: Any, name: str, place: int, change: Callable[[Any], Any]) -> None:
+        monkeypatch.setattr(module, name, Broken(getattr(module, name), place, change))
+
+    return apply
 
 
 # One unit in the last place of each dtype, relative; the interpreter cuts fp32 -> bf16 off instead

@@ -76,24 +76,15 @@ def test_refusals_say_why(device: str) -> None:
         patch_gather(frames, index, **sizes, mean=(0.5,), std=(0.5,), impl="triton")
 
 
-def test_wrong_tokens_are_noticed(device: str, assert_accurate: Callable[..., None]) -> None:
-    """Negative control: a launch whose clips have one token more than it says."""
+def test_wrong_tokens_are_noticed(
+    sabotage: Callable[..., None], device: str, assert_accurate: Callable[..., None]
+) -> None:
+    """Negative control: a kernel told one token per clip too many."""
     from videomae_fast.kernels import patch_gather as kernel
 
     frames, index, _ = inputs((2, 4, 32, 48, 2, 16), 3, device)
-
-    class Broken:
-        def __getitem__(self, grid: Any) -> Callable[..., None]:
-            def launch(*args: Any, **kwargs: Any) -> None:
-                real[grid](*args[:3], args[3] + 1, *args[4:], **kwargs)
-
-            return launch
-
     truth = patch_gather(frames, index, dtype=torch.float64, impl="reference")
     reference = patch_gather(frames, index, impl="reference")
-    real = kernel.patch_gather_kernel
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "patch_gather_kernel", Broken())
-        out = patch_gather(frames, index, impl="triton")
+    sabotage(kernel, "patch_gather_kernel", 3, lambda per_clip: per_clip + 1)
     with pytest.raises(AssertionError, match="error"):
-        assert_accurate(out, reference, truth)
+        assert_accurate(patch_gather(frames, index, impl="triton"), reference, truth)
