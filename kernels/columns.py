@@ -106,5 +106,9 @@ def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], in
         "n_rows": "i32",
         "n_cols": "i32",
     }
-    constexprs = {"out_3_ptr": None, "ROWS": LAUNCH.rows, "COLUMNS": LAUNCH.columns}
+    constexprs: dict[str, object] = {
+        "out_3_ptr": None,
+        "ROWS": LAUNCH.rows,
+        "COLUMNS": LAUNCH.columns,
+    }
     return [("sum_columns", _sum_columns, signature, constexprs, LAUNCH.num_warps, 3)]

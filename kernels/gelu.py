@@ -133,7 +133,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _columns(width: int) -> int:
-    return min(LAUNCH.columns, triton.next_power_of_2(width))
+    return min(LAUNCH.columns, int(triton.next_power_of_2(width)))
 
 
 def forward(x: Tensor, bias: Tensor) -> Tensor:

@@ -297,10 +297,10 @@ def opcheck_cases():
             torch.tensor([[0, 1, 2, 3]] * 2, dtype=torch.int32), index, "auto",
         ),
         "decoder_assembly_backward": (x.detach(), 2, torch.float32, "auto"),
-        "attention": (*head, count),
+        "attention": (*head, count, "reference"),
         "attention_backward": (
             head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
-            torch.randn(2, 2, 4),
+            torch.randn(2, 2, 4), "reference",
         ),
         "bias_gelu": (x, torch.randn(6, requires_grad=True), "auto"),
         "bias_gelu_backward": (x.detach(), x.detach(), torch.randn(6), "auto"),

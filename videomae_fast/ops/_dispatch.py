@@ -97,6 +97,11 @@ def forced(impl: str) -> Iterator[None]:
         _forced = before
 
 
+def forced_impl() -> str:
+    """What "auto" means now: the backend of :func:`forced`, or "auto"."""
+    return _forced
+
+
 def register(name: str, **backends: Backend) -> Op:
     """Makes an op known to the package and to its doctor; the preferred backend comes first."""
     op = Op(name, backends)

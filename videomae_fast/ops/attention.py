@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from videomae_fast.errors import BackendUnavailableError
-from videomae_fast.ops._dispatch import Backend, always, register
+from videomae_fast.ops._attention_choice import table_choice
+from videomae_fast.ops._attention_libraries import LIBRARIES, key_mask
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    forced_impl,
+    lazy,
+    needs_triton,
+    register,
+)
 
 
 def attention(
@@ -30,8 +38,10 @@ def attention(
         key, value: [B, Nk, heads, head dim].
         key_count: int32 [B] or None: only the first `key_count[b]` keys of a clip take part, at
             least one.
-        impl: "auto" and "sdpa": torch's scaled_dot_product_attention, which picks its own backend;
-            "reference": the softmax written out, in fp32.
+        impl: "auto": what attention_table.json holds for the device and the shape, else "sdpa";
+            "sdpa": torch's scaled_dot_product_attention, which picks its own backend;
+            "triton": this library's kernels; "flash-attn", "flash-attn-4", "xformers": these
+            libraries, where installed; "reference": the softmax written out, in fp32.
 
     Returns:
         [B, Nq, heads, head dim], dtype of `query`.
@@ -51,34 +61,35 @@ def attention(
         raise ValueError(f"query {list(query.shape)} does not fit key {list(key.shape)}")
     if key_count is not None and key_count.shape != (key.shape[0],):
         raise ValueError(f"key_count must be [{key.shape[0]}], got {list(key_count.shape)}")
-    if impl in ("auto", "sdpa"):
-        return _sdpa(query, key, value, key_count)
-    if impl == "reference":
-        out: Tensor = _attention(query, key, value, key_count)[0]
+    if impl == "auto":
+        impl = forced_impl() if forced_impl() in IMPLS else "auto"
+    if impl == "auto":
+        impl = table_choice(query, key)
+    if impl not in LIBRARIES:
+        out: Tensor = _attention(query, key, value, key_count, impl)[0]
         return out
-    raise BackendUnavailableError(f"attention has no backend {impl!r}; it has {IMPLS}")
-
-
-IMPLS = ("auto", "sdpa", "reference")
-
-
-def _key_mask(key: Tensor, key_count: Tensor) -> Tensor:
-    """bool [B, 1, 1, Nk], True where a key takes part."""
-    position = torch.arange(key.shape[1], device=key.device)
-    return (position < key_count[:, None])[:, None, None, :]
-
-
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
-    mask = None if key_count is None else _key_mask(key, key_count)
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    library = LIBRARIES[impl]
+    reason = library.why_not(query, key, value, key_count)
+    if reason is not None:
+        raise BackendUnavailableError(f"attention: backend {impl!r} can't run: {reason}")
+    out = library.run(query, key, value, key_count)
+    return out
 
 
 @torch.library.custom_op("videomae_fast::attention", mutates_args=())
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
+    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None, impl: str
 ) -> tuple[Tensor, Tensor]:
     """(output [B, Nq, heads, head dim], log-sum-exp [B, heads, Nq] for the backward)."""
+    if impl not in OP.backends:
+        raise BackendUnavailableError(f"attention has no backend {impl!r}; it has {IMPLS}")
+    out: tuple[Tensor, Tensor] = OP(impl, query, key, value, key_count)
+    return out
+
+
+def _forward_reference(
+    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
+) -> tuple[Tensor, Tensor]:
     scores, dtype = _scores(query, key, key_count)
     lse = scores.logsumexp(-1)
     weights = (scores - lse[..., None]).exp()
@@ -87,7 +98,9 @@ def _attention(
 
 
 @_attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(
+    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None, impl: str
+) -> tuple[Tensor, Tensor]:
     b, n, h, _ = query.shape
     lse = query.new_empty((b, h, n), dtype=_compute_dtype(query))
     return torch.empty_like(query, memory_format=torch.contiguous_format), lse
@@ -95,6 +108,23 @@ def _(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> tu
 
 @torch.library.custom_op("videomae_fast::attention_backward", mutates_args=())
 def _attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_count: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, contiguous."""
+    gradients: tuple[Tensor, Tensor, Tensor] = BACKWARD(
+        impl, grad, query, key, value, key_count, out, lse
+    )
+    return gradients
+
+
+def _backward_reference(
     grad: Tensor,
     query: Tensor,
     key: Tensor,
@@ -128,6 +158,7 @@ def _(
     key_count: Tensor | None,
     out: Tensor,
     lse: Tensor,
+    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     like = torch.contiguous_format
     return (
@@ -138,15 +169,15 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, key_count = inputs
+    query, key, value, key_count, ctx.impl = inputs
     ctx.save_for_backward(query, key, value, key_count, *output)
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(
     ctx: Any, grad: Tensor, grad_lse: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, None]:
-    return (*_attention_backward(grad, *ctx.saved_tensors), None)
+) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    return (*_attention_backward(grad, *ctx.saved_tensors, ctx.impl), None, None)
 
 
 _attention.register_autograd(_backward, setup_context=_setup)
@@ -162,8 +193,32 @@ def _scores(query: Tensor, key: Tensor, key_count: Tensor | None) -> tuple[Tenso
     scores = torch.einsum("bqhd,bkhd->bhqk", query.to(dtype), key.to(dtype))
     scores = scores * query.shape[-1] ** -0.5
     if key_count is not None:
-        scores = scores.masked_fill(~_key_mask(key, key_count), float("-inf"))
+        scores = scores.masked_fill(~key_mask(key, key_count), float("-inf"))
     return scores, dtype
 
 
-OP = register("attention", reference=Backend(_attention, always))
+def _triton_why_not(query: Tensor, key: Tensor, value: Tensor, *rest: Tensor | None) -> str | None:
+    if query.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"the Triton kernels take fp32, bf16 and fp16, not {query.dtype}"
+    if not query.dtype == key.dtype == value.dtype:
+        return f"query, key and value are {query.dtype}, {key.dtype}, {value.dtype}"
+    if query.shape[-1] > 256:
+        return f"the Triton kernels take head dims up to 256, not {query.shape[-1]}"
+    return needs_triton(query, key, value, *rest)
+
+
+def _backward_triton_why_not(grad: Tensor, *tensors: Tensor | None) -> str | None:
+    return _triton_why_not(*tensors, grad)  # type: ignore[arg-type]
+
+
+OP = register(
+    "attention",
+    triton=Backend(lazy("attention", "forward"), _triton_why_not),
+    reference=Backend(_forward_reference, always),
+)
+BACKWARD = register(
+    "attention_backward",
+    triton=Backend(lazy("attention", "backward"), _backward_triton_why_not),
+    reference=Backend(_backward_reference, always),
+)
+IMPLS = ("auto", *LIBRARIES, *OP.backends)

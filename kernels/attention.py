@@ -1,0 +1,199 @@
+"""Softmax attention on strided, token-major views: the launchers of two families of kernels.
+
+Short sequences (the encoder) go to attention_short.py, all others to attention_flash.py. See
+docs/kernels/attention.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from videomae_fast.kernels import attention_flash as flash
+from videomae_fast.kernels import attention_short as short
+from videomae_fast.kernels.attention_blocks import head_parts
+
+MAX_HEAD_DIM = 256
+INTERPRETED = not isinstance(flash.flash_forward, triton.JITFunction)
+_DOT = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+def is_short(query: Tensor, key: Tensor) -> bool:
+    """Whether a whole sequence of keys and values fits on chip."""
+    longest = max(query.shape[1], key.shape[1])
+    dim = sum(head_parts(query.shape[3]))
+    return query.element_size() == 2 and longest <= short.LONGEST and dim <= 96
+
+
+def _dense(x: Tensor) -> Tensor:
+    """A view with neighbouring values of a head, else a copy."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _strides(name: str, x: Tensor) -> dict[str, int]:
+    clip, token, head, _ = x.stride()
+    return {
+        f"{name}_stride_clip": clip,
+        f"{name}_stride_token": token,
+        f"{name}_stride_head": head,
+    }
+
+
+def _common(query: Tensor, key_count: Tensor | None) -> dict[str, Any]:
+    """Arguments that all kernels have."""
+    # The interpreter's bf16 products are wrong; tf32x3 is fp32 but for the last bits.
+    dot = torch.float32 if INTERPRETED else query.dtype
+    return {
+        "count_ptr": key_count,
+        "heads": query.shape[2],
+        "scale": math.log2(math.e) * query.shape[3] ** -0.5,
+        "DOT": _DOT[dot],
+        "PRECISION": "tf32x3" if dot == torch.float32 else "ieee",
+    }
+
+
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(output [B, Nq, heads, head dim], log-sum-exp fp32 [B, heads, Nq]); see ops/attention.py."""
+    return _forward(query, key, value, key_count, use_short=is_short(query, key))
+
+
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None, *, use_short: bool
+) -> tuple[Tensor, Tensor]:
+    clips, queries, heads, dim = query.shape
+    keys = key.shape[1]
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    lse = torch.empty((clips, heads, queries), dtype=torch.float32, device=query.device)
+    if out.numel() == 0:
+        return out, lse
+    query, key, value = _dense(query), _dense(key), _dense(value)
+    arguments = {
+        "query_ptr": query,
+        "key_ptr": key,
+        "value_ptr": value,
+        "out_ptr": out,
+        "lse_ptr": lse,
+        "n_queries": queries,
+        **_common(query, key_count),
+        **_strides("query", query),
+        **_strides("key", key),
+        **_strides("value", value),
+    }
+    if use_short:
+        launch = short.forward_launch(dim)
+        short.short_forward[(clips * heads,)](
+            **arguments,
+            **short.forward_shape(keys, dim),
+            num_warps=launch.num_warps,
+            num_stages=launch.num_stages,
+        )
+    else:
+        launch, _, _ = flash.launches(dim, query.element_size())
+        flash.flash_forward[(clips * heads * triton.cdiv(queries, launch.queries),)](
+            **arguments,
+            n_keys=keys,
+            **flash.shape(dim, launch),
+            num_warps=launch.num_warps,
+            num_stages=launch.num_stages,
+        )
+    return out, lse
+
+
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_count: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, contiguous; see ops/attention.py."""
+    use_short = is_short(query, key)
+    return _backward(grad, query, key, value, key_count, out, lse, use_short=use_short)
+
+
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_count: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    *,
+    use_short: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    clips, queries, heads, dim = query.shape
+    keys = key.shape[1]
+    grad_query, grad_key, grad_value = (
+        torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)
+    )
+    if grad_query.numel() == 0:
+        return grad_query, grad_key.zero_(), grad_value.zero_()
+    grad, query, key, value = _dense(grad), _dense(query), _dense(key), _dense(value)
+    lse = lse.contiguous()
+    delta = torch.empty_like(lse)
+    arguments = {
+        "grad_ptr": grad,
+        "query_ptr": query,
+        "key_ptr": key,
+        "value_ptr": value,
+        "lse_ptr": lse,
+        "delta_ptr": delta,
+        **_common(query, key_count),
+        **_strides("grad", grad),
+        **_strides("query", query),
+        **_strides("key", key),
+        **_strides("value", value),
+    }
+    of_query = {
+        "out_ptr": out.contiguous(),
+        "grad_query_ptr": grad_query,
+        **_strides("grad_query", grad_query),
+    }
+    of_key = {
+        "grad_key_ptr": grad_key,
+        "grad_value_ptr": grad_value,
+        **_strides("grad_key", grad_key),
+    }
+    if use_short:
+        launch = short.backward_launch(dim)
+        short.short_backward[(clips * heads,)](
+            **arguments,
+            **of_query,
+            **of_key,
+            **short.backward_shape(queries, keys, dim),
+            num_warps=launch.num_warps,
+            num_stages=launch.num_stages,
+        )
+        return grad_query, grad_key, grad_value
+    _, by_query, by_key = flash.launches(dim, query.element_size())
+    arguments |= {"n_queries": queries, "n_keys": keys}
+    flash.flash_backward_query[(clips * heads * triton.cdiv(queries, by_query.queries),)](
+        **arguments,
+        **of_query,
+        **flash.shape(dim, by_query),
+        num_warps=by_query.num_warps,
+        num_stages=by_query.num_stages,
+    )
+    flash.flash_backward_key[(clips * heads * triton.cdiv(keys, by_key.keys),)](
+        **arguments,
+        **of_key,
+        **flash.shape(dim, by_key),
+        num_warps=by_key.num_warps,
+        num_stages=by_key.num_stages,
+    )
+    return grad_query, grad_key, grad_value
+
+
+def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
+    """None: the kernels list theirs."""
+    return []

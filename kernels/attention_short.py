@@ -1,0 +1,230 @@
+"""Attention of short sequences: a program per clip and head, keys and values on chip.
+
+Forward needs no running softmax. Backward makes all three gradients in one program, first those of
+the queries, then those of keys and values: no atomics, and everything is read from memory once (the
+second time it comes from cache).
+"""
+
+# Tuples of blocks grow in the kernels: a name changes its type.
+# mypy: disable-error-code="assignment"
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from videomae_fast.kernels.attention_blocks import (
+    LOG2E,
+    Launch,
+    aot_signature,
+    head_parts,
+    inner_parts,
+    key_gradients,
+    load_parts,
+    outer_parts,
+    pieces,
+    query_gradient,
+    scaled_parts,
+    store_parts,
+    zeros_parts,
+)
+
+# The longest sequence that this is for: ViT-g's 208 visible tokens.
+LONGEST = 208
+
+
+def forward_launch(dim: int) -> Launch:
+    """64 queries are one warp group's matrix instruction; all keys are there at once."""
+    return Launch(queries=64, keys=LONGEST, num_warps=4 if dim <= 80 else 8, num_stages=1)
+
+
+def backward_launch(dim: int) -> Launch:
+    """The inner loops' steps: 32 divides 160; at wider heads 16, so that nothing spills."""
+    step = 32 if dim <= 80 else 16
+    return Launch(queries=step, keys=step, num_warps=8, num_stages=2)
+
+
+@triton.jit
+def short_forward(
+    query_ptr,  # [B, n_queries, heads, DIM], strides given
+    key_ptr,  # [B, N_KEYS, heads, DIM], strides given
+    value_ptr,  # [B, N_KEYS, heads, DIM], strides given
+    count_ptr,  # [B] int32, or None
+    out_ptr,  # [B, n_queries, heads, DIM]
+    lse_ptr,  # [B, heads, n_queries], fp32
+    n_queries,
+    heads,
+    query_stride_clip, query_stride_token, query_stride_head,
+    key_stride_clip, key_stride_token, key_stride_head,
+    value_stride_clip, value_stride_token, value_stride_head,
+    scale,  # log2(e) / sqrt(DIM)
+    N_KEYS: tl.constexpr,
+    PIECES: tl.constexpr,  # (start, size) of the blocks of keys
+    DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
+    QUERIES: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    i_clip, i_head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    o_clip = i_clip.to(tl.int64)
+    n_keys = N_KEYS
+    if count_ptr is not None:
+        n_keys = tl.minimum(tl.load(count_ptr + i_clip), N_KEYS)
+    p_query = query_ptr + o_clip * query_stride_clip + i_head * query_stride_head
+    p_key = key_ptr + o_clip * key_stride_clip + i_head * key_stride_head
+    p_value = value_ptr + o_clip * value_stride_clip + i_head * value_stride_head
+    p_out = out_ptr + (o_clip * n_queries * heads + i_head) * DIM
+    p_lse = lse_ptr + (o_clip * heads + i_head) * n_queries
+    b_keys = ()
+    b_values = ()
+    for i in tl.static_range(len(PIECES)):
+        i_key = PIECES[i][0] + tl.arange(0, PIECES[i][1])
+        b_key = load_parts(p_key, i_key * key_stride_token, i_key < N_KEYS, DIM, DIM_A, DIM_B, DOT)
+        b_value = load_parts(
+            p_value, i_key * value_stride_token, i_key < N_KEYS, DIM, DIM_A, DIM_B, DOT
+        )
+        b_keys = b_keys + (b_key,)  # noqa: RUF005 - what Triton's language has
+        b_values = b_values + (b_value,)  # noqa: RUF005
+
+    for i_start in range(0, n_queries, QUERIES):
+        i_query = i_start + tl.arange(0, QUERIES)
+        m_query = i_query < n_queries
+        b_query = load_parts(p_query, i_query * query_stride_token, m_query, DIM, DIM_A, DIM_B, DOT)
+        b_scores = ()
+        b_max = tl.full([QUERIES], float("-inf"), tl.float32)
+        for i in tl.static_range(len(PIECES)):
+            b_score = inner_parts(b_query, b_keys[i], DIM_B, PRECISION)  # [QUERIES, PIECES[i]]
+            if PIECES[i][0] + PIECES[i][1] > N_KEYS or count_ptr is not None:
+                m_key = PIECES[i][0] + tl.arange(0, PIECES[i][1]) < n_keys
+                b_score = tl.where(m_key[None, :], b_score, float("-inf"))
+            b_max = tl.maximum(b_max, tl.max(b_score, 1))
+            b_scores = b_scores + (b_score,)  # noqa: RUF005
+        b_max *= scale
+        b_sum = tl.zeros([QUERIES], tl.float32)
+        b_out = zeros_parts(QUERIES, DIM_A, DIM_B)
+        for i in tl.static_range(len(PIECES)):
+            b_weight = tl.exp2(b_scores[i] * scale - b_max[:, None])
+            b_sum += tl.sum(b_weight, 1)
+            b_out = outer_parts(b_out, b_weight.to(DOT), b_values[i], DIM_B, PRECISION)
+        b_out = scaled_parts(b_out, 1.0 / b_sum, DIM_B)
+        store_parts(p_out, i_query * (heads * DIM), m_query, b_out, DIM, DIM_A, DIM_B)
+        tl.store(p_lse + i_query, (b_max + tl.log2(b_sum)) / LOG2E, mask=m_query)
+
+
+@triton.jit
+def short_backward(
+    grad_ptr,  # [B, N_QUERIES, heads, DIM], strides given
+    query_ptr,  # [B, N_QUERIES, heads, DIM], strides given
+    key_ptr,  # [B, N_KEYS, heads, DIM], strides given
+    value_ptr,  # [B, N_KEYS, heads, DIM], strides given
+    count_ptr,  # [B] int32, or None
+    out_ptr,  # [B, N_QUERIES, heads, DIM]
+    lse_ptr,  # [B, heads, N_QUERIES], fp32
+    delta_ptr,  # [B, heads, N_QUERIES], fp32, scratch: sum of grad times out
+    grad_query_ptr,  # [B, N_QUERIES, heads, DIM], strides given
+    grad_key_ptr,  # [B, N_KEYS, heads, DIM], strides given
+    grad_value_ptr,  # [B, N_KEYS, heads, DIM], strides as of grad_key
+    heads,
+    grad_stride_clip, grad_stride_token, grad_stride_head,
+    query_stride_clip, query_stride_token, query_stride_head,
+    key_stride_clip, key_stride_token, key_stride_head,
+    value_stride_clip, value_stride_token, value_stride_head,
+    grad_query_stride_clip, grad_query_stride_token, grad_query_stride_head,
+    grad_key_stride_clip, grad_key_stride_token, grad_key_stride_head,
+    scale,  # log2(e) / sqrt(DIM)
+    N_QUERIES: tl.constexpr,
+    N_KEYS: tl.constexpr,
+    QUERY_PIECES: tl.constexpr,  # (start, size) of the blocks of queries
+    PIECES: tl.constexpr,  # (start, size) of the blocks of keys
+    STEP: tl.constexpr,  # keys, or queries, per step of the inner loops
+    DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    i_clip, i_head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    o_clip = i_clip.to(tl.int64)
+    n_keys = N_KEYS
+    if count_ptr is not None:
+        n_keys = tl.minimum(tl.load(count_ptr + i_clip), N_KEYS)
+    p_grad = grad_ptr + o_clip * grad_stride_clip + i_head * grad_stride_head
+    p_query = query_ptr + o_clip * query_stride_clip + i_head * query_stride_head
+    p_key = key_ptr + o_clip * key_stride_clip + i_head * key_stride_head
+    p_value = value_ptr + o_clip * value_stride_clip + i_head * value_stride_head
+    p_out = out_ptr + (o_clip * N_QUERIES * heads + i_head) * DIM
+    o_grad_query = o_clip * grad_query_stride_clip + i_head * grad_query_stride_head
+    o_grad_key = o_clip * grad_key_stride_clip + i_head * grad_key_stride_head
+    o_rows = (o_clip * heads + i_head) * N_QUERIES
+
+    for i in tl.static_range(len(QUERY_PIECES)):
+        i_query = QUERY_PIECES[i][0] + tl.arange(0, QUERY_PIECES[i][1])
+        b_grad_query = query_gradient(
+            p_grad, p_query, p_key, p_value, p_out, heads * DIM,
+            lse_ptr + o_rows, delta_ptr + o_rows, i_query, N_QUERIES, n_keys,
+            grad_stride_token, query_stride_token, key_stride_token, value_stride_token,
+            scale, QUERY_PIECES[i][1], STEP, DIM, DIM_A, DIM_B, DOT, PRECISION,
+        )  # fmt: skip
+        o_query = i_query * grad_query_stride_token
+        store_parts(
+            grad_query_ptr + o_grad_query, o_query, i_query < N_QUERIES, b_grad_query,
+            DIM, DIM_A, DIM_B,
+        )  # fmt: skip
+    tl.debug_barrier()  # other threads than those that wrote delta read it
+    for i in tl.static_range(len(PIECES)):
+        i_key = PIECES[i][0] + tl.arange(0, PIECES[i][1])
+        b_grad_key, b_grad_value = key_gradients(
+            p_grad, p_query, p_key, p_value,
+            lse_ptr + o_rows, delta_ptr + o_rows, i_key, N_QUERIES, n_keys,
+            grad_stride_token, query_stride_token, key_stride_token, value_stride_token,
+            scale, STEP, PIECES[i][1], DIM, DIM_A, DIM_B, DOT, PRECISION,
+        )  # fmt: skip
+        o_key = i_key * grad_key_stride_token
+        m_key = i_key < N_KEYS
+        store_parts(grad_key_ptr + o_grad_key, o_key, m_key, b_grad_key, DIM, DIM_A, DIM_B)
+        store_parts(grad_value_ptr + o_grad_key, o_key, m_key, b_grad_value, DIM, DIM_A, DIM_B)
+
+
+def _dims(dim: int) -> dict[str, Any]:
+    first, second = head_parts(dim)
+    return {"DIM": dim, "DIM_A": first, "DIM_B": second}
+
+
+def forward_shape(keys: int, dim: int) -> dict[str, Any]:
+    """The constants of `short_forward` that follow from the sizes."""
+    return {
+        "N_KEYS": keys,
+        "PIECES": pieces(keys),
+        "QUERIES": forward_launch(dim).queries,
+        **_dims(dim),
+    }
+
+
+def backward_shape(queries: int, keys: int, dim: int) -> dict[str, Any]:
+    """The constants of `short_backward` that follow from the sizes."""
+    return {
+        "N_QUERIES": queries,
+        "N_KEYS": keys,
+        "QUERY_PIECES": pieces(queries),
+        "PIECES": pieces(keys),
+        "STEP": backward_launch(dim).keys,
+        **_dims(dim),
+    }
+
+
+def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
+    """(name, kernel, signature, constexprs, num_warps, num_stages) of the encoders."""
+    cases: list[tuple[str, object, dict[str, str], dict[str, object], int, int]] = []
+    for keys, dim in ((160, 64), (160, 80), (208, 88)):
+        dtypes: dict[str, object] = {"count_ptr": None, "DOT": tl.bfloat16, "PRECISION": "ieee"}
+        for name, kernel, launch, shape in (
+            ("forward", short_forward, forward_launch(dim), forward_shape(keys, dim)),
+            ("backward", short_backward, backward_launch(dim), backward_shape(keys, keys, dim)),
+        ):
+            constexprs = {**shape, **dtypes}
+            signature = aot_signature(kernel.arg_names, "bf16", constexprs)
+            cases.append(
+                (f"attention_short_{name}-{keys}-{dim}", kernel, signature, constexprs,
+                 launch.num_warps, launch.num_stages)
+            )  # fmt: skip
+    return cases

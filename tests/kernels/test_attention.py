@@ -1,0 +1,169 @@
+"""Attention's Triton kernels, for short and for any sequences: against fp64 and the reference."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import torch
+
+# ops/__init__ gives the name `attention` to the function.
+op = import_module("videomae_fast.ops.attention")
+
+# Clips, queries, keys, heads, head dim: one key, heads in one part and in two, fewer queries than
+# keys and more, whole blocks and rests, the encoder's 160 tokens.
+SHAPES = [
+    (1, 1, 1, 1, 3),
+    (2, 5, 9, 3, 8),
+    (1, 70, 33, 2, 88),
+    (2, 31, 150, 1, 80),
+    (1, 160, 160, 2, 64),
+]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture
+def kernels(_interpreter):
+    """Imported inside a test: Triton's switch must be on."""
+    return import_module("videomae_fast.kernels.attention")
+
+
+def inputs(shape, dtype, device, *, counted):
+    """query, key, value and key_count; keys and values are slices of one matmul's output."""
+    torch.manual_seed(0)
+    clips, queries, keys, heads, dim = shape
+    packed = torch.randn(clips, keys, 2, heads, dim).to(dtype).to(device)
+    query = torch.randn(clips, queries, heads, dim).to(dtype).to(device)
+    count = torch.tensor([max(1, keys - 7 - 40 * b) for b in range(clips)], dtype=torch.int32)
+    return (query, *packed.unbind(2), count.to(device) if counted else None)
+
+
+def doubled(arguments):
+    return tuple(a.double() if a is not None and a.is_floating_point() else a for a in arguments)
+
+
+@pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("counted", [False, True], ids=["all", "counted"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_against_truth(shape, counted, dtype, use_short, kernels, device, assert_accurate):
+    arguments = inputs(shape, dtype, device, counted=counted)
+    out, lse = kernels._forward(*arguments, use_short=use_short)
+    reference = op._forward_reference(*arguments)
+    exact = op._forward_reference(*doubled(arguments))
+    # On a GPU weights are rounded to the inputs' dtype before they meet the values.
+    slack = 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
+    assert_accurate(out, reference[0], exact[0], absolute=slack)
+    assert_accurate(lse, reference[1], exact[1], absolute=4e-6)
+
+    grad = torch.randn(out.shape).to(dtype).to(device)
+    saved = (grad, *arguments, *reference)
+    got = kernels._backward(*saved, use_short=use_short)
+    theirs = op._backward_reference(*saved)
+    for mine, other, true in zip(got, theirs, op._backward_reference(*doubled(saved)), strict=True):
+        assert mine.is_contiguous()
+        assert_accurate(mine, other, true, absolute=2 * slack)
+    if counted:
+        for b, count in enumerate(arguments[3].tolist()):
+            assert not got[1][b, count:].any()
+            assert not got[2][b, count:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_through_the_op(dtype, device):
+    """Views of one packed QKV matmul, a head-major query, an expanded gradient."""
+    torch.manual_seed(0)
+    packed = torch.randn(2, 20, 3 * 2 * 16, device=device).to(dtype).requires_grad_()
+    grad = torch.randn(2, 1, 2, 1, device=device).to(dtype).expand(2, 20, 2, 16)
+    got = {}
+    for impl in ("triton", "reference"):
+        query, key, value = packed.view(2, 20, 3, 2, 16).unbind(2)
+        query = query.transpose(2, 3).contiguous().transpose(2, 3)
+        out = op.attention(query, key, value, impl=impl)
+        got[impl] = (out, *torch.autograd.grad(out, packed, grad))
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for mine, theirs in zip(got["triton"], got["reference"], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_large_scores_do_not_overflow(kernels, device):
+    """Scores of thousands: the maximum is taken out before exponentials, in both families."""
+    query, key, value, _ = inputs((1, 20, 70, 1, 16), torch.float32, device, counted=False)
+    for use_short in (False, True):
+        out, lse = kernels._forward(100 * query, 100 * key, value, None, use_short=use_short)
+        exact, _ = op._forward_reference(1e4 * query.double(), key.double(), value.double(), None)
+        torch.testing.assert_close(out.double(), exact, rtol=1e-2, atol=1e-2)
+        gradients = kernels._backward(
+            out, 100 * query, 100 * key, value, None, out, lse, use_short=use_short
+        )
+        for gradient in gradients:
+            assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
+def test_repeated_runs_are_equal(use_short, kernels, device):
+    arguments = inputs((2, 33, 40, 2, 24), torch.bfloat16, device, counted=True)
+    runs = []
+    for _ in range(2):
+        out, lse = kernels._forward(*arguments, use_short=use_short)
+        back = kernels._backward(out, *arguments, out, lse, use_short=use_short)
+        runs.append((out, lse, *back))
+    for a, b in zip(*runs, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_no_clips(kernels, device):
+    query, key, value, _ = inputs((1, 3, 4, 2, 8), torch.float32, device, counted=False)
+    out, lse = kernels.forward(query[:0], key[:0], value[:0], None)
+    assert out.shape == (0, 3, 2, 8)
+    gradients = kernels.backward(out, query[:0], key[:0], value[:0], None, out, lse)
+    assert [g.shape[0] for g in gradients] == [0, 0, 0]
+
+
+def test_which_family_serves(kernels):
+    def serves(tokens, dim, dtype):
+        x = torch.zeros(1, tokens, 1, dim, dtype=dtype)
+        return kernels.is_short(x, x)
+
+    for tokens, dim in ((160, 64), (160, 80), (208, 88), (1, 1)):
+        assert serves(tokens, dim, torch.bfloat16)
+    assert not serves(160, 64, torch.float32)
+    assert not serves(944, 64, torch.bfloat16)
+    assert not serves(160, 128, torch.bfloat16)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 64, 80, 88, 96, 100, 127, 160, 208, 255, 256])
+def test_pieces(size, kernels):
+    blocks = import_module("videomae_fast.kernels.attention_blocks")
+    for most in (64, 128, 256):
+        cut = blocks.pieces(size, most=most)
+        covered = [i for start, piece in cut for i in range(start, start + piece)]
+        assert covered == list(range(len(covered)))
+        assert size <= len(covered) < size + 64
+        assert all(piece & (piece - 1) == 0 and 16 <= piece <= max(16, most) for _, piece in cut)
+    first, second = blocks.head_parts(size)
+    assert size <= first + second < max(32, 2 * size)
+    assert first & (first - 1) == 0
+    assert second & (second - 1) == 0
+
+
+def test_sequences_of_the_encoders_are_cut_without_rest(kernels):
+    blocks = import_module("videomae_fast.kernels.attention_blocks")
+    assert blocks.pieces(160) == ((0, 128), (128, 32))
+    assert blocks.pieces(208) == ((0, 128), (128, 64), (192, 16))
+    assert [blocks.head_parts(d) for d in (64, 80, 88)] == [(64, 0), (64, 16), (64, 32)]
+
+
+@pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
+def test_a_wrong_kernel_is_caught(use_short, kernels, device, assert_accurate, monkeypatch):
+    """The natural exponential's scale where that of 2 belongs."""
+    arguments = inputs((1, 9, 20, 1, 16), torch.float32, device, counted=False)
+    right = kernels._common
+    monkeypatch.setattr(
+        kernels, "_common", lambda q, c: {**right(q, c), "scale": q.shape[3] ** -0.5}
+    )
+    broken = kernels._forward(*arguments, use_short=use_short)[0]
+    reference = op._forward_reference(*arguments)[0]
+    exact = op._forward_reference(*doubled(arguments))[0]
+    with pytest.raises(AssertionError, match="error"):
+        assert_accurate(broken, reference, exact, absolute=1e-3)

@@ -1,0 +1,97 @@
+"""Which attention backend serves: the table, libraries that aren't there, forced backends."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import torch
+
+from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.ops import _attention_choice as choice
+from videomae_fast.ops import _attention_libraries as libraries
+from videomae_fast.ops import attention
+from videomae_fast.ops._dispatch import forced
+
+op = import_module("videomae_fast.ops.attention")
+
+
+def heads(dtype=torch.float32, tokens=4, device="cpu"):
+    return [torch.zeros(1, tokens, 2, 8, dtype=dtype, device=device) for _ in range(3)]
+
+
+def test_the_table_decides_and_its_gaps_go_to_sdpa(tmp_path, monkeypatch):
+    table = tmp_path / "table.json"
+    table.write_text(
+        '{"entries": [{"capability": "9.0", "head_dim": 64, "queries": 160, "keys": 160,'
+        ' "impl": "triton"}]}'
+    )
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    assert choice.lookup((9, 0), 64, 160, 160) == "triton"
+    assert choice.lookup((9, 0), 64, 160, 161) == "sdpa"
+    assert choice.lookup((8, 0), 64, 160, 160) == "sdpa"
+    assert choice.table_choice(*heads()[:2]) == "sdpa"  # a CPU tensor
+
+
+def test_the_shipped_table_names_backends():
+    assert set(choice.ENTRIES.values()) <= set(op.IMPLS) - {"auto"}
+
+
+@pytest.mark.parametrize("impl", ["flash-attn", "flash-attn-4", "xformers"])
+def test_a_library_says_why_it_cant_run(impl):
+    with pytest.raises(BackendUnavailableError, match=f"'{impl}' can't run: .*(not|CUDA)"):
+        attention(*heads(), impl=impl)
+
+
+def test_predicates_of_a_library(monkeypatch):
+    """With the library there and a device of capability 8.0: what of the call does not fit."""
+    why_not = libraries._why_not("math", "sqrt", "the library", (8, 0), 8)
+    assert why_not(*heads(), None) == "the library needs CUDA tensors, not cpu"
+    assert "does not import" in libraries._why_not("math", "none", "x", (8, 0), 8)(*heads(), None)
+
+    class OnCuda:
+        """As much of a CUDA tensor as a predicate looks at."""
+
+        device = torch.device("cuda")
+
+        def __init__(self, dtype, dim):
+            self.dtype, self.shape = dtype, (1, 4, 2, dim)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    fits = OnCuda(torch.bfloat16, 88)
+    assert why_not(fits, fits, fits, None) is None
+    assert "key_count" in why_not(fits, fits, fits, torch.ones(1))
+    assert "not torch.float32" in why_not(*[OnCuda(torch.float32, 88)] * 3, None)
+    assert "multiples of 8, not 12" in why_not(*[OnCuda(torch.bfloat16, 12)] * 3, None)
+    newer = libraries._why_not("math", "sqrt", "the library", (9, 0), 8)
+    assert "capability 9.0" in newer(fits, fits, fits, None)
+
+
+def test_unknown_and_unfit_backends():
+    with pytest.raises(BackendUnavailableError, match="no backend 'cudnn'; it has"):
+        attention(*heads(), impl="cudnn")
+    with pytest.raises(BackendUnavailableError, match="fp32, bf16 and fp16"):
+        attention(*heads(torch.float64), impl="triton")
+
+
+def test_forced(monkeypatch):
+    seen = []
+    monkeypatch.setattr(op, "_attention", lambda *args: (seen.append(args[-1]) or args[0], None))
+    for impl in ("reference", "triton", "native"):
+        with forced(impl):
+            attention(*heads())
+    assert seen == ["reference", "triton"]  # attention has no "native": sdpa served
+
+
+@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+def test_compiles_as_one_graph(impl):
+    torch.manual_seed(0)
+    tensors = [torch.randn(2, 5, 2, 8, requires_grad=True) for _ in range(3)]
+
+    def run(query, key, value):
+        return attention(query, key, value, impl=impl)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    got = torch.autograd.grad(compiled(*tensors).sum(), tensors)
+    for a, b in zip(got, torch.autograd.grad(run(*tensors).sum(), tensors), strict=True):
+        torch.testing.assert_close(a, b)

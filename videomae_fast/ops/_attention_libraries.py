@@ -1,0 +1,97 @@
+"""Attention of torch and of other libraries, each behind a predicate that says why it can't run.
+
+They bring their own backward. None is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videomae_fast.ops._dispatch import Backend, always
+
+
+def key_mask(key: Tensor, key_count: Tensor) -> Tensor:
+    """bool [B, 1, 1, Nk], True where a key takes part."""
+    position = torch.arange(key.shape[1], device=key.device)
+    return (position < key_count[:, None])[:, None, None, :]
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
+    mask = None if key_count is None else key_mask(key, key_count)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+@cache
+def _missing(module: str, function: str, package: str) -> str | None:
+    """Why a library's function can't be imported, or None. Its import may fail in any way."""
+    try:
+        getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        return f"{package} is not installed ({error})"
+    except Exception as error:
+        return f"{package} does not import: {type(error).__name__}: {error}"
+    return None
+
+
+def _why_not(
+    module: str, function: str, package: str, capability: tuple[int, int], multiple: int
+) -> Callable[..., str | None]:
+    def why_not(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> str | None:
+        reason = _missing(module, function, package)
+        if reason is not None:
+            return reason
+        if query.device.type != "cuda":
+            return f"{package} needs CUDA tensors, not {query.device}"
+        if torch.cuda.get_device_capability(query.device) < capability:
+            return f"{package} needs a device of capability {capability[0]}.{capability[1]} or more"
+        if query.dtype not in (torch.bfloat16, torch.float16):
+            return f"{package} takes bf16 and fp16, not {query.dtype}"
+        if query.shape[-1] > 256 or query.shape[-1] % multiple:
+            return (
+                f"{package} takes head dims up to 256 that are multiples of {multiple}, not "
+                f"{query.shape[-1]}"
+            )
+        if key_count is not None:
+            return f"{package} serves here without key_count only"
+        return None
+
+    return why_not
+
+
+def _flash_attn(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
+    out: Tensor = import_module("flash_attn").flash_attn_func(query, key, value)
+    return out
+
+
+def _flash_attn_4(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
+    out: Any = import_module("flash_attn.cute").flash_attn_func(query, key, value)
+    first: Tensor = out[0] if isinstance(out, tuple) else out  # with its log-sum-exp
+    return first
+
+
+def _xformers(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
+    out: Tensor = import_module("xformers.ops").memory_efficient_attention(query, key, value)
+    return out
+
+
+LIBRARIES = {
+    "sdpa": Backend(_sdpa, always),
+    "flash-attn": Backend(
+        _flash_attn, _why_not("flash_attn", "flash_attn_func", "flash-attn", (8, 0), 8)
+    ),
+    # Its backward wants sm_90; forward alone would run on sm_80.
+    "flash-attn-4": Backend(
+        _flash_attn_4, _why_not("flash_attn.cute", "flash_attn_func", "flash-attn-4", (9, 0), 8)
+    ),
+    "xformers": Backend(
+        _xformers, _why_not("xformers.ops", "memory_efficient_attention", "xformers", (8, 0), 8)
+    ),
+}
