@@ -13,7 +13,7 @@ from videomae_fast.masking import MaskSpec
 from videomae_fast.showcase import Shown, show_reconstruction
 from videomae_fast.training import PretrainConfig, load_model, pretrain
 
-TRAINED, HELD_OUT = 24, 8
+TRAINED, HELD_OUT = 16, 8
 """Videos rendered to train on, and one of each kind that the model never sees."""
 
 SHOWN_TRAINED, SHOWN_HELD_OUT = (1, 3, 6), (1,)
@@ -24,7 +24,7 @@ MASK_RATIO = 0.75
 training are too few to make much of these."""
 
 STRIDE = 3
-VIDEOS_PER_STEP = 2
+VIDEOS_PER_STEP, SAMPLES = 4, 2
 STEPS_PER_EPOCH = 20
 STEPS_PER_MINUTE = 600
 """What two server cores do. The number of steps is fixed, not the time, so that the result does
@@ -70,14 +70,14 @@ def demo_config(data: Path, *, steps: int, seed: int = 0) -> PretrainConfig:
         encoder_mask_ratio=MASK_RATIO,
         data=(Source(data),),
         stride=STRIDE,
-        samples_per_video=4,
+        samples_per_video=SAMPLES,
         epoch_size=STEPS_PER_EPOCH * VIDEOS_PER_STEP,
         videos_per_step=VIDEOS_PER_STEP,
         workers=0,
         epochs=epochs,
         warmup_epochs=min(3, epochs // 4),
-        # A base rate is for 256 videos per step; this makes the peak 8e-4.
-        base_lr=8e-4 * 256 / VIDEOS_PER_STEP,
+        # A base rate is for 256 videos per step; this makes the peak 5e-4.
+        base_lr=5e-4 * 256 / VIDEOS_PER_STEP,
         min_lr=1e-5 * 256 / VIDEOS_PER_STEP,
         seed=seed,
         device="cpu",

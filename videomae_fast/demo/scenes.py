@@ -47,7 +47,7 @@ def _edge(distance: Image, size: int) -> Image:
 class _Noise:
     """Smooth value noise that wraps around, sampled at any place and zoom; a few octaves."""
 
-    def __init__(self, rng: np.random.Generator, cells: int = 3, octaves: int = 2) -> None:
+    def __init__(self, rng: np.random.Generator, cells: int = 2, octaves: int = 1) -> None:
         self.octaves = [
             rng.uniform(0, 1, (cells * 2**o,) * 2).astype(np.float32) for o in range(octaves)
         ]
@@ -69,7 +69,7 @@ class _Noise:
             bottom = table[below, ix] * (1 - ux) + table[below, right] * ux
             total += 0.5**octave * (top * (1 - uy) + bottom * uy)
             weight += 0.5**octave
-        spread = 1.6 * (total / weight - 0.5) + 0.5
+        spread = 1.4 * (total / weight - 0.5) + 0.5
         value: Image = np.clip(spread, 0, 1).astype(np.float32)
         return value
 
@@ -135,7 +135,7 @@ class _Sprites:
 
 def panning(rng: np.random.Generator, size: int) -> Frame:
     """Shapes over a noise texture that pans."""
-    noise, sprites = _Noise(rng), _Sprites(rng, int(rng.integers(2, 4)), (0.14, 0.22))
+    noise, sprites = _Noise(rng), _Sprites(rng, int(rng.integers(1, 3)), (0.2, 0.28))
     dark, bright = _colour(rng, value=(0.1, 0.45)), _colour(rng, value=(0.6, 1.0))
     drift, zoom = rng.uniform(-0.25, 0.25, 2), rng.uniform(0.5, 0.9)
     x, y = _axes(size)
@@ -151,8 +151,8 @@ def grating(rng: np.random.Generator, size: int) -> Frame:
     """A grating that drifts and turns, behind one shape."""
     first, second = _colour(rng), _colour(rng)
     turn, spin = rng.uniform(0, TAU), rng.uniform(-0.6, 0.6)
-    waves, drift = rng.uniform(1.5, 3.0), rng.uniform(-1.0, 1.0)
-    sprites = _Sprites(rng, 1, (0.18, 0.26))
+    waves, drift = rng.uniform(0.8, 1.5), rng.uniform(-0.6, 0.6)
+    sprites = _Sprites(rng, 1, (0.2, 0.28))
     x, y = _axes(size)
 
     def frame(time: float) -> Image:
@@ -167,7 +167,7 @@ def grating(rng: np.random.Generator, size: int) -> Frame:
 def pinwheel(rng: np.random.Generator, size: int) -> Frame:
     """A wheel of soft sectors that turns about a moving centre."""
     first, second, rim = _colour(rng), _colour(rng), _colour(rng, value=(0.15, 0.5))
-    arms, spin = int(rng.integers(3, 6)), rng.choice([-1, 1]) * rng.uniform(0.5, 1.4)
+    arms, spin = int(rng.integers(2, 4)), rng.choice([-1, 1]) * rng.uniform(0.5, 1.4)
     orbit, phase = rng.uniform(0.03, 0.12), rng.uniform(0, TAU)
     x, y = _axes(size)
 
@@ -175,7 +175,7 @@ def pinwheel(rng: np.random.Generator, size: int) -> Frame:
         dx = x - np.float32(0.5 + orbit * np.cos(phase + time))
         dy = y - np.float32(0.5 + orbit * np.sin(phase + time))
         radius = np.sqrt(dx * dx + dy * dy)
-        blades = np.sin(arms * (np.arctan2(dy, dx) + spin * time)) * 4
+        blades = np.sin(arms * (np.arctan2(dy, dx) + spin * time)) * 1.5
         wheel = _mix(first, second, np.clip(0.5 + 0.5 * blades, 0, 1).astype(np.float32))
         return _mix(rim * (1.3 - 0.6 * y[..., None]), wheel, _edge(radius - 0.42, size))
 
@@ -184,7 +184,7 @@ def pinwheel(rng: np.random.Generator, size: int) -> Frame:
 
 def zooming(rng: np.random.Generator, size: int) -> Frame:
     """A noise texture that is zoomed into, in three colours."""
-    noise = _Noise(rng, cells=4, octaves=2)
+    noise = _Noise(rng, cells=3, octaves=1)
     low, middle, high = (_colour(rng, value=v) for v in ((0.1, 0.4), (0.4, 0.8), (0.7, 1.0)))
     centre, rate = rng.uniform(0, 1, 2), rng.choice([-1, 1]) * rng.uniform(0.15, 0.4)
     turn = rng.uniform(-0.3, 0.3)
@@ -212,7 +212,7 @@ def landscape(rng: np.random.Generator, size: int) -> Frame:
         rng.uniform(0.15, 0.3),
         rng.uniform(-0.1, 0.1),
     )
-    texture = _Noise(rng, cells=6, octaves=1)
+    texture = _Noise(rng, cells=4, octaves=1)
     x, y = _axes(size)
 
     def frame(time: float) -> Image:
@@ -268,7 +268,7 @@ def floor(rng: np.random.Generator, size: int) -> Frame:
 def plasma(rng: np.random.Generator, size: int) -> Frame:
     """Waves of three colours running through each other."""
     base = _colour(rng, value=(0.4, 0.7))
-    waves = rng.uniform(-1.6, 1.6, (3, 2, 2))
+    waves = rng.uniform(-1.0, 1.0, (3, 2, 2))
     rates = rng.uniform(-2.5, 2.5, (3, 2))
     phases = rng.uniform(0, TAU, (3, 2))
     x, y = _axes(size)
@@ -290,7 +290,7 @@ def swarm(rng: np.random.Generator, size: int) -> Frame:
     """Many small shapes over a colour gradient that turns."""
     first, second = _colour(rng, value=(0.2, 0.6)), _colour(rng, value=(0.5, 0.9))
     turn, spin = rng.uniform(0, TAU), rng.uniform(-0.8, 0.8)
-    sprites = _Sprites(rng, int(rng.integers(4, 7)), (0.1, 0.15))
+    sprites = _Sprites(rng, int(rng.integers(3, 5)), (0.13, 0.2))
     x, y = _axes(size)
 
     def frame(time: float) -> Image:

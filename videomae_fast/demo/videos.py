@@ -46,7 +46,7 @@ def write_h264(path: Path, pictures: Iterable[NDArray[np.uint8]], *, fps: int) -
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.gop_size = 12
                 stream.thread_count = 1  # the bytes do not depend on the machine's cores
-                stream.options = {"crf": "18", "preset": "veryfast"}
+                stream.options = {"crf": "10", "preset": "veryfast"}
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         if stream is None:
             raise ValueError(f"{path}: no pictures to encode")
@@ -60,7 +60,7 @@ def render_videos(
     *,
     seed: int = 0,
     size: int = 128,
-    seconds: float = 3.0,
+    seconds: float = 2.0,
     fps: int = 24,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
