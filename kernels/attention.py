@@ -87,7 +87,7 @@ def _forward(
         **_strides("value", value),
     }
     if use_short:
-        launch = short.forward_launch(dim)
+        launch = short.FORWARD
         short.short_forward[(clips * heads,)](
             **arguments,
             **short.forward_shape(keys, dim),
@@ -192,8 +192,3 @@ def _backward(
         num_stages=by_key.num_stages,
     )
     return grad_query, grad_key, grad_value
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """None: the kernels list theirs."""
-    return []

@@ -236,8 +236,3 @@ def aot_signature(
         for name in arguments
         if name not in constexprs and not name.isupper()
     }
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """None: these are parts of the other attention kernels."""
-    return []

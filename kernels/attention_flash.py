@@ -40,7 +40,11 @@ MIDDLE = (
     Launch(queries=32, keys=128, num_warps=8, num_stages=2),
 )
 # fp32, and wider heads, which no official size has.
-SMALL = (Launch(queries=32, keys=32, num_warps=4, num_stages=2),) * 3
+SMALL = (
+    Launch(queries=16, keys=32, num_warps=4, num_stages=2),
+    Launch(queries=32, keys=32, num_warps=4, num_stages=2),
+    Launch(queries=16, keys=32, num_warps=4, num_stages=2),
+)
 
 
 @triton.jit

@@ -31,19 +31,22 @@ from videomae_fast.kernels.attention_blocks import (
     zeros_parts,
 )
 
+# 64 queries are one warp group's matrix instruction; all keys are there at once.
 # The longest sequence that this is for: ViT-g's 208 visible tokens.
 LONGEST = 208
 
 
-def forward_launch(dim: int) -> Launch:
-    """64 queries are one warp group's matrix instruction; all keys are there at once."""
-    return Launch(queries=64, keys=LONGEST, num_warps=4 if dim <= 80 else 8, num_stages=1)
+FORWARD = Launch(queries=64, keys=LONGEST, num_warps=4, num_stages=1)
 
 
 def backward_launch(dim: int) -> Launch:
-    """The inner loops' steps: 32 divides 160; at wider heads 16, so that nothing spills."""
-    step = 32 if dim <= 80 else 16
-    return Launch(queries=step, keys=step, num_warps=8, num_stages=2)
+    """`keys`: the largest outer block, of keys or queries; `queries`: the inner loops' step.
+
+    The largest with which nothing spills from sm_80 to sm_100: see tests/kernels/aot.py.
+    """
+    width = sum(head_parts(dim))
+    most, step = (128, 32) if width <= 64 else (64, 32) if width <= 80 else (128, 16)
+    return Launch(queries=step, keys=most, num_warps=8, num_stages=2)
 
 
 @triton.jit
@@ -192,22 +195,19 @@ def _dims(dim: int) -> dict[str, Any]:
 
 def forward_shape(keys: int, dim: int) -> dict[str, Any]:
     """The constants of `short_forward` that follow from the sizes."""
-    return {
-        "N_KEYS": keys,
-        "PIECES": pieces(keys),
-        "QUERIES": forward_launch(dim).queries,
-        **_dims(dim),
-    }
+    cut = pieces(keys, most=128 if dim <= 80 else 64)  # else it spills on sm_100
+    return {"N_KEYS": keys, "PIECES": cut, "QUERIES": FORWARD.queries, **_dims(dim)}
 
 
 def backward_shape(queries: int, keys: int, dim: int) -> dict[str, Any]:
     """The constants of `short_backward` that follow from the sizes."""
+    launch = backward_launch(dim)
     return {
         "N_QUERIES": queries,
         "N_KEYS": keys,
-        "QUERY_PIECES": pieces(queries),
-        "PIECES": pieces(keys),
-        "STEP": backward_launch(dim).keys,
+        "QUERY_PIECES": pieces(queries, most=launch.keys),
+        "PIECES": pieces(keys, most=launch.keys),
+        "STEP": launch.queries,
         **_dims(dim),
     }
 
@@ -218,7 +218,7 @@ def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], in
     for keys, dim in ((160, 64), (160, 80), (208, 88)):
         dtypes: dict[str, object] = {"count_ptr": None, "DOT": tl.bfloat16, "PRECISION": "ieee"}
         for name, kernel, launch, shape in (
-            ("forward", short_forward, forward_launch(dim), forward_shape(keys, dim)),
+            ("forward", short_forward, FORWARD, forward_shape(keys, dim)),
             ("backward", short_backward, backward_launch(dim), backward_shape(keys, keys, dim)),
         ):
             constexprs = {**shape, **dtypes}

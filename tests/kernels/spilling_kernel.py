@@ -10,7 +10,7 @@ def spilling(
     out_ptr,  # [SIZE]
     SIZE: tl.constexpr,
 ):
-    """512 live values in each of a warp's lanes."""
+    """256 live values, and as many offsets, in each of a warp's lanes."""
     o_x = tl.arange(0, SIZE)
     b_x = tl.load(x_ptr + o_x)
     for _ in range(4):
