@@ -31,7 +31,7 @@ from videomae_fast.kernels.attention_blocks import (
 NARROW = (
     Launch(queries=128, keys=64, num_warps=8, num_stages=3),
     Launch(queries=128, keys=64, num_warps=8, num_stages=2),
-    Launch(queries=64, keys=128, num_warps=8, num_stages=2),
+    Launch(queries=32, keys=128, num_warps=8, num_stages=2),
 )
 # Heads of 65 to 96: shorter steps.
 MIDDLE = (

@@ -195,8 +195,7 @@ def _dims(dim: int) -> dict[str, Any]:
 
 def forward_shape(keys: int, dim: int) -> dict[str, Any]:
     """The constants of `short_forward` that follow from the sizes."""
-    cut = pieces(keys, most=128 if dim <= 80 else 64)  # else it spills on sm_100
-    return {"N_KEYS": keys, "PIECES": cut, "QUERIES": FORWARD.queries, **_dims(dim)}
+    return {"N_KEYS": keys, "PIECES": pieces(keys), "QUERIES": FORWARD.queries, **_dims(dim)}
 
 
 def backward_shape(queries: int, keys: int, dim: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Launch:
     """
 
     num_warps: int = 4
-    tiles: int = 4
+    tiles: int = 2
     programs: int = 3
     lane_values: int = 192
 
