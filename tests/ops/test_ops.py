@@ -14,6 +14,7 @@ from videomae_fast.ops import (
     attention,
     bias_gelu,
     decoder_assembly,
+    linear,
     patch_gather,
     pixel_mse,
     token_gather,
@@ -272,6 +273,43 @@ def test_bias_gelu(shape, impl):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("impl", ["auto", "torch", "onednn", "reference"])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "inner", "outer"), [((2, 3), 5, 7), ((4,), 33, 9), ((1, 1), 1, 1)]
+)
+def test_linear(rows, inner, outer, with_bias, impl):
+    torch.manual_seed(0)
+    x = torch.randn(*rows, inner, requires_grad=True)
+    weight = torch.randn(outer, inner, requires_grad=True)
+    bias = torch.randn(outer, requires_grad=True) if with_bias else None
+    inputs = [t for t in (x, weight, bias) if t is not None]
+    out = linear(x, weight, bias, impl=impl)
+    grad = torch.randn(*rows, outer)
+    got = torch.autograd.grad(out, inputs, grad)
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    truth = torch.nn.functional.linear(*exact)
+    torch.testing.assert_close(out.double(), truth, rtol=1e-5, atol=1e-5)
+    for a, b in zip(got, torch.autograd.grad(truth, exact, grad.double()), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+    frozen = linear(x.detach(), weight, bias, impl=impl)
+    (alone,) = torch.autograd.grad(frozen, weight, grad)
+    torch.testing.assert_close(alone, got[1])
+
+
+def test_linear_of_slices_and_strides():
+    """A slice of a packed weight, and an input that lies transposed."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(5, 3, 4).transpose(0, 1), torch.randn(12, 4)
+    for impl in ("onednn", "torch"):
+        out = linear(x, weight[4:], impl=impl)
+        torch.testing.assert_close(out, x @ weight[4:].t())
+    with pytest.raises(BackendUnavailableError, match="serves fp32 on the CPU"):
+        linear(x.bfloat16(), weight.bfloat16(), impl="onednn")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
+
+
 def opcheck_cases():
     frames = torch.randint(0, 256, (2, 2, 8, 8, 3), dtype=torch.uint8)
     index = torch.tensor([[0, 3], [1, 1]], dtype=torch.int32)
@@ -301,6 +339,13 @@ def opcheck_cases():
         "attention_backward": (
             head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
             torch.randn(2, 2, 4), "reference",
+        ),
+        "linear": (
+            x, torch.randn(5, 6, requires_grad=True), torch.randn(5, requires_grad=True),
+            "reference",
+        ),
+        "linear_backward": (
+            torch.randn(2, 4, 5), x.detach(), torch.randn(5, 6), True, True, "reference",
         ),
         "bias_gelu": (x, torch.randn(6, requires_grad=True), "auto"),
         "bias_gelu_backward": (x.detach(), x.detach(), torch.randn(6), "auto"),

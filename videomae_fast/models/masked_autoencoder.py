@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from videomae_fast.masking import Grid, Masks
 from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.linear import Linear
 from videomae_fast.models.positions import SinusoidPositions
 from videomae_fast.models.transformer import NORM_EPS, Blocks, add_norm
 from videomae_fast.models.vision_transformer import VisionTransformer
@@ -69,7 +70,7 @@ class Decoder(nn.Module):
             activation_checkpointing=activation_checkpointing,
         )
         self.norm = nn.LayerNorm(config.decoder_width, eps=NORM_EPS)
-        self.head = nn.Linear(config.decoder_width, config.patch_values)
+        self.head = Linear(config.decoder_width, config.patch_values)
 
     def forward(self, x: Tensor, queries: Tensor, key_count: Tensor | None) -> Tensor:
         """[B, L, decoder width] and the tokens in the loss (int32 [B, P]) to their pixels.
@@ -77,7 +78,8 @@ class Decoder(nn.Module):
         The last block and the head work for these tokens only; the others are its keys and values.
         """
         stream, branch = self.blocks(x, queries=queries, key_count=key_count)
-        out: Tensor = self.head(add_norm(stream, branch, self.norm)[0])
+        normal, _ = add_norm(stream, branch, self.norm)
+        out: Tensor = self.head(normal)
         return out
 
 
@@ -119,7 +121,7 @@ class MaskedAutoencoder(nn.Module):
         # torch's default for a Linear.
         self.encoder.apply(_initialise)
         self.decoder.apply(_initialise)
-        self.encoder_to_decoder = nn.Linear(config.width, config.decoder_width, bias=False)
+        self.encoder_to_decoder = Linear(config.width, config.decoder_width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_width))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         self.decoder_positions = SinusoidPositions(config.grid, config.decoder_width)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videomae_fast.ops import patch_gather
+from videomae_fast.ops import linear, patch_gather
 
 
 class PatchEmbed(nn.Module):
@@ -33,4 +32,4 @@ class PatchEmbed(nn.Module):
             patch_size=self.patch_size,
             dtype=dtype or weight.dtype,
         )
-        return F.linear(patches, weight, self.proj.bias)
+        return linear(patches, weight, self.proj.bias)

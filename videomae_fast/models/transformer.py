@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from videomae_fast.ops import add_layer_norm, attention, bias_gelu, token_gather
+from videomae_fast.ops import add_layer_norm, attention, bias_gelu, linear, token_gather
 
 NORM_EPS = 1e-6
 
@@ -88,14 +88,14 @@ class Attention(nn.Module):
         no_bias = torch.zeros_like(self.v_bias)
         if queries is None:
             bias = torch.cat([self.q_bias, no_bias, self.v_bias])
-            q, k, v = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
+            q, k, v = linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
         else:
             asking = token_gather(x, queries)
-            q = F.linear(asking, self.qkv.weight[:width], self.q_bias)
+            q = linear(asking, self.qkv.weight[:width], self.q_bias)
             bias = torch.cat([no_bias, self.v_bias])
-            k, v = F.linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
+            k, v = linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
         out = attention(q.reshape(split), k.reshape(split), v.reshape(split), key_count=key_count)
-        return F.linear(out.reshape(b, -1, width), self.proj.weight)
+        return linear(out.reshape(b, -1, width), self.proj.weight)
 
 
 class Mlp(nn.Module):
@@ -123,7 +123,7 @@ class Mlp(nn.Module):
         if missing:
             first = F.pad(first, (0, 0, 0, missing))
             bias, second = F.pad(bias, (0, missing)), F.pad(second, (0, missing))
-        return F.linear(bias_gelu(F.linear(x, first), bias), second)
+        return linear(bias_gelu(linear(x, first), bias), second)
 
 
 class DropPath(nn.Module):

@@ -4,6 +4,7 @@ from videomae_fast.ops.attention import attention
 from videomae_fast.ops.decoder_assembly import decoder_assembly
 from videomae_fast.ops.gelu import bias_gelu
 from videomae_fast.ops.layer_norm import add_layer_norm
+from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
 from videomae_fast.ops.pixel_loss import pixel_mse, pixel_target
@@ -16,6 +17,7 @@ __all__ = [
     "attention",
     "bias_gelu",
     "decoder_assembly",
+    "linear",
     "mask_indices",
     "patch_gather",
     "pixel_mse",
