@@ -63,9 +63,9 @@ def block(steps: Sequence[tuple[Path, Record]], root: Path = README.parent) -> s
             )
     lines += [
         "",
-        "Part of this is the matmul library: on processors that are not Intel's, torch's own leaves "
-        "AVX-512 unused; what was",
-        "gained by what is in the [performance log](docs/performance-log.md). On a GPU: not yet "
+        "Part of this is the matmul library: torch's own leaves AVX-512 unused on processors that "
+        "are not Intel's. What",
+        "was gained by what: [performance log](docs/performance-log.md). On a GPU: not yet "
         "measured. How to measure: [benchmarks](benchmarks).",
     ]
     return "\n".join(lines)
