@@ -1,0 +1,41 @@
+"""The real clips pre-train and reconstruct: H.264, H.265, AV1, 10 bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import TINY
+from videomae_fast.cli import main
+from videomae_fast.data import Source
+from videomae_fast.data.failures import read_report
+from videomae_fast.training import PretrainConfig, pretrain
+
+CLIPS = Path(__file__).parents[3] / "shared" / "videos"
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the folder of real clips is not there")
+def test_every_codec(tmp_path: Path) -> None:
+    names = sorted(path.name for path in CLIPS.iterdir())
+    data = tmp_path / "train.csv"
+    data.write_text("".join(f"{name} 0 -1\n" for name in names))
+    config = PretrainConfig(
+        **{
+            **TINY,
+            "data": (Source(data, root=CLIPS),),
+            "videos_per_step": len(names),
+            "epochs": 2,
+            "max_failed_share": 0.0,
+        }
+    )
+    result = pretrain(config, output=tmp_path / "run", log=lambda _: None)
+    assert result.steps == 2
+    assert result.last_loss is not None
+    assert 0.5 < result.last_loss < 2
+    assert read_report(tmp_path / "run" / "bad_files.rank0.jsonl") == []
+    for name in names:
+        words = ["reconstruct", str(tmp_path / "run"), str(CLIPS / name), "--mask-ratio", "0.5"]
+        assert main([*words, "--output", str(tmp_path / "pictures")]) == 0
+        picture = (tmp_path / "pictures" / name).with_suffix(".png")
+        assert picture.stat().st_size > 10_000
