@@ -63,6 +63,7 @@ gpu-test:
 
 gpu-bench:
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts copy matmul attention --out $(GPU_OUT)
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.attention_choice --batch $(GPU_BATCH) --out $(GPU_OUT)
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.op_speed --device cuda --size $(GPU_SIZE) \
 	--batch $(GPU_BATCH) --out $(GPU_OUT)
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts baselines --size $(GPU_SIZE) \

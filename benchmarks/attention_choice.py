@@ -1,0 +1,187 @@
+"""Every attention backend at the models' shapes; writes the table that "auto" goes by.
+
+    python -m benchmarks.attention_choice --out results            # measures, on a GPU
+    python -m benchmarks.attention_choice --out results --write    # and writes the table
+
+Forward and backward together, bf16, from views of packed QKV matmuls, as the models call it. Each
+backend's output and gradients are compared with an fp32 reference first; one whose error is more
+than twice that of torch's own attention is reported as wrong and not timed. The table is
+videomae_fast/ops/attention_table.json. Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.ceilings import rated, times
+from benchmarks.op_speed import error
+from benchmarks.record import environment, write
+from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.ops import attention
+from videomae_fast.ops._attention_choice import TABLE
+from videomae_fast.ops.attention import IMPLS
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One call of attention in a model."""
+
+    queries: int
+    keys: int
+    heads: int
+    head_dim: int
+    where: str
+
+
+SHAPES = (
+    Shape(160, 160, 6, 64, "encoder of S"),
+    Shape(160, 160, 12, 64, "encoder of B"),
+    Shape(160, 160, 16, 80, "encoder of H"),
+    Shape(208, 208, 16, 88, "encoder of g"),
+    Shape(944, 944, 6, 64, "decoder of B"),
+    Shape(704, 944, 6, 64, "last decoder block of B"),
+    Shape(1232, 1232, 8, 64, "decoder of g"),
+    Shape(920, 1232, 8, 64, "last decoder block of g"),
+    Shape(1568, 1568, 12, 64, "classifier of B"),
+)
+TINY = (Shape(5, 7, 2, 8, "a test"),)
+
+
+def inputs(shape: Shape, batch: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """query, key, value, as views of packed matmuls; and the gradient of the output."""
+    torch.manual_seed(0)
+    size = (shape.heads, shape.head_dim)
+    query = torch.randn(batch, shape.queries, *size, dtype=dtype, device=device)
+    packed = torch.randn(batch, shape.keys, 2, *size, dtype=dtype, device=device)
+    key, value = packed.unbind(2)
+    grad = torch.randn_like(query)
+    return [*(x.detach().requires_grad_() for x in (query, key, value)), grad]
+
+
+def run(impl: str, query: Tensor, key: Tensor, value: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    """The output and the gradients of query, key and value."""
+    out = attention(query, key, value, impl=impl)
+    return out, *torch.autograd.grad(out, (query, key, value), grad)
+
+
+def measure(
+    shape: Shape, batch: int, device: torch.device, dtype: torch.dtype, repeats: int
+) -> list[dict[str, Any]]:
+    """A row per backend: its error and its times, or why it has none."""
+    tensors = inputs(shape, batch, device, dtype)
+    exact = [x.detach().float().requires_grad_(x.requires_grad) for x in tensors]
+    truth = [x.detach() for x in run("reference", *exact)]
+    del exact
+    allowed = 2 * error([x.detach() for x in run("sdpa", *tensors)], truth) + 1e-6
+    rows: list[dict[str, Any]] = []
+    runs: dict[str, Callable[[], Any]] = {}
+    for impl in IMPLS:
+        if impl in ("auto", "reference"):
+            continue
+        row: dict[str, Any] = {**asdict(shape), "batch": batch, "impl": impl}
+        rows.append(row)
+        try:
+            found = error([x.detach() for x in run(impl, *tensors)], truth)
+        except (BackendUnavailableError, RuntimeError) as reason:
+            row["unavailable"] = str(reason).splitlines()[0]
+            continue
+        row |= {"error": found, "allowed": allowed, "correct": found <= allowed}
+        if row["correct"]:
+            runs[impl] = partial(run, impl, *tensors)
+    taken: dict[str, list[float]] = {impl: [] for impl in runs}
+    for i_round in range(repeats):  # interleaved, every other round in reverse order
+        for impl in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
+            taken[impl] += times(runs[impl], device, 1, 3 if i_round == 0 else 0)
+    work = 3.5 * 4 * batch * shape.heads * shape.queries * shape.keys * shape.head_dim
+    for row in rows:
+        if seconds := taken.get(row["impl"]):
+            row |= rated(seconds, work, "TFLOP/s")
+    return rows
+
+
+def fastest(results: Sequence[dict[str, Any]], capability: str) -> list[dict[str, Any]]:
+    """The table's entries: the backend with the least median of each shape."""
+    best: dict[tuple[int, int, int], dict[str, Any]] = {}
+    for row in results:
+        if "seconds" not in row:
+            continue
+        key = (row["head_dim"], row["queries"], row["keys"])
+        if key not in best or row["TFLOP/s"] > best[key]["TFLOP/s"]:
+            best[key] = row
+    return [
+        {
+            "capability": capability,
+            "head_dim": head_dim,
+            "queries": queries,
+            "keys": keys,
+            "impl": row["impl"],
+        }
+        for (head_dim, queries, keys), row in sorted(best.items())
+    ]
+
+
+def write_table(entries: Sequence[dict[str, Any]], path: Path = TABLE) -> None:
+    """Replaces the entries of the same device capability; those of others stay."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    measured = {entry["capability"] for entry in entries}
+    kept = [entry for entry in table["entries"] if entry["capability"] not in measured]
+    table["entries"] = [*kept, *entries]
+    path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attention_choice",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--write", action="store_true", help="write the table too (on a GPU)")
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
+    parser.add_argument("--out", type=Path, help="folder; default: $OUT")
+    args = parser.parse_args(words)
+    device = torch.device(args.device)
+    if args.out is None and not os.environ.get("OUT"):
+        parser.error("where should the results go? give --out FOLDER, or set $OUT")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU here; --device cpu --tiny tests the script without one")
+    if args.write and device.type != "cuda":
+        parser.error("--write needs a GPU: the table holds what was measured on one")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    record: dict[str, Any] = {
+        "kind": "attention_choice",
+        **environment(args.device, ["python", "-m", "benchmarks.attention_choice", *words]),
+        "results": [],
+    }
+    path = (args.out or Path(os.environ["OUT"])) / "attention-choice.json"
+    for shape in TINY if args.tiny else SHAPES:
+        record["results"] += measure(shape, args.batch, device, dtype, args.repeats)
+        write(record, path)  # what is done stays, whatever comes
+    for row in record["results"]:
+        said = row.get("unavailable") or ("WRONG" if not row["correct"] else "")
+        rate = f"{row['TFLOP/s']:.1f} TFLOP/s" if "TFLOP/s" in row else said
+        print(f"{row['where']}: {row['impl']}: {rate}")
+    if args.write:
+        major, minor = torch.cuda.get_device_capability(device)
+        write_table(fastest(record["results"], f"{major}.{minor}"))
+        print(f"written: {TABLE}")
+    print(f"written: {path}")
+    return 0 if all(row.get("correct", True) for row in record["results"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

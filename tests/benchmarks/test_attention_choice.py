@@ -1,0 +1,61 @@
+"""The benchmark behind attention's "auto"."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import attention_choice
+from videomae_fast.ops._attention_choice import read_table
+
+
+def test_it_measures_what_can_run(tmp_path, capsys):
+    words = ["--device", "cpu", "--tiny", "--batch", "2", "--repeats", "2"]
+    assert attention_choice.main([*words, "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "attention-choice.json").read_text())
+    rows = {row["impl"]: row for row in record["results"]}
+    assert rows["sdpa"]["correct"]
+    assert rows["sdpa"]["seconds"]["count"] == 2
+    assert "unavailable" in rows["flash-attn"]
+    assert "TFLOP/s" in capsys.readouterr().out
+
+
+def test_the_fastest_goes_into_the_table(tmp_path):
+    def row(impl: str, rate: float, keys: int) -> dict[str, object]:
+        shape = {"head_dim": 64, "queries": 160, "keys": keys}
+        return {"impl": impl, "TFLOP/s": rate, "seconds": {}, **shape}
+
+    wrong = {"impl": "xformers", "head_dim": 64, "queries": 160, "keys": 160, "correct": False}
+    results = [row("sdpa", 1.0, 160), row("triton", 2.0, 160), row("sdpa", 3.0, 944), wrong]
+    path = tmp_path / "table.json"
+    other = {"capability": "8.0", "head_dim": 64, "queries": 1, "keys": 1, "impl": "triton"}
+    stale = {"capability": "9.0", "head_dim": 64, "queries": 9, "keys": 9, "impl": "triton"}
+    path.write_text(json.dumps({"about": "x", "entries": [other, stale]}))
+    attention_choice.write_table(attention_choice.fastest(results, "9.0"), path)
+    assert read_table(path) == {
+        ("8.0", 64, 1, 1): "triton",
+        ("9.0", 64, 160, 160): "triton",
+        ("9.0", 64, 160, 944): "sdpa",
+    }
+
+
+def test_a_wrong_backend_is_not_timed(monkeypatch):
+    right = attention_choice.attention
+
+    def wrong(*args, impl):
+        out = right(*args, impl="sdpa" if impl == "triton" else impl)
+        return out * 1.1 if impl == "triton" else out
+
+    monkeypatch.setattr(attention_choice, "attention", wrong)
+    shape = attention_choice.TINY[0]
+    rows = attention_choice.measure(shape, 1, torch.device("cpu"), torch.float32, 1)
+    by_name = {row["impl"]: row for row in rows}
+    assert not by_name["triton"]["correct"]
+    assert "seconds" not in by_name["triton"]
+
+
+def test_the_table_is_written_on_a_gpu_only(tmp_path):
+    with pytest.raises(SystemExit):
+        attention_choice.main(["--device", "cpu", "--tiny", "--write", "--out", str(tmp_path)])
