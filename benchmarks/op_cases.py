@@ -22,12 +22,14 @@ class OpCase:
         where: which of the model's calls this is.
         args: makes the arguments, as the op's backends take them.
         bytes: what must be read and written at least, in all.
+        flop: of matmuls, in all; 0 for ops that only move bytes.
     """
 
     op: str
     where: str
     args: Callable[[], tuple[Any, ...]]
     bytes: int
+    flop: int = 0
 
     @property
     def name(self) -> str:
@@ -147,6 +149,26 @@ def _block_cases(
             4 * full,
         ),
         OpCase("add_layer_norm_backward", where, backward_args, 4 * full),
+        OpCase(
+            "linear",
+            f"{where}, fc1",
+            lambda: (random(b, rows, width), random(hidden, width), None),
+            full + wide + hidden * width * dtype.itemsize,
+            2 * b * rows * width * hidden,
+        ),
+        OpCase(
+            "linear_backward",
+            f"{where}, fc1",
+            lambda: (
+                random(b, rows, hidden),
+                random(b, rows, width),
+                random(hidden, width),
+                True,
+                False,
+            ),
+            2 * (full + wide + hidden * width * dtype.itemsize),
+            4 * b * rows * width * hidden,
+        ),
         OpCase("bias_gelu", where, lambda: (random(b, rows, hidden), vector(hidden)), 2 * wide),
         OpCase(
             "bias_gelu_backward",

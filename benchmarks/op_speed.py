@@ -106,6 +106,7 @@ def measure(
         if seconds := taken.get(row["backend"]):
             summary = Summary.of(seconds)
             row |= {"seconds": asdict(summary), "GB/s": case.bytes / summary.median / 1e9}
+            row |= {"GFLOP/s": case.flop / summary.median / 1e9} if case.flop else {}
     return rows
 
 
@@ -118,8 +119,8 @@ def table(record: dict[str, Any]) -> str:
         f"({record['machine']['cpu']}, {record['machine']['threads']} threads); copy "
         f"{copy:.0f} GB/s; {record['date'][:10]}",
         "",
-        "| op | backend | µs | GB/s | of copy | error (allowed) |",
-        "|-|-|-:|-:|-:|-:|",
+        "| op | backend | µs | GB/s | of copy | GFLOP/s | error (allowed) |",
+        "|-|-|-:|-:|-:|-:|-:|",
     ]
     for row in record["results"]:
         if "unavailable" in row:
@@ -127,11 +128,12 @@ def table(record: dict[str, Any]) -> str:
         name = f"{row['op']} ({row['where']})"
         checked = f"{row['error']:.1e} ({row['allowed']:.1e})"
         if not row["correct"]:
-            lines.append(f"| {name} | {row['backend']} | WRONG | | | {checked} |")
+            lines.append(f"| {name} | {row['backend']} | WRONG | | | | {checked} |")
             continue
         lines.append(
             f"| {name} | {row['backend']} | {1e6 * row['seconds']['median']:,.0f} "
-            f"| {row['GB/s']:,.1f} | {row['GB/s'] / copy:.0%} | {checked} |"
+            f"| {row['GB/s']:,.1f} | {row['GB/s'] / copy:.0%} "
+            f"| {format(row['GFLOP/s'], ',.0f') if 'GFLOP/s' in row else ''} | {checked} |"
         )
     return "\n".join(lines)
 
