@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import videomae_fast.ops.flop_formulas  # noqa: F401
 from benchmarks import official as transcription
 from benchmarks.official import OfficialPretraining
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops._dispatch import Backend, always, forced_impl, register
@@ -97,20 +96,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor | N
 
 
 _linear.register_autograd(_backward, setup_context=_setup)
-
-
-# torch's flop counter sees through none of our ops by itself.
-@register_flop_formula(torch.ops.videomae_fast.linear)
-def _flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
-    rows = 1
-    for size in x[:-1]:
-        rows *= size
-    return int(2 * rows * weight[0] * weight[1])
-
-
-@register_flop_formula(torch.ops.videomae_fast.linear_backward)
-def _backward_flops(grad: Any, x: Any, weight: Any, for_x: bool, *_: Any, **__: Any) -> int:
-    return _flops(x, weight) * (2 if for_x else 1)
 
 
 def _matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

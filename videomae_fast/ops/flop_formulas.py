@@ -1,0 +1,28 @@
+"""What torch's flop counter has to know of our ops; importing this tells it.
+
+``import videomae_fast.ops.flop_formulas`` before ``torch.utils.flop_counter.FlopCounterMode``. The
+package itself doesn't, since the counter imports Triton, which takes a while and settles for the
+whole process whether kernels are interpreted.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+import videomae_fast.ops  # noqa: F401  (registers the ops)
+
+
+@register_flop_formula(torch.ops.videomae_fast.linear)
+def linear_flop(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: x [..., in], weight [out, in]."""
+    return int(2 * prod(x[:-1]) * weight[0] * weight[1])
+
+
+@register_flop_formula(torch.ops.videomae_fast.linear_backward)
+def linear_backward_flop(grad: Any, x: Any, weight: Any, for_x: bool, *_: Any, **__: Any) -> int:
+    """Of shapes: the weight's gradient, and x's where it is wanted."""
+    return linear_flop(x, weight) * (2 if for_x else 1)
