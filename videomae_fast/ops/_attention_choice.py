@@ -29,14 +29,17 @@ def lookup(capability: tuple[int, int], head_dim: int, queries: int, keys: int) 
     return ENTRIES.get((f"{major}.{minor}", head_dim, queries, keys), DEFAULT)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _on_device(device: torch.device, head_dim: int, queries: int, keys: int) -> str:
     return lookup(torch.cuda.get_device_capability(device), head_dim, queries, keys)
+
+
+# What torch.compiler.assume_constant_result sets. That function imports the compiler and Triton:
+# slow, and it would settle for the process whether kernels are interpreted.
+setattr(_on_device, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def table_choice(query: Tensor, key: Tensor) -> str:
     """The backend of query [B, Nq, heads, head dim] and key [B, Nk, heads, head dim]."""
     if query.device.type != "cuda" or not ENTRIES:
         return DEFAULT
-    out: str = _on_device(query.device, query.shape[3], query.shape[1], key.shape[1])
-    return out
+    return _on_device(query.device, query.shape[3], query.shape[1], key.shape[1])
