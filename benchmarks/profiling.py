@@ -68,12 +68,24 @@ def self_times(contender: Contender, profiler: Any) -> dict[str, float]:
     return found
 
 
-def print_profile(contender: Contender, rows: int = 15) -> None:
-    """Prints the share of each kind of work, and the profiler's own table."""
+def print_profile(contender: Contender, rows: int = 15) -> dict[str, Any]:
+    """Prints the share of each kind of work, and the profiler's own table.
+
+    Returns:
+        For a record: whose step it is, its seconds in all ops, and each kind's share.
+    """
     profiler = profiled_step(contender)
+    times = self_times(contender, profiler)
+    found = shares(times)
     print(f"\n{contender.name}, {contender.masking}: share of a training step")
-    for kind, share in shares(self_times(contender, profiler)).items():
+    for kind, share in found.items():
         print(f"  {kind:<36}{share:6.1%}")
     sort = "self_device_time_total" if contender.device.type == "cuda" else "self_cpu_time_total"
     table = profiler.key_averages().table(sort_by=sort, row_limit=rows, max_name_column_width=50)
     print(table)
+    return {
+        "contender": contender.name,
+        "masking": contender.masking,
+        "seconds": sum(times.values()) / 1e6,
+        "shares": found,
+    }

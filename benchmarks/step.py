@@ -53,7 +53,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=2, help="steps before; default: 2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", action="store_true", help="also measure peak memory (Linux)")
-    parser.add_argument("--profile", action="store_true", help="print where the time goes, and end")
+    parser.add_argument(
+        "--profile", action="store_true", help="where the time goes instead of how long it takes"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder; default: %(default)s")
     return parser
 
@@ -120,8 +122,8 @@ def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
     if not all(result.passed for result in checks):
         return record
     if args.profile:
-        for contender in contenders:
-            print_profile(contender)
+        record |= {"kind": "profile of a training step"}
+        record["profiles"] = [print_profile(contender) for contender in contenders]
         return record
     taken = interleaved(contenders, args.repeats, warmup=args.warmup)
     by_name = {(c.masking, c.contender): c for c in checks}
@@ -148,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("not equal to the official computation: nothing was timed", file=sys.stderr)
         return 1
     if args.profile:
+        name = f"profile-{args.size}-batch{args.batch}-{args.device.replace(':', '')}-{stamp()}"
+        print(f"written: {write(record, args.out / f'{name}.json')}")
         return 0
     name = f"step-{args.size}-batch{args.batch}-{args.device.replace(':', '')}-{stamp()}"
     path = write(record, args.out / f"{name}.json")
