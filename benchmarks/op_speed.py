@@ -4,7 +4,8 @@
     python -m benchmarks.op_speed --device cuda --size base --batch 128 --out results
 
 Each backend's result is compared with the reference's in fp64 before it is timed; one that is no
-nearer to it than the same-dtype reference (plus a rounding) is reported as wrong and not timed. The
+nearer to it than the same-dtype reference (plus a rounding; for matmuls, three times its error) is
+reported as wrong and not timed. The
 share is that of the copy bandwidth measured in the same run, from the bytes the op has to move at
 least, so work done twice counts against it. The folder is --out, or $OUT, or benchmarks/results.
 
@@ -85,7 +86,8 @@ def measure(
     args = case.args()
     truth = REGISTRY[case.op].backends["reference"].run(*exact(args))
     same_dtype = error(REGISTRY[case.op].backends["reference"].run(*args), truth)
-    allowed = 1.1 * same_dtype + torch.finfo(dtype).eps
+    # Two orders of summing a matmul's products are each as good, and differ.
+    allowed = (3 if case.flop else 1.1) * same_dtype + torch.finfo(dtype).eps
     rows: list[dict[str, Any]] = []
     runs: dict[str, Callable[[], Any]] = {}
     for name, run in contenders(case, args, compiled=compiled).items():
