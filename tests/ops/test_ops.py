@@ -449,3 +449,18 @@ def test_forcing_a_backend(random_frames):
     with forced("magic"):
         patch_gather(frames, index, dtype=torch.float64)
     patch_gather(frames, index, dtype=torch.float64)
+
+
+def test_forcing_a_backend_of_one_op(random_frames):
+    frames, index = random_frames(1, 2, 16, 16), torch.zeros(1, 1, dtype=torch.int32)
+    with forced("native", patch_gather="reference"):
+        patch_gather(frames, index, dtype=torch.float64)  # native can't
+    with forced("reference", patch_gather="native"):
+        with pytest.raises(BackendUnavailableError, match="patches, not torch"):
+            patch_gather(frames, index, dtype=torch.float64)
+        with forced("auto"):
+            patch_gather(frames, index, dtype=torch.float64)
+        with pytest.raises(BackendUnavailableError, match="patches, not torch"):
+            patch_gather(frames, index, dtype=torch.float64)
+    with pytest.raises(ValueError, match="no op is called gather"), forced("auto", gather="native"):
+        pass

@@ -51,8 +51,8 @@ class Op:
         Raises:
             BackendUnavailableError: `impl` can't run on them, or names no backend of the op.
         """
-        if impl == "auto" and _forced in self.backends:
-            impl = _forced
+        if impl == "auto" and forced_impl(self.name) in self.backends:
+            impl = forced_impl(self.name)
         if impl == "auto":
             reasons = {}
             for name, backend in self.backends.items():
@@ -80,26 +80,38 @@ class Op:
 
 REGISTRY: dict[str, Op] = {}
 
-_forced = "auto"
+# What "auto" means by op; EVERY is for those that are not named.
+EVERY = ""
+_forced: dict[str, str] = {}
 
 
 @contextmanager
-def forced(impl: str) -> Iterator[None]:
+def forced(impl: str, **ops: str) -> Iterator[None]:
     """Makes "auto" mean this backend wherever an op has it: for tests and benchmarks.
 
     An op that has it but can't run with it on its arguments raises, as if asked for by name.
+
+    Args:
+        impl: of every op; "auto": as without this.
+        ops: of single ops, by name: ``forced("reference", attention="auto")``.
+
+    Raises:
+        ValueError: there is no op of such a name.
     """
     global _forced
-    before, _forced = _forced, impl
+    unknown = sorted(set(ops) - set(REGISTRY))
+    if unknown:
+        raise ValueError(f"no op is called {', '.join(unknown)}; there are {', '.join(REGISTRY)}")
+    before, _forced = _forced, {EVERY: impl, **ops}
     try:
         yield
     finally:
         _forced = before
 
 
-def forced_impl() -> str:
-    """What "auto" means now: the backend of :func:`forced`, or "auto"."""
-    return _forced
+def forced_impl(op: str) -> str:
+    """What "auto" means now for this op: the backend of :func:`forced`, or "auto"."""
+    return _forced.get(op, _forced.get(EVERY, "auto"))
 
 
 def register(name: str, **backends: Backend) -> Op:

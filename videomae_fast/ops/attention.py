@@ -62,7 +62,7 @@ def attention(
     if key_count is not None and key_count.shape != (key.shape[0],):
         raise ValueError(f"key_count must be [{key.shape[0]}], got {list(key_count.shape)}")
     if impl == "auto":
-        impl = forced_impl() if forced_impl() in IMPLS else "auto"
+        impl = forced_impl("attention") if forced_impl("attention") in IMPLS else "auto"
     if impl == "auto":
         impl = table_choice(query, key)
     if impl not in LIBRARIES:

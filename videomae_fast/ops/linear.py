@@ -36,8 +36,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, impl: str =
     Raises:
         BackendUnavailableError: `impl` can't run here.
     """
-    if impl == "auto" and forced_impl() in IMPLS:
-        impl = forced_impl()
+    if impl == "auto" and forced_impl("linear") in IMPLS:
+        impl = forced_impl("linear")
     if impl == "auto":
         own = _REASON is None and _why_not(x, weight, bias) is None
         impl = "onednn" if own and not torch.is_autocast_enabled(x.device.type) else "torch"
