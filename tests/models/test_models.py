@@ -293,3 +293,17 @@ def test_padding_an_odd_mlp_width_is_exact():
         results.append([out.detach(), grad, *gradients])
     for plain, padded in zip(*results, strict=True):
         torch.testing.assert_close(padded, plain)
+
+
+def test_every_layer_norm_takes_its_epsilon_from_the_config():
+    config = MAEConfig(
+        image_size=32, frames=4, width=32, depth=2, heads=2, decoder_width=16, decoder_depth=1,
+        decoder_heads=1, norm_eps=1e-12, final_norm_eps=1e-5,
+    )  # fmt: skip
+    for model in (MaskedAutoencoder(config), VideoClassifier(config, 3)):
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                expected = 1e-5 if name in ("decoder.norm", "fc_norm") else 1e-12
+                assert module.eps == expected, name
+    with pytest.raises(ValueError, match="final_norm_eps must be positive"):
+        MAEConfig(final_norm_eps=0.0)

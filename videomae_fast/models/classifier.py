@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from videomae_fast.masking import Grid
 from videomae_fast.models.config import MAEConfig
-from videomae_fast.models.transformer import NORM_EPS, add
+from videomae_fast.models.transformer import add
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops.checks import check_frames
 
@@ -42,7 +42,7 @@ class VideoClassifier(VisionTransformer):
             config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
         )
         self.config = config
-        self.fc_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.fc_norm = nn.LayerNorm(config.width, eps=config.final_norm_eps)
         self.head_dropout = nn.Dropout(head_dropout)
         self.head = nn.Linear(config.width, num_classes)
         self.apply(_initialise)

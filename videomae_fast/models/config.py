@@ -24,6 +24,9 @@ class MAEConfig:
         decoder_width, decoder_depth, decoder_heads: of the decoder.
         learned_positions: the encoder's positions are a parameter instead of the fixed sinusoid.
         layer_scale: LayerScale's initial value; 0 leaves LayerScale out.
+        norm_eps: LayerNorm's epsilon in all blocks and after the encoder.
+        final_norm_eps: that of the decoder's `norm` and of the classifier's `fc_norm`. The official
+            code has 1e-6 everywhere; weights of Hugging Face's models come with others.
 
     Raises:
         ValueError: a size that does not divide, or is not positive.
@@ -42,10 +45,13 @@ class MAEConfig:
     decoder_heads: int = 6
     learned_positions: bool = False
     layer_scale: float = 0.0
+    norm_eps: float = 1e-6
+    final_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "tubelet_size", "width", "depth", "heads", "decoder_width",
-                     "decoder_depth", "decoder_heads", "mlp_ratio"):  # fmt: skip
+                     "decoder_depth", "decoder_heads", "mlp_ratio", "norm_eps",
+                     "final_norm_eps"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):

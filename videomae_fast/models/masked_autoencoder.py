@@ -11,7 +11,7 @@ from videomae_fast.masking import Grid, Masks
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.linear import Linear
 from videomae_fast.models.positions import SinusoidPositions
-from videomae_fast.models.transformer import NORM_EPS, Blocks, add_norm
+from videomae_fast.models.transformer import Blocks, add_norm
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops import decoder_assembly, pixel_mse
 from videomae_fast.ops.checks import check_frames
@@ -45,7 +45,7 @@ class Encoder(VisionTransformer):
         super().__init__(
             config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
         )
-        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, frames: Tensor, index: Tensor, grid: Grid) -> Tensor:
         """uint8 [B, T, H, W, 3] and the visible tokens' positions to [B, V, width]."""
@@ -67,9 +67,10 @@ class Decoder(nn.Module):
             config.mlp_ratio,
             drop_path=drop_path,
             layer_scale=config.layer_scale,
+            norm_eps=config.norm_eps,
             activation_checkpointing=activation_checkpointing,
         )
-        self.norm = nn.LayerNorm(config.decoder_width, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.decoder_width, eps=config.final_norm_eps)
         self.head = Linear(config.decoder_width, config.patch_values)
 
     def forward(self, x: Tensor, queries: Tensor, key_count: Tensor | None) -> Tensor:

@@ -15,8 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from videomae_fast.ops import add_layer_norm, attention, bias_gelu, linear, token_gather
 
-NORM_EPS = 1e-6
-
 
 class Branch(NamedTuple):
     """A branch's output that the stream still lacks: ``factor * scale * (delta + bias)``.
@@ -151,12 +149,19 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, drop_path: float, layer_scale: float
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        *,
+        drop_path: float,
+        layer_scale: float,
+        norm_eps: float,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.gamma_1: nn.Parameter | None = None
@@ -205,10 +210,21 @@ class Blocks(nn.ModuleList):
         *,
         drop_path: float,
         layer_scale: float,
+        norm_eps: float,
         activation_checkpointing: bool,
     ) -> None:
         rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
-        super().__init__(Block(width, heads, mlp_ratio, rate, layer_scale) for rate in rates)
+        super().__init__(
+            Block(
+                width,
+                heads,
+                mlp_ratio,
+                drop_path=rate,
+                layer_scale=layer_scale,
+                norm_eps=norm_eps,
+            )
+            for rate in rates
+        )
         self.activation_checkpointing = activation_checkpointing
 
     def forward(

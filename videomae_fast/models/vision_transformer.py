@@ -33,6 +33,7 @@ class VisionTransformer(nn.Module):
             config.mlp_ratio,
             drop_path=drop_path,
             layer_scale=config.layer_scale,
+            norm_eps=config.norm_eps,
             activation_checkpointing=activation_checkpointing,
         )
 

@@ -66,6 +66,15 @@ class PretrainConfig:
     layer_scale: float = _model(
         0.0, "initial value of LayerScale; 0 leaves it out", kind=float, least=0
     )
+    norm_eps: float = _model(
+        1e-6, "LayerNorm's epsilon in all blocks and after the encoder", kind=float, least=0
+    )
+    final_norm_eps: float = _model(
+        1e-6,
+        "LayerNorm's epsilon before the decoder's and the classifier's head",
+        kind=float,
+        least=0,
+    )
     drop_path: float = _model(
         0.0,
         "stochastic depth rate of the last block; seeded by (seed, step, process), so it "
