@@ -6,12 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from videomae_fast.interop.acceleration import accelerate
     from videomae_fast.masking import Masks, MaskSpec
     from videomae_fast.models.classifier import VideoClassifier
     from videomae_fast.models.config import MAEConfig
     from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 
-__all__ = ["MAEConfig", "MaskSpec", "MaskedAutoencoder", "Masks", "VideoClassifier"]
+__all__ = [
+    "MAEConfig",
+    "MaskSpec",
+    "MaskedAutoencoder",
+    "Masks",
+    "VideoClassifier",
+    "accelerate",
+]
 
 _HOME = {
     "MAEConfig": "videomae_fast.models.config",
@@ -19,6 +27,7 @@ _HOME = {
     "MaskedAutoencoder": "videomae_fast.models.masked_autoencoder",
     "Masks": "videomae_fast.masking",
     "VideoClassifier": "videomae_fast.models.classifier",
+    "accelerate": "videomae_fast.interop.acceleration",
 }
 
 

@@ -20,6 +20,10 @@ class WeightsError(VideoMAEFastError, ValueError):
     """A weights file can't be read, or does not fit the model."""
 
 
+class AccelerationError(VideoMAEFastError, ValueError):
+    """A model of other code can't be accelerated, or not undone; the message says why."""
+
+
 class UsageError(VideoMAEFastError, ValueError):
     """A command line or a config asks for what can't be; the message says what to do instead."""
 

@@ -1,0 +1,199 @@
+"""Forms of Hugging Face's VideoMAE (transformers 5), with their signatures.
+
+Source: transformers/models/videomae/modeling_videomae.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.videomae.modeling_videomae import (
+    VideoMAEDecoderOutput,
+    VideoMAEForPreTrainingOutput,
+)
+from transformers.utils.generic import can_return_tuple
+
+from videomae_fast.interop.acceleration.inputs import (
+    chosen,
+    cubes_at,
+    embed,
+    visible_and_decoded,
+)
+from videomae_fast.interop.acceleration.tables import WithTable
+from videomae_fast.interop.acceleration.views import (
+    hooked_within,
+    of_hugging_face,
+    run,
+    why_not_hugging_face,
+)
+from videomae_fast.masking import Masks
+from videomae_fast.models.transformer import Branch, add, add_norm
+from videomae_fast.ops import decoder_assembly, pixel_mse, token_gather
+from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
+
+
+def _run(layers: Any, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Branch | None]:
+    return run(
+        layers,
+        x,
+        of_hugging_face,
+        why_not_hugging_face,
+        activation_checkpointing=False,
+        # A layer checkpoints itself, in the way that the user chose for it
+        one_by_one=any(layer.gradient_checkpointing and layer.training for layer in layers),
+        queries=queries,
+    )
+
+
+def _chosen_or_none(mask: Tensor | None) -> Tensor | None:
+    if mask is None or mask.dtype == torch.int32:
+        return mask
+    return chosen(~mask)[0]
+
+
+class LayerForm(nn.Module):
+    """A VideoMAELayer that is called by itself."""
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        here: Any = self
+        # Hooks within see the layer's own computation: output_attentions works by them
+        if hooked_within(here) or why_not_hugging_face(here) is not None:
+            out: Tensor = super().forward(hidden_states, **kwargs)
+            return out
+        return add(*of_hugging_face(here)(hidden_states))
+
+
+class EmbeddingsForm(WithTable):
+    """VideoMAEEmbeddings: embeds the visible tokens only."""
+
+    table_name = "position_embeddings"
+
+    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None) -> Tensor:
+        """
+        Args:
+            pixel_values: [B, T, C, H, W], normalised, or uint8 frames [B, T, H, W, 3].
+            bool_masked_pos: bool [B, N], True = not seen; or int32 [B, V], the visible tokens; or
+                None, all are seen.
+
+        Returns:
+            [B, V or N, width].
+        """
+        here: Any = self
+        index = _chosen_or_none(bool_masked_pos)
+        clips = _channels_first(pixel_values)
+        tokens = embed(here.patch_embeddings.projection, clips, index)
+        table = self.table(tokens).to(tokens.dtype)
+        return tokens + (table if index is None else table[index.long()])
+
+
+class EncoderForm(nn.Module):
+    """VideoMAEEncoder."""
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> BaseModelOutput:
+        here: Any = self
+        stream, branch = _run(here.layer, hidden_states)
+        out = stream if branch is None else add(stream, branch)
+        return BaseModelOutput(last_hidden_state=out)
+
+
+class DecoderForm(nn.Module):
+    """VideoMAEDecoder: its last layer works for the predicted tokens only."""
+
+    def forward(self, hidden_states: Tensor, return_token_num: int) -> VideoMAEDecoderOutput:
+        here: Any = self
+        b, n, _ = hidden_states.shape
+        last = torch.arange(n - return_token_num, n, dtype=torch.int32, device=hidden_states.device)
+        queries = last.expand(b, -1).contiguous()
+        stream, branch = _run(here.decoder_layers, hidden_states, queries)
+        return VideoMAEDecoderOutput(logits=here.head(add_norm(stream, branch, here.norm)[0]))
+
+
+class PretrainingForm(WithTable):
+    """VideoMAEForPreTraining: assembly, last layer and targets for the tokens needed only."""
+
+    table_name = "position_embeddings"
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self, pixel_values: Tensor, bool_masked_pos: Tensor | Masks, **kwargs: Any
+    ) -> VideoMAEForPreTrainingOutput:
+        """
+        Args:
+            pixel_values: [B, T, C, H, W], normalised, or uint8 frames [B, T, H, W, 3].
+            bool_masked_pos: bool [B, N], True = not seen by the encoder; or Masks, which may hold a
+                decoder mask too.
+
+        Returns:
+            Hugging Face's output; logits are those of the decoded tokens.
+        """
+        here: Any = self
+        if bool_masked_pos is None:
+            raise ValueError("pre-training needs bool_masked_pos")
+        visible, decoded = visible_and_decoded(bool_masked_pos, None)
+        outputs = here.videomae(pixel_values, bool_masked_pos=visible, **kwargs)
+        seen = here.encoder_to_decoder(outputs.last_hidden_state)
+        seen = seen.to(torch.promote_types(seen.dtype, here.mask_token.dtype))
+        full = decoder_assembly(seen, here.mask_token, self.table(seen), visible, decoded)
+        logits = here.decoder(full, decoded.shape[1]).logits
+        masks = bool_masked_pos if isinstance(bool_masked_pos, Masks) else None
+        return VideoMAEForPreTrainingOutput(
+            loss=_loss(here.config, logits, pixel_values, decoded, masks),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def _loss(
+    config: Any, logits: Tensor, pixel_values: Tensor, decoded: Tensor, masks: Masks | None
+) -> Tensor:
+    """Mean over the tokens in the loss: all decoded ones, or what Masks say."""
+    weight = None
+    if masks is not None:
+        logits, decoded = token_gather(logits, masks.loss_slot), masks.loss_index
+        weight = masks.loss_weight
+    if pixel_values.dtype == torch.uint8:
+        loss_sum, total = pixel_mse(
+            logits,
+            pixel_values,
+            decoded,
+            weight,
+            tubelet_size=config.tubelet_size,
+            patch_size=config.patch_size,
+            normalize=config.norm_pix_loss,
+        )
+        return loss_sum / total
+    with torch.no_grad():
+        target = _target(config, pixel_values, decoded)
+    if weight is None:
+        return F.mse_loss(logits, target)
+    return ((logits - target).square().mean(-1) * weight).sum() / weight.sum()
+
+
+def _target(config: Any, pixel_values: Tensor, index: Tensor) -> Tensor:
+    """The target of the tokens at `index`, [B, K, tubelet · patch² · C], colour fastest."""
+    cube = (config.tubelet_size, config.patch_size, config.patch_size)
+    cubes = cubes_at(_channels_first(pixel_values), index, cube).flatten(3).transpose(2, 3)
+    if config.num_channels == 3:
+        mean = torch.tensor(IMAGENET_MEAN, dtype=cubes.dtype, device=cubes.device)
+        cubes = cubes * torch.tensor(IMAGENET_STD, dtype=cubes.dtype, device=cubes.device) + mean
+    elif not config.norm_pix_loss:
+        raise ValueError(
+            "clips that are not RGB have no known mean: with config.norm_pix_loss False, only RGB "
+            "clips can be trained on"
+        )
+    if config.norm_pix_loss:
+        spread = cubes.var(dim=-2, unbiased=True, keepdim=True).sqrt() + 1e-6
+        cubes = (cubes - cubes.mean(dim=-2, keepdim=True)) / spread
+    return cubes.flatten(2)
+
+
+def _channels_first(pixel_values: Tensor) -> Tensor:
+    """Clips as [B, C, T, H, W]; uint8 frames stay as they are."""
+    if pixel_values.dtype == torch.uint8:
+        return pixel_values
+    return pixel_values.permute(0, 2, 1, 3, 4)
