@@ -1,4 +1,4 @@
-"""The baselines on a GPU and ours beside them, in one process, interleaved, equality first.
+"""The baselines on a GPU and ours beside them: who takes part, and how each is built.
 
 Called by :mod:`benchmarks.ceilings`. Never run on a GPU so far; on the CPU its logic is tested with
 tiny shapes.
@@ -6,17 +6,12 @@ tiny shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
-
-from benchmarks.checks import Check, Truth, check, truth
-from benchmarks.contenders import Contender, Variant, build
-from benchmarks.timing import Summary, interleaved, synchronize, timed_step
-from benchmarks.workload import Masking, Workload
-from videomae_fast.models.flops import Implementation, flops
+from benchmarks.contenders import Variant
+from benchmarks.measuring import Case
+from benchmarks.workload import Masking
 
 BASELINES: dict[str, Variant] = {
     "official as shipped, eager": Variant("official", precision="fp16", from_host=True),
@@ -39,109 +34,52 @@ BASELINES: dict[str, Variant] = {
     "Hugging Face repaired": Variant("hugging-face", tables="repaired", precision="bf16"),
     "ours, eager": Variant("ours", precision="bf16", lean=True),
     "ours, compiled": Variant("ours", precision="bf16", lean=True, compiled=True),
+    "ours, captured": Variant("ours", precision="bf16", lean=True, captured=True),
+    "ours, compiled and captured": Variant(
+        "ours", precision="bf16", lean=True, compiled=True, captured=True
+    ),
+}
+# Only with a checkout; its folder comes with the call.
+CHECKOUTS: dict[str, Variant] = {
+    "official code as shipped, eager": Variant("checkout", precision="fp16", from_host=True),
+    "official code as shipped, compiled": Variant(
+        "checkout", precision="fp16", from_host=True, compiled=True
+    ),
+    "official code repaired, eager": Variant("checkout", tables="repaired", precision="fp16"),
+    "official code repaired, compiled": Variant(
+        "checkout", tables="repaired", precision="fp16", compiled=True
+    ),
 }
 # The official scripts of these sizes use activation checkpointing.
 CHECKPOINTED = ("huge", "giant")
-Tell = Callable[[str], None]
 
 
-def variants(size: str, names: Sequence[str] | None = None) -> dict[str, Variant]:
-    """The contenders of a size.
+def variants(
+    size: str, names: Sequence[str] | None = None, checkout: str | None = None
+) -> dict[str, Variant]:
+    """The contenders of a size, with those of a checkout of the official code where one is given.
 
     Raises:
         ValueError: a name that there is not.
     """
-    unknown = sorted(set(names or ()) - set(BASELINES))
+    known = dict(BASELINES)
+    if checkout is not None:
+        known |= {name: replace(v, checkout=checkout) for name, v in CHECKOUTS.items()}
+    unknown = sorted(set(names or ()) - set(known))
     if unknown:
-        raise ValueError(f"unknown baselines {unknown}; there are {', '.join(BASELINES)}")
+        raise ValueError(f"unknown baselines {unknown}; there are {', '.join(known)}")
     found = {}
-    for name, variant in BASELINES.items():
+    for name, variant in known.items():
         if names is not None and name not in names:
             continue
-        shipped = variant.kind == "official" and not variant.lean
+        shipped = variant.kind in ("official", "checkout") and not variant.lean
         found[name] = replace(variant, checkpointing=shipped and size in CHECKPOINTED)
     return found
 
 
-def reference(workload: Workload, masking: Masking) -> Truth:
-    """fp32 loss and gradients of the transcription; checkpointing lets it fit at any batch."""
-    variant = Variant("official", tables="repaired", checkpointing=True)
-    return truth(build("official in fp32", variant, workload, masking))
-
-
-def measure(
-    workload: Workload,
-    size: str,
-    masking: Masking,
-    *,
-    names: Sequence[str] | None = None,
-    repeats: int,
-    warmup: int,
-    tell: Tell = print,
-) -> dict[str, Any]:
-    """Checks and times of the contenders of one masking; what can't run is named with its reason.
-
-    Returns:
-        "checks", "runs" and "failed", as :mod:`benchmarks.tables` takes them. Only those whose
-        check passed are timed; one that did not is in "failed" too.
-    """
-    against = reference(workload, masking)
-    failed: dict[str, str] = {}
-    contenders: list[Contender] = []
-    checks: list[Check] = []
-    for name, variant in variants(size, names).items():
-        if variant.kind == "hugging-face" and masking != "encoder-only":
-            continue
-        try:
-            contender = build(name, variant, workload, masking)
-            result = check(contender, against)
-        except (ModuleNotFoundError, torch.cuda.OutOfMemoryError) as error:
-            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            tell(f"{name}: {failed[name]}")
-            continue
-        tell(result.told())
-        if result.passed:
-            contenders.append(contender)
-            checks.append(result)
-        else:
-            failed[name] = f"differs from the reference: {result.told()}"
-    taken = interleaved(contenders, repeats, warmup=warmup, tell=tell)
-    runs = [
-        run_record(contender, seconds, result)
-        for contender, seconds, result in zip(contenders, taken, checks, strict=True)
-    ]
-    return {"checks": [asdict(result) for result in checks], "runs": runs, "failed": failed}
-
-
-def run_record(contender: Contender, seconds: dict[str, list[float]], result: Check) -> Any:
-    """One row of the record."""
-    workload = contender.workload
-    kind: Implementation = "ours" if contender.variant.kind == "ours" else "official"
-    spec = workload.spec(contender.masking)
-    total = Summary.of(seconds["total"])
-    official = sum(flops(workload.config, spec, "official").values())
-    row = {
-        "contender": contender.name,
-        "masking": contender.masking,
-        "variant": asdict(contender.variant),
-        "seconds": seconds,
-        "summary": {phase: asdict(Summary.of(times)) for phase, times in seconds.items()},
-        "kept_for_backward_bytes_per_clip": result.kept_bytes / workload.batch,
-        "forward_multiply_adds_per_clip": sum(flops(workload.config, spec, kind).values()),
-        # Of the official multiply-adds for all, as a share of the rate: 6 = 2 flop x 3 passes
-        "official_flop_per_second": official * 6 * workload.batch / total.median,
-    }
-    if contender.device.type == "cuda":
-        row["step_peak_bytes_per_clip"] = step_peak(contender) / workload.batch
-    return row
-
-
-def step_peak(contender: Contender) -> float:
-    """Bytes that a training step needs above what lies on the GPU before it."""
-    contender.optimizer.zero_grad()
-    synchronize(contender.device)
-    before = torch.cuda.memory_allocated(contender.device)
-    torch.cuda.reset_peak_memory_stats(contender.device)
-    timed_step(contender, phases=False)
-    peak = torch.cuda.max_memory_allocated(contender.device)
-    return float(peak - before)
+def cases(
+    size: str, masking: Masking, names: Sequence[str] | None = None, checkout: str | None = None
+) -> list[Case]:
+    """The contenders of a size with one masking; who has no decoder mask says so when built."""
+    found = variants(size, names, checkout)
+    return [Case(name, variant, masking) for name, variant in found.items()]

@@ -2,6 +2,7 @@
 
     python -m benchmarks.ceilings --size base --batch 128 --out results
     python -m benchmarks.ceilings --parts baselines --size giant --variants strong "ours, compiled"
+    python -m benchmarks.ceilings --parts baselines --official-checkout VideoMAEv2 --out results
 
 Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, torch's
 attention backends at the encoders' and decoders' shapes, and the training steps of
@@ -30,9 +31,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.baselines import measure
+from benchmarks.baselines import cases
+from benchmarks.checkout import Checkout
+from benchmarks.measuring import measure
 from benchmarks.record import environment, write
-from benchmarks.timing import Summary, synchronize
+from benchmarks.timing import Budget, Summary, synchronize
 from benchmarks.workload import MASKINGS, Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
@@ -210,8 +213,14 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
     parser.add_argument("--masking", nargs="+", choices=MASKINGS, default=["dual"])
     parser.add_argument("--variants", nargs="+", help="baselines by name; default: all")
+    parser.add_argument(
+        "--official-checkout", type=Path, help="folder of the official code: also time it itself"
+    )
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument(
+        "--seconds", type=float, default=540, help="for the baselines; default: %(default)s"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
     parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     return parser
@@ -234,18 +243,23 @@ def run_part(part: str, args: argparse.Namespace) -> Any:
     config = TINY if args.tiny else MAEConfig.from_size(args.size)
     workload = Workload(config, args.batch, device=args.device)
     found: dict[str, Any] = {"checks": [], "runs": [], "failed": {}}
-    for masking in args.masking:
+    checkout = None
+    if args.official_checkout is not None:
+        checkout = str(args.official_checkout)
+        found["official_checkout"] = Checkout.at(args.official_checkout).describe()
+        print(f"official code: {found['official_checkout']}", flush=True)
+    budget = Budget(args.seconds)
+    for i, masking in enumerate(args.masking):
         one = measure(
             workload,
-            args.size,
-            masking,
-            names=args.variants,
+            cases(args.size, masking, args.variants, checkout),
             repeats=args.repeats,
             warmup=args.warmup,
+            budget=budget.share(len(args.masking) - i),
         )
         found["checks"] += one["checks"]
         found["runs"] += one["runs"]
-        found["failed"][masking] = one["failed"]
+        found["failed"] |= one["failed"]
     return found
 
 
@@ -258,6 +272,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out: Path = args.out or Path(os.environ["OUT"])
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --tiny tests the script without one")
+    if args.official_checkout is not None:
+        try:
+            Checkout.at(args.official_checkout)
+        except FileNotFoundError as error:
+            parser.error(str(error))
     for part in args.parts:
         record = {
             "kind": part,

@@ -48,7 +48,8 @@ class Check:
 
     Attributes:
         worst: the parameter whose gradient differs most, and by how much.
-        kept_bytes: what the forward pass keeps for the backward pass, weights and inputs apart.
+        kept_bytes: what the forward pass keeps for the backward pass, weights and inputs apart;
+            0 for a captured step, whose forward pass is not run by itself.
     """
 
     contender: str
@@ -77,7 +78,7 @@ def run_once(contender: Contender) -> tuple[float, dict[str, Tensor], int]:
     contender.optimizer.zero_grad()
     with kept:
         loss = contender.loss()
-    torch.autograd.backward(loss * contender.scale)
+    contender.backward(loss)
     found = {
         name: gradient.detach().float().cpu() / contender.scale
         for name, gradient in contender.gradients().items()

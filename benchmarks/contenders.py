@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -24,8 +24,10 @@ from benchmarks.official_step import (
     parameter_groups,
     pretraining_loss,
 )
+from benchmarks.savings import Saving, SavingPretraining, saving_loss
 from benchmarks.workload import Masking, Workload
 from videomae_fast import MaskedAutoencoder, Masks
+from videomae_fast.ops._dispatch import forced
 from videomae_fast.training.optimizer import make_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -40,30 +42,53 @@ WEIGHT_DECAY = 0.05
 LEARNING_RATE = 1e-6
 
 
+class UnavailableError(RuntimeError):
+    """A contender that can't be here: on this device, with this masking, at this shape."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """How a contender is built.
 
     Attributes:
-        kind: "ours", "official" (the transcription) or "hugging-face".
+        kind: "ours", "official" (the transcription), "checkout" (the official code itself) or
+            "hugging-face".
         tables: position tables of the baselines, "as-shipped" on the host or "repaired".
         attention: of the official computation.
         precision: of the matmuls; fp16 uses a gradient scaler, as the official code does.
         compiled: under ``torch.compile``.
+        captured: the whole step as one CUDA graph; ours only.
         from_host: inputs are copied from (pinned) host memory each step.
         lean: fused AdamW and no reading of the loss, as ours; otherwise AdamW's default, and the
             loss is read each step, as shipped.
         checkpointing: activation checkpointing.
+        savings: work that the official computation leaves out: see :mod:`benchmarks.savings`.
+        backend: of every op of ours, "auto" as it comes.
+        op_backends: of single ops of ours, by name.
+        checkout: folder of the official code, of kind "checkout".
     """
 
-    kind: Literal["ours", "official", "hugging-face"]
+    kind: Literal["ours", "official", "checkout", "hugging-face"]
     tables: Tables = "as-shipped"
     attention: AttentionKind = "eager"
     precision: Precision = "fp32"
     compiled: bool = False
+    captured: bool = False
     from_host: bool = False
     lean: bool = False
     checkpointing: bool = False
+    savings: tuple[Saving, ...] = ()
+    backend: str = "auto"
+    op_backends: Mapping[str, str] = field(default_factory=dict)
+    checkout: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Variant:
+        """The inverse of :meth:`to_dict`, through JSON too."""
+        return Variant(**{**values, "savings": tuple(values["savings"])})
 
 
 class Contender(ABC):
@@ -113,6 +138,17 @@ class Contender(ABC):
         self.optimizer.zero_grad()
         torch.autograd.backward(self.scaler.scale(loss))
 
+    def step_peak(self) -> float:
+        """Bytes that a training step needs above what lies on the GPU before it."""
+        self.optimizer.zero_grad()
+        torch.cuda.synchronize(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.backward(self.forward())
+        self.update()
+        torch.cuda.synchronize(self.device)
+        return float(torch.cuda.max_memory_allocated(self.device) - before)
+
     def update(self) -> None:
         """Gradient norm and AdamW: the official step computes the norm in any case."""
         self.scaler.unscale_(self.optimizer)
@@ -160,14 +196,29 @@ class Ours(Contender):
 
     def loss(self) -> Tensor:
         spec, grid = self.workload.spec(self.masking), self.workload.config.grid
-        masks = Masks.from_seeds(self.input("seeds"), grid, spec)
-        with self.mixed():
-            loss: Tensor = self.call(self.input("frames"), masks).loss
+        with self.backends():
+            masks = Masks.from_seeds(self.input("seeds"), grid, spec)
+            with self.mixed():
+                loss: Tensor = self.call(self.input("frames"), masks).loss
         return loss
+
+    def backward(self, loss: Tensor) -> None:
+        with self.backends():
+            super().backward(loss)
+
+    def backends(self) -> Any:
+        """The variant's choice for the ops; an op decides in each direction when it is called."""
+        if self.variant.backend == "auto" and not self.variant.op_backends:
+            return nullcontext()
+        return forced(self.variant.backend, **self.variant.op_backends)
 
 
 class Official(Contender):
-    """The transcription, fed with normalised clips and boolean masks."""
+    """The transcription or a checkout, fed with normalised clips and boolean masks."""
+
+    def predict(self, images: Tensor, encoder_mask: Tensor, decoder_mask: Tensor) -> Tensor:
+        out: Tensor = self.call(images, encoder_mask, decoder_mask)
+        return out
 
     def prepare(self) -> Mapping[str, Tensor]:
         encoder_mask, decoder_mask = self.workload.masks(self.masking).to_bool()
@@ -175,15 +226,15 @@ class Official(Contender):
         return {"images": images, "encoder_mask": encoder_mask, "decoder_mask": decoder_mask}
 
     def loss(self) -> Tensor:
-        config = self.workload.config
+        config, savings = self.workload.config, self.variant.savings
+        batch = [self.input(name) for name in ("images", "encoder_mask", "decoder_mask")]
+        tubelet, patch = config.tubelet_size, config.patch_size
+        if savings:
+            return saving_loss(
+                self.predict, savings, *batch, tubelet=tubelet, patch=patch, autocast=self.autocast
+            )
         return pretraining_loss(
-            self.call,
-            self.input("images"),
-            self.input("encoder_mask"),
-            self.input("decoder_mask"),
-            tubelet=config.tubelet_size,
-            patch=config.patch_size,
-            autocast=self.autocast,
+            self.predict, *batch, tubelet=tubelet, patch=patch, autocast=self.autocast
         )
 
 
@@ -192,23 +243,87 @@ def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
 
     Raises:
         ModuleNotFoundError: Hugging Face's transformers is not installed.
-        ValueError: it can't do this masking.
+        UnavailableError: it can't do this masking, or not here.
+        ValueError: an option that this kind does not have.
     """
-    config = workload.config
-    model: nn.Module
-    if variant.kind == "ours":
-        model = MaskedAutoencoder(config, activation_checkpointing=variant.checkpointing)
-        model.load_state_dict(workload.state)
-        return Ours(name, variant, model, workload, masking)
-    if variant.kind == "official":
+    _check(variant)
+    return BUILDERS[variant.kind](name, variant, workload, masking)
+
+
+def _ours(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
+    model = MaskedAutoencoder(workload.config, activation_checkpointing=variant.checkpointing)
+    model.load_state_dict(workload.state)
+    if variant.captured:
+        from benchmarks.captured import Captured
+
+        return Captured(name, variant, model, workload, masking)
+    return Ours(name, variant, model, workload, masking)
+
+
+def _official(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
+    tables, attention = variant.tables, variant.attention
+    model: OfficialPretraining
+    if variant.savings:
+        model = SavingPretraining(
+            workload.config, variant.savings, tables=tables, attention=attention
+        )
+    else:
         model = OfficialPretraining(
-            config,
-            tables=variant.tables,
-            attention=variant.attention,
+            workload.config,
+            tables=tables,
+            attention=attention,
             checkpointing=variant.checkpointing,
         )
-        model.load_state_dict(workload.state)
-        return Official(name, variant, model, workload, masking)
+    model.load_state_dict(workload.state)
+    return Official(name, variant, model, workload, masking)
+
+
+def _checkout(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
+    from benchmarks.checkout import build as build_checkout
+
+    return build_checkout(name, variant, workload, masking)
+
+
+def _hugging_face(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
     from benchmarks.hugging_face import build as build_hugging_face
 
     return build_hugging_face(name, variant, workload, masking)
+
+
+# A new kind of contender is a line here and a name in Variant.kind.
+BUILDERS: dict[str, Callable[[str, Variant, Workload, Masking], Contender]] = {
+    "ours": _ours,
+    "official": _official,
+    "checkout": _checkout,
+    "hugging-face": _hugging_face,
+}
+# What only some kinds have.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "captured": ("ours",),
+    "savings": ("official",),
+    "op_backends": ("ours",),
+    "backend": ("ours",),
+    "attention": ("official",),
+    "checkout": ("checkout",),
+    "checkpointing": ("ours", "official", "checkout"),
+}
+
+
+def _check(variant: Variant) -> None:
+    plain = Variant(variant.kind).to_dict()
+    for name, kinds in OPTIONS.items():
+        if variant.to_dict()[name] != plain[name] and variant.kind not in kinds:
+            raise ValueError(f"{name} is an option of {', '.join(kinds)}, not of {variant.kind}")
+    if variant.savings and variant.checkpointing:
+        raise ValueError("savings are not combined with activation checkpointing")
+    if variant.kind == "checkout" and not variant.checkout:
+        raise ValueError("kind checkout needs the folder of a checkout")
+
+
+def tables_to_device(model: nn.Module, name: str) -> None:
+    """Repairs position tables that are plain tensors, in place: they become buffers, and move."""
+    for module in model.modules():
+        table = module.__dict__.get(name)
+        if isinstance(table, Tensor):
+            delattr(module, name)
+            module.register_buffer(name, table, persistent=False)

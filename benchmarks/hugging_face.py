@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contenders import Contender, Variant
+from benchmarks.contenders import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.official_step import normalized_images
 from benchmarks.workload import Masking, Workload
 
@@ -111,13 +111,13 @@ def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
-        ValueError: dual masking, which it does not have.
+        UnavailableError: dual masking, which it does not have.
         RuntimeError: weights are left over, on either side.
     """
+    if masking != "encoder-only":
+        raise UnavailableError("Hugging Face's VideoMAE has no decoder mask")
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-    if masking != "encoder-only":
-        raise ValueError("Hugging Face's VideoMAE has no decoder mask: encoder-only masking only")
     config = workload.config
     model: nn.Module = VideoMAEForPreTraining(
         VideoMAEConfig(
@@ -142,9 +142,5 @@ def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
             module.eps = EPS
     model.load_state_dict(to_hugging_face(workload.state))
     if variant.tables == "repaired":
-        for module in model.modules():
-            table = getattr(module, "position_embeddings", None)
-            if isinstance(table, Tensor):
-                del module.position_embeddings
-                module.register_buffer("position_embeddings", table, persistent=False)
+        tables_to_device(model, "position_embeddings")
     return HuggingFace(name, variant, model, workload, masking)

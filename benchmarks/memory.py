@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.contenders import Variant, build
 from benchmarks.timing import timed_step
 from benchmarks.workload import Masking, Workload
 from videomae_fast import MAEConfig
@@ -21,7 +23,9 @@ STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
 
-def peak_memory(workload: Workload, name: str, masking: Masking, threads: int) -> dict[str, float]:
+def peak_memory(
+    workload: Workload, variant: Variant, masking: Masking, threads: int
+) -> dict[str, float]:
     """Peak during the second training step (when the optimizer has its state).
 
     On the CPU in a process of its own, as memory that was freed before would hide what is needed.
@@ -36,12 +40,8 @@ def peak_memory(workload: Workload, name: str, masking: Masking, threads: int) -
         RuntimeError: the process failed.
     """
     order = {
-        "config": workload.config.to_dict(),
-        "batch": workload.batch,
-        "ratio": workload.ratio,
-        "seed": workload.seed,
-        "device": workload.device,
-        "name": name,
+        "workload": workload.describe(),
+        "variant": variant.to_dict(),
         "masking": masking,
         "threads": threads,
     }
@@ -56,27 +56,24 @@ def peak_memory(workload: Workload, name: str, masking: Masking, threads: int) -
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"measuring the memory of {name} failed:\n{done.stderr}")
+        raise RuntimeError(f"measuring the memory of {variant} failed:\n{done.stderr}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def measure(order: dict[str, Any]) -> dict[str, float]:
     """What :func:`peak_memory` returns, in this process."""
-    from benchmarks.contenders import build
-    from benchmarks.step import VARIANTS
-
     torch.set_num_threads(order["threads"])
-    config = MAEConfig.from_dict(order["config"])
-    workload = Workload(config, order["batch"], order["ratio"], order["seed"], order["device"])
+    workload, masking = Workload.from_description(order["workload"]), order["masking"]
+    variant = Variant.from_dict(order["variant"])
     # A step of a tiny model first: what libraries load and set up belongs to the process.
     tiny = MAEConfig(image_size=64, frames=2, width=16, depth=1, heads=1, decoder_width=16,
                      decoder_depth=1, decoder_heads=1)  # fmt: skip
-    first = Workload(tiny, 1, order["ratio"], device=order["device"])
-    timed_step(build(order["name"], VARIANTS[order["name"]], first, order["masking"]), phases=False)
+    first = replace(workload, config=tiny, batch=1)
+    timed_step(build("a tiny one", variant, first, masking), phases=False)
     gc.collect()
     process = 0.0 if torch.device(workload.device).type == "cuda" else resident()
-    contender = build(order["name"], VARIANTS[order["name"]], workload, order["masking"])
+    contender = build("this one", variant, workload, masking)
     del workload.__dict__["state"]  # the first weights are copied into the model by now
     timed_step(contender, phases=False)
     if contender.device.type == "cuda":

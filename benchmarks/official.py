@@ -82,18 +82,29 @@ class SelfAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, width = x.shape
+    def bias(self) -> Tensor:
+        """[3 · width], of queries, keys (zero) and values."""
         k_bias = torch.zeros_like(self.v_bias, requires_grad=False)
-        packed = F.linear(x, self.qkv.weight, torch.cat((self.q_bias, k_bias, self.v_bias)))
-        packed = packed.reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = packed.unbind(0)  # each [B, heads, N, head dim]
+        return torch.cat((self.q_bias, k_bias, self.v_bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(F.linear(x, self.qkv.weight, self.bias()))
+
+    def attend(self, packed: Tensor) -> Tensor:
+        """[B, N, 3 · width], queries, keys and values, to [B, N, width]."""
+        b, n, _ = packed.shape
+        parts = packed.reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)  # each [B, heads, N, head dim]
+        return self.mix(query, key, value)
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, heads, Nq or N, head dim] to [B, Nq, width]."""
         if self.kind == "sdpa":
             mixed = F.scaled_dot_product_attention(query, key, value)
         else:
             weights = ((query * self.scale) @ key.transpose(-2, -1)).softmax(dim=-1)
             mixed = weights @ value
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, n, width))
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
 

@@ -23,7 +23,7 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(command),
-        "commit": _commit(),
+        "commit": commit(Path(__file__).parent),
         "machine": {
             "device": _device_name(device),
             "cpu": _cpu(),
@@ -73,13 +73,12 @@ def _cpu() -> str:
     return names[0] if names else "unknown"
 
 
-def _commit() -> str | None:
-    """The commit that was measured, with "+" where tracked files differ from it."""
+def commit(folder: Path) -> str | None:
+    """The commit of a folder's repository, with "+" where tracked files differ from it."""
     try:
-        root = Path(__file__).parent
         head, changed = (
             subprocess.run(
-                ["git", *words], cwd=root, capture_output=True, text=True, check=True
+                ["git", *words], cwd=folder, capture_output=True, text=True, check=True
             ).stdout.strip()
             for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
         )

@@ -20,15 +20,15 @@ import torch
 
 from benchmarks.checks import Check, check, truth
 from benchmarks.contenders import Contender, Variant, build
+from benchmarks.measuring import run_record
 from benchmarks.plots import plot_step
 from benchmarks.profiling import print_profile
 from benchmarks.record import RESULTS, environment, stamp, write
 from benchmarks.tables import step_table
-from benchmarks.timing import Summary, interleaved
+from benchmarks.timing import interleaved
 from benchmarks.workload import MASKINGS, Masking, Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
-from videomae_fast.models.flops import Implementation, flops
 
 OFFICIAL, OURS = "official", "ours"
 VARIANTS = {
@@ -80,24 +80,6 @@ def checked(contenders: Sequence[Contender]) -> list[Check]:
     return found
 
 
-def run_record(
-    contender: Contender, seconds: dict[str, list[float]], check: Check
-) -> dict[str, Any]:
-    """One row of the record."""
-    workload = contender.workload
-    kind: Implementation = "ours" if contender.variant.kind == "ours" else "official"
-    count = flops(workload.config, workload.spec(contender.masking), kind)
-    return {
-        "contender": contender.name,
-        "masking": contender.masking,
-        "variant": asdict(contender.variant),
-        "seconds": seconds,
-        "summary": {phase: asdict(Summary.of(times)) for phase, times in seconds.items()},
-        "kept_for_backward_bytes_per_clip": check.kept_bytes / workload.batch,
-        "forward_multiply_adds_per_clip": sum(count.values()),
-    }
-
-
 def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
     """The record: checks, and times only where all of them passed."""
     torch.set_num_threads(args.threads)
@@ -137,7 +119,7 @@ def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
 
         for row in record["runs"]:
             row["peak_memory"] = peak_memory(
-                workload, row["contender"], row["masking"], args.threads
+                workload, VARIANTS[row["contender"]], row["masking"], args.threads
             )
     return record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -39,6 +39,35 @@ class Summary:
         return Summary(statistics.median(seconds), q1, q3, min(seconds), len(seconds))
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Seconds that a command may take; None: as many as it needs."""
+
+    seconds: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    start: float = field(default=-1.0)
+
+    def __post_init__(self) -> None:
+        if self.start < 0:
+            object.__setattr__(self, "start", self.clock())
+
+    def left(self) -> float:
+        return float("inf") if self.seconds is None else self.start + self.seconds - self.clock()
+
+    def share(self, parts: int) -> Budget:
+        """What each of so many parts may take of what is left, from now on."""
+        if self.seconds is None:
+            return self
+        return Budget(max(0.0, self.left() / parts), self.clock)
+
+    def told(self) -> str:
+        """For progress: ", 83 s left", or nothing."""
+        return "" if self.seconds is None else f", {max(0.0, self.left()):.0f} s left"
+
+
+NO_LIMIT = Budget()
+
+
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -70,9 +99,12 @@ def interleaved(
     repeats: int,
     *,
     warmup: int = 1,
+    budget: Budget = NO_LIMIT,
     tell: Callable[[str], None] = print,
 ) -> list[dict[str, list[float]]]:
     """Times each contender `repeats` times in turns, every other round in reverse order.
+
+    No round is begun that `budget` would not see the end of, but for the first.
 
     Returns:
         For each contender the seconds in the order they were taken, by phase and in total.
@@ -82,14 +114,20 @@ def interleaved(
             timed_step(contender, phases=False)
     phases = all(contender.device.type == "cpu" for contender in contenders)
     taken: list[dict[str, list[float]]] = [{} for _ in contenders]
+    longest = 0.0
     for i_round in range(repeats):
+        if i_round and budget.left() < longest:
+            tell(f"{i_round} of {repeats} rounds: the time is up")
+            break
+        start = budget.clock()
         order = list(range(len(contenders)))
         for i in order if i_round % 2 == 0 else reversed(order):
             for name, seconds in timed_step(contenders[i], phases=phases).items():
                 taken[i].setdefault(name, []).append(seconds)
+        longest = max(longest, budget.clock() - start)
         last = ", ".join(
             f"{c.name} {c.masking} {t['total'][-1]:.3f} s"
             for c, t in zip(contenders, taken, strict=True)
         )
-        tell(f"round {i_round + 1} of {repeats}: {last}")
+        tell(f"round {i_round + 1} of {repeats}{budget.told()}: {last}")
     return taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from torch import Tensor
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 
 Masking = Literal["dual", "encoder-only"]
+DecoderMask = Literal["running-cell", "random", "frame"]
 MASKINGS: tuple[Masking, ...] = ("dual", "encoder-only")
 
 
@@ -23,6 +25,7 @@ class Workload:
         config: the model's shape.
         batch: clips.
         ratio: decoder mask ratio of dual masking.
+        decoder: decoder mask of dual masking.
         seed: of weights, frames and masks.
         device: where the contenders work.
     """
@@ -32,11 +35,12 @@ class Workload:
     ratio: float = 0.5
     seed: int = 0
     device: str = "cpu"
+    decoder: DecoderMask = "running-cell"
 
     def spec(self, masking: Masking) -> MaskSpec:
         """The masks of VideoMAE V2 (dual) or V1 (encoder-only)."""
         if masking == "dual":
-            return MaskSpec(decoder_ratio=self.ratio)
+            return MaskSpec(decoder=self.decoder, decoder_ratio=self.ratio)
         return MaskSpec(decoder="none")
 
     @cached_property
@@ -71,11 +75,24 @@ class Workload:
         return {
             "config": self.config.to_dict(),
             "batch": self.batch,
+            "decoder_mask": self.decoder,
             "decoder_mask_ratio": self.ratio,
             "seed": self.seed,
             "device": self.device,
             "inputs": "random uint8 clips",
         }
+
+    @staticmethod
+    def from_description(found: Mapping[str, Any]) -> Workload:
+        """The inverse of :meth:`describe`."""
+        return Workload(
+            MAEConfig.from_dict(found["config"]),
+            found["batch"],
+            found["decoder_mask_ratio"],
+            found["seed"],
+            found["device"],
+            found["decoder_mask"],
+        )
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import baselines, ceilings, tables
+from benchmarks import baselines, ceilings, measuring, tables
 from benchmarks.contenders import Ours
 from benchmarks.record import read
+from benchmarks.timing import Budget
 from benchmarks.workload import Workload
 
 TINY = ["--device", "cpu", "--tiny", "--batch", "2", "--repeats", "2", "--warmup", "1"]
@@ -63,7 +64,8 @@ def test_baselines_and_their_table(tmp_path, capsys):
         assert "ours, eager" in ran
         there = "Hugging Face as shipped" in ran
         missing = "Hugging Face as shipped" in record["failed"][masking]
-        assert there + missing == (masking == "encoder-only")  # it has no decoder mask
+        assert there + missing == 1
+        assert missing or masking == "encoder-only"  # it has no decoder mask
     for run in record["runs"]:
         run["summary"]["total"]["median"] = 3.0 if run["contender"] in EAGER[:2] else 2.0
     record["machine"]["device"] = "NVIDIA H200"
@@ -80,32 +82,66 @@ def test_mfu_is_of_the_official_work():
     assert tables.mfu({"machine": {"device": "cpu"}}, run) is None
 
 
-def test_what_differs_is_not_timed(monkeypatch):
+@pytest.fixture
+def measured():
+    """Tiny baselines, measured."""
+
+    def run(**options):
+        cases = baselines.cases("base", "dual", options.pop("names", EAGER))
+        options = {"repeats": 1, "warmup": 1, "tell": lambda _: None, **options}
+        return measuring.measure(Workload(ceilings.TINY, 2), cases, **options)
+
+    return run
+
+
+def test_what_differs_is_not_timed(measured, monkeypatch):
     right = Ours.loss
     monkeypatch.setattr(Ours, "loss", lambda self: right(self) * 1.1)
-    found = baselines.measure(
-        Workload(ceilings.TINY, 2), "base", "dual", names=EAGER, repeats=1, warmup=0,
-        tell=lambda _: None,
-    )  # fmt: skip
+    found = measured()
     assert [run["contender"] for run in found["runs"]] == EAGER[:2]
-    assert "NOT EQUAL" in found["failed"]["ours, eager"]
+    assert "NOT EQUAL" in found["failed"]["dual"]["ours, eager"]
 
 
-def test_out_of_memory_is_told_and_the_others_go_on(monkeypatch):
-    right = baselines.build
+def test_out_of_memory_is_told_and_the_others_go_on(measured, monkeypatch):
+    right = measuring.build
 
     def build(name, *rest):
         if name == EAGER[0]:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried much")
         return right(name, *rest)
 
-    monkeypatch.setattr(baselines, "build", build)
-    found = baselines.measure(
-        Workload(ceilings.TINY, 2), "base", "dual", names=EAGER, repeats=1, warmup=0,
-        tell=lambda _: None,
-    )  # fmt: skip
+    monkeypatch.setattr(measuring, "build", build)
+    found = measured()
     assert [run["contender"] for run in found["runs"]] == EAGER[1:]
-    assert "out of memory" in found["failed"][EAGER[0]]
+    assert "out of memory" in found["failed"]["dual"][EAGER[0]]
+
+
+def test_out_of_memory_in_the_first_steps(measured, monkeypatch):
+    """The optimizer's state comes with the first update."""
+    right = Ours.update
+
+    def update(self):
+        if self.name == EAGER[2]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried much")
+        right(self)
+
+    monkeypatch.setattr(Ours, "update", update)
+    found = measured()
+    assert [run["contender"] for run in found["runs"]] == EAGER[:2]
+    assert [check["contender"] for check in found["checks"]] == EAGER[:2]
+    assert "out of memory" in found["failed"]["dual"][EAGER[2]]
+
+
+def test_no_time_left(measured):
+    found = measured(budget=Budget(0.0))
+    assert found["runs"] == []
+    assert found["failed"]["dual"] == dict.fromkeys(EAGER, "no time was left")
+
+
+def test_a_captured_step_says_why_it_is_not_here(measured):
+    found = measured(names=[EAGER[2], "ours, captured"])
+    assert [run["contender"] for run in found["runs"]] == [EAGER[2]]
+    assert "needs a CUDA device, not cpu" in found["failed"]["dual"]["ours, captured"]
 
 
 def test_sizes_that_the_official_scripts_checkpoint():

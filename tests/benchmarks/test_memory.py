@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.contenders import Variant
 from benchmarks.memory import CLEAR, peak_memory
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
@@ -15,7 +16,7 @@ def test_peak_grows_with_the_batch():
         image_size=64, width=64, depth=2, heads=1, decoder_width=32, decoder_heads=1,
         decoder_depth=1,
     )  # fmt: skip
-    found = peak_memory(Workload(config, batch=32), "official", "dual", threads=1)
+    found = peak_memory(Workload(config, batch=32), Variant("official"), "dual", threads=1)
     assert found["peak_bytes"] > found["process_bytes"] + found["weights_bytes"]
     # One fp32 clip as the official loader delivers it has 0.8 MB; activations come on top.
     assert 0.5e6 < found["per_clip_bytes"] < 50e6
@@ -23,5 +24,5 @@ def test_peak_grows_with_the_batch():
 
 def test_a_failure_is_told():
     config = MAEConfig(image_size=64, width=64, depth=1, heads=1)
-    with pytest.raises(RuntimeError, match="KeyError"):
-        peak_memory(Workload(config, batch=1), "nobody", "dual", threads=1)
+    with pytest.raises(RuntimeError, match="KeyError: 'nobody'"):
+        peak_memory(Workload(config, batch=1), Variant("nobody"), "dual", threads=1)

@@ -12,7 +12,7 @@ from benchmarks.checks import UncheckedError, check, run_once, truth
 from benchmarks.contenders import Ours, Variant, build
 from benchmarks.profiling import family, print_profile, shares
 from benchmarks.record import read
-from benchmarks.timing import Summary, interleaved
+from benchmarks.timing import Budget, Summary, interleaved
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
 
@@ -140,6 +140,26 @@ def test_turns_alternate(workload, monkeypatch):
         for i in range(3):
             parts = times["forward"][i] + times["backward"][i] + times["update"][i]
             assert parts == pytest.approx(times["total"][i])
+
+
+def test_rounds_end_with_the_time(workload):
+    clock = iter(range(1000)).__next__  # each look at it takes a second
+    told = []
+    ours = build("ours", OURS, workload, "dual")
+    (taken,) = interleaved(
+        [ours], 50, budget=Budget(10.0, lambda: float(clock())), tell=told.append
+    )
+    assert 2 <= len(taken["total"]) < 10
+    assert "the time is up" in told[-1]
+    assert "s left" in told[0]
+
+
+def test_a_share_of_the_time():
+    budget = Budget(100.0, lambda: 40.0, start=0.0)
+    assert budget.left() == 60
+    assert budget.share(3).left() == 20
+    assert Budget().share(3).left() == float("inf")
+    assert Budget().told() == ""
 
 
 def test_summary():

@@ -1,0 +1,157 @@
+"""What every study of training steps does: build, compare with the reference, time in turns.
+
+A contender that is not shown to be the same computation is not timed; one that can't run here, or
+does not fit into memory or time, is named with its reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from benchmarks.checks import Check, Truth, check, truth
+from benchmarks.contenders import Contender, Precision, UnavailableError, Variant, build
+from benchmarks.savings import multiply_adds
+from benchmarks.timing import NO_LIMIT, Budget, Summary, interleaved, timed_step
+from benchmarks.workload import Masking, Workload
+from videomae_fast.models.flops import flops
+
+Tell = Callable[[str], None]
+# Why a contender may be missing, and the others go on
+MISSING = (ModuleNotFoundError, UnavailableError, torch.cuda.OutOfMemoryError)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A contender to be built: its name in the record, how, and with which masks."""
+
+    name: str
+    variant: Variant
+    masking: Masking
+
+    def in_precision(self, precision: Precision) -> Case:
+        return replace(self, variant=replace(self.variant, precision=precision))
+
+
+def reference(workload: Workload, masking: Masking) -> Truth:
+    """fp32 loss and gradients of the transcription; checkpointing lets it fit at any batch."""
+    variant = Variant("official", tables="repaired", checkpointing=True)
+    return truth(build("official in fp32", variant, workload, masking))
+
+
+def measure(
+    workload: Workload,
+    cases: Sequence[Case],
+    *,
+    repeats: int,
+    warmup: int,
+    budget: Budget = NO_LIMIT,
+    tell: Tell = print,
+) -> dict[str, Any]:
+    """Checks and times of the cases, interleaved.
+
+    Returns:
+        "workload", "checks", "runs" and "failed" (by masking and name), as the tables take them.
+        Only those whose check passed are timed; one that did not is in "failed" too.
+    """
+    failed: dict[str, dict[str, str]] = {case.masking: {} for case in cases}
+    against: dict[str, Truth] = {}
+    contenders: list[Contender] = []
+    checks: list[Check] = []
+
+    def leave_out(masking: str, name: str, why: str) -> None:
+        failed[masking][name] = why
+        tell(f"{masking}, {name}: {why}{budget.told()}")
+
+    for case in cases:
+        if budget.left() <= 0:
+            leave_out(case.masking, case.name, "no time was left")
+            continue
+        try:
+            if case.masking not in against:
+                against[case.masking] = reference(workload, case.masking)
+            contender = build(case.name, case.variant, workload, case.masking)
+            result = check(contender, against[case.masking])
+        except MISSING as error:
+            leave_out(case.masking, case.name, reason(error))
+            _free()
+            continue
+        tell(result.told() + budget.told())
+        if result.passed:
+            contenders.append(contender)
+            checks.append(result)
+        else:
+            failed[case.masking][case.name] = f"differs from the reference: {result.told()}"
+            del contender
+    against.clear()
+    for i, why in reversed(warmed(contenders, warmup)):
+        leave_out(contenders[i].masking, contenders[i].name, why)
+        del contenders[i], checks[i]
+    _free()
+    taken = interleaved(contenders, repeats, warmup=0, budget=budget, tell=tell)
+    runs = [
+        run_record(contender, seconds, result)
+        for contender, seconds, result in zip(contenders, taken, checks, strict=True)
+    ]
+    return {
+        "workload": workload.describe(),
+        "checks": [asdict(result) for result in checks],
+        "runs": runs,
+        "failed": failed,
+    }
+
+
+def warmed(contenders: Sequence[Contender], steps: int) -> list[tuple[int, str]]:
+    """Some steps of each; the places of those that don't fit into memory, and why."""
+    found = []
+    for i, contender in enumerate(contenders):
+        try:
+            for _ in range(steps):
+                timed_step(contender, phases=False)
+        except MISSING as error:
+            found.append((i, reason(error)))
+            contender.optimizer.zero_grad()
+            _free()
+    return found
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def run_record(
+    contender: Contender, seconds: dict[str, list[float]], result: Check
+) -> dict[str, Any]:
+    """One row of the record."""
+    workload, variant = contender.workload, contender.variant
+    spec = workload.spec(contender.masking)
+    total = Summary.of(seconds["total"])
+    official = sum(flops(workload.config, spec, "official").values())
+    if variant.kind == "ours":
+        own = float(sum(flops(workload.config, spec, "ours").values()))
+    else:
+        own = multiply_adds(workload.config, spec, variant.savings, workload.batch)
+    row = {
+        "contender": contender.name,
+        "masking": contender.masking,
+        "variant": variant.to_dict(),
+        "seconds": seconds,
+        "summary": {phase: asdict(Summary.of(times)) for phase, times in seconds.items()},
+        "kept_for_backward_bytes_per_clip": result.kept_bytes / workload.batch,
+        "forward_multiply_adds_per_clip": own,
+        # Of the official multiply-adds for all, as a share of the rate: 6 = 2 flop x 3 passes
+        "official_flop_per_second": official * 6 * workload.batch / total.median,
+    }
+    if contender.device.type == "cuda":
+        row["step_peak_bytes_per_clip"] = contender.step_peak() / workload.batch
+    return row
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
