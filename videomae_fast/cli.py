@@ -46,6 +46,16 @@ COMMANDS: dict[str, Command] = {
   videomae-fast reconstruct runs/base clip.mp4 --output pictures
   videomae-fast reconstruct runs/base/checkpoints/step-00001000 clip.mp4 --output pictures""",
     ),
+    "convert": Command(
+        "videomae_fast.cli_convert",
+        "convert weights between the official layout, Hugging Face's and ours, key by key",
+        """\
+  videomae-fast convert runs/base base-hf --to hugging-face
+  videomae-fast convert vit_g_hybrid_pt_1200e.pth vit_g_k400.safetensors --to ours \\
+      --classifier --classes 400
+  videomae-fast convert vit_g_hybrid_pt_1200e_k710_ft.pth vit_g_k400.pth --to official \\
+      --head-index label_710to400.json""",
+    ),
     "flops": Command(
         "videomae_fast.cli_flops",
         "count the multiply-adds of a forward pass, by part: the official code's and ours",

@@ -69,7 +69,10 @@ def test_no_command_shows_the_help_and_is_wrong_use(capsys: pytest.CaptureFixtur
     ("argv", "told"),
     [
         (["pretrian"], "no command 'pretrian'; did you mean pretrain?"),
-        (["xyz"], "no command 'xyz'; there are pretrain, reconstruct, flops, doctor, demo"),
+        (
+            ["xyz"],
+            "no command 'xyz'; there are pretrain, reconstruct, convert, flops, doctor, demo",
+        ),
         (["doctor", "--jsno"], "unknown argument '--jsno'; did you mean --json?"),
         (["doctor", "--js"], "unknown argument '--js'; did you mean --json?"),
         (["reconstruct", "only-one"], "video, --output"),

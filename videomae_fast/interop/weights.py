@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ _PREFIXES = ("_orig_mod.", "module.")
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a weights file, on the CPU, with the official keys.
+    """The state dict of a weights file, on the CPU, with the keys that it has.
+
+    The file is mapped into memory, not read at once: what is never touched (an optimizer's state in
+    a checkpoint) costs nothing. Files of torch before 1.6 can't be mapped and are read.
 
     Un-nests `model` / `module` / `state_dict`, and strips the prefixes that torch.compile
     (`_orig_mod.`) and DistributedDataParallel (`module.`) leave behind.
@@ -44,7 +48,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
             raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
     try:
         with torch.serialization.safe_globals(_PLAIN_CLASSES):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: holds objects other than tensors and plain values, which are not loaded "
@@ -95,6 +101,16 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "w
     Raises:
         WeightsError: lists what is missing, unused or of another shape.
     """
+    check_fits(model, state, origin=origin)
+    model.load_state_dict(state)
+
+
+def check_fits(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "weights") -> None:
+    """Compares keys and shapes; the model may be on the meta device.
+
+    Raises:
+        WeightsError: lists what is missing, unused or of another shape.
+    """
     own = model.state_dict()
     missing = sorted(set(own) - set(state))
     unused = sorted(set(state) - set(own))
@@ -104,10 +120,15 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "w
         if key in state and state[key].shape != own[key].shape
     ]
     problems = [
-        f"{what}: {', '.join(keys[:8])}{f' and {len(keys) - 8} more' if len(keys) > 8 else ''}"
+        f"{what}: {named(keys)}"
         for what, keys in (("missing", missing), ("unused", unused), ("other shape", shapes))
         if keys
     ]
     if problems:
         raise WeightsError(f"{origin} do not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict(state)
+
+
+def named(keys: Sequence[str], most: int = 8) -> str:
+    """The first of some keys, and how many more there are."""
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more

@@ -173,7 +173,7 @@ def load_model(path: str | Path) -> tuple[MaskedAutoencoder, MAEConfig]:
         CheckpointError: none of these, or not whole.
         WeightsError: the weights don't fit the shape that is written beside them.
     """
-    file = _weights_file(Path(path))
+    file = weights_file(Path(path))
     try:
         with safe_open(file, "pt") as opened:
             text = (opened.metadata() or {}).get("videomae_fast")
@@ -185,6 +185,9 @@ def load_model(path: str | Path) -> tuple[MaskedAutoencoder, MAEConfig]:
             "here; build a MaskedAutoencoder and load it with videomae_fast.interop.weights"
         )
     shape = json.loads(text)
+    kind = shape.get("kind", "pre-training")
+    if kind != "pre-training":
+        raise CheckpointError(f"{file}: holds a {kind}, not a masked autoencoder with its decoder")
     config = MAEConfig.from_dict(shape["model"])
     model = MaskedAutoencoder(config, **shape["options"])
     load_into(model, load_weights(file), origin=str(file))
@@ -200,7 +203,12 @@ def versions() -> dict[str, str]:
     return {"videomae_fast": own, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The .safetensors file that `path` stands for, as :func:`load_model` takes it.
+
+    Raises:
+        CheckpointError: none of these, or not whole.
+    """
     if path.is_file():
         if path.suffix == ".safetensors":
             return path

@@ -1,0 +1,123 @@
+"""``videomae-fast convert``: weights from one layout to another, with an account of every tensor."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from videomae_fast.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="an official .pth or .safetensors, one of our .safetensors, a folder of Hugging "
+        "Face's (config.json and weights), or a run's or checkpoint's folder",
+    )
+    parser.add_argument(
+        "destination",
+        type=Path,
+        help="a new .pth or .safetensors (official), .safetensors (ours), or folder (hugging-face)",
+    )
+    parser.add_argument(
+        "--to",
+        choices=("official", "hugging-face", "ours"),
+        required=True,
+        help="layout of the destination; ours is official keys plus the model's config",
+    )
+    parser.add_argument(
+        "--transformers",
+        type=int,
+        choices=(4, 5),
+        help="major version that the folder of --to hugging-face is for: 4 spells the q and v "
+        "biases as released checkpoints do, and the first releases of 5 would leave them out "
+        "(default: 5)",
+    )
+    parser.add_argument(
+        "--official-eps",
+        action="store_true",
+        help="LayerNorm's epsilon becomes the official 1e-6, where the source has another (as "
+        "Hugging Face's do); this changes the function slightly",
+    )
+    head = parser.add_argument_group("the head")
+    head.add_argument(
+        "--classifier",
+        action="store_true",
+        help="make a classifier with a new head (with --classes): the decoder is left out",
+    )
+    head.add_argument("--classes", type=int, metavar="N", help="classes of the new head")
+    head.add_argument(
+        "--head-index",
+        type=Path,
+        metavar="FILE",
+        help="take these rows of the classifier's head: an official label_710to400.json, or one "
+        "row number per line, one line per class",
+    )
+    told = parser.add_argument_group("what official files don't say")
+    told.add_argument("--heads", type=int, metavar="N", help="(default: the official size's)")
+    told.add_argument("--decoder-heads", type=int, metavar="N", help="(default: likewise)")
+    told.add_argument("--frames", type=int, metavar="N", help="per clip (default: 16)")
+    told.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="one side, or height and width (default: 224)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and prints the account.
+
+    Raises:
+        UsageError: options that contradict each other, or no such source.
+        WeightsError: the weights can't be read, or the layout can't hold them.
+    """
+    check(args)
+    from videomae_fast.interop import Told, Wanted, convert
+
+    size = args.image_size
+    told = Told(
+        heads=args.heads,
+        decoder_heads=args.decoder_heads,
+        frames=args.frames,
+        image_size=None if size is None else size[0] if len(size) == 1 else tuple(size),
+    )
+    wanted = Wanted(
+        layout=args.to,
+        classes=args.classes,
+        rows=args.head_index,
+        official_eps=args.official_eps,
+        transformers=5 if args.transformers is None else args.transformers,
+    )
+    account = convert(_source(args.source), args.destination, wanted, told)
+    print("\n".join(account.lines()))
+    print(f"written  {args.destination}: {args.to}, {account.result.kind}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UsageError for what can be seen without loading anything."""
+    if not args.source.exists():
+        raise UsageError(f"{args.source}: no such file or folder")
+    if args.classifier != (args.classes is not None):
+        raise UsageError("--classifier and --classes N go together: a new head of N classes")
+    if args.classes is not None and args.classes < 1:
+        raise UsageError(f"--classes must be 1 or more, not {args.classes}")
+    if args.classifier and args.head_index is not None:
+        raise UsageError("--classifier makes a new head, --head-index takes rows: give one of them")
+    if args.transformers is not None and args.to != "hugging-face":
+        raise UsageError("--transformers says how --to hugging-face is written; leave it out")
+    if args.image_size is not None and len(args.image_size) > 2:
+        raise UsageError("--image-size takes one side, or height and width")
+
+
+def _source(path: Path) -> Path:
+    """The folder of a run or of a checkpoint stands for the model in it."""
+    from videomae_fast.interop.hugging_face import is_hugging_face_folder
+    from videomae_fast.training.checkpoint import weights_file
+
+    if not path.is_dir() or is_hugging_face_folder(path):
+        return path
+    return weights_file(path)

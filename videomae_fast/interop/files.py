@@ -1,0 +1,273 @@
+"""Weights files of each layout: read any, write any, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from videomae_fast.errors import WeightsError
+from videomae_fast.interop.hugging_face import (
+    CONFIG,
+    WEIGHTS,
+    from_hugging_face,
+    is_hugging_face,
+    to_hugging_face,
+)
+from videomae_fast.interop.layouts import Told, infer_config, kind_of
+from videomae_fast.interop.model_weights import (
+    Change,
+    Kind,
+    Layout,
+    ModelWeights,
+    has_official_eps,
+    origin_of,
+)
+from videomae_fast.interop.parts import Tally, tally
+from videomae_fast.interop.weights import load_weights
+from videomae_fast.models.config import MAEConfig
+
+METADATA: Final = "videomae_fast"
+"""Key of the JSON in our files: kind, model (the config), options, and labels of a classifier."""
+
+
+def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
+    """Weights of any layout; which one it is, is seen from the files and keys.
+
+    Args:
+        path: an official checkpoint (.pth, or .safetensors with official keys), one of our
+            .safetensors files, or a folder of Hugging Face's (or the weights file in one).
+        told: what official files don't say.
+
+    Raises:
+        WeightsError: not such a file; or tensors are missing, unused or of another shape.
+    """
+    path, told = Path(path), told or Told()
+    if path.is_dir():
+        return from_hugging_face(path, told)
+    metadata = _metadata(path)
+    state = load_weights(path)
+    name = str(path)
+    if metadata is not None:
+        return _ours(metadata, state, told, name)
+    if is_hugging_face(state):
+        if not (path.parent / CONFIG).is_file():
+            raise WeightsError(f"{path}: Hugging Face's weights without the {CONFIG} beside them")
+        return from_hugging_face(path.parent, told)
+    kind = kind_of(state, name)
+    config = infer_config(state, kind, told, name)
+    return ModelWeights(kind, config, state, origin_of(name, "official", state))
+
+
+def write_weights(
+    weights: ModelWeights, path: str | Path, layout: Layout, *, transformers: Literal[4, 5] = 5
+) -> tuple[Tally, list[Change]]:
+    """Writes a layout, reads it back and compares every bit.
+
+    Args:
+        path: a new .pth or .safetensors file (official), .safetensors file (ours), or folder
+            (hugging-face). Nothing is overwritten; what is there, is whole.
+        transformers: for Hugging Face's layout, see
+            :func:`~videomae_fast.interop.hugging_face.to_hugging_face`.
+
+    Returns:
+        What was written, by part, and what the layout can't say.
+
+    Raises:
+        WeightsError: the name has the wrong ending or is taken, the disk is full, or the layout
+            can't hold these weights.
+    """
+    path = Path(path)
+    if layout == "hugging-face":
+        settings, state, changes = to_hugging_face(weights, transformers=transformers)
+        state = _apart(state)
+
+        def write(partial: Path) -> None:
+            partial.mkdir()
+            text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+            (partial / CONFIG).write_text(text, encoding="utf-8")
+            save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+
+        _write_new(path, write, state, inside=WEIGHTS)
+        return tally(state), changes
+    endings = (".safetensors",) if layout == "ours" else (".safetensors", ".pth")
+    if path.suffix not in endings:
+        raise WeightsError(f"{path}: a file of this layout ends in {' or '.join(endings)}")
+    state, changes = _apart(weights.state), []
+    metadata = {"format": "pt"}
+    if layout == "ours":
+        metadata[METADATA] = json.dumps(_description(weights))
+    else:
+        changes = _check_official(weights)
+
+    def write_file(partial: Path) -> None:
+        if path.suffix == ".pth":
+            torch.save({"model": state}, partial)
+        else:
+            save_file(state, partial, metadata=metadata)
+
+    _write_new(path, write_file, state)
+    return tally(state), changes
+
+
+def _ours(
+    metadata: Mapping[str, Any], state: Mapping[str, Tensor], told: Told, name: str
+) -> ModelWeights:
+    """Weights of a file that says its config."""
+    try:
+        kind: Kind = metadata.get("kind", "pre-training")  # checkpoints don't say it
+        config = MAEConfig.from_dict(metadata["model"])
+        options = dict(metadata["options"])
+        labels = metadata.get("labels")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"{name}: what it says about its model can't be read ({error})"
+        ) from error
+    if kind not in ("pre-training", "classifier", "encoder"):
+        raise WeightsError(f"{name}: says that it is {kind!r}, which this version doesn't know")
+    told.check(config, name)
+    return ModelWeights(
+        kind,
+        config,
+        state,
+        origin_of(name, "ours", state),
+        options=options if kind == "pre-training" else {},
+        labels=None if labels is None else tuple(labels),
+    )
+
+
+def _description(weights: ModelWeights) -> dict[str, Any]:
+    """What our files say about their model."""
+    options = dict(weights.options)
+    if weights.kind == "classifier":
+        options = {"num_classes": weights.classes}
+    said = {"kind": weights.kind, "model": weights.config.to_dict(), "options": options}
+    return said if weights.labels is None else {**said, "labels": list(weights.labels)}
+
+
+def _check_official(weights: ModelWeights) -> list[Change]:
+    """What an official file can't say, which is everything but tensors.
+
+    Raises:
+        WeightsError: the official code would compute something else.
+    """
+    config = weights.config
+    if not has_official_eps(config):
+        raise WeightsError(
+            f"{weights.origin.name}: LayerNorm's epsilon is {config.norm_eps:g} in blocks and "
+            f"{config.final_norm_eps:g} before the head; the official code has 1e-6 and its files "
+            "can't say otherwise. Take it with --official-eps (with_official_eps), which changes "
+            "the function slightly"
+        )
+    changes = []
+    try:
+        read = infer_config(weights.state, weights.kind, Told(), weights.origin.name).to_dict()
+    except WeightsError:
+        read = {}
+    asked = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name in ("heads", "decoder_heads", "frames", "image_size") and read.get(name) != value
+    }
+    if weights.kind != "pre-training":
+        asked.pop("decoder_heads", None)
+    if asked:
+        said = ", ".join(f"{name} {value}" for name, value in asked.items())
+        changes.append(Change("left out", f"{said}: to be said again when the file is read"))
+    changes += [
+        Change("left out", f"option {option}={value}, which official files can't say")
+        for option, value in weights.options.items()
+        if value != (option == "normalize_target")
+    ]
+    if weights.labels is not None:
+        changes.append(Change("left out", "names of the classes, which official files can't say"))
+    return changes
+
+
+def _metadata(path: Path) -> Mapping[str, Any] | None:
+    """What one of our files says about its model; None for any other file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA)
+        said = None if text is None else json.loads(text)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: its {METADATA} metadata is no JSON ({error})") from error
+    if said is not None and not isinstance(said, dict):
+        raise WeightsError(f"{path}: its {METADATA} metadata is no JSON object")
+    return said
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors contiguous, on the CPU, each in a memory of its own, as files need them."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        found[key] = tensor
+    return found
+
+
+def _write_new(
+    path: Path, write: Callable[[Path], None], state: Mapping[str, Tensor], inside: str = ""
+) -> None:
+    """Writes beside `path`, compares with `state` what a reader finds there, then renames."""
+    with _partial(path, sum(value.nbytes for value in state.values())) as partial:
+        write(partial)
+        file = partial / inside if inside else partial
+        back = load_weights(file)
+        wrong = sorted(set(back) ^ set(state)) or [
+            key for key, value in state.items() if not _same_bits(value, back[key])
+        ]
+        if wrong:
+            raise WeightsError(f"{path}: not as written when read back: {', '.join(wrong[:5])}")
+        del back
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+
+
+@contextmanager
+def _partial(path: Path, size: int) -> Iterator[Path]:
+    """A name beside `path` that becomes `path` at the end, or is removed if there is an error."""
+    if path.exists() or path.is_symlink():
+        raise WeightsError(f"{path}: is there already, and nothing is overwritten; name another")
+    if not path.parent.is_dir():
+        raise WeightsError(f"{path}: no such folder: {path.parent}")
+    # The ending stays: it says how the file is read back.
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        partial.rename(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(path.parent).free
+        raise WeightsError(
+            f"can't write {path}: {error}. It takes about {size / 1e6:.0f} MB, {free / 1e6:.0f} MB "
+            "are free there"
+        ) from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)

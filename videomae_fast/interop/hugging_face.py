@@ -1,0 +1,323 @@
+"""Hugging Face's VideoMAE: its config.json and tensors to ours and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from videomae_fast.errors import WeightsError
+from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
+from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratio
+from videomae_fast.interop.model_weights import Change, Kind, ModelWeights, origin_of
+from videomae_fast.interop.weights import load_weights
+from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.positions import sinusoid_table
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "model.safetensors"
+FINAL_NORM_EPS: Final = 1e-5
+"""What Hugging Face's decoder.norm and fc_norm have, whatever the config says."""
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    "image_size": 224,
+    "patch_size": 16,
+    "num_channels": 3,
+    "num_frames": 16,
+    "tubelet_size": 2,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "layer_norm_eps": 1e-12,
+    "use_mean_pooling": True,
+    "decoder_num_attention_heads": 6,
+    "decoder_hidden_size": 384,
+    "decoder_num_hidden_layers": 4,
+    "decoder_intermediate_size": 1536,
+    "norm_pix_loss": True,
+}
+_ARCHITECTURES: Final[dict[Kind, str]] = {
+    "pre-training": "VideoMAEForPreTraining",
+    "classifier": "VideoMAEForVideoClassification",
+    "encoder": "VideoMAEModel",
+}
+
+
+def is_hugging_face(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are Hugging Face's names, with or without ``videomae.``."""
+    return any(key.removeprefix("videomae.").startswith("embeddings.") for key in state)
+
+
+def is_hugging_face_folder(folder: Path) -> bool:
+    """Whether a folder has a config.json that names a type of model (a run's does not)."""
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and "model_type" in settings
+
+
+def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeights:
+    """The weights in a folder that ``save_pretrained`` or the Hub gives.
+
+    The config keeps Hugging Face's LayerNorm epsilons, so the model computes what theirs does; see
+    :func:`~videomae_fast.interop.model_weights.with_official_eps`.
+
+    Args:
+        folder: with config.json and model.safetensors (or pytorch_model.bin), whole or in shards.
+        told: must agree with config.json where it says something.
+
+    Raises:
+        WeightsError: files are missing or broken, a setting has no counterpart here, or tensors
+            are missing, unused or of another shape.
+    """
+    folder = Path(folder)
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder / CONFIG}: can't be read ({error})") from error
+    if not isinstance(settings, dict) or settings.get("model_type") != "videomae":
+        raise WeightsError(f"{folder / CONFIG}: not the config of a VideoMAE (model_type)")
+    state = _load(folder)
+    origin = origin_of(str(folder), "hugging-face", state)
+    prefixed = {key: _with_prefix(key) for key in state}
+    kind: Kind = "encoder"
+    if any(key.startswith("classifier.") for key in state):
+        kind = "classifier"
+    elif any(key.startswith("decoder.") or key == "mask_token" for key in state):
+        kind = "pre-training"
+    config = _config(settings, kind, str(folder))
+    if told is not None:
+        told.check(config, str(folder))
+    kept, tables = {}, {}
+    for key, value in state.items():
+        (tables if key.endswith("position_embeddings") else kept)[prefixed[key]] = value
+    changes = _checked_tables(tables, config, str(folder))
+    if dropout := [n for n in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+                   if _get(settings, n)]:  # fmt: skip
+        changes.append(Change("differs", f"no {' and '.join(dropout)} when training further"))
+    changes.append(
+        Change(
+            "kept",
+            f"LayerNorm's epsilon: {config.norm_eps:g} in blocks, {config.final_norm_eps:g} before "
+            "the head; the official code has 1e-6",
+        )
+    )
+    try:
+        official = from_hugging_face_keys(kept, classifier=kind == "classifier")
+    except WeightsError as error:
+        raise WeightsError(f"{folder}: {error}") from error
+    return ModelWeights(
+        kind,
+        config,
+        official,
+        origin,
+        options={"normalize_target": _get(settings, "norm_pix_loss")}
+        if kind == "pre-training"
+        else {},
+        labels=_labels(settings, str(folder)) if kind == "classifier" else None,
+        changes=tuple(changes),
+    )
+
+
+def to_hugging_face(
+    weights: ModelWeights, *, transformers: Literal[4, 5] = 5
+) -> tuple[dict[str, Any], dict[str, Tensor], list[Change]]:
+    """What goes into config.json and model.safetensors, and what could not be said there.
+
+    Args:
+        transformers: the major version that shall load it: it decides how q and v biases are
+            spelt. Every release of version 5 reads its spelling; only later ones also read 4's.
+
+    Raises:
+        WeightsError: learned positions or LayerScale, which their model does not have.
+    """
+    config, name = weights.config, weights.origin.name
+    if config.learned_positions or config.layer_scale:
+        what = "learned positions" if config.learned_positions else "LayerScale"
+        raise WeightsError(f"{name}: Hugging Face's VideoMAE has no {what}")
+    if weights.kind == "encoder" and "encoder.norm.weight" not in weights.state:
+        pooled = True
+    else:
+        pooled = weights.kind == "classifier"
+    side = config.image_size
+    settings: dict[str, Any] = {
+        "architectures": [_ARCHITECTURES[weights.kind]],
+        "model_type": "videomae",
+        "dtype" if transformers == 5 else "torch_dtype": _dtype(weights.state),
+        "image_size": side if isinstance(side, int) else list(side),
+        "patch_size": config.patch_size,
+        "num_channels": 3,
+        "num_frames": config.frames,
+        "tubelet_size": config.tubelet_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "intermediate_size": int(config.width * config.mlp_ratio),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.02,
+        "layer_norm_eps": config.norm_eps,
+        "qv_bias" if transformers == 5 else "qkv_bias": True,
+        "use_mean_pooling": pooled,
+        "decoder_num_attention_heads": config.decoder_heads,
+        "decoder_hidden_size": config.decoder_width,
+        "decoder_num_hidden_layers": config.decoder_depth,
+        "decoder_intermediate_size": int(config.decoder_width * config.mlp_ratio),
+        "norm_pix_loss": weights.options.get("normalize_target", True),
+    }
+    if weights.kind == "classifier":
+        labels = weights.labels or [f"LABEL_{i}" for i in range(weights.classes)]
+        settings["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        settings["label2id"] = {label: i for i, label in enumerate(labels)}
+    changes = []
+    if weights.kind != "encoder" and config.final_norm_eps != FINAL_NORM_EPS:
+        norm = "fc_norm" if weights.kind == "classifier" else "decoder.norm"
+        changes.append(
+            Change(
+                "differs",
+                f"{norm}'s epsilon is {config.final_norm_eps:g} here and {FINAL_NORM_EPS:g} in "
+                "Hugging Face's code, where no config can change it: a row of variance v changes "
+                "by a factor of about 1 + (old - new) / 2v",
+            )
+        )
+    changes += [
+        Change("left out", f"option {option}, which Hugging Face's model does not have")
+        for option, value in weights.options.items()
+        if option != "normalize_target" and value
+    ]
+    spelling: Literal["query.bias", "q_bias"] = "query.bias" if transformers == 5 else "q_bias"
+    return settings, to_hugging_face_keys(weights.state, biases=spelling), changes
+
+
+def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
+    """MAEConfig of a config.json.
+
+    Raises:
+        WeightsError: a setting that our model can't have.
+    """
+    bias = settings.get("qv_bias", settings.get("qkv_bias", True))
+    pooled = _get(settings, "use_mean_pooling")
+    for wrong, told in (
+        (_get(settings, "hidden_act") != "gelu", f"hidden_act {_get(settings, 'hidden_act')!r}"),
+        (_get(settings, "num_channels") != 3, f"num_channels {_get(settings, 'num_channels')}"),
+        (not bias, "qv_bias false"),
+        (kind == "classifier" and not pooled, "use_mean_pooling false in a classifier"),
+        (
+            kind == "pre-training" and pooled,
+            "use_mean_pooling true in pre-training, which leaves the encoder's norm out",
+        ),
+    ):
+        if wrong:
+            raise WeightsError(f"{origin}: {told}: the models here don't have that")
+    patch = _get(settings, "patch_size")
+    if isinstance(patch, list):
+        if len(set(patch)) != 1:
+            raise WeightsError(f"{origin}: patch_size {patch}: the models here have square patches")
+        patch = patch[0]
+    side = _get(settings, "image_size")
+    width, narrow = _get(settings, "hidden_size"), _get(settings, "decoder_hidden_size")
+    mlps = [(width, _get(settings, "intermediate_size"))]
+    if kind == "pre-training":
+        mlps.append((narrow, _get(settings, "decoder_intermediate_size")))
+        decoder = {
+            "decoder_width": narrow,
+            "decoder_depth": _get(settings, "decoder_num_hidden_layers"),
+            "decoder_heads": _get(settings, "decoder_num_attention_heads"),
+        }
+    else:
+        decoder = decoder_of(width)
+    try:
+        return make_config(
+            {
+                "image_size": tuple(side) if isinstance(side, list) else side,
+                "patch_size": patch,
+                "tubelet_size": _get(settings, "tubelet_size"),
+                "frames": _get(settings, "num_frames"),
+                "width": width,
+                "depth": _get(settings, "num_hidden_layers"),
+                "heads": _get(settings, "num_attention_heads"),
+                "mlp_ratio": mlp_ratio(mlps, origin),
+                "norm_eps": _get(settings, "layer_norm_eps"),
+                "final_norm_eps": FINAL_NORM_EPS,
+                **decoder,
+            },
+            origin,
+        )
+    except (TypeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{origin}: {CONFIG} holds a size that is none ({error})") from error
+
+
+def _get(settings: Mapping[str, Any], name: str) -> Any:
+    return settings.get(name, _DEFAULTS[name])
+
+
+def _with_prefix(key: str) -> str:
+    """Names of a bare VideoMAEModel get the prefix that they have in the other two."""
+    bare = key.startswith(("embeddings.", "encoder.layer.", "layernorm."))
+    return f"videomae.{key}" if bare else key
+
+
+def _labels(settings: Mapping[str, Any], origin: str) -> tuple[str, ...] | None:
+    """Class names by index; None for the LABEL_0 … that stand for none."""
+    told = settings.get("id2label")
+    if told is None:
+        return None
+    if not isinstance(told, dict) or set(told) != {str(i) for i in range(len(told))}:
+        raise WeightsError(f"{origin}: id2label of {CONFIG} does not number its classes from 0 on")
+    labels = tuple(str(told[str(i)]) for i in range(len(told)))
+    nameless = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
+    return None if nameless else labels
+
+
+def _checked_tables(tables: Mapping[str, Tensor], config: MAEConfig, origin: str) -> list[Change]:
+    """Position tables must be the fixed sinusoid, which is computed here and not stored."""
+    for key, table in tables.items():
+        width = config.width if "embeddings." in key else config.decoder_width
+        truth = sinusoid_table(config.grid.tokens, width)[None]
+        # A table that was stored in half precision is still the sinusoid.
+        close = 1e-5 if table.dtype == torch.float32 else 1e-2
+        if table.shape != truth.shape or (table.float() - truth).abs().max() > close:
+            raise WeightsError(f"{origin}: {key} is not the fixed sinusoid of {config.grid}")
+    if not tables:
+        return []
+    return [Change("left out", "the fixed sinusoid, which is computed", dict(tables))]
+
+
+def _load(folder: Path) -> dict[str, Tensor]:
+    """The state dict, from one file or from shards."""
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return load_weights(folder / name)
+        index = folder / f"{name}.index.json"
+        if not index.is_file():
+            continue
+        try:
+            places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{index}: can't be read ({error!r})") from error
+        state: dict[str, Tensor] = {}
+        for shard in sorted(set(places.values())):
+            if Path(shard).name != shard:
+                raise WeightsError(f"{index}: names {shard!r}, which is not a file beside it")
+            state.update(load_weights(folder / shard))
+        if set(state) != set(places):
+            odd = sorted(set(state) ^ set(places))
+            raise WeightsError(f"{index}: shards and index don't agree on {', '.join(odd[:5])}")
+        return state
+    raise WeightsError(f"{folder}: neither {WEIGHTS} nor pytorch_model.bin in it, nor shards")
+
+
+def _dtype(state: Mapping[str, Tensor]) -> str:
+    """Name of the widest dtype."""
+    widest = max((value.dtype for value in state.values()), key=lambda dtype: dtype.itemsize)
+    return str(widest).removeprefix("torch.")
