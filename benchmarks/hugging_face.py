@@ -7,86 +7,16 @@ transformers 5 dropped q and v biases silently when it loaded them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from benchmarks.contenders import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.official_step import normalized_images
 from benchmarks.workload import Masking, Workload
+from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
 
 EPS = 1e-6
-BLOCK = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.proj": "attention.output.dense",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-QKV = ("query", "key", "value")
-
-
-def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names and packed QKV to Hugging Face's names, each tensor once.
-
-    Raises:
-        KeyError: a name that has no counterpart.
-    """
-    found: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if name.endswith("attn.qkv.weight"):
-            for part, rows in zip(QKV, value.chunk(3), strict=True):
-                found[_prefix(name, "attn.qkv.weight", f"attention.attention.{part}.weight")] = rows
-        else:
-            found[_renamed(name)] = value
-    return found
-
-
-def to_official(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-    """The inverse: tensors of the official `names`."""
-    found = {}
-    for name in names:
-        if name.endswith("attn.qkv.weight"):
-            keys = [
-                _prefix(name, "attn.qkv.weight", f"attention.attention.{part}.weight")
-                for part in QKV
-            ]
-            found[name] = torch.cat([state[key] for key in keys])
-        else:
-            found[name] = state[_renamed(name)]
-    return found
-
-
-def _renamed(name: str) -> str:
-    plain = {
-        "mask_token": "mask_token",
-        "encoder_to_decoder.weight": "encoder_to_decoder.weight",
-        "encoder.patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
-        "encoder.norm": "videomae.layernorm",
-        "decoder.norm": "decoder.norm",
-        "decoder.head": "decoder.head",
-    }
-    stem, _, kind = name.rpartition(".")
-    if name in plain:
-        return plain[name]
-    if stem in plain:
-        return f"{plain[stem]}.{kind}"
-    if kind in ("q_bias", "v_bias"):
-        part = {"q_bias": "query", "v_bias": "value"}[kind]
-        return _prefix(name, f"attn.{kind}", f"attention.attention.{part}.bias")
-    matched = re.fullmatch(r"(?:encoder|decoder)\.blocks\.\d+\.(.+)", stem)
-    if matched is None or matched[1] not in BLOCK:
-        raise KeyError(f"{name} has no counterpart in Hugging Face's model")
-    return _prefix(name, f"{matched[1]}.{kind}", f"{BLOCK[matched[1]]}.{kind}")
-
-
-def _prefix(name: str, end: str, new_end: str) -> str:
-    """A block's name with its beginning and end in Hugging Face's words."""
-    start = name.removesuffix(end)
-    start = start.replace("encoder.blocks.", "videomae.encoder.layer.")
-    return start.replace("decoder.blocks.", "decoder.decoder_layers.") + new_end
 
 
 class HuggingFace(Contender):
@@ -103,7 +33,7 @@ class HuggingFace(Contender):
         return loss
 
     def gradients(self) -> dict[str, Tensor]:
-        return to_official(super().gradients(), list(self.workload.state))
+        return from_hugging_face_keys(super().gradients())
 
 
 def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> HuggingFace:
@@ -140,7 +70,7 @@ def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = EPS
-    model.load_state_dict(to_hugging_face(workload.state))
+    model.load_state_dict(to_hugging_face_keys(workload.state))
     if variant.tables == "repaired":
         tables_to_device(model, "position_embeddings")
     return HuggingFace(name, variant, model, workload, masking)

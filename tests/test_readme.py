@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.cli import main
 from videomae_fast.demo.videos import render_videos, write_list
 
@@ -57,18 +58,21 @@ RUN = [(d, c) for d, c in ALL if not c.startswith(tuple(ELSEWHERE))]
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds what the documents speak of: train.csv, clip.mp4, clips/."""
+    """A folder that holds what the documents speak of: lists, clips, a Kinetics-710 classifier."""
     folder = tmp_path_factory.mktemp("readme")
     videos = render_videos(folder / "clips", 4, size=48, seconds=0.5)
     write_list(folder / "train.csv", videos)
     write_list(folder / "more.csv", videos[:2])
     (folder / "clip.mp4").write_bytes(videos[0].read_bytes())
+    wide = VideoClassifier(MAEConfig(width=384, depth=1, heads=6), num_classes=710)
+    torch.save({"module": wide.state_dict()}, folder / "vit_s_k710_dl_from_giant.pth")
+    (folder / "label_710to400.json").write_text(str(list(range(709, 309, -1))))
     return folder
 
 
 def test_documents_have_commands() -> None:
     told = {command.split()[1] for _, command in RUN if command.startswith("videomae-fast ")}
-    assert told >= {"pretrain", "reconstruct", "flops", "doctor"}
+    assert told >= {"pretrain", "reconstruct", "convert", "flops", "doctor"}
     assert {"make demo", "make test"} <= {command for _, command in ALL}
 
 

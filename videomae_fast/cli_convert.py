@@ -1,4 +1,4 @@
-"""``videomae-fast convert``: weights from one layout to another, with an account of every tensor."""
+"""``videomae-fast convert``: weights from one layout to another, every tensor accounted for."""
 
 from __future__ import annotations
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
-import torch
 
 from benchmarks.checks import check, truth
 from benchmarks.contenders import UnavailableError, Variant, build
-from benchmarks.hugging_face import to_hugging_face, to_official
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
 
@@ -20,18 +18,6 @@ CONFIG = MAEConfig(
 needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"
 )
-
-
-def test_names_go_there_and_back():
-    state = Workload(CONFIG, batch=1).state
-    renamed = to_hugging_face(state)
-    assert len(renamed) == len(state) + 2 * (CONFIG.depth + CONFIG.decoder_depth)  # qkv in three
-    back = to_official(renamed, list(state))
-    assert list(back) == list(state)
-    for name, value in state.items():
-        assert torch.equal(back[name], value), name
-    with pytest.raises(KeyError, match="gamma_1 has no counterpart"):
-        to_hugging_face({"encoder.blocks.0.gamma_1": torch.zeros(1)})
 
 
 @needs_transformers

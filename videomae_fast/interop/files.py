@@ -65,7 +65,12 @@ def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
         return from_hugging_face(path.parent, told)
     kind = kind_of(state, name)
     config = infer_config(state, kind, told, name)
-    return ModelWeights(kind, config, state, origin_of(name, "official", state))
+    origin = origin_of(name, "official", state)
+    if kind != "pre-training":
+        return ModelWeights(kind, config, state, origin)
+    assumed = Change("kept", "normalize_target true, as in all recipes: official files don't say")
+    options = {"normalize_target": True}
+    return ModelWeights(kind, config, state, origin, options=options, changes=(assumed,))
 
 
 def write_weights(

@@ -97,7 +97,8 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
     config = _config(settings, kind, str(folder))
     if told is not None:
         told.check(config, str(folder))
-    kept, tables = {}, {}
+    kept: dict[str, Tensor] = {}
+    tables: dict[str, Tensor] = {}
     for key, value in state.items():
         (tables if key.endswith("position_embeddings") else kept)[prefixed[key]] = value
     changes = _checked_tables(tables, config, str(folder))

@@ -1,9 +1,9 @@
 """Hugging Face's names of the tensors, and the official ones: maps both ways.
 
 Query, key and value are one packed matrix in the official layout and three in Hugging Face's. Their
-biases are spelt two ways: ``attention.q_bias`` in transformers 4, in every released checkpoint and in
-what newer releases save; ``attention.query.bias`` in the modules of transformers 5. The first
-releases of transformers 5 leave the older spelling out when they load, and those biases are zero.
+biases are spelt two ways: ``attention.q_bias`` in transformers 4, in every released checkpoint and
+in what newer releases save; ``attention.query.bias`` in the modules of transformers 5. The first
+releases of transformers 5 leave the older spelling out when they load: those biases are zero then.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.model_weights import Kind
 from videomae_fast.interop.weights import named
-from videomae_fast.models.config import SIZES, MAEConfig
+from videomae_fast.models.config import MAEConfig, Size
 
 _PATCHES: Final = "patch_embed.proj.weight"
 
@@ -132,8 +132,7 @@ def decoder_of(width: int) -> dict[str, int]:
 
     For weights without a decoder: their config describes one that is not there.
     """
-    known = {MAEConfig.from_size(size).width: MAEConfig.from_size(size) for size in SIZES}
-    config = known.get(width, MAEConfig())
+    config = next((size for size in _official_sizes() if size.width == width), MAEConfig())
     return {
         name: getattr(config, name) for name in ("decoder_width", "decoder_depth", "decoder_heads")
     }
@@ -155,12 +154,15 @@ def mlp_ratio(mlps: Sequence[tuple[int, int]], origin: str) -> float:
     raise WeightsError(f"{origin}: no one MLP ratio gives hidden widths {told}")
 
 
+def _official_sizes() -> list[MAEConfig]:
+    return [MAEConfig.from_size(size) for size in get_args(Size)]
+
+
 def _heads(width: int, told: int | None, name: str, origin: str) -> int:
     if told is not None:
         return told
-    sizes = [MAEConfig.from_size(size) for size in SIZES]
     stem = name.removesuffix("heads")
-    known = {getattr(size, f"{stem}width"): getattr(size, name) for size in sizes}
+    known = {getattr(size, f"{stem}width"): getattr(size, name) for size in _official_sizes()}
     if width not in known:
         raise WeightsError(
             f"{origin}: tensors don't say the number of heads, and {width} is no official width "

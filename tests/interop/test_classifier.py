@@ -1,0 +1,147 @@
+"""Pre-training to classifier, and heads for fewer classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.interop.random_weights import TOLD, TOLD_CLASSIFIER, classifier, pretraining
+from videomae_fast import MaskedAutoencoder, VideoClassifier
+from videomae_fast.errors import WeightsError
+from videomae_fast.interop import (
+    ModelWeights,
+    read_rows,
+    read_weights,
+    select_classes,
+    to_classifier,
+)
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> ModelWeights:
+    save_file(pretraining(), tmp_path / "pre.safetensors")
+    return read_weights(tmp_path / "pre.safetensors", TOLD)
+
+
+@pytest.fixture
+def seven(tmp_path: Path) -> ModelWeights:
+    save_file(classifier(7), tmp_path / "cls.safetensors")
+    return read_weights(tmp_path / "cls.safetensors", TOLD_CLASSIFIER).with_changes(
+        labels=tuple("abcdefg")
+    )
+
+
+def test_the_encoder_becomes_a_classifier(pretrained: ModelWeights) -> None:
+    made = to_classifier(pretrained, 5)
+    model = made.model()
+    assert isinstance(model, VideoClassifier)
+    own = dict(model.state_dict())
+    assert own["head.weight"].shape == (5, 32)
+    for key, value in pretraining().items():
+        if key.startswith("encoder.") and not key.startswith("encoder.norm."):
+            assert torch.equal(own.pop(key.removeprefix("encoder.")), value), key
+    assert set(own) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
+    assert torch.equal(own["fc_norm.weight"], torch.ones(32))
+    assert not own["head.bias"].any()
+    assert 0 < float(own["head.weight"].std()) < 1e-4  # 0.02 · 0.001
+    dropped = {k for c in made.changes if c.what == "left out" for k in c.state}
+    assert dropped == {k for k in pretraining() if not k.startswith("encoder.")} | {
+        "encoder.norm.weight",
+        "encoder.norm.bias",
+    }
+
+
+def test_the_encoder_computes_what_it_did(pretrained: ModelWeights) -> None:
+    """Features before the pooling, with everything visible."""
+    frames = torch.randint(0, 256, (1, 4, 32, 32, 3), dtype=torch.uint8)
+    whole, cut = pretrained.model(), to_classifier(pretrained, 5).model()
+    assert isinstance(whole, MaskedAutoencoder)
+    assert isinstance(cut, VideoClassifier)
+    every = torch.arange(8, dtype=torch.int32)[None]
+    with torch.no_grad():
+        a, last_a = whole.encoder.blocks(whole.encoder.embed(frames, every, whole.encoder.grid))
+        b, last_b = cut.blocks(cut.embed(frames, every, cut.grid))
+        assert torch.equal(a, b)
+        assert torch.equal(last_a.delta, last_b.delta)
+
+
+def test_a_new_head_is_a_function_of_the_seed(pretrained: ModelWeights) -> None:
+    heads = [to_classifier(pretrained, 5, seed=seed).state["head.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    with pytest.raises(WeightsError, match="needs 1 class or more, not 0"):
+        to_classifier(pretrained, 0)
+
+
+def test_a_classifier_keeps_its_norm_and_gets_another_head(seven: ModelWeights) -> None:
+    made = to_classifier(seven, 3)
+    assert torch.equal(made.state["fc_norm.weight"], seven.state["fc_norm.weight"])
+    assert made.state["head.weight"].shape == (3, 32)
+    assert made.labels is None
+    dropped = {k for c in made.changes if c.what == "left out" for k in c.state}
+    assert dropped == {"head.weight", "head.bias"}
+
+
+def test_chosen_classes_have_the_logits_they_had(seven: ModelWeights) -> None:
+    rows = [6, 0, 3]
+    made = select_classes(seven, rows)
+    frames = torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        before, after = seven.model()(frames), made.model()(frames)
+    torch.testing.assert_close(after, before[:, rows])
+    assert made.labels == ("g", "a", "d")
+    (dropped,) = [c.state for c in made.changes if c.what == "left out"]
+    assert dropped["head.bias"].shape == (4,)
+    with pytest.raises(WeightsError, match="rows 0 to 6, not 7"):
+        select_classes(seven, [1, 7])
+    with pytest.raises(WeightsError, match="no rows of its head"):
+        select_classes(seven, [])
+
+
+def test_only_a_classifier_has_a_head(pretrained: ModelWeights) -> None:
+    with pytest.raises(WeightsError, match="no head to choose rows of"):
+        select_classes(pretrained, [0])
+
+
+def test_index_files_of_both_formats(tmp_path: Path) -> None:
+    rows = [5, 0, 6, 2]
+    (tmp_path / "official.json").write_text(json.dumps(rows, indent=2))
+    (tmp_path / "plain.txt").write_text("5\n 0\n\n6\n2\n")
+    assert read_rows(tmp_path / "official.json", 7) == rows
+    assert read_rows(tmp_path / "plain.txt", 7) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1\n2\n7\n", r"index, line 3: the head has rows 0 to 6, not 7"),
+        ("1\n-1\n", r"index, line 2: .*not -1"),
+        ("1\n\n1\n", r"index, line 3: row 1 is that of line 1 already"),
+        ("1\nabseiling\n", r"index, line 2: 'abseiling' is not a row number"),
+        ("1\n1.5\n", r"line 2: '1\.5' is not"),
+        ("1\n2 3\n", r"line 2: '2 3' is not"),
+        ("\n", "holds no row numbers"),
+        ("[1, 2, 7]", r"entry 3: the head has rows"),
+        ("[1, true]", r"entry 2: True is not a row number"),
+        ("[1, 2.0]", r"entry 2: 2\.0 is not"),
+        ("[1, 1]", r"entry 2: row 1 is that of entry 1 already"),
+        ("[1, 2", "not a JSON list"),
+        ("[]", "holds no row numbers"),
+    ],
+)
+def test_broken_index_files_name_the_line(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "index").write_text(text)
+    with pytest.raises(WeightsError, match=told):
+        read_rows(tmp_path / "index", 7)
+
+
+def test_index_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="can't be read"):
+        read_rows(tmp_path / "gone", 7)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(WeightsError, match="can't be read"):
+        read_rows(tmp_path / "binary", 7)
