@@ -17,11 +17,8 @@ def chosen(*masks: Tensor) -> list[Tensor]:
     that are on the CPU.
 
     Raises:
-        ValueError: a mask that is not bool, or clips that differ in how many tokens are chosen.
+        ValueError: clips that differ in how many tokens are chosen.
     """
-    for mask in masks:
-        if mask.dtype != torch.bool or mask.ndim != 2:
-            raise ValueError(f"masks must be bool [B, N], got {mask.dtype} {list(mask.shape)}")
     counts = [mask.sum(1) for mask in masks]
     extremes = torch.stack([extreme for c in counts for extreme in (c.min(), c.max())]).tolist()
     found = []
@@ -42,7 +39,8 @@ def visible_and_decoded(mask: Tensor | Masks, decode_mask: Tensor | None) -> tup
         decode_mask: bool [B, N], True = not decoded; None decodes what the encoder does not see.
 
     Raises:
-        ValueError: clips differ in how many tokens are seen or decoded, or Masks and a decode_mask.
+        ValueError: masks that are not bool; clips that differ in how many tokens are seen or
+            decoded; Masks and a decode_mask.
     """
     if isinstance(mask, Masks):
         if decode_mask is not None:
@@ -53,6 +51,9 @@ def visible_and_decoded(mask: Tensor | Masks, decode_mask: Tensor | None) -> tup
                 "output has no place for: use a grid or a decoder mask with equal numbers"
             )
         return mask.visible, mask.decoder
+    for given in (mask, decode_mask):
+        if given is not None and given.dtype != torch.bool:
+            raise ValueError(f"masks must be bool [B, N], True = masked, got {given.dtype}")
     unseen = mask.flatten(1)
     decoded = unseen if decode_mask is None else ~decode_mask.flatten(1)
     seen, kept = chosen(~unseen, decoded)

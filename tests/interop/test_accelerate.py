@@ -1,0 +1,601 @@
+"""accelerate: the same loss and gradients as before, in place, and the way back."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.official_step import normalized_images, pretraining_loss
+from tests.interop import stand_ins
+from videomae_fast import Masks, MaskSpec, accelerate
+from videomae_fast.errors import AccelerationError
+from videomae_fast.interop.weights import load_into
+from videomae_fast.masking import Grid
+
+GRID = Grid(4, 2, 2)  # of the stand-ins' default size
+SPECS = {
+    "dual": MaskSpec(encoder_ratio=0.5),
+    "encoder-only": MaskSpec(encoder_ratio=0.5, decoder="none"),
+}
+needs_transformers = pytest.mark.skipif(
+    find_spec("transformers") is None, reason="transformers is not installed"
+)
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Weights under which every parameter matters, biases and norms too."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.1 * noise if parameter.ndim > 1 else 0.3 * noise)
+    return model
+
+
+def frames(batch: int = 3, size: int = 32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(0, 256, (batch, 8, size, size, 3), dtype=torch.uint8, generator=generator)
+
+
+def masks_of(kind: str, batch: int = 3) -> Masks:
+    return Masks.from_seeds(torch.arange(batch) + 5, GRID, SPECS[kind])
+
+
+def pretraining(**settings) -> nn.Module:
+    return randomise(stand_ins.PretrainVisionTransformer(**settings))
+
+
+def classifier(**settings) -> nn.Module:
+    return randomise(stand_ins.VisionTransformer(**settings))
+
+
+def loss_of(kind: str):
+    """The official loss of a pre-training model as a function of the model."""
+    images = normalized_images(frames())
+    encoder_mask, decoder_mask = masks_of(kind).to_bool()
+
+    def loss(model):
+        return pretraining_loss(
+            model, images, encoder_mask, decoder_mask, tubelet=2, patch=16, autocast=None
+        )
+
+    return loss
+
+
+def weighted(model: nn.Module, *inputs) -> torch.Tensor:
+    """A scalar of a model's output in which every value counts differently."""
+    out = model(*inputs)
+    out = getattr(out, "logits", out)
+    generator = torch.Generator().manual_seed(3)
+    return (out.float() * torch.randn(out.shape, generator=generator)).mean()
+
+
+def assert_equal(comparison, tolerance: float = 1e-5) -> None:
+    assert comparison.loss != 0
+    assert comparison.loss_error < tolerance, comparison
+    assert comparison.gradient_error < tolerance, comparison
+    assert comparison.worst_error < 10 * tolerance, comparison  # a bias whose gradient cancels
+
+
+SETTINGS = [
+    {},
+    {"drop_path": 0.4},
+    {"init_values": 0.5},
+    {"drop_path": 0.4, "init_values": 0.5, "with_cp": True},
+    {"mlp_ratio": 48 / 11, "heads": 1, "decoder_depth": 1},
+]
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_pretraining_is_the_same(kind, settings):
+    model = pretraining(**settings).train()
+    assert_equal(accelerate(model).compare(loss_of(kind)))
+    assert_equal(accelerate_again(model).compare(loss_of(kind)))
+
+
+def accelerate_again(model):
+    """Undone and done once more, in eval mode."""
+    for module in model.modules():
+        module.__class__ = vars(type(module)).get("_original", type(module))
+    return accelerate(model.eval())
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS[:4], {"use_mean_pooling": False}], ids=str)
+def test_classification_is_the_same(settings):
+    model = classifier(**settings).train()
+    images, labels = normalized_images(frames()), torch.tensor([0, 3, 1])
+    report = accelerate(model)
+    assert_equal(report.compare(lambda m: nn.functional.cross_entropy(m(images), labels)))
+
+
+@pytest.mark.parametrize("name", ["pretrain_tiny_dual", "pretrain_tiny_tube"])
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_golden_values_hold_for_the_stand_in_and_after(golden, name, accelerated):
+    data = golden(name)
+    shape = data.shape
+    model = stand_ins.PretrainVisionTransformer(
+        img_size=shape["image_size"], patch_size=shape["patch_size"], width=shape["width"],
+        depth=shape["depth"], heads=shape["heads"], decoder_width=shape["decoder_width"],
+        decoder_depth=shape["decoder_depth"], decoder_heads=shape["decoder_heads"],
+        all_frames=shape["frames"], mlp_ratio=shape.get("mlp_ratio", 4.0),
+    )  # fmt: skip
+    load_into(model, data.under("param/"))
+    if accelerated:
+        accelerate(model)
+    encoder_mask = data["encoder_mask"]
+    decoder_mask = data.get("decoder_mask")
+    if decoder_mask is None:
+        decoder_mask = ~encoder_mask
+    loss = pretraining_loss(
+        model, normalized_images(data["frames"]), encoder_mask, decoder_mask,
+        tubelet=2, patch=shape["patch_size"], autocast=None,
+    )  # fmt: skip
+    assert float(loss.detach()) == pytest.approx(float(data["loss"]), rel=1e-5)
+    loss.backward()
+    for key, norm in data.under("gradnorm/").items():
+        found = dict(model.named_parameters())[key].grad.norm()
+        assert float(found) == pytest.approx(float(norm), rel=1e-4), key
+
+
+def test_golden_classifier(golden):
+    data = golden("classify_tiny")
+    shape = data.shape
+    model = stand_ins.VisionTransformer(
+        img_size=shape["image_size"], patch_size=shape["patch_size"], width=shape["width"],
+        depth=shape["depth"], heads=shape["heads"], all_frames=shape["frames"],
+        num_classes=data["logits"].shape[1],
+    )  # fmt: skip
+    load_into(model, data.under("param/"))
+    accelerate(model)
+    found = model(normalized_images(data["frames"]))
+    torch.testing.assert_close(found, data["logits"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_frames_and_masks_replace_clips_and_bools(kind):
+    model = pretraining()
+    masks, clips = masks_of(kind), frames()
+    encoder_mask, decoder_mask = masks.to_bool()
+    expected = model(normalized_images(clips), encoder_mask, decoder_mask)
+    accelerate(model)
+    torch.testing.assert_close(model(clips, masks), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(clips, encoder_mask, decoder_mask), model(clips, masks))
+    other = classifier()
+    expected = other(normalized_images(clips))
+    accelerate(other)
+    torch.testing.assert_close(other(clips), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_that_are_called_alone_are_the_same():
+    model = pretraining(drop_path=0.2).eval()
+    images, (encoder_mask, _) = normalized_images(frames()), masks_of("dual").to_bool()
+    sequence = torch.randn(2, 7, 16)
+    tokens = torch.randn(2, 5, 32)
+
+    def parts():
+        return [
+            model.encoder(images, encoder_mask),
+            model.encoder.forward_features(images, encoder_mask),
+            model.decoder(sequence, 3),
+            model.decoder(sequence, 0),
+            model.encoder.blocks[1](tokens),
+            model.encoder.blocks[1].attn(tokens),
+            model.encoder.blocks[1].mlp(tokens),
+            model.encoder.patch_embed(images),
+        ]
+
+    before = parts()
+    accelerate(model)
+    for found, expected in zip(parts(), before, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_but_the_computation_changes_and_undo_restores_it():
+    model = pretraining()
+    optimizer = torch.optim.AdamW(model.parameters())
+    names, held = list(model.state_dict()), dict(model.named_parameters())
+    buffers = [name for name, _ in model.named_buffers()]
+    kinds = [type(module) for module in model.modules()]
+    tables = model.pos_embed, model.encoder.pos_embed
+    loss = loss_of("dual")
+    before = loss(model).item()
+    report = accelerate(model)
+    assert list(model.state_dict()) == names
+    assert [name for name, _ in model.named_buffers()] == buffers
+    for name, parameter in model.named_parameters():
+        assert parameter is held[name]
+    assert isinstance(model, stand_ins.PretrainVisionTransformer)
+    assert all(isinstance(m, kind) for m, kind in zip(model.modules(), kinds, strict=True))
+    assert type(model).__name__ == "PretrainVisionTransformer"
+    loss(model).backward()
+    optimizer.step()
+    assert loss(model).item() != before
+    report.undo()
+    assert [type(module) for module in model.modules()] == kinds
+    assert tables[0] is model.pos_embed
+    assert tables[1] is model.encoder.pos_embed
+    assert "(undone)" in str(report)
+    report.undo()
+    accelerate(model)
+
+
+def test_the_report_says_what_was_done():
+    text = str(accelerate(pretraining()))
+    assert "the official pre-training model, accelerated" in text
+    assert "encoder.blocks.* (2): LayerNorm with residual" in text
+    assert "kept      the loss" in text
+
+
+def test_compare_sees_a_difference():
+    model = pretraining()
+    report = accelerate(model)
+    calls = []
+
+    def loss(m):
+        calls.append(m)
+        return loss_of("dual")(m) * (1 + 0.01 * len(calls))
+
+    assert report.compare(loss).loss_error > 1e-3
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_bf16_is_no_worse_than_the_original(kind):
+    """Both against fp32: the loss, and the gradients as a whole."""
+    images, (encoder_mask, decoder_mask) = normalized_images(frames(8)), masks_of(kind, 8).to_bool()
+    model = pretraining(depth=4, decoder_depth=3)
+
+    def run(dtype):
+        model.zero_grad()
+        loss = pretraining_loss(
+            model, images, encoder_mask, decoder_mask, tubelet=2, patch=16, autocast=dtype
+        )
+        loss.backward()
+        return [loss.detach(), *[p.grad.clone() for p in model.parameters()]]
+
+    def distance(found, truth):
+        apart = sum(
+            float((a - b).double().square().sum()) for a, b in zip(found, truth, strict=True)
+        )
+        return (apart / sum(float(b.double().square().sum()) for b in truth)) ** 0.5
+
+    truth = run(None)
+    original = run(torch.bfloat16)
+    accelerate(model)
+    ours = run(torch.bfloat16)
+    assert distance(ours[1:], truth[1:]) <= 1.05 * distance(original[1:], truth[1:])
+    assert abs(float(ours[0] - truth[0])) <= 1.5 * abs(float(original[0] - truth[0])) + 1e-3
+
+
+def test_a_model_in_bf16():
+    model = pretraining().to(torch.bfloat16).eval()
+    images, (encoder_mask, decoder_mask) = normalized_images(frames()), masks_of("dual").to_bool()
+    images = images.to(torch.bfloat16)
+    before = model(images, encoder_mask, decoder_mask)
+    accelerate(model)
+    after = model(images, encoder_mask, decoder_mask)
+    assert after.dtype == before.dtype
+    torch.testing.assert_close(after.float(), before.float(), rtol=0.1, atol=0.1)
+
+
+def test_under_torch_compile():
+    model = pretraining()
+    images, (encoder_mask, decoder_mask) = normalized_images(frames()), masks_of("dual").to_bool()
+    expected = model(images, encoder_mask, decoder_mask)
+    accelerate(model)
+    compiled = torch.compile(model, backend="aot_eager")
+    found = compiled(images, encoder_mask, decoder_mask)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(AccelerationError, match=r"before torch\.compile"):
+        accelerate(compiled)
+    whole = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(whole(frames(), masks_of("dual")), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", ["accelerate", "wrap"])
+def test_under_distributed_data_parallel(first, tmp_path):
+    model = pretraining()
+    images, (encoder_mask, decoder_mask) = normalized_images(frames()), masks_of("dual").to_bool()
+    expected = model(images, encoder_mask, decoder_mask)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        if first == "accelerate":
+            accelerate(model)
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        if first == "wrap":
+            accelerate(wrapped)
+        found = wrapped(images, encoder_mask, decoder_mask)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        found.sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_hooks_see_what_they_saw_before():
+    model = pretraining()
+    seen = []
+    loss = loss_of("dual")
+    hooks = [
+        module.register_forward_hook(lambda _, __, out: seen.append(out))
+        for module in (
+            model.encoder, model.encoder.blocks[0], model.encoder.blocks[1].attn,
+            model.encoder.blocks[1].mlp.act, model.decoder.blocks[1], model.decoder,
+        )
+    ]  # fmt: skip
+    loss(model)
+    before = seen.copy()
+    seen.clear()
+    report = accelerate(model)
+    loss(model)
+    assert len(seen) == len(before) == 6
+    for found, expected in zip(seen, before, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for hook in hooks:
+        hook.remove()
+    assert_equal(report.compare(loss))
+
+
+class LowRank(nn.Linear):
+    """As adapters do it: another module in a linear layer's place."""
+
+    def forward(self, x):
+        return super().forward(x) + x.mean(-1, keepdim=True)
+
+
+def test_a_layer_replaced_later_is_not_passed_over():
+    model = pretraining()
+    report = accelerate(model)
+    old = model.encoder.blocks[1].mlp.fc1
+    model.encoder.blocks[1].mlp.fc1 = LowRank(old.in_features, old.out_features)
+    assert_equal(report.compare(loss_of("dual")))
+
+
+def test_parameters_replaced_later_count():
+    model = pretraining()
+    report = accelerate(model)
+    model.encoder.blocks[0].attn.q_bias = nn.Parameter(torch.randn(32))
+    model.encoder.blocks[0].norm1.eps = 0.3
+    assert_equal(report.compare(loss_of("dual")))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_is_a_whole_model(copied):
+    model = pretraining()
+    accelerate(model)
+    twin = copied(model)
+    loss = loss_of("dual")
+    assert loss(twin).item() == loss(model).item()
+    assert {id(p) for p in twin.parameters()}.isdisjoint({id(p) for p in model.parameters()})
+
+
+def test_tables_follow_the_parameters():
+    model = pretraining()
+    tables = model.pos_embed, model.encoder.pos_embed
+    report = accelerate(model)
+    model.to("meta")
+    assert model.pos_embed.device.type == model.encoder.pos_embed.device.type == "meta"
+    report.undo()
+    assert model.pos_embed is tables[0]
+    assert model.encoder.pos_embed is tables[1]
+
+
+class Renamed(stand_ins.PretrainVisionTransformer):
+    pass
+
+
+class Changed(stand_ins.PretrainVisionTransformer):
+    def forward(self, x, mask, decode_mask=None):
+        return 2 * super().forward(x, mask, decode_mask)
+
+
+def test_a_subclass_with_its_own_forward_is_not_known():
+    assert_equal(accelerate(randomise(Renamed())).compare(loss_of("dual")))
+    with pytest.raises(AccelerationError, match="not a model that accelerate knows"):
+        accelerate(Changed())
+
+
+BAD = {
+    "dropout": (lambda: pretraining(drop=0.1), "encoder.blocks.0: dropout within attention or MLP"),
+    "gelu": (lambda: pretraining(act=nn.GELU("tanh")), "not GELU in its exact form"),
+    "relu": (lambda: classifier(act=nn.ReLU()), "blocks.0: the activation is ReLU"),
+    "cosine": (lambda: pretraining(attention=stand_ins.CosAttention), "CosAttention"),
+    "no bias": (lambda: pretraining(qkv_bias=False), "lack a bias"),
+    "unknown": (lambda: nn.Sequential(nn.Linear(2, 2)), "Sequential is not a model"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_it_can_not_do_is_an_error_and_changes_nothing(name):
+    build, why = BAD[name]
+    model = build()
+    kinds = [type(module) for module in model.modules()]
+    with pytest.raises(AccelerationError, match=why):
+        accelerate(model)
+    assert [type(module) for module in model.modules()] == kinds
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda m: setattr(m.encoder.blocks[1].attn, "scale", 0.5), "scaled by 0.5"),
+        (lambda m: setattr(m.decoder.blocks[0], "norm2", nn.RMSNorm(16)), "decoder.blocks.0: a no"),
+        (lambda m: setattr(m.encoder.blocks[0].mlp, "fc1", LowRank(32, 128)), "LowRank"),
+        (
+            lambda m: setattr(m.encoder.patch_embed, "proj", nn.Conv3d(3, 32, 16, 8)),
+            "patches overlap",
+        ),
+        (
+            lambda m: setattr(m.decoder, "forward", None) or setattr(m, "decoder", nn.Linear(1, 1)),
+            "",
+        ),
+    ],
+)
+def test_a_changed_part_is_an_error(change, why):
+    model = pretraining()
+    change(model)
+    with pytest.raises(AccelerationError, match=why):
+        accelerate(model)
+
+
+def test_twice_is_an_error():
+    model = pretraining()
+    accelerate(model)
+    with pytest.raises(AccelerationError, match="accelerated already"):
+        accelerate(model)
+
+
+def test_bad_inputs_are_told():
+    model = pretraining()
+    accelerate(model)
+    encoder_mask, decoder_mask = masks_of("dual").to_bool()
+    uneven = encoder_mask.clone()
+    uneven[0] = True
+    uneven[0, 0] = False
+    with pytest.raises(ValueError, match="as many chosen tokens"):
+        model(normalized_images(frames()), uneven, decoder_mask)
+    with pytest.raises(ValueError, match="leave decode_mask out"):
+        model(frames(), masks_of("dual"), decoder_mask)
+    with pytest.raises(ValueError, match=r"clips must be \[B, 3, T, H, W\]"):
+        model(normalized_images(frames())[:, :2], encoder_mask, decoder_mask)
+    with pytest.raises(ValueError, match="masks must be bool"):
+        model(frames(), encoder_mask.float(), decoder_mask.float())
+
+
+def small_hugging_face(kind: str, **settings):
+    from transformers import (
+        VideoMAEConfig,
+        VideoMAEForPreTraining,
+        VideoMAEForVideoClassification,
+        VideoMAEModel,
+    )
+
+    config = VideoMAEConfig(
+        image_size=32, num_frames=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, decoder_hidden_size=16, decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=1, decoder_intermediate_size=24, num_labels=5, **settings,
+    )  # fmt: skip
+    kinds = {
+        "pretraining": VideoMAEForPreTraining,
+        "base": VideoMAEModel,
+        "classification": VideoMAEForVideoClassification,
+    }
+    return randomise(kinds[kind](config))
+
+
+def pixel_values() -> torch.Tensor:
+    return normalized_images(frames()).transpose(1, 2)
+
+
+@needs_transformers
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"norm_pix_loss": False}, {"attn_implementation": "sdpa"}, {"use_mean_pooling": False}],
+    ids=str,
+)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_hugging_face_pretraining_is_the_same(settings, checkpointing):
+    model = small_hugging_face("pretraining", **settings).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    mask, _ = masks_of("encoder-only").to_bool()
+    report = accelerate(model)
+    assert_equal(report.compare(lambda m: m(pixel_values(), bool_masked_pos=mask).loss))
+    assert_equal(report.compare(lambda m: weighted(m, pixel_values(), mask)))
+    assert_equal(report.compare(lambda m: m(pixel_values(), mask, return_dict=False)[0]))
+    by_float = model(pixel_values(), mask)
+    by_bytes = model(frames(), masks_of("encoder-only"))
+    torch.testing.assert_close(by_bytes.loss, by_float.loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(by_bytes.logits, by_float.logits, rtol=1e-4, atol=1e-5)
+
+
+@needs_transformers
+def test_hugging_face_with_a_decoder_mask():
+    """What Hugging Face's model can't do by itself: dual masking, from floats and from bytes."""
+    model = small_hugging_face("pretraining")
+    masks = masks_of("dual")
+    accelerate(model)
+    whole = model(pixel_values(), masks_of("encoder-only"))
+    found = model(pixel_values(), masks)
+    assert found.logits.shape[1] == masks.decoder.shape[1]
+    assert found.loss.item() != whole.loss.item()
+    torch.testing.assert_close(model(frames(), masks).loss, found.loss, rtol=1e-4, atol=1e-5)
+
+
+@needs_transformers
+@pytest.mark.parametrize("settings", [{}, {"use_mean_pooling": False}], ids=str)
+def test_hugging_face_classification_is_the_same(settings):
+    model = small_hugging_face("classification", **settings).train()
+    labels = torch.tensor([0, 3, 1])
+    report = accelerate(model)
+    assert_equal(report.compare(lambda m: m(pixel_values(), labels=labels).loss))
+    torch.testing.assert_close(model(frames()).logits, model(pixel_values()).logits)
+
+
+@needs_transformers
+@pytest.mark.parametrize("masked", [False, True])
+def test_hugging_face_encoder_and_its_hidden_states(masked):
+    model = small_hugging_face("base", attn_implementation="eager").eval()
+    mask = masks_of("encoder-only").to_bool()[0] if masked else None
+    wanted = {"output_hidden_states": True, "output_attentions": True}
+    before = model(pixel_values(), mask, **wanted)
+    report = accelerate(model)
+    after = model(pixel_values(), mask, **wanted)
+    torch.testing.assert_close(
+        after.last_hidden_state, before.last_hidden_state, rtol=1e-4, atol=1e-4
+    )
+    for found, expected in (
+        (after.hidden_states, before.hidden_states),
+        (after.attentions, before.attentions),
+    ):
+        assert len(found) == len(expected) > 0
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert_equal(
+        report.compare(lambda m: m(pixel_values(), mask).last_hidden_state.square().mean())
+    )
+    late = small_hugging_face("base", attn_implementation="eager").eval()
+    late.load_state_dict(model.state_dict())
+    accelerate(late)  # before any hook was there
+    found = late(pixel_values(), mask, **wanted).attentions
+    torch.testing.assert_close(found, before.attentions, rtol=1e-4, atol=1e-5)
+
+
+@needs_transformers
+def test_hugging_face_saves_as_before(tmp_path):
+    from transformers import VideoMAEForPreTraining
+
+    model = small_hugging_face("pretraining")
+    accelerate(model)
+    model.save_pretrained(tmp_path)
+    again = VideoMAEForPreTraining.from_pretrained(tmp_path)
+    assert again.config.architectures == ["VideoMAEForPreTraining"]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value)
+
+
+@needs_transformers
+def test_hugging_face_with_dropout_is_an_error():
+    for settings in ({"hidden_dropout_prob": 0.1}, {"attention_probs_dropout_prob": 0.1}):
+        with pytest.raises(AccelerationError, match="dropout"):
+            accelerate(small_hugging_face("base", **settings))
+
+
+@needs_transformers
+def test_hugging_face_under_torch_compile():
+    model = small_hugging_face("pretraining").eval()
+    mask, _ = masks_of("encoder-only").to_bool()
+    expected = model(pixel_values(), mask).loss
+    accelerate(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = torch.compile(model, backend="aot_eager")(pixel_values(), mask).loss
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
