@@ -58,6 +58,8 @@ def measure(
         "workload", "checks", "runs" and "failed" (by masking and name), as the tables take them.
         Only those whose check passed are timed; one that did not is in "failed" too.
     """
+    if any(case.variant.compiled for case in cases):
+        _fresh_compiler()
     failed: dict[str, dict[str, str]] = {case.masking: {} for case in cases}
     against: dict[str, Truth] = {}
     contenders: list[Contender] = []
@@ -149,6 +151,18 @@ def run_record(
     if contender.device.type == "cuda":
         row["step_peak_bytes_per_clip"] = contender.step_peak() / workload.batch
     return row
+
+
+def _fresh_compiler() -> None:
+    """Nothing compiled for other shapes, and no limit at which a model silently runs eagerly.
+
+    Contenders share classes, and the compiler counts what it compiled by class.
+    """
+    import torch._dynamo
+
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def _free() -> None:

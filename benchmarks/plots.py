@@ -1,17 +1,22 @@
 """Plots from recorded results.
 
-python -m benchmarks.plots benchmarks/results/step-….json
+python -m benchmarks.plots benchmarks/results/step-….json benchmarks/results/paper-….json
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.record import read
-from benchmarks.tables import Record, median, require_checked, run_of
+from benchmarks.study_tables import gains, letter, memory_per_clip, names_of, per_clip
+from benchmarks.tables import Record, Run, median, require_checked, run_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = {"official": "#9aa5b1", "ours": "#1f77b4"}
 
@@ -23,13 +28,9 @@ def plot_step(record: Record, path: Path) -> Path:
         UncheckedError: the record does not show equality.
     """
     require_checked(record)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     maskings = list(dict.fromkeys(run["masking"] for run in record["runs"]))
     names = list(dict.fromkeys(run["contender"] for run in record["runs"]))
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(6.4, 3.6)
     axes = figure.add_subplot()
     width = 0.8 / len(names)
     for i_name, name in enumerate(names):
@@ -58,19 +59,155 @@ def plot_step(record: Record, path: Path) -> Path:
         fontsize=10,
     )
     axes.legend(frameon=False)
+    return _saved(figure, path)
+
+
+def plot_paper(record: Record, path: Path) -> Path:
+    """Bars of the time per clip and of the memory per clip, by size, contender and masking.
+
+    Raises:
+        UncheckedError: the record does not show equality.
+    """
+    bars: list[tuple[str, Run, float]] = []
+    for part in record["parts"]:
+        require_checked(part)
+        for name in names_of(part):
+            for masking, told in (("encoder-only", "encoder's mask"), ("dual", "dual")):
+                run = run_of(part, name, masking)
+                if run is not None:
+                    text = f"ViT-{letter(part['size'])}, {name}, {told}"
+                    bars.append((text, run, 1e3 * per_clip(run, part)))
+    figure = _figure(9.6, 1.2 + 0.3 * len(bars))
+    left, right = figure.subplots(1, 2, sharey=True)
+    places = range(len(bars))
+    colours = [_colour(run) for _, run, _ in bars]
+    left.barh(places, [value for _, _, value in bars], color=colours)
+    memory = [(memory_per_clip(run) or 0.0) / 1e6 for _, run, _ in bars]
+    right.barh(places, memory, color=colours)
+    left.set_yticks(places, [text for text, _, _ in bars])
+    left.invert_yaxis()
+    for axes, label in ((left, "ms per clip"), (right, "peak memory, MB per clip")):
+        for container in axes.containers:
+            axes.bar_label(container, fmt="%.4g", padding=2, fontsize=8)
+        axes.set_xlabel(label)
+        axes.margins(x=0.15)
+    _entitle(figure, record, "dual masking")
+    return _saved(figure, path)
+
+
+def plot_breakdown(record: Record, path: Path) -> Path:
+    """The step's time after each thing that is switched on.
+
+    Raises:
+        UncheckedError: the record does not show equality.
+    """
+    parts = record["parts"]
+    for part in parts:
+        require_checked(part)
+    links = [(part, gains(part)) for part in parts]
+    figure = _figure(8.0, 1.2 + 0.32 * sum(len(found) for _, found in links))
+    for i, (part, found) in enumerate(links):
+        axes = figure.add_subplot(len(links), 1, i + 1)
+        values = [1e3 * median(run) for _, run, _ in found]
+        spread = [
+            [1e3 * abs(run["summary"]["total"][q] - median(run)) for _, run, _ in found]
+            for q in ("q1", "q3")
+        ]
+        colours = [_colour(run) for _, run, _ in found]
+        bars = axes.barh(range(len(found)), values, xerr=spread, color=colours, capsize=2)
+        axes.bar_label(bars, fmt="%.4g", padding=4, fontsize=8)
+        axes.set_yticks(range(len(found)), [name for name, _, _ in found], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel("training step, ms (median, quartiles)")
+        axes.margins(x=0.12)
+        axes.set_title(f"ViT-{letter(part['size'])}, batch {part['workload']['batch']}", fontsize=9)
+    _entitle(figure, record, "one thing switched on after the other")
+    return _saved(figure, path)
+
+
+def plot_ablation(record: Record, path: Path) -> Path:
+    """Time and memory per clip against what is varied, a line for each contender.
+
+    Raises:
+        UncheckedError: the record does not show equality.
+    """
+    parts = record["parts"]
+    for part in parts:
+        require_checked(part)
+    values = [part["value"] for part in parts]
+    peaks = all(memory_per_clip(run) is not None for part in parts for run in part["runs"])
+    lines: dict[str, list[tuple[Any, float, float]]] = {}
+    for part in parts:
+        for run in part["runs"]:
+            kept: float = run["kept_for_backward_bytes_per_clip"]
+            memory = (memory_per_clip(run) if peaks else kept) or 0.0
+            row = (part["value"], 1e3 * per_clip(run, part), memory / 1e6)
+            lines.setdefault(run["contender"], []).append(row)
+    what = "peak memory" if peaks else "kept for backward"
+    figure = _figure(9.6, 3.8)
+    left, right = figure.subplots(1, 2)
+    for name, rows in lines.items():
+        for axes, column in ((left, 1), (right, 2)):
+            x = [values.index(row[0]) for row in rows]
+            axes.plot(x, [row[column] for row in rows], "o-", label=name, markersize=4)
+    for axes, label in ((left, "ms per clip"), (right, f"{what}, MB per clip")):
+        axes.set_xticks(range(len(values)), [str(v) for v in values])
+        axes.set_xlabel(record["name"])
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        if any(isinstance(value, str) for value in values):
+            axes.tick_params(axis="x", rotation=45)
+    left.legend(frameon=False, fontsize=8)
+    _entitle(figure, record, f"cost by {record['name']}")
+    return _saved(figure, path)
+
+
+PLOTS: dict[str, Callable[[Record, Path], Path]] = {
+    "training step": plot_step,
+    "paper": plot_paper,
+    "breakdown": plot_breakdown,
+    "ablation": plot_ablation,
+}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _saved(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
 
 
+def _colour(run: Run) -> str:
+    return COLOURS["ours" if run["variant"]["kind"] == "ours" else "official"]
+
+
+def _entitle(figure: Figure, record: Record, what: str) -> None:
+    machine = record["machine"]
+    on = machine["device"]
+    if on == "cpu":
+        on = f"{machine['cpu']}, {machine['threads']} threads"
+    figure.suptitle(f"{what}: {on}, {record['date'][:10]}", fontsize=10)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("records", type=Path, nargs="+", help="JSON files of benchmarks.step")
+    parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
     parser.add_argument("--suffix", choices=(".png", ".svg"), default=".png")
     args = parser.parse_args(argv)
     for path in args.records:
-        print(plot_step(read(path), path.with_suffix(args.suffix)))
+        record = read(path)
+        if record["kind"] not in PLOTS:
+            parser.error(f"{path} is of {record['kind']!r}; plots are made of {', '.join(PLOTS)}")
+        print(PLOTS[record["kind"]](record, path.with_suffix(args.suffix)))
     return 0
 
 

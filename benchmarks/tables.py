@@ -1,6 +1,6 @@
 """Markdown tables from recorded results.
 
-    python -m benchmarks.tables benchmarks/results/step-….json results/baselines-….json
+    python -m benchmarks.tables benchmarks/results/step-….json results/paper-….json
 
 A speedup is printed only of what the same record shows to be the same computation.
 """
@@ -86,7 +86,7 @@ def step_table(record: Record) -> str:
         if contender != "official":
             ratio = speedup(record, ("official", masking), (contender, masking))
         lines.append(
-            f"| {masking} | {contender} | {_spread(total)} | {_phases(run)} "
+            f"| {masking} | {contender} | {spread(total)} | {_phases(run)} "
             f"| {batch / total['median']:.3g} "
             f"| {run['forward_multiply_adds_per_clip'] / 1e9:.2f} "
             f"| {run['kept_for_backward_bytes_per_clip'] / 1e6:.0f} | {_memory(run)} "
@@ -130,7 +130,7 @@ def baseline_table(record: Record, ours: str = "ours, compiled") -> str:
             ratio = speedup(record, (contender, masking), (ours, masking))
         share, peak = mfu(record, run), run.get("step_peak_bytes_per_clip")
         lines.append(
-            f"| {masking} | {contender} | {_spread(total)} | {batch / total['median']:.4g} "
+            f"| {masking} | {contender} | {spread(total)} | {batch / total['median']:.4g} "
             f"| {'' if share is None else f'{share:.1%}'} "
             f"| {'' if peak is None else f'{peak / 1e6:.0f}'} "
             f"| {'' if ratio is None else f'**{ratio:.2f}×**'} |"
@@ -175,20 +175,22 @@ def _head(record: Record) -> str:
     )
 
 
-def _ms(seconds: float) -> str:
+def ms(seconds: float) -> str:
+    """Milliseconds, four digits."""
     return f"{seconds * 1e3:.4g}"
 
 
-def _spread(total: dict[str, float]) -> str:
-    quartiles = f"{_ms(total['q1'])} to {_ms(total['q3'])}"
-    return f"{_ms(total['median'])} ({quartiles}; {_ms(total['least'])})"
+def spread(total: dict[str, float]) -> str:
+    """Milliseconds: median (quartiles; least)."""
+    quartiles = f"{ms(total['q1'])} to {ms(total['q3'])}"
+    return f"{ms(total['median'])} ({quartiles}; {ms(total['least'])})"
 
 
 def _phases(run: Run) -> str:
     names = ("forward", "backward", "update")
     if any(name not in run["summary"] for name in names):
         return ""
-    return " / ".join(_ms(run["summary"][name]["median"]) for name in names)
+    return " / ".join(ms(run["summary"][name]["median"]) for name in names)
 
 
 def _memory(run: Run) -> str:
@@ -201,10 +203,15 @@ def _memory(run: Run) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("records", type=Path, nargs="+", help="JSON files of steps and baselines")
+    parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
+    from benchmarks.study_tables import TABLES
+
+    tables = {"training step": step_table, "baselines": baseline_table, **TABLES}
     for path in parser.parse_args(argv).records:
         record = read(path)
-        table = baseline_table if record["kind"] == "baselines" else step_table
+        if record["kind"] not in tables:
+            parser.error(f"{path} is of {record['kind']!r}; tables are made of {', '.join(tables)}")
+        table = tables[record["kind"]]
         try:
             print(table(record) + "\n")
         except UncheckedError as error:
