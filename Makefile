@@ -6,6 +6,9 @@
 #   make gpu-test   the kernels' tests on a GPU: a skip is a failure
 #   make gpu-bench  what the GPU can do, each op, attention, the baselines; JSON in GPU_OUT
 #                   (these two set nothing up: GPU_PYTHON is a Python with a CUDA build of torch)
+#   make paper-table  the paper's table of dual masking and what each gain is worth, measured here:
+#                   JSON, tables and plots in OUT (SIZES="small base", BATCH=4, DEVICE=cpu or cuda,
+#                   CHECKOUT=folder of the official code; BREAKDOWN=size of the second part)
 #   make lint    ruff; make types: mypy; make format: ruff's formatter
 #   make clean   remove what was built (.venv too)
 #
@@ -13,7 +16,7 @@
 # number of test processes (one thread each; 0 runs the tests in one process).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu-test gpu-bench lint types format clean
+.PHONY: help setup demo test gpu-test gpu-bench paper-table lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -68,6 +71,20 @@ gpu-bench:
 	--batch $(GPU_BATCH) --out $(GPU_OUT)
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts baselines --size $(GPU_SIZE) \
 	--batch $(GPU_BATCH) --out $(GPU_OUT)
+
+DEVICE ?= cpu
+SIZES ?=
+BATCH ?=
+CHECKOUT ?=
+BREAKDOWN ?= $(if $(filter cuda%,$(DEVICE)),base,small)
+OUT ?= benchmarks/results
+STUDY = --device $(DEVICE) $(if $(BATCH),--batch $(BATCH)) --out $(OUT)
+
+# On a CPU this sets up what it needs; on a GPU it takes GPU_PYTHON as it is.
+paper-table: $(if $(filter cuda%,$(DEVICE)),,setup)
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.paper $(STUDY) $(if $(SIZES),--sizes $(SIZES)) \
+	$(if $(CHECKOUT),--official-checkout "$(CHECKOUT)")
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.breakdown $(STUDY) --size $(BREAKDOWN)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -29,7 +29,8 @@ def heading(record: Record) -> str:
     tiny = "TINY SHAPES, TO TEST THE SCRIPT: the figures say nothing; " if settings["tiny"] else ""
     return (
         f"{tiny}{on}, torch {record['versions']['torch']}, "
-        f"native library {record['native_library']}; up to {settings['repeats']} steps each, interleaved, medians (quartiles; least)"
+        f"native library {record['native_library']}; up to {settings['repeats']} steps each, "
+        "interleaved, medians (quartiles; least)"
         f"{official}; {record['date'][:10]}, commit {record['commit']}: `{record['command']}`"
     )
 
