@@ -5,6 +5,7 @@
 #include "columns.h"
 #include "common.h"
 #include "parallel.h"
+#include "rows.h"
 
 namespace vmf {
 namespace {
@@ -13,11 +14,6 @@ VMF_CLONES void add(const float* __restrict a, const float* __restrict b, float*
                     int64_t width) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) out[i] = a[i] + b[i];
-}
-
-VMF_CLONES void accumulate(const float* __restrict row, float* __restrict sum, int64_t width) {
-#pragma omp simd
-  for (int64_t i = 0; i < width; ++i) sum[i] += row[i];
 }
 
 }  // namespace
@@ -78,7 +74,7 @@ VMF_API int64_t vmf_decoder_assembly_backward(const float* grad,  // [batch, see
                    for (int64_t block = begin; block < end; ++block) {
                      for (int64_t m = sums.begin(block); m < sums.end(block); ++m) {
                        const int64_t row = (m / hidden) * length + seen + m % hidden;
-                       accumulate(grad + row * width, sums.of(block), width);
+                       add_row(grad + row * width, sums.of(block), width);
                      }
                    }
                  });

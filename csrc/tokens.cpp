@@ -4,17 +4,7 @@
 
 #include "common.h"
 #include "parallel.h"
-
-namespace vmf {
-namespace {
-
-VMF_CLONES void add_row(const float* __restrict row, float* __restrict out, int64_t width) {
-#pragma omp simd
-  for (int64_t i = 0; i < width; ++i) out[i] += row[i];
-}
-
-}  // namespace
-}  // namespace vmf
+#include "rows.h"
 
 // out[b, k] = x[b, index[b, k]], rows of any dtype.
 VMF_API int64_t vmf_token_gather(const void* x,         // [batch, tokens, row_bytes]

@@ -1,4 +1,4 @@
-"""Token gather and scatter and decoder assembly of the compiled library."""
+"""Token gather and scatter, decoder assembly and appended rows of the compiled library."""
 
 from __future__ import annotations
 
@@ -53,6 +53,34 @@ def test_decoder_assembly(seen: int, hidden: int, width: int, threads: int) -> N
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("own", "appended"), [(3, 9), (0, 4), (4, 0)])
+@pytest.mark.parametrize("width", [1, 5, 192])
+def test_append_rows(
+    own: int, appended: int, width: int, dtype: torch.dtype, threads: int
+) -> None:
+    batch, rows = 2, 12
+    x, table = torch.randn(batch, own, width).to(dtype), torch.randn(rows, width).to(dtype)
+    index = draw_index(batch, rows, appended)
+    assert torch.equal(
+        _native.append_rows(x, table, index), torch.cat([x, table[index.long()]], dim=1)
+    )
+
+
+@pytest.mark.parametrize(("own", "appended"), [(3, 40), (0, 4), (4, 0)])
+def test_append_rows_backward_adds_in_order(own: int, appended: int, threads: int) -> None:
+    """Positions repeat, and some are not named; the sum is that of a loop, bit for bit."""
+    batch, rows, width = 3, 12, 300
+    grad = torch.randn(batch, own + appended, width)
+    index = draw_index(batch, rows - 1, appended)
+    out = _native.append_rows_backward(grad, index, rows)
+    expected = torch.zeros(rows, width)
+    for b in range(batch):
+        for k in range(appended):
+            expected[index[b, k]] += grad[b, own + k]
+    assert torch.equal(out, expected)
+
+
 def test_positions_out_of_range_are_named() -> None:
     x = torch.randn(2, 4, 3)
     index = torch.tensor([[0, 3], [1, 4]], dtype=torch.int32)
@@ -61,6 +89,10 @@ def test_positions_out_of_range_are_named() -> None:
     with pytest.raises(IndexError, match=r"position -1 \(clip 0, entry 0\)"):
         _native.token_scatter(x[:, :2], index - 1, 4)
     good = index.clamp(max=3)
+    with pytest.raises(IndexError, match=r"position 4 \(clip 1, entry 1\)"):
+        _native.append_rows(x, torch.zeros(4, 3), index)
+    with pytest.raises(IndexError, match=r"position -1 \(clip 0, entry 0\)"):
+        _native.append_rows_backward(x, index - 1, 4)
     for first, second in ((index, good), (good, index)):
         with pytest.raises(IndexError, match=r"position 4 \(clip 1, entry 1\)"):
             _native.decoder_assembly(x[:, :2], torch.zeros(3), torch.zeros(4, 3), first, second)
@@ -72,3 +104,7 @@ def test_wrong_shapes_are_refused() -> None:
         _native.token_gather(x, index)
     with pytest.raises(ValueError, match="5 visible tokens"):
         _native.decoder_assembly_backward(x, 5)
+    with pytest.raises(ValueError, match="5 rows appended"):
+        _native.append_rows_backward(x, torch.zeros((2, 5), dtype=torch.int32), 6)
+    with pytest.raises(ValueError, match="table must be"):
+        _native.append_rows(x, torch.zeros(4, 2), torch.zeros((2, 1), dtype=torch.int32))

@@ -11,6 +11,7 @@ from videomae_fast.ops import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     add_layer_norm,
+    append_rows,
     attention,
     bias_gelu,
     decoder_assembly,
@@ -181,6 +182,28 @@ def test_tokens_and_assembly(dtype):
     assert torch.equal(sequence, torch.cat([seen, hidden], 1).to(dtype))
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 6, 5), (1, 0, 2, 3, 1), (3, 2, 0, 4, 7)], ids=str)
+def test_append_rows(shape, impl):
+    """batch, own rows, appended, rows of the table, width; positions repeat, some are not named."""
+    batch, own, appended, rows, width = shape
+    torch.manual_seed(0)
+    x = torch.randn(batch, own, width, requires_grad=True)
+    table = torch.randn(rows, width, requires_grad=True)
+    index = torch.randint(1, rows, (batch, appended), dtype=torch.int32)
+    out = append_rows(x, table, index, impl=impl)
+    truth = torch.cat([x, torch.stack([table[row.long()] for row in index])], 1)
+    assert torch.equal(out, truth)
+    grad = torch.randn_like(out)
+    got = torch.autograd.grad(out, (x, table), grad)
+    assert torch.equal(got[0], grad[:, :own])
+    exact = torch.zeros(rows, width, dtype=torch.float64)
+    for b in range(batch):
+        for k in range(appended):
+            exact[index[b, k]] += grad[b, own + k].double()
+    torch.testing.assert_close(got[1].double(), exact, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("impl", ["sdpa", "reference"])
 @pytest.mark.parametrize(("nq", "nk", "heads", "dim"), [(5, 9, 2, 8), (1, 1, 1, 3), (7, 7, 3, 88)])
@@ -335,6 +358,8 @@ def opcheck_cases():
             torch.tensor([[0, 1, 2, 3]] * 2, dtype=torch.int32), index, "auto",
         ),
         "decoder_assembly_backward": (x.detach(), 2, torch.float32, "auto"),
+        "append_rows": (x, torch.randn(5, 6, requires_grad=True), index, "auto"),
+        "append_rows_backward": (x.detach(), index, 5, "auto"),
         "attention": (*head, count, "reference"),
         "attention_backward": (
             head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
@@ -388,6 +413,8 @@ def test_gradients_in_float64(random_frames):
     assert torch.autograd.gradcheck(
         lambda a, t: decoder_assembly(a, t, table, seen, index), (x, token)
     )
+    shared = torch.randn(5, 3, **double)
+    assert torch.autograd.gradcheck(lambda a, t: append_rows(a, t, index), (x, shared))
     scale, delta_bias = torch.randn(3, **double), torch.randn(3, **double)
     weight, bias, delta = *(torch.randn(3, **double) for _ in range(2)), torch.randn_like(x)
     assert torch.autograd.gradcheck(
@@ -428,6 +455,12 @@ def test_bad_arguments_are_errors(random_frames):
         attention(torch.zeros(1, 2, 2, 4), *[torch.zeros(1, 2, 1, 4)] * 2)
     with pytest.raises(ValueError, match="rows per clip"):
         token_scatter(torch.zeros(2, 3, 4), index, 5)
+    with pytest.raises(ValueError, match=r"table must be torch.float32 \[N, 4\]"):
+        append_rows(torch.zeros(2, 3, 4), torch.zeros(5, 3), index)
+    with pytest.raises(ValueError, match=r"table must be torch.float32 \[N, 4\]"):
+        append_rows(torch.zeros(2, 3, 4), torch.zeros(5, 4).double(), index)
+    with pytest.raises(ValueError, match=r"index must be \[B=2, K\]"):
+        append_rows(torch.zeros(2, 3, 4), torch.zeros(5, 4), index[:1])
     with pytest.raises(BackendUnavailableError, match="has no backend 'magic'; it has auto"):
         token_gather(torch.zeros(2, 3, 4), index, impl="magic")
     with pytest.raises(BackendUnavailableError, match="patches, not torch"):
@@ -437,6 +470,8 @@ def test_bad_arguments_are_errors(random_frames):
 @native
 def test_native_checks_positions(random_frames):
     index = torch.tensor([[0, 7]], dtype=torch.int32)
+    with pytest.raises(IndexError, match="token position 7"):
+        append_rows(torch.zeros(1, 3, 4), torch.zeros(7, 4), index, impl="native")
     with pytest.raises(IndexError, match="token position 7"):
         patch_gather(random_frames(1, 2, 16, 16), index, impl="native")
 

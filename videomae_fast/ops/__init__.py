@@ -1,5 +1,6 @@
 """The library's ops: contract, plain-torch reference, registration, choice of backend."""
 
+from videomae_fast.ops.append_rows import append_rows
 from videomae_fast.ops.attention import attention
 from videomae_fast.ops.decoder_assembly import decoder_assembly
 from videomae_fast.ops.gelu import bias_gelu
@@ -14,6 +15,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "add_layer_norm",
+    "append_rows",
     "attention",
     "bias_gelu",
     "decoder_assembly",

@@ -26,6 +26,8 @@ from videomae_fast.ops._native.rows import (
     layer_norm_backward,
 )
 from videomae_fast.ops._native.tokens import (
+    append_rows,
+    append_rows_backward,
     decoder_assembly,
     decoder_assembly_backward,
     token_gather,
@@ -35,6 +37,8 @@ from videomae_fast.ops._native.tokens import (
 __all__ = [
     "LayerNormGradients",
     "LayerNormOutput",
+    "append_rows",
+    "append_rows_backward",
     "bias_gelu",
     "bias_gelu_backward",
     "decoder_assembly",

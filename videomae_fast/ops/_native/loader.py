@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 # The C interface that the wrappers here speak: VMF_INTERFACE_VERSION in csrc/CMakeLists.txt.
-INTERFACE = 2
+INTERFACE = 3
 
 SWITCH = "VIDEOMAE_FAST_NATIVE"
 REBUILD = "rebuild it with: pip install --force-reinstall --no-deps <videomae-fast or -e .>"

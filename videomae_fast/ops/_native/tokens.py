@@ -1,4 +1,4 @@
-"""The native ops along the token axis: gather, scatter and decoder sequence assembly."""
+"""The native ops along the token axis: gather, scatter, sequence assembly, shared rows."""
 
 from __future__ import annotations
 
@@ -122,3 +122,58 @@ def decoder_assembly_backward(grad: Tensor, visible_tokens: int) -> tuple[Tensor
     sizes = (batch, visible_tokens, length - visible_tokens, width)
     call("vmf_decoder_assembly_backward", "pppiiii", grad, grad_visible, grad_mask, *sizes)
     return grad_visible, grad_mask
+
+
+def append_rows(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    """``out[b, :V] = x[b]`` and ``out[b, V + k] = table[index[b, k]]``.
+
+    Args:
+        x: [B, V, C], any dtype.
+        table: [N, C], dtype of `x`.
+        index: int32 [B, M].
+
+    Returns:
+        [B, V + M, C], dtype of `x`.
+
+    Raises:
+        IndexError: a position outside 0..N-1.
+        ValueError: wrong shape or dtype.
+    """
+    batch, own, width = x.shape
+    rows, appended = table.shape[0], index.shape[-1]
+    x = expect(x, "x", x.dtype, (batch, own, width))
+    table = expect(table, "table", x.dtype, (rows, width))
+    index = expect(index, "index", torch.int32, (batch, appended))
+    out = torch.empty((batch, own + appended, width), dtype=x.dtype)
+    sizes = (width * x.dtype.itemsize, batch, own, rows, appended)
+    call("vmf_append_rows", "ppppiiiii", x, table, index, out, *sizes, index=(index,))
+    return out
+
+
+def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
+    """The table's gradient: ``out[index[b, k]] += grad[b, V + k]`` into zeros.
+
+    Added in the order of clips and lists; the same bits for any thread count.
+
+    Args:
+        grad: fp32 [B, V + M, C].
+        index: int32 [B, M].
+        rows: N.
+
+    Returns:
+        fp32 [N, C].
+
+    Raises:
+        IndexError: a position outside 0..N-1.
+        ValueError: wrong shape or dtype, or more entries than rows of `grad`.
+    """
+    batch, length, width = grad.shape
+    appended = index.shape[-1]
+    if appended > length:
+        raise ValueError(f"{appended} rows appended in a sequence of {length}")
+    grad = expect(grad, "grad", torch.float32, (batch, length, width))
+    index = expect(index, "index", torch.int32, (batch, appended))
+    out = torch.empty((rows, width), dtype=torch.float32)
+    sizes = (width, batch, length - appended, rows, appended)
+    call("vmf_append_rows_backward", "pppiiiii", grad, index, out, *sizes, index=(index,))
+    return out
