@@ -56,9 +56,7 @@ def test_decoder_assembly(seen: int, hidden: int, width: int, threads: int) -> N
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(("own", "appended"), [(3, 9), (0, 4), (4, 0)])
 @pytest.mark.parametrize("width", [1, 5, 192])
-def test_append_rows(
-    own: int, appended: int, width: int, dtype: torch.dtype, threads: int
-) -> None:
+def test_append_rows(own: int, appended: int, width: int, dtype: torch.dtype, threads: int) -> None:
     batch, rows = 2, 12
     x, table = torch.randn(batch, own, width).to(dtype), torch.randn(rows, width).to(dtype)
     index = draw_index(batch, rows, appended)

@@ -13,8 +13,8 @@ from videomae_fast.ops import append_rows
 
 OPS = torch.ops.videomae_fast
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-# batch, own rows, appended, rows of the table, width: one of each, odd, wider than a tile, rows that
-# are named more often than a tile is high, nothing of its own or appended
+# batch, own rows, appended, rows of the table, width: one of each, odd, wider than a tile, rows
+# named more often than a tile is high, nothing of its own or appended
 SHAPES = [(1, 1, 1, 1, 1), (2, 3, 5, 9, 192), (3, 4, 40, 5, 48), (2, 3, 0, 6, 20), (2, 0, 5, 6, 7)]
 
 

@@ -11,7 +11,7 @@ from videomae_fast.masking import Grid, Masks
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.linear import Linear
 from videomae_fast.models.positions import SinusoidPositions
-from videomae_fast.models.transformer import Blocks, add_norm
+from videomae_fast.models.transformer import Blocks, SharedTokens, add_norm
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops import decoder_assembly, pixel_mse
 from videomae_fast.ops.checks import check_frames
@@ -73,12 +73,16 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.decoder_width, eps=config.final_norm_eps)
         self.head = Linear(config.decoder_width, config.patch_values)
 
-    def forward(self, x: Tensor, queries: Tensor, key_count: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, queries: Tensor, key_count: Tensor | None, shared: SharedTokens
+    ) -> Tensor:
         """[B, L, decoder width] and the tokens in the loss (int32 [B, P]) to their pixels.
 
         The last block and the head work for these tokens only; the others are its keys and values.
+        The first block makes queries, keys and values of the mask tokens, which all clips share,
+        once per position.
         """
-        stream, branch = self.blocks(x, queries=queries, key_count=key_count)
+        stream, branch = self.blocks(x, queries=queries, key_count=key_count, shared=shared)
         normal, _ = add_norm(stream, branch, self.norm)
         out: Tensor = self.head(normal)
         return out
@@ -146,16 +150,23 @@ class MaskedAutoencoder(nn.Module):
                 f"{len(masks)} masks of {masks.grid} don't fit {len(frames)} clips of {grid}"
             )
         encoded = self.encoder(frames, masks.visible, grid)
+        positions = self.decoder_positions(grid)
         sequence = decoder_assembly(
             self.encoder_to_decoder(encoded),
             self.mask_token,
-            self.decoder_positions(grid),
+            positions,
             masks.visible,
             masks.decoder,
         )
+        mask_tokens = (self.mask_token[0] + positions).to(self.mask_token.dtype)
         visible = masks.visible.shape[1]
         key_count = None if masks.decoder_count is None else masks.decoder_count + visible
-        prediction = self.decoder(sequence, masks.loss_slot + visible, key_count)
+        prediction = self.decoder(
+            sequence,
+            masks.loss_slot + visible,
+            key_count,
+            SharedTokens(mask_tokens, masks.decoder),
+        )
         loss_sum, loss_weight = pixel_mse(
             prediction,
             frames,

@@ -6,14 +6,21 @@ bias, LayerScale, drop path and residual in its own pass over the stream.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from videomae_fast.ops import add_layer_norm, attention, bias_gelu, linear, token_gather
+from videomae_fast.ops import (
+    add_layer_norm,
+    append_rows,
+    attention,
+    bias_gelu,
+    linear,
+    token_gather,
+)
 
 
 class Branch(NamedTuple):
@@ -30,6 +37,20 @@ class Branch(NamedTuple):
     bias: Tensor
     scale: Tensor | None
     factor: Tensor | None
+
+
+class SharedTokens(NamedTuple):
+    """Tokens at the end of every clip's sequence that are rows of one table.
+
+    What a layer makes of a single token is then made once per row, not once per clip and token.
+
+    Attributes:
+        rows: [N, D].
+        positions: int32 [B, M], which rows are each clip's; they may repeat.
+    """
+
+    rows: Tensor
+    positions: Tensor
 
 
 def add_norm(x: Tensor, branch: Branch | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
@@ -70,30 +91,44 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, *, queries: Tensor | None = None, key_count: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        queries: Tensor | None = None,
+        key_count: Tensor | None = None,
+        shared: SharedTokens | None = None,
     ) -> Tensor:
         """
         Args:
             x: [B, N, D], normalised.
             queries: int32 [B, K], the tokens that ask; None: all.
             key_count: int32 [B], how many of the first tokens take part as keys; None: all.
+            shared: tokens to append to those of `x`, normalised too; `queries` and `key_count`
+                count them in.
 
         Returns:
-            [B, K or N, D], `proj.bias` not yet added.
+            [B, K or N (with M shared ones: N + M), D], `proj.bias` not yet added.
         """
         b, _, width = x.shape
         split = (b, -1, self.heads, width // self.heads)
-        no_bias = torch.zeros_like(self.v_bias)
-        if queries is None:
-            bias = torch.cat([self.q_bias, no_bias, self.v_bias])
-            q, k, v = linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
+        if shared is not None:
+            packed = append_rows(self._packed(x), self._packed(shared.rows), shared.positions)
+            q, k, v = packed.chunk(3, dim=-1)
+            q = q if queries is None else token_gather(q, queries)
+        elif queries is None:
+            q, k, v = self._packed(x).chunk(3, dim=-1)
         else:
             asking = token_gather(x, queries)
             q = linear(asking, self.qkv.weight[:width], self.q_bias)
-            bias = torch.cat([no_bias, self.v_bias])
+            bias = torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
             k, v = linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
         out = attention(q.reshape(split), k.reshape(split), v.reshape(split), key_count=key_count)
         return linear(out.reshape(b, -1, width), self.proj.weight)
+
+    def _packed(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of tokens [..., D]: [..., 3 D]."""
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        return linear(x, self.qkv.weight, bias)
 
 
 class Mlp(nn.Module):
@@ -177,6 +212,7 @@ class Block(nn.Module):
         *,
         queries: Tensor | None = None,
         key_count: Tensor | None = None,
+        shared: SharedTokens | None = None,
     ) -> tuple[Tensor, Branch]:
         """
         Args:
@@ -185,12 +221,18 @@ class Block(nn.Module):
             queries: int32 [B, K], the tokens whose output is wanted; None: all. The others serve
                 as keys and values only.
             key_count: int32 [B], how many of the first tokens take part as keys; None: all.
+            shared: the last tokens of `x`, where nothing is to be added to it.
 
         Returns:
             The stream, [B, K or N, D], and what is still to be added to it.
         """
-        normal, x = add_norm(x, branch, self.norm1)
-        delta = self.attn(normal, queries=queries, key_count=key_count)
+        if shared is None:
+            normal, x = add_norm(x, branch, self.norm1)
+        else:
+            assert branch is None
+            normal, _ = add_norm(x[:, : x.shape[1] - shared.positions.shape[1]], None, self.norm1)
+            shared = shared._replace(rows=add_norm(shared.rows, None, self.norm1)[0])
+        delta = self.attn(normal, queries=queries, key_count=key_count, shared=shared)
         if queries is not None:
             x = token_gather(x, queries)
         branch = Branch(delta, self.attn.proj.bias, self.gamma_1, self.drop_path(x))
@@ -228,21 +270,34 @@ class Blocks(nn.ModuleList):
         self.activation_checkpointing = activation_checkpointing
 
     def forward(
-        self, x: Tensor, *, queries: Tensor | None = None, key_count: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        queries: Tensor | None = None,
+        key_count: Tensor | None = None,
+        shared: SharedTokens | None = None,
     ) -> tuple[Tensor, Branch]:
-        """All blocks in order; `queries` (int32 [B, K]) applies to the last one.
+        """All blocks in order.
+
+        Args:
+            x: [B, N, D].
+            queries: of the last block; see :class:`Block`.
+            key_count: of every block.
+            shared: the last tokens of `x`; of the first block, after which they differ by clip.
 
         Returns:
             The stream and what is still to be added to it: see :func:`add_norm` and :func:`add`.
         """
         branch: Branch | None = None
         for i, block in enumerate(self):
-            asking = queries if i == len(self) - 1 else None
+            options: dict[str, Any] = {
+                "queries": queries if i == len(self) - 1 else None,
+                "key_count": key_count,
+                "shared": shared if i == 0 else None,
+            }
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x, branch = checkpoint(
-                    block, x, branch, queries=asking, key_count=key_count, use_reentrant=False
-                )
+                x, branch = checkpoint(block, x, branch, use_reentrant=False, **options)
             else:
-                x, branch = block(x, branch, queries=asking, key_count=key_count)
+                x, branch = block(x, branch, **options)
         assert branch is not None
         return x, branch
