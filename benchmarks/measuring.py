@@ -134,7 +134,7 @@ def run_record(
     total = Summary.of(seconds["total"])
     official = sum(flops(workload.config, spec, "official").values())
     if variant.kind == "ours":
-        own = float(sum(flops(workload.config, spec, "ours").values()))
+        own = float(sum(flops(workload.config, spec, "ours", batch=workload.batch).values()))
     else:
         own = multiply_adds(workload.config, spec, variant.savings, workload.batch)
     row = {

@@ -188,7 +188,8 @@ def multiply_adds(
 ) -> float:
     """Of one clip's forward pass; R3's shared rows are spread over the clips of a batch."""
     total = float(sum(flops(config, spec, "official").values()))
-    total -= sum(s.multiply_adds for s in left_out(config, spec) if s.name in savings)
+    alone = set(savings) - {"R3"}  # which here may do without R2, also where there is one block
+    total -= sum(s.multiply_adds for s in left_out(config, spec) if s.name in alone)
     if "R3" in savings:
         rows = spec.counts(config.grid).decoder - config.grid.tokens / batch
         total -= rows * 3 * config.decoder_width**2

@@ -30,6 +30,7 @@ class AttentionView:
     """What :class:`videomae_fast.models.transformer.Attention` reads of a module."""
 
     __call__ = cast(Any, Attention.forward)
+    _packed = cast(Any, Attention._packed)
 
     def __init__(
         self, heads: int, q_bias: Tensor, v_bias: Tensor, qkv: Any, proj: nn.Linear
