@@ -53,6 +53,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
 
     table = random(config.grid.tokens, d, of=torch.float32)
     token = random(d, of=torch.float32)
+    n, qkv = config.grid.tokens, 3 * d  # rows that all clips share, and their width
     one = torch.ones((), device=device)
     settings = (*cube, True, False)
     cases = [
@@ -80,6 +81,18 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
             "decoder",
             lambda: (random(b, v + m, d), v, torch.float32),
             b * (2 * v + m) * d * item,
+        ),
+        OpCase(
+            "append_rows",
+            "first decoder block",
+            lambda: (random(b, v, qkv), random(n, qkv), masks.decoder),
+            (b * (2 * v + m) + n) * qkv * item,
+        ),
+        OpCase(
+            "append_rows_backward",
+            "first decoder block",
+            lambda: (random(b, v + m, qkv), masks.decoder, n),
+            (b * m + n) * qkv * item,
         ),
         OpCase(
             "token_gather",
