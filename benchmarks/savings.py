@@ -188,8 +188,9 @@ def multiply_adds(
 ) -> float:
     """Of one clip's forward pass; R3's shared rows are spread over the clips of a batch."""
     total = float(sum(flops(config, spec, "official").values()))
-    alone = set(savings) - {"R3"}  # which here may do without R2, also where there is one block
-    total -= sum(s.multiply_adds for s in left_out(config, spec) if s.name in alone)
+    # `left_out` counts R3 after R2, which it need not be combined with here.
+    first = set(savings) - {"R3"}
+    total -= sum(s.multiply_adds for s in left_out(config, spec) if s.name in first)
     if "R3" in savings:
         rows = spec.counts(config.grid).decoder - config.grid.tokens / batch
         total -= rows * 3 * config.decoder_width**2
