@@ -140,13 +140,21 @@ def test_drop_path_and_checkpointing(build):
     assert_same(result(shared_loss, model, *inputs, seed=5), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.fixture
+def compiler():
+    """A fresh one: another test's shapes would make sizes symbolic."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_one_graph(depth, checkpointing, build):
     model, *inputs = build(SPECS["running cell, padded"], decoder_depth=depth)
     expected = result(shared_loss, model, *inputs)
     model.decoder.blocks.activation_checkpointing = checkpointing
-    torch.compiler.reset()
     whole = torch.compile(model, fullgraph=True, backend="aot_eager")
 
     def compiled_loss(_, *inputs):
