@@ -35,7 +35,7 @@ class TorchCodecReader(ReaderBase):
         from torchcodec.decoders import VideoDecoder
 
         check_file(path)
-        with _translated():
+        with translated():
             # "exact" scans the file, so that numbers follow the frames and not the frame rate.
             self._decoder = VideoDecoder(
                 str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
@@ -50,13 +50,13 @@ class TorchCodecReader(ReaderBase):
 
     def read(self, ids: Sequence[int]) -> Frames:
         numbers = check_ids(ids, self._frame_count)
-        with _translated():
+        with translated():
             frames: Frames = self._decoder.get_frames_at(numbers).data.numpy()
         return frames
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     try:
         yield
     # torchcodec reports bad files with these two, depending on where it notices.
