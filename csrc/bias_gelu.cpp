@@ -34,7 +34,8 @@ VMF_INLINE Tail tail_of(float x) {
   p = p * f + 2.40221197e-01f;
   p = p * f + 6.93146967e-01f;
   p = p * f + 1.000000072f;
-  const int32_t bits = __builtin_bit_cast(int32_t, p) + (__builtin_bit_cast(int32_t, shifted) << 23);
+  const int32_t exponent = __builtin_bit_cast(int32_t, shifted) << 23;
+  const float bell = __builtin_bit_cast(float, __builtin_bit_cast(int32_t, p) + exponent);
   float upper = 1.4581451e-02f;
   upper = upper * z + 1.08925232e-01f;
   upper = upper * z + 3.43213476e-01f;
@@ -44,7 +45,7 @@ VMF_INLINE Tail tail_of(float x) {
   lower = lower * z + 9.02204833e-01f;
   lower = lower * z + 1.484306165f;
   lower = lower * z + 1.0f;
-  return {z, __builtin_bit_cast(float, bits), upper, lower};
+  return {z, bell, upper, lower};
 }
 
 VMF_INLINE float gelu(float x) {

@@ -48,8 +48,8 @@ def _threads() -> None:
 class Golden:
     """A file of values computed with the official code."""
 
-    def __init__(self, name: str) -> None:
-        with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        with safe_open(GOLDEN / f"{name}.safetensors", "pt", device=device) as file:
             self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             self.metadata: dict[str, str] = file.metadata() or {}
 
