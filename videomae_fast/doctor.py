@@ -67,7 +67,10 @@ OPTIONAL = (
     ),
     OptionalPackage("xformers", "xformers", "comparison in benchmarks", "pip install xformers"),
     OptionalPackage(
-        "amp_C", "apex", "comparison in benchmarks", "build NVIDIA apex with --cuda_ext"
+        "amp_C",
+        "apex",
+        "optimizer apex, comparison in benchmarks",
+        "build it from github.com/NVIDIA/apex with APEX_CPP_EXT=1 APEX_CUDA_EXT=1",
     ),
 )
 
@@ -80,6 +83,7 @@ def examine() -> Report:
         "native library": _native_library,
         "ops": _ops,
         "attention": _attention,
+        "optimizers": _optimizers,
         "video decoders": _decoders,
         "optional packages": _optional_packages,
     }
@@ -212,6 +216,22 @@ def _attention() -> list[Check]:
         state: State = "ok" if on else "missing"
         checks.append(Check(f"cuda {name}", state, "on" if on else "switched off in torch"))
     return checks
+
+
+def _optimizers() -> list[Check]:
+    """What ``--optimizer`` may name."""
+    import torch
+
+    from videomae_fast.training.apex_adam import why_not
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    why = why_not(device)
+    return [
+        Check("adamw", "ok", "torch's fused AdamW, the default"),
+        Check("apex", "ok", "NVIDIA apex's FusedAdam")
+        if why is None
+        else Check("apex", "missing", why),
+    ]
 
 
 def _decoders() -> list[Check]:

@@ -179,6 +179,14 @@ class PretrainConfig:
         kind=float,
         least=0,
     )
+    optimizer: str = _optim(
+        "adamw",
+        "adamw (torch's fused), or apex (FusedAdam, where NVIDIA apex is built: doctor says why "
+        "not); the same computation and state",
+        kind=str,
+        choices=("adamw", "apex"),
+        resumable=True,
+    )
     betas: tuple[float, float] = _optim((0.9, 0.95), "AdamW's two decay rates", kind=float)
     weight_decay: float = _optim(
         0.05, "of weights; 1-D parameters, biases and the mask token have none", kind=float, least=0

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.training import apex_adam
 from videomae_fast.training.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -45,15 +47,32 @@ def make_optimizer(
     betas: tuple[float, float],
     eps: float = 1e-8,
     exempt: Collection[str] = (),
-) -> torch.optim.AdamW:
+    impl: str = "adamw",
+) -> torch.optim.Optimizer:
     """Fused AdamW for a model that is on its device; the learning rate is set before each step.
 
-    Only the fused kernel (CPU and CUDA) takes the gradient's scale and the non-finite flag as
-    tensors, which is how a step goes without reading anything back from the device. Its state is
-    made at once, so that a checkpoint before the first step is as whole as any other.
+    Only fused kernels (torch's, CPU and CUDA, and apex's) take the gradient's scale and the
+    non-finite flag as tensors, which is how a step goes without reading anything back from the
+    device. The state is made at once, so that a checkpoint before the first step is as whole as
+    any other; it is the same for both.
+
+    Args:
+        impl: "adamw", which is torch's, or "apex", which is NVIDIA apex's.
+
+    Raises:
+        BackendUnavailableError: apex was asked for and can't run; the message says why.
     """
     groups = parameter_groups(model, weight_decay, exempt)
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+    optimizer: torch.optim.Optimizer
+    if impl == "apex":
+        reason = apex_adam.why_not(next(model.parameters()).device)
+        if reason is not None:
+            raise BackendUnavailableError(
+                f"optimizer apex can't run: {reason}; optimizer adamw (torch's) runs everywhere"
+            )
+        optimizer = apex_adam.ApexAdamW(groups, betas=betas, eps=eps)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
     for _, parameter in _trained(model):
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -78,7 +97,8 @@ def load_optimizer_state(
     """The inverse of :func:`optimizer_state`, in place.
 
     Raises:
-        CheckpointError: something is missing, left over, or of another shape.
+        CheckpointError: something is missing, left over, or of another shape; or parameters were
+            updated different numbers of times, and the optimizer is apex's, which counts once.
     """
     own = optimizer_state(model, optimizer)
     wrong = sorted(set(own) ^ set(state)) or [
@@ -89,6 +109,13 @@ def load_optimizer_state(
             f"the optimizer's state does not fit the model: {', '.join(wrong[:5])}"
             + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         )
+    if isinstance(optimizer, apex_adam.ApexAdamW):
+        counts = {float(tensor) for name, tensor in state.items() if name.startswith("step.")}
+        if len(counts) > 1:
+            raise CheckpointError(
+                "the optimizer's state has parameters with different numbers of steps, which apex "
+                "can't go on from: use optimizer adamw"
+            )
     for name, tensor in own.items():
         tensor.copy_(state[name])
 

@@ -39,7 +39,7 @@ class TrainStep:
     sums are added up, and goes to fused AdamW as its ``grad_scale``, together with the clip
     coefficient. ``found_inf`` makes the update leave everything as it is: from the first step with
     a non-finite loss or gradient on, so that the weights stay those before it until the host looks.
-    Both are the attributes that torch's GradScaler sets.
+    Both are the attributes that torch's GradScaler sets; apex's FusedAdam gets them likewise.
 
     Args:
         model: on the CPU, weights loaded.
@@ -59,6 +59,7 @@ class TrainStep:
             weight_decay=config.weight_decay,
             betas=config.betas,
             exempt=model.no_weight_decay(),
+            impl=config.optimizer,
         )
         if config.compile:
             self.model.compile()  # in place: keys keep their names
