@@ -1,4 +1,5 @@
-"""Each op of a training step by itself: every backend that can run, eager and compiled reference.
+"""Each op of a training step by itself: every backend that can run, other libraries' kernels
+(benchmarks/op_libraries.py), eager and compiled reference.
 
     python -m benchmarks.op_speed --size small --batch 4 --threads 2            # CPU
     python -m benchmarks.op_speed --device cuda --size base --batch 128 --out results
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from benchmarks.ceilings import TINY, copy_bandwidth, times
 from benchmarks.op_cases import OpCase, op_cases
+from benchmarks.op_libraries import library_contenders
 from benchmarks.record import RESULTS, environment, stamp, write
 from benchmarks.timing import Summary
 from benchmarks.workload import Workload
@@ -72,6 +74,7 @@ def contenders(case: OpCase, args: tuple[Any, ...], *, compiled: bool) -> dict[s
     for name, backend in op.backends.items():
         reason = backend.why_not(*args)
         found[name] = partial(backend.run, *args) if reason is None else reason
+    found |= library_contenders(case.op, args)
     if compiled:
         function = torch.compile(op.backends["reference"].run, fullgraph=True)
         found["reference, compiled"] = partial(function, *args)
@@ -96,7 +99,9 @@ def measure(
         if isinstance(run, str):
             row["unavailable"] = run
             continue
-        row |= {"error": error(run(), truth), "allowed": allowed}
+        result = run()
+        compared = truth[: len(result)] if isinstance(result, tuple) else truth
+        row |= {"error": error(result, compared), "allowed": allowed}
         row["correct"] = row["error"] <= allowed
         if row["correct"]:
             runs[name] = run

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from benchmarks import op_speed
+from benchmarks import op_libraries, op_speed
 from benchmarks.ceilings import TINY
 from benchmarks.op_cases import op_cases
 from benchmarks.workload import Workload
@@ -50,3 +53,72 @@ def test_a_wrong_backend_is_not_timed(monkeypatch, dtype):
     monkeypatch.setitem(REGISTRY, "bias_gelu", Op("x", {"reference": right, "never": never}))
     rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
     assert rows[1]["unavailable"] == "it is Sunday"
+
+
+STAND_INS = {  # module, function and what the library's does, by its own signature
+    "apex": (
+        "apex.normalization.fused_layer_norm",
+        "fused_layer_norm_affine",
+        lambda x, w, b, shape, eps=1e-6: F.layer_norm(x, shape, w, b, eps),
+    ),
+    "liger": (
+        "liger_kernel.ops.layer_norm",
+        "LigerLayerNormFunction",
+        SimpleNamespace(apply=lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, b, eps)),
+    ),
+    "quack": (
+        "quack.rmsnorm",
+        "layernorm_fwd",
+        lambda x, w, b=None, eps=1e-6: F.layer_norm(x, (x.shape[1],), w.to(x), b.to(x), eps),
+    ),
+    "flash-attn": (
+        "flash_attn.ops.triton.layer_norm",
+        "layer_norm_fn",
+        lambda x, w, b, residual=None, eps=1e-6, prenorm=False: (
+            F.layer_norm(x + residual, x.shape[-1:], w.to(x), b.to(x), eps),
+            x + residual,
+        ),
+    ),
+}
+
+
+def norm_rows(dtype):
+    case = next(c for c in op_cases(Workload(TINY, 2), dtype) if c.op == "add_layer_norm")
+    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
+    return {row["backend"]: row for row in rows}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_libraries_are_measured_where_they_are(monkeypatch, dtype):
+    everywhere = [replace(each, on=("cpu", "cuda")) for each in op_libraries.LIBRARIES]
+    monkeypatch.setattr(op_libraries, "LIBRARIES", everywhere)
+    monkeypatch.setitem(sys.modules, "fused_layer_norm_cuda", ModuleType("kernels"))
+    for module, function, stand_in in STAND_INS.values():
+        parts = module.split(".")
+        for end in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(parts[end - 1]))
+        monkeypatch.setattr(sys.modules[module], function, stand_in, raising=False)
+    rows = norm_rows(dtype)
+    for name in ("torch", *STAND_INS):
+        assert rows[name]["correct"], rows[name]
+        assert rows[name]["seconds"]["median"] > 0
+    wrong = sys.modules["quack.rmsnorm"]
+    monkeypatch.setattr(wrong, "layernorm_fwd", lambda x, w, b, eps: x)
+    row = norm_rows(dtype)["quack"]
+    assert not row["correct"]
+    assert "seconds" not in row
+
+
+def test_a_library_that_can_not_run_says_why(monkeypatch):
+    for name in ("apex", "liger_kernel", "quack.rmsnorm", "flash_attn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "fused_layer_norm_cuda", None)
+    rows = norm_rows(torch.float32)
+    assert {
+        name for name, row in rows.items() if "not installed" in row.get("unavailable", "")
+    } == {*STAND_INS}
+    module = ModuleType("quack.rmsnorm")
+    vars(module)["layernorm_fwd"] = None
+    monkeypatch.setitem(sys.modules, "quack", ModuleType("quack"))
+    monkeypatch.setitem(sys.modules, "quack.rmsnorm", module)
+    assert norm_rows(torch.float32)["quack"]["unavailable"] == "runs on cuda, not on cpu"
