@@ -31,12 +31,14 @@ from videomae_fast.interop.acceleration.views import (
     why_not_hugging_face,
 )
 from videomae_fast.masking import Masks
-from videomae_fast.models.transformer import Branch, add, add_norm
+from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly, pixel_mse, token_gather
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
 
 
-def _run(layers: Any, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Branch | None]:
+def _run(
+    layers: Any, x: Tensor, queries: Tensor | None = None, shared: SharedTokens | None = None
+) -> tuple[Tensor, Branch | None]:
     return run(
         layers,
         x,
@@ -46,6 +48,7 @@ def _run(layers: Any, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor,
         # A layer checkpoints itself, in the way that the user chose for it
         one_by_one=any(layer.gradient_checkpointing and layer.training for layer in layers),
         queries=queries,
+        shared=shared,
     )
 
 
@@ -101,14 +104,19 @@ class EncoderForm(nn.Module):
 
 
 class DecoderForm(nn.Module):
-    """VideoMAEDecoder: its last layer works for the predicted tokens only."""
+    """VideoMAEDecoder: its last layer works for the predicted tokens only.
 
-    def forward(self, hidden_states: Tensor, return_token_num: int) -> VideoMAEDecoderOutput:
+    Its first one makes queries, keys and values of mask tokens once per position, not per clip.
+    """
+
+    def forward(
+        self, hidden_states: Tensor, return_token_num: int, shared: SharedTokens | None = None
+    ) -> VideoMAEDecoderOutput:
         here: Any = self
         b, n, _ = hidden_states.shape
         last = torch.arange(n - return_token_num, n, dtype=torch.int32, device=hidden_states.device)
         queries = last.expand(b, -1).contiguous()
-        stream, branch = _run(here.decoder_layers, hidden_states, queries)
+        stream, branch = _run(here.decoder_layers, hidden_states, queries, shared)
         return VideoMAEDecoderOutput(logits=here.head(add_norm(stream, branch, here.norm)[0]))
 
 
@@ -137,8 +145,10 @@ class PretrainingForm(WithTable):
         outputs = here.videomae(pixel_values, bool_masked_pos=visible, **kwargs)
         seen = here.encoder_to_decoder(outputs.last_hidden_state)
         seen = seen.to(torch.promote_types(seen.dtype, here.mask_token.dtype))
-        full = decoder_assembly(seen, here.mask_token, self.table(seen), visible, decoded)
-        logits = here.decoder(full, decoded.shape[1]).logits
+        table = self.table(seen)
+        full = decoder_assembly(seen, here.mask_token, table, visible, decoded)
+        shared = SharedTokens((here.mask_token[0] + table).to(full.dtype), decoded)
+        logits = here.decoder(full, decoded.shape[1], shared).logits
         masks = bool_masked_pos if isinstance(bool_masked_pos, Masks) else None
         return VideoMAEForPreTrainingOutput(
             loss=_loss(here.config, logits, pixel_values, decoded, masks),

@@ -24,7 +24,7 @@ from videomae_fast.interop.acceleration.views import (
     why_not_official,
 )
 from videomae_fast.masking import Masks
-from videomae_fast.models.transformer import Branch, add, add_norm
+from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly
 
 
@@ -39,7 +39,9 @@ class BlockForm(nn.Module):
         return add(*of_official(self)(x))
 
 
-def _run(module: Any, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Branch | None]:
+def _run(
+    module: Any, x: Tensor, queries: Tensor | None = None, shared: SharedTokens | None = None
+) -> tuple[Tensor, Branch | None]:
     # V1 has use_checkpoint where V2 has with_cp
     checkpointing = getattr(module, "with_cp", False) or getattr(module, "use_checkpoint", False)
     return run(
@@ -49,6 +51,7 @@ def _run(module: Any, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor,
         why_not_official,
         activation_checkpointing=checkpointing,
         queries=queries,
+        shared=shared,
     )
 
 
@@ -73,10 +76,18 @@ class EncoderForm(WithTable):
 
 
 class DecoderForm(nn.Module):
-    """PretrainVisionTransformerDecoder: its last block works for the predicted tokens only."""
+    """PretrainVisionTransformerDecoder: its last block works for the predicted tokens only.
 
-    def forward(self, x: Tensor, return_token_num: int) -> Tensor:
-        """[B, L, width] to [B, return_token_num or L, pixels]: 0 stands for all."""
+    Its first one makes queries, keys and values of mask tokens once per position, not per clip.
+    """
+
+    def forward(
+        self, x: Tensor, return_token_num: int, shared: SharedTokens | None = None
+    ) -> Tensor:
+        """[B, L, width] to [B, return_token_num or L, pixels]: 0 stands for all.
+
+        `shared`, where given, says that the last tokens are rows of one table.
+        """
         here: Any = self
         queries = None
         if return_token_num > 0:
@@ -84,7 +95,7 @@ class DecoderForm(nn.Module):
                 x.shape[1] - return_token_num, x.shape[1], dtype=torch.int32, device=x.device
             )
             queries = last.expand(x.shape[0], -1).contiguous()
-        stream, branch = _run(self, x, queries)
+        stream, branch = _run(self, x, queries, shared)
         out: Tensor = here.head(add_norm(stream, branch, here.norm)[0])
         return out
 
@@ -109,7 +120,8 @@ class PretrainingForm(WithTable):
         # The official sum has the dtype of the table and the clips, also under autocast
         seen = seen.to(torch.promote_types(seen.dtype, here.mask_token.dtype))
         full = decoder_assembly(seen, here.mask_token, table, visible, decoded)
-        out: Tensor = here.decoder(full, decoded.shape[1])
+        shared = SharedTokens((here.mask_token[0] + table).to(full.dtype), decoded)
+        out: Tensor = here.decoder(full, decoded.shape[1], shared)
         return out
 
 

@@ -22,6 +22,7 @@ from videomae_fast.models.transformer import (
     Branch,
     DropPath,
     Mlp,
+    SharedTokens,
 )
 from videomae_fast.ops import token_gather
 
@@ -246,6 +247,7 @@ def run(
     activation_checkpointing: bool,
     one_by_one: bool = False,
     queries: Tensor | None = None,
+    shared: SharedTokens | None = None,
 ) -> tuple[Tensor, Branch | None]:
     """A stack of blocks, each seen through `view`.
 
@@ -255,6 +257,7 @@ def run(
     Args:
         x: [B, N, D].
         queries: int32 [B, K], the tokens whose output is wanted; None: all.
+        shared: the last tokens of `x`, where these are rows of one table.
 
     Returns:
         The stream, [B, K or N, D], and what is still to be added to it, or None.
@@ -262,7 +265,7 @@ def run(
     one_by_one = one_by_one or any(hooked(b) or why_not(b) is not None for b in blocks)
     if not one_by_one:
         views = BlocksView([view(block) for block in blocks], activation_checkpointing)
-        stream, branch = views(x, queries=queries)
+        stream, branch = views(x, queries=queries, shared=shared)
         return stream, branch
     for block in blocks:
         if activation_checkpointing and torch.is_grad_enabled():
