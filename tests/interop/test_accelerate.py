@@ -248,30 +248,31 @@ def test_compare_sees_a_difference():
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_bf16_is_no_worse_than_the_original(kind):
-    """Both against fp32: the loss, and the gradients as a whole."""
-    images, (encoder_mask, decoder_mask) = normalized_images(frames(8)), masks_of(kind, 8).to_bool()
+    """Distance of all gradients from fp32's; one batch alone differs by a fifth either way."""
+    originals, ours = zip(*(bf16_distances(kind, seed) for seed in range(5)), strict=True)
+    assert sum(ours) <= 1.05 * sum(originals)
+
+
+def bf16_distances(kind, seed):
+    """Of the original and of the accelerated model, relative to the norm of all gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = torch.randint(0, 256, (6, 8, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    masks = Masks.from_seeds(torch.arange(6) + 10 * seed, GRID, SPECS[kind])
+    images, (encoder_mask, decoder_mask) = normalized_images(clips), masks.to_bool()
     model = pretraining(depth=4, decoder_depth=3)
 
-    def run(dtype):
+    def gradients(dtype):
         model.zero_grad()
         loss = pretraining_loss(
             model, images, encoder_mask, decoder_mask, tubelet=2, patch=16, autocast=dtype
         )
         loss.backward()
-        return [loss.detach(), *[p.grad.clone() for p in model.parameters()]]
+        return torch.cat([p.grad.flatten() for p in model.parameters()]).double()
 
-    def distance(found, truth):
-        apart = sum(
-            float((a - b).double().square().sum()) for a, b in zip(found, truth, strict=True)
-        )
-        return (apart / sum(float(b.double().square().sum()) for b in truth)) ** 0.5
-
-    truth = run(None)
-    original = run(torch.bfloat16)
+    truth, original = gradients(None), gradients(torch.bfloat16)
     accelerate(model)
-    ours = run(torch.bfloat16)
-    assert distance(ours[1:], truth[1:]) <= 1.05 * distance(original[1:], truth[1:])
-    assert abs(float(ours[0] - truth[0])) <= 1.5 * abs(float(original[0] - truth[0])) + 1e-3
+    found = gradients(torch.bfloat16)
+    return [float((one - truth).norm() / truth.norm()) for one in (original, found)]
 
 
 def test_a_model_in_bf16():
