@@ -113,6 +113,19 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
             b * p * values * (1 + item),
         ),
         OpCase(
+            "pixel_mse_with_gradient",
+            "tokens in the loss",
+            lambda: (
+                random(b, p, values),
+                frames,
+                masks.loss_index,
+                None,
+                *settings,
+                1 / (b * p),
+            ),
+            b * p * values * (1 + 2 * item),
+        ),
+        OpCase(
             "pixel_mse_backward",
             "tokens in the loss",
             lambda: (one, random(b, p, values), frames, masks.loss_index, None, *settings),

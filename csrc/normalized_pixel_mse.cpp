@@ -1,8 +1,9 @@
-// Normalised-pixel MSE straight from uint8 frames: forward and the prediction's gradient.
+// Normalised-pixel MSE straight from uint8 frames: the loss, the prediction's gradient, or both in one
+// pass.
 //
 // A row of a cube is 3 * patch contiguous bytes, colour fastest, and so is a row of the prediction
 // (p0, p1, p2, c): both are walked side by side. The statistics are integers, so they are exact, and
-// backward finds the very same target again instead of reading it from memory.
+// a backward pass of its own finds the very same target again instead of reading it from memory.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -89,85 +90,73 @@ struct Job {
   }
 };
 
-template <int64_t known_patch>
-VMF_INLINE void forward_tokens(const Job& job, float* token_loss, float* token_weight, int64_t begin,
-                        int64_t end) {
+struct Outputs {
+  float* token_loss;    // one per token, with token_weight; both null where only the gradient is wanted
+  float* token_weight;
+  float* gradient;      // of scale * loss_sum, laid out like the prediction; null if not wanted
+  double scale;
+};
+
+template <int64_t known_patch, bool with_loss, bool with_gradient>
+VMF_INLINE void tokens(const Job& job, const Outputs& to, int64_t begin, int64_t end) {
   const Cubes& cubes = job.cubes;
   const int64_t patch = known_patch ? known_patch : cubes.patch;
   const int64_t row_values = 3 * patch, values = 3 * cubes.pixels();
   Target target;
   float sum[kMaxRow];
   for (int64_t i = begin; i < end; ++i) {
-    token_weight[i] = job.prepare<known_patch>(i, target);
-    token_loss[i] = 0.0f;
-    if (token_weight[i] == 0.0f) continue;  // counts for nothing, even where the prediction is inf
+    const float weight = job.prepare<known_patch>(i, target);
+    float* out = with_gradient ? to.gradient + i * values : nullptr;
+    if (with_loss) {
+      to.token_weight[i] = weight;
+      to.token_loss[i] = 0.0f;
+      std::memset(sum, 0, sizeof(float) * row_values);
+    }
+    if (weight == 0.0f) {  // counts for nothing, even where the prediction is inf
+      if (with_gradient) std::memset(out, 0, sizeof(float) * values);
+      continue;
+    }
+    const float factor = float(to.scale * weight * 2.0 / double(values));
     const uint8_t* cube = job.cube(i);
     const float* guess = job.prediction + i * values;
-    std::memset(sum, 0, sizeof(float) * row_values);
     for (int64_t t = 0; t < cubes.tubelet; ++t) {
       for (int64_t y = 0; y < patch; ++y, guess += row_values) {
         const uint8_t* row = cube + t * cubes.frame_stride() + y * cubes.row_stride();
 #pragma omp simd
         for (int64_t x = 0; x < row_values; ++x) {
           const float d = guess[x] - (float(row[x]) - target.mean[x]) * target.scale[x];
-          sum[x] += d * d;
+          if (with_loss) sum[x] += d * d;
+          if (with_gradient) out[x] = factor * d;
         }
+        if (with_gradient) out += row_values;
       }
     }
-    double total = 0.0;
-    for (int64_t x = 0; x < row_values; ++x) total += sum[x];
-    token_loss[i] = float(total / double(values));
-  }
-}
-
-template <int64_t known_patch>
-VMF_INLINE void backward_tokens(const Job& job, float grad, float* grad_prediction, int64_t begin,
-                         int64_t end) {
-  const Cubes& cubes = job.cubes;
-  const int64_t patch = known_patch ? known_patch : cubes.patch;
-  const int64_t row_values = 3 * patch, values = 3 * cubes.pixels();
-  Target target;
-  for (int64_t i = begin; i < end; ++i) {
-    const float weight = job.prepare<known_patch>(i, target);
-    float* out = grad_prediction + i * values;
-    if (weight == 0.0f) {
-      std::memset(out, 0, sizeof(float) * values);
-      continue;
-    }
-    const float factor = float(double(grad) * weight * 2.0 / double(values));
-    const uint8_t* cube = job.cube(i);
-    const float* guess = job.prediction + i * values;
-    for (int64_t t = 0; t < cubes.tubelet; ++t) {
-      for (int64_t y = 0; y < patch; ++y, guess += row_values, out += row_values) {
-        const uint8_t* row = cube + t * cubes.frame_stride() + y * cubes.row_stride();
-#pragma omp simd
-        for (int64_t x = 0; x < row_values; ++x) {
-          out[x] = factor * (guess[x] - (float(row[x]) - target.mean[x]) * target.scale[x]);
-        }
-      }
+    if (with_loss) {
+      double total = 0.0;
+      for (int64_t x = 0; x < row_values; ++x) total += sum[x];
+      to.token_loss[i] = float(total / double(values));
     }
   }
 }
 
-VMF_CLONES void forward(const Job& job, float* token_loss, float* token_weight, int64_t begin,
-                        int64_t end) {
+template <bool with_loss, bool with_gradient>
+VMF_INLINE void any_patch(const Job& job, const Outputs& to, int64_t begin, int64_t end) {
   if (job.cubes.patch == 16) {
-    forward_tokens<16>(job, token_loss, token_weight, begin, end);
+    tokens<16, with_loss, with_gradient>(job, to, begin, end);
   } else if (job.cubes.patch == 14) {
-    forward_tokens<14>(job, token_loss, token_weight, begin, end);
+    tokens<14, with_loss, with_gradient>(job, to, begin, end);
   } else {
-    forward_tokens<0>(job, token_loss, token_weight, begin, end);
+    tokens<0, with_loss, with_gradient>(job, to, begin, end);
   }
 }
 
-VMF_CLONES void backward(const Job& job, float grad, float* grad_prediction, int64_t begin,
-                         int64_t end) {
-  if (job.cubes.patch == 16) {
-    backward_tokens<16>(job, grad, grad_prediction, begin, end);
-  } else if (job.cubes.patch == 14) {
-    backward_tokens<14>(job, grad, grad_prediction, begin, end);
+VMF_CLONES void run(const Job& job, const Outputs& to, int64_t begin, int64_t end) {
+  if (to.gradient == nullptr) {
+    any_patch<true, false>(job, to, begin, end);
+  } else if (to.token_loss == nullptr) {
+    any_patch<false, true>(job, to, begin, end);
   } else {
-    backward_tokens<0>(job, grad, grad_prediction, begin, end);
+    any_patch<true, true>(job, to, begin, end);
   }
 }
 
@@ -190,46 +179,35 @@ VMF_API int64_t vmf_normalized_pixel_mse(
     float* token_loss,        // [batch, per_clip], mean squared error; 0 where the weight is 0
     float* token_weight,      // [batch, per_clip], 0 also where a flat cube is ignored
     double* sums,             // [2]: sum of weight * loss, sum of weights
+    float* gradient,          // of scale * sums[0], like the prediction
+    float scale,              // either the three before `gradient` or `gradient` may be null
     int64_t batch, int64_t per_clip, int64_t frame_count, int64_t height, int64_t width,
     int64_t tubelet, int64_t patch, int32_t normalize, int32_t ignore_flat, int64_t threads) {
   using namespace vmf;
   const Job job{prediction,     frames,           index,
                 weight,         {frame_count, height, width, tubelet, patch},
                 per_clip,       normalize != 0,   ignore_flat != 0};
+  const Outputs to{token_loss, token_weight, gradient, double(scale)};
   if (const int64_t bad = check(job, batch)) return bad;
   const int64_t n = batch * per_clip;
+  if (n > 0) {  // an empty tensor's pointer is null
+    const bool with_loss = sums != nullptr;
+    if ((token_loss != nullptr) != with_loss || (token_weight != nullptr) != with_loss ||
+        (!with_loss && gradient == nullptr)) {
+      return kBadArgument;
+    }
+  }
   try {
-    parallel_for(n, job.cubes.pixels(), threads, [&](int64_t begin, int64_t end) {
-      forward(job, token_loss, token_weight, begin, end);
-    });
+    parallel_for(n, job.cubes.pixels(), threads,
+                 [&](int64_t begin, int64_t end) { run(job, to, begin, end); });
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   }
+  if (sums == nullptr) return kOk;
   sums[0] = sums[1] = 0.0;  // in token order, so that the thread count does not show
   for (int64_t i = 0; i < n; ++i) {
     sums[0] += double(token_weight[i]) * double(token_loss[i]);
     sums[1] += double(token_weight[i]);
-  }
-  return kOk;
-}
-
-VMF_API int64_t vmf_normalized_pixel_mse_backward(
-    float grad,                // of the sum of weight * loss
-    const float* prediction, const uint8_t* frames, const int32_t* index, const float* weight,
-    float* grad_prediction,    // [batch, per_clip, 3 * tubelet * patch²]
-    int64_t batch, int64_t per_clip, int64_t frame_count, int64_t height, int64_t width,
-    int64_t tubelet, int64_t patch, int32_t normalize, int32_t ignore_flat, int64_t threads) {
-  using namespace vmf;
-  const Job job{prediction,     frames,           index,
-                weight,         {frame_count, height, width, tubelet, patch},
-                per_clip,       normalize != 0,   ignore_flat != 0};
-  if (const int64_t bad = check(job, batch)) return bad;
-  try {
-    parallel_for(batch * per_clip, job.cubes.pixels(), threads, [&](int64_t begin, int64_t end) {
-      backward(job, grad, grad_prediction, begin, end);
-    });
-  } catch (const std::bad_alloc&) {
-    return kOutOfMemory;
   }
   return kOk;
 }

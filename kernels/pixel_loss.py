@@ -1,7 +1,8 @@
-"""Normalised-pixel MSE straight from uint8 frames: forward, and the prediction's gradient.
+"""Normalised-pixel MSE straight from uint8 frames: the loss, the prediction's gradient, or both.
 
 One program takes one token: it reads the cube once for the statistics and again, from L1, beside
-the prediction. Backward finds the very same target instead of reading it from memory.
+the prediction. A backward pass of its own finds the very same target instead of reading it from
+memory.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ LAUNCH = Launch()
 
 
 @triton.jit
+def _store_gradient(out_ptr, i_token, start, n_read, b_gradient, PIXELS: tl.constexpr):
+    """Stores a tile of a token's gradient, 0 where nothing was read."""
+    o_value = start + tl.arange(0, b_gradient.shape[0])  # [BLOCK]
+    p_out = out_ptr + i_token.to(tl.int64) * (3 * PIXELS) + o_value
+    b_out = tl.where(o_value < n_read, b_gradient, 0.0).to(out_ptr.dtype.element_ty)
+    tl.store(p_out, b_out, mask=o_value < 3 * PIXELS)
+
+
+@triton.jit
 def pixel_mse_kernel(
     prediction_ptr,  # [B, K, 3 * TUBELET * PATCH²]; strides of clip and token given
     frames_ptr,  # [B, T, H, W, 3] uint8; strides of clip, frame and row given, pixels dense
@@ -51,6 +61,8 @@ def pixel_mse_kernel(
     weight_ptr,  # [B, K] fp32, or None
     loss_ptr,  # [B, K] fp32, weighted
     token_weight_ptr,  # [B, K] fp32, after the flat cubes
+    gradient_ptr,  # [B, K, 3 * TUBELET * PATCH²], contiguous, of scale * loss; or None
+    scale,  # fp32
     per_clip,  # K
     rows,  # H / PATCH
     columns,  # W / PATCH
@@ -89,6 +101,7 @@ def pixel_mse_kernel(
             BLOCK,
         )
     )
+    factor = scale * weight * (2.0 / (3 * PIXELS))
     b_square = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, 3 * PIXELS, BLOCK):
         b_difference = difference(
@@ -110,6 +123,8 @@ def pixel_mse_kernel(
             BLOCK,
         )
         b_square += b_difference * b_difference
+        if gradient_ptr is not None:
+            _store_gradient(gradient_ptr, i_token, start, n_read, factor * b_difference, PIXELS)
     loss = weight * (tl.sum(b_square, axis=0) / (3 * PIXELS))
     tl.store(loss_ptr + i_token, tl.where(n_read > 0, loss, 0.0))
     tl.store(token_weight_ptr + i_token, weight)
@@ -202,10 +217,7 @@ def pixel_mse_backward_kernel(
             NORMALIZE,
             BLOCK,
         )
-        o_value = start + tl.arange(0, BLOCK)  # [BLOCK]
-        p_out = out_ptr + i_token.to(tl.int64) * (3 * PIXELS) + o_value
-        b_out = tl.where(o_value < n_read, factor * b_difference, 0.0).to(out_ptr.dtype.element_ty)
-        tl.store(p_out, b_out, mask=o_value < 3 * PIXELS)
+        _store_gradient(out_ptr, i_token, start, n_read, factor * b_difference, PIXELS)
 
 
 def _inputs(
@@ -255,6 +267,40 @@ def pixel_mse(
     Clips and tokens of `prediction` and clips, frames and rows of `frames` may lie anywhere; what
     is not dense inside of these is copied first, and so are `index` and `weight`.
     """
+    settings = (tubelet_size, patch_size, normalize, ignore_flat)
+    return _sums(None, 1.0, prediction, frames, index, weight, *settings)
+
+
+def pixel_mse_with_gradient(
+    prediction: Tensor,
+    frames: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    tubelet_size: int,
+    patch_size: int,
+    normalize: bool,
+    ignore_flat: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`pixel_mse` and the gradient of `scale` times the loss, contiguous, in one pass."""
+    gradient = torch.empty(prediction.shape, dtype=prediction.dtype, device=prediction.device)
+    settings = (tubelet_size, patch_size, normalize, ignore_flat)
+    sums = _sums(gradient, scale, prediction, frames, index, weight, *settings)
+    return (*sums, gradient)
+
+
+def _sums(
+    gradient: Tensor | None,
+    scale: float,
+    prediction: Tensor,
+    frames: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    tubelet_size: int,
+    patch_size: int,
+    normalize: bool,
+    ignore_flat: bool,
+) -> tuple[Tensor, Tensor]:
     tokens = index.numel()
     losses = torch.empty((tokens,), dtype=torch.float32, device=prediction.device)
     weights = torch.empty((tokens,), dtype=torch.float32, device=prediction.device)
@@ -265,6 +311,8 @@ def pixel_mse(
                 *tensors,
                 losses,
                 weights,
+                gradient,
+                scale,
                 *sizes,
                 TUBELET=tubelet_size,
                 PATCH=patch_size,
@@ -362,19 +410,21 @@ def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int
             tensors["weight_ptr"] = "*fp32"
         else:
             constexprs["weight_ptr"] = None
-        forward = {**tensors, "loss_ptr": "*fp32", "token_weight_ptr": "*fp32"}
+        forward = {**tensors, "loss_ptr": "*fp32", "token_weight_ptr": "*fp32", "scale": "fp32"}
+        both = {**forward, "gradient_ptr": f"*{dtype}"}
         backward = {"grad_ptr": "*fp32", **tensors, "out_ptr": f"*{dtype}"}
         options = "_weighted" * weighted + "_raw" * (not normalize) + "_flat" * ignore_flat
-        for name, kernel, signature in (
-            ("pixel_mse", pixel_mse_kernel, forward),
-            ("pixel_mse_backward", pixel_mse_backward_kernel, backward),
+        for name, kernel, signature, absent in (
+            ("pixel_mse", pixel_mse_kernel, forward, {"gradient_ptr": None}),
+            ("pixel_mse_with_gradient", pixel_mse_kernel, both, {}),
+            ("pixel_mse_backward", pixel_mse_backward_kernel, backward, {}),
         ):
             cases.append(
                 (
                     f"{name}_{dtype}_p{patch}{options}",
                     kernel,
                     {**signature, **dict.fromkeys(sizes, "i32")},
-                    constexprs,
+                    {**constexprs, **absent},
                     LAUNCH.num_warps,
                     LAUNCH.num_stages,
                 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from videomae_fast.interop.acceleration import accelerate
+    from videomae_fast.masked_loss import masked_pixel_loss
     from videomae_fast.masking import Masks, MaskSpec
     from videomae_fast.models.classifier import VideoClassifier
     from videomae_fast.models.config import MAEConfig
@@ -19,6 +20,7 @@ __all__ = [
     "Masks",
     "VideoClassifier",
     "accelerate",
+    "masked_pixel_loss",
 ]
 
 _HOME = {
@@ -28,6 +30,7 @@ _HOME = {
     "Masks": "videomae_fast.masking",
     "VideoClassifier": "videomae_fast.models.classifier",
     "accelerate": "videomae_fast.interop.acceleration",
+    "masked_pixel_loss": "videomae_fast.masked_loss",
 }
 
 

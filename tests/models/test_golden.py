@@ -46,11 +46,17 @@ def case(request, golden, device, impl):
     return data, model, masks
 
 
-def test_loss_and_every_gradient(case):
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_loss_and_every_gradient(case, one_pass):
     data, model, masks = case
-    output = model(data["frames"], masks)
+    scale = 1 / masks.loss_index.numel() if one_pass else None
+    output = model(data["frames"], masks, gradient_scale=scale)
     assert float(output.loss.detach()) == pytest.approx(float(data["loss"]), rel=1e-5)
-    output.loss.backward()
+    if one_pass:
+        assert output.loss_weight == masks.loss_index.numel()
+        output.backward()
+    else:
+        output.loss.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     norms = data.under("gradnorm/")
     assert set(norms) == set(gradients)

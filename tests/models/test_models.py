@@ -267,6 +267,34 @@ def test_compiles_whole(random_frames):
         torch.testing.assert_close(parameter.grad, expected[name], msg=name)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_gradient_along_with_the_loss(random_frames, compiled, autocast):
+    """The same losses, and the same gradients to the last bit, as loss_sum times the scale."""
+    config = tiny()
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(config)
+    clips, masks = random_frames(2, 8, 32, 32), masks_for(config, 2)
+    masks = masks.weighted(torch.tensor([1.0, 0.5]))
+    call = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+    results = []
+    for scale in (None, 0.125):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output = call(clips, masks, gradient_scale=scale)
+        assert output.loss.requires_grad == (scale is None)
+        if scale is None:
+            (0.125 * output.loss_sum).backward()
+        else:
+            output.backward()
+        sums = [output.loss, output.loss_sum, output.loss_weight]
+        results.append([t.detach() for t in sums] + [p.grad for p in model.parameters()])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(RuntimeError, match="call the model with gradient_scale"):
+        model(clips, masks).backward()
+
+
 def test_autocast_stays_close(random_frames):
     config = tiny()
     torch.manual_seed(0)

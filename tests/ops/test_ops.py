@@ -22,7 +22,7 @@ from videomae_fast.ops import (
     token_scatter,
 )
 from videomae_fast.ops._dispatch import REGISTRY, forced, native_missing
-from videomae_fast.ops.pixel_loss import FLAT_STD, flat_cubes, pixel_target
+from videomae_fast.ops.pixel_target import FLAT_STD, flat_cubes, pixel_target
 
 OPS = torch.ops.videomae_fast
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
@@ -348,6 +348,10 @@ def opcheck_cases():
         "pixel_mse": (
             prediction, frames, index, torch.rand(2, 2), 2, 4, True, False, "auto",
         ),
+        "pixel_mse_with_gradient": (
+            prediction.detach(), frames, index, torch.rand(2, 2), 2, 4, True, True, 0.5, "auto",
+        ),
+        "gradient_root": (prediction, torch.randn(prediction.shape)),
         "pixel_mse_backward": (
             torch.tensor(1.0), prediction.detach(), frames, index, None, 2, 4, True, True, "auto",
         ),

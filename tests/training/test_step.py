@@ -107,8 +107,9 @@ def test_a_step_without_clips_changes_nothing(tiny: Make) -> None:
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_weights_stay_those_before_the_first_bad_step(
-    tiny: Make, monkeypatch: pytest.MonkeyPatch, poison: float
+    tiny: Make, monkeypatch: pytest.MonkeyPatch, poison: float, where: str
 ) -> None:
     config = tiny()
     step = TrainStep(build_model(config), config, CPU)
@@ -118,13 +119,18 @@ def test_weights_stay_those_before_the_first_bad_step(
     with monkeypatch.context() as patched:
         forward = step.replica.forward
 
-        def poisoned(*args: Any) -> Any:
-            out = forward(*args)
-            out.loss_sum = out.loss_sum * poison
+        def poisoned(*args: Any, **options: Any) -> Any:
+            out = forward(*args, **options)
+            if where == "loss":
+                out.loss_sum = out.loss_sum * poison
             return out
 
         patched.setattr(step.replica, "forward", poisoned)
         step.forward_backward(batch(8, 2), step=1, micro=0)
+        if where == "gradient":
+            gradient = next(step.model.parameters()).grad
+            assert gradient is not None
+            gradient.view(-1)[0] = poison
         assert step.update(1e-3)[-1] == 1
     step.forward_backward(batch(8, 3), step=2, micro=0)
     assert step.update(1e-3)[-1] == 1, "a good step after a bad one is still after it"

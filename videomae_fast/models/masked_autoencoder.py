@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,21 @@ from videomae_fast.models.linear import Linear
 from videomae_fast.models.positions import SinusoidPositions
 from videomae_fast.models.transformer import Blocks, SharedTokens, add_norm
 from videomae_fast.models.vision_transformer import VisionTransformer
-from videomae_fast.ops import decoder_assembly, pixel_mse
+from videomae_fast.ops import (
+    decoder_assembly,
+    gradient_root,
+    pixel_mse,
+    pixel_mse_with_gradient,
+    start_backward,
+)
 from videomae_fast.ops.checks import check_frames
+
+
+class _LossSettings(TypedDict):
+    tubelet_size: int
+    patch_size: int
+    normalize: bool
+    ignore_flat: bool
 
 
 @dataclass
@@ -27,6 +41,8 @@ class MAEOutput:
         loss_weight: sum of the weights. Micro-batches and ranks add up loss_sum and loss_weight.
         prediction: [B, P, 3 · tubelet · patch²] in the order (p0, p1, p2, c), on request.
         index: int32 [B, P], token positions of the predictions, on request.
+        root: where :meth:`backward` starts, if asked for with `gradient_scale`; the losses have no
+            graph then.
     """
 
     loss: Tensor
@@ -34,6 +50,20 @@ class MAEOutput:
     loss_weight: Tensor
     prediction: Tensor | None = None
     index: Tensor | None = None
+    root: Tensor | None = None
+
+    def backward(self) -> None:
+        """Backward from the gradient that the forward pass computed along with the loss.
+
+        Raises:
+            RuntimeError: the model was called without `gradient_scale`.
+        """
+        if self.root is None:
+            raise RuntimeError(
+                "call the model with gradient_scale to have the gradient computed with the loss, "
+                "or use loss.backward()"
+            )
+        start_backward(self.root)
 
 
 class Encoder(VisionTransformer):
@@ -132,13 +162,22 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_positions = SinusoidPositions(config.grid, config.decoder_width)
 
     def forward(
-        self, frames: Tensor, masks: Masks, *, return_prediction: bool = False
+        self,
+        frames: Tensor,
+        masks: Masks,
+        *,
+        return_prediction: bool = False,
+        gradient_scale: float | None = None,
     ) -> MAEOutput:
         """
         Args:
             frames: uint8 [B, T, H, W, 3], channels last; normalised inside.
             masks: of the same batch and grid, on the same device.
             return_prediction: also return the predictions and their token positions.
+            gradient_scale: compute the gradient of this number times ``loss_sum`` along with the
+                loss; :meth:`MAEOutput.backward` goes on from there. It saves reading predictions
+                and frames again where the factor is known before, as in a training step. None: the
+                losses have a graph, and ``loss.backward()`` works as ever.
 
         Raises:
             ValueError: frames of a wrong shape or dtype, or masks of another grid or batch.
@@ -167,18 +206,24 @@ class MaskedAutoencoder(nn.Module):
             key_count,
             SharedTokens(mask_tokens, masks.decoder),
         )
-        loss_sum, loss_weight = pixel_mse(
-            prediction,
-            frames,
-            masks.loss_index,
-            masks.loss_weight,
-            tubelet_size=tubelet,
-            patch_size=patch,
-            normalize=self.normalize_target,
-            ignore_flat=self.ignore_flat_cubes,
-        )
+        inputs = (prediction, frames, masks.loss_index, masks.loss_weight)
+        settings: _LossSettings = {
+            "tubelet_size": tubelet,
+            "patch_size": patch,
+            "normalize": self.normalize_target,
+            "ignore_flat": self.ignore_flat_cubes,
+        }
+        root = None
+        if gradient_scale is None:
+            loss_sum, loss_weight = pixel_mse(*inputs, **settings)
+        else:
+            loss_sum, loss_weight, gradient = pixel_mse_with_gradient(
+                *inputs, scale=gradient_scale, **settings
+            )
+            root = gradient_root(prediction, gradient)
         tiny = torch.finfo(loss_weight.dtype).tiny
-        output = MAEOutput(loss_sum / loss_weight.clamp(min=tiny), loss_sum, loss_weight)
+        loss = loss_sum / loss_weight.clamp(min=tiny)
+        output = MAEOutput(loss, loss_sum, loss_weight, root=root)
         if return_prediction:
             output.prediction, output.index = prediction, masks.loss_index
         return output

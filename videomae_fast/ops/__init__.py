@@ -8,7 +8,13 @@ from videomae_fast.ops.layer_norm import add_layer_norm
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
-from videomae_fast.ops.pixel_loss import pixel_mse, pixel_target
+from videomae_fast.ops.pixel_gradient import (
+    gradient_root,
+    pixel_mse_with_gradient,
+    start_backward,
+)
+from videomae_fast.ops.pixel_loss import pixel_mse
+from videomae_fast.ops.pixel_target import pixel_target
 from videomae_fast.ops.tokens import token_gather, token_scatter
 
 __all__ = [
@@ -19,11 +25,14 @@ __all__ = [
     "attention",
     "bias_gelu",
     "decoder_assembly",
+    "gradient_root",
     "linear",
     "mask_indices",
     "patch_gather",
     "pixel_mse",
+    "pixel_mse_with_gradient",
     "pixel_target",
+    "start_backward",
     "token_gather",
     "token_scatter",
 ]

@@ -21,11 +21,7 @@ from videomae_fast.ops._dispatch import (
     register,
 )
 from videomae_fast.ops.checks import check_frames, check_index
-from videomae_fast.ops.cubes import gather_cubes
-
-# A channel of a cube whose unbiased standard deviation is at most one grey level counts as flat:
-# its target would be noise, amplified to unit variance.
-FLAT_STD = 1.0 / 255.0
+from videomae_fast.ops.pixel_target import flat_cubes, pixel_target
 
 
 def pixel_mse(
@@ -66,6 +62,26 @@ def pixel_mse(
 
     Source: engine_for_pretraining.py of the official V2 code.
     """
+    check_pixels(prediction, frames, index, weight, tubelet_size, patch_size)
+    out: tuple[Tensor, Tensor] = _pixel_mse(
+        prediction, frames, index, weight, tubelet_size, patch_size, normalize, ignore_flat, impl
+    )
+    return out
+
+
+def check_pixels(
+    prediction: Tensor,
+    frames: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    tubelet_size: int,
+    patch_size: int,
+) -> None:
+    """Checks shapes and dtypes of what the pixel loss takes.
+
+    Raises:
+        ValueError: one is wrong, or a size does not divide.
+    """
     check_frames(frames, tubelet_size, patch_size)
     check_index(index, frames.shape[0])
     b, k = index.shape
@@ -74,39 +90,6 @@ def pixel_mse(
         raise ValueError(f"prediction must be {[b, k, values]}, got {list(prediction.shape)}")
     if weight is not None and (weight.shape != index.shape or weight.dtype != torch.float32):
         raise ValueError(f"weight must be fp32 [{b}, {k}], got {weight.dtype} {list(weight.shape)}")
-    out: tuple[Tensor, Tensor] = _pixel_mse(
-        prediction, frames, index, weight, tubelet_size, patch_size, normalize, ignore_flat, impl
-    )
-    return out
-
-
-def pixel_target(
-    frames: Tensor,
-    index: Tensor,
-    *,
-    tubelet_size: int = 2,
-    patch_size: int = 16,
-    normalize: bool = True,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """The targets themselves, [B, K, 3 * tubelet_size * patch_size**2] in order (p0, p1, p2, c)."""
-    cubes = gather_cubes(frames, index, tubelet_size, patch_size)
-    pixels = cubes.flatten(2, 4).to(dtype) / 255  # [B, K, pixels, c]
-    if normalize:
-        mean = pixels.mean(dim=-2, keepdim=True)
-        std = pixels.var(dim=-2, unbiased=True, keepdim=True).sqrt()
-        pixels = (pixels - mean) / (std + 1e-6)
-    return pixels.flatten(2)
-
-
-def flat_cubes(frames: Tensor, index: Tensor, *, tubelet_size: int, patch_size: int) -> Tensor:
-    """Which cubes are flat in every channel: bool [B, K]."""
-    cubes = gather_cubes(frames, index, tubelet_size, patch_size).flatten(2, 4)
-    # Integers, so that the decision is the same in every backend.
-    n = cubes.shape[2]
-    pixels = cubes.to(torch.int64)
-    scatter = n * pixels.square().sum(-2) - pixels.sum(-2).square()  # n (n-1) var, grey levels²
-    return (scatter <= n * (n - 1)).all(-1)
 
 
 @torch.library.custom_op("videomae_fast::pixel_mse", mutates_args=())
@@ -139,7 +122,7 @@ def _(
     ignore_flat: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    dtype = _compute_dtype(prediction)
+    dtype = compute_dtype(prediction)
     return prediction.new_empty((), dtype=dtype), prediction.new_empty((), dtype=dtype)
 
 
@@ -203,28 +186,12 @@ def _backward(ctx: Any, grad: Tensor, grad_weight: Tensor) -> tuple[Tensor | Non
 _pixel_mse.register_autograd(_backward, setup_context=_setup)
 
 
-def _compute_dtype(prediction: Tensor) -> torch.dtype:
+def compute_dtype(prediction: Tensor) -> torch.dtype:
+    """What the loss is computed in."""
     return torch.promote_types(prediction.dtype, torch.float32)
 
 
-def _effective_weight(
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    ignore_flat: bool,
-    dtype: torch.dtype,
-) -> Tensor:
-    ones = torch.ones(index.shape, dtype=dtype, device=index.device)
-    weights = ones if weight is None else weight.to(dtype)
-    if ignore_flat:
-        flat = flat_cubes(frames, index, tubelet_size=tubelet_size, patch_size=patch_size)
-        weights = weights.masked_fill(flat, 0)
-    return weights
-
-
-def _forward_reference(
+def reference_difference(
     prediction: Tensor,
     frames: Tensor,
     index: Tensor,
@@ -234,48 +201,37 @@ def _forward_reference(
     normalize: bool,
     ignore_flat: bool,
 ) -> tuple[Tensor, Tensor]:
-    dtype = _compute_dtype(prediction)
-    target = pixel_target(
-        frames,
-        index,
-        tubelet_size=tubelet_size,
-        patch_size=patch_size,
-        normalize=normalize,
-        dtype=dtype,
-    )
-    weights = _effective_weight(frames, index, weight, tubelet_size, patch_size, ignore_flat, dtype)
-    per_token = (prediction.to(dtype) - target).square().mean(-1)
+    """(prediction minus target [B, K, C], weights after the flat cubes [B, K])."""
+    dtype = compute_dtype(prediction)
+    cube = {"tubelet_size": tubelet_size, "patch_size": patch_size}
+    target = pixel_target(frames, index, normalize=normalize, dtype=dtype, **cube)
+    ones = torch.ones(index.shape, dtype=dtype, device=index.device)
+    weights = ones if weight is None else weight.to(dtype)
+    if ignore_flat:
+        weights = weights.masked_fill(flat_cubes(frames, index, **cube), 0)
+    return prediction.to(dtype) - target, weights
+
+
+def reference_sums(difference: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss's two sums."""
     # where, not a product: a token of weight 0 counts for nothing even if its prediction is inf
-    counted = torch.where(weights == 0, 0.0, weights * per_token)
+    counted = torch.where(weights == 0, 0.0, weights * difference.square().mean(-1))
     return counted.sum(), weights.sum()
 
 
-def _backward_reference(
-    grad: Tensor,
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-) -> Tensor:
-    dtype = _compute_dtype(prediction)
-    target = pixel_target(
-        frames,
-        index,
-        tubelet_size=tubelet_size,
-        patch_size=patch_size,
-        normalize=normalize,
-        dtype=dtype,
-    )
-    weights = _effective_weight(
-        frames, index, weight, tubelet_size, patch_size, ignore_flat, dtype
-    )[..., None]
-    scale = grad.to(dtype) * weights * (2.0 / prediction.shape[-1])
-    out = torch.where(weights == 0, 0.0, scale * (prediction.to(dtype) - target))
-    return out.to(prediction.dtype)
+def reference_gradient(difference: Tensor, weights: Tensor, grad: Tensor | float) -> Tensor:
+    """The prediction's gradient where that of loss_sum is `grad`."""
+    factor = (grad * weights * (2.0 / difference.shape[-1]))[..., None]
+    return torch.where(weights[..., None] == 0, 0.0, factor * difference)
+
+
+def _forward_reference(*args: Any) -> tuple[Tensor, Tensor]:
+    return reference_sums(*reference_difference(*args))
+
+
+def _backward_reference(grad: Tensor, prediction: Tensor, *args: Any) -> Tensor:
+    difference, weights = reference_difference(prediction, *args)
+    return reference_gradient(difference, weights, grad.to(weights.dtype)).to(prediction.dtype)
 
 
 def _forward_native(*args: Any) -> tuple[Tensor, Tensor]:
@@ -287,23 +243,22 @@ def _backward_native(grad: Tensor, *args: Any) -> Tensor:
     return _native.normalized_pixel_mse_backward(float(grad), *args)
 
 
-def _forward_native_why_not(
-    prediction: Tensor, frames: Tensor, index: Tensor, *_: Any
-) -> str | None:
+def native_why_not(prediction: Tensor, frames: Tensor, index: Tensor, *_: Any) -> str | None:
+    """Why the native library can't serve the loss, its gradient or both, or None."""
     if prediction.dtype != torch.float32:
         return f"the native library takes fp32 predictions, not {prediction.dtype}"
     return needs_native(prediction, frames, index)
 
 
 def _backward_native_why_not(grad: Tensor, *args: Any) -> str | None:
-    return _forward_native_why_not(*args)
+    return native_why_not(*args)
 
 
 # The kernels sum squares of bytes in 32 bits.
 _TRITON_PIXELS = 33_000
 
 
-def _forward_triton_why_not(
+def triton_why_not(
     prediction: Tensor,
     frames: Tensor,
     index: Tensor,
@@ -313,6 +268,7 @@ def _forward_triton_why_not(
     normalize: bool,
     ignore_flat: bool,
 ) -> str | None:
+    """Why the kernels can't serve the loss, its gradient or both, or None."""
     if prediction.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the kernels take fp32, bf16 and fp16 predictions, not {prediction.dtype}"
     pixels = tubelet_size * patch_size**2
@@ -322,13 +278,13 @@ def _forward_triton_why_not(
 
 
 def _backward_triton_why_not(grad: Tensor, *args: Any) -> str | None:
-    return needs_triton(grad) or _forward_triton_why_not(*args)
+    return needs_triton(grad) or triton_why_not(*args)
 
 
 FORWARD = register(
     "pixel_mse",
-    triton=Backend(lazy("pixel_loss", "pixel_mse"), _forward_triton_why_not),
-    native=Backend(_forward_native, _forward_native_why_not),
+    triton=Backend(lazy("pixel_loss", "pixel_mse"), triton_why_not),
+    native=Backend(_forward_native, native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(

@@ -82,8 +82,8 @@ class TrainStep:
         with without_sync(self.replica, not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 # Weights even where all are 1: shapes and code paths never change.
-                out = self.replica(frames, masks.weighted(ok))
-            (out.loss_sum / self.tokens).backward()
+                out = self.replica(frames, masks.weighted(ok), gradient_scale=1 / self.tokens)
+            out.backward()
         with torch.no_grad():
             self._sums += torch.stack(
                 [out.loss_sum.double(), out.loss_weight.double(), (~ok).sum().double()]

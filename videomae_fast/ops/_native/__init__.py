@@ -15,6 +15,7 @@ from videomae_fast.ops._native.loader import (
 from videomae_fast.ops._native.pixels import (
     normalized_pixel_mse,
     normalized_pixel_mse_backward,
+    normalized_pixel_mse_with_gradient,
     patch_gather,
 )
 from videomae_fast.ops._native.rows import (
@@ -50,6 +51,7 @@ __all__ = [
     "library_path",
     "normalized_pixel_mse",
     "normalized_pixel_mse_backward",
+    "normalized_pixel_mse_with_gradient",
     "patch_gather",
     "token_gather",
     "token_scatter",

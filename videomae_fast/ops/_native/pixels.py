@@ -105,29 +105,9 @@ def normalized_pixel_mse(
         IndexError: a position outside the grid.
         ValueError: wrong shape, dtype or size (cubes up to 66,000 pixels, patches up to 256 wide).
     """
-    prediction, frames, index, weight, sizes = _loss_arguments(
-        prediction, frames, index, weight, tubelet_size, patch_size
-    )
-    token_loss = torch.empty(index.shape, dtype=torch.float32)
-    token_weight = torch.empty(index.shape, dtype=torch.float32)
-    sums = torch.empty(2, dtype=torch.float64)
-    call(
-        "vmf_normalized_pixel_mse",
-        "pppppppiiiiiiibb",
-        prediction,
-        frames,
-        index,
-        weight,
-        token_loss,
-        token_weight,
-        sums,
-        *sizes,
-        int(normalize),
-        int(ignore_flat),
-        index=(index,),
-    )
-    loss_sum, weight_sum = sums.to(torch.float32)
-    return loss_sum.clone(), weight_sum.clone(), token_loss
+    settings = (tubelet_size, patch_size, normalize, ignore_flat)
+    sums, token_loss, _ = _pixel_mse(True, None, prediction, frames, index, weight, *settings)
+    return (*_scalars(sums), token_loss)
 
 
 def normalized_pixel_mse_backward(
@@ -145,25 +125,77 @@ def normalized_pixel_mse_backward(
 
     `grad` is the gradient of loss_sum; the rest and the errors are those of `normalized_pixel_mse`.
     """
+    settings = (tubelet_size, patch_size, normalize, ignore_flat)
+    return _pixel_mse(False, grad, prediction, frames, index, weight, *settings)[2]
+
+
+def normalized_pixel_mse_with_gradient(
+    prediction: Tensor,
+    frames: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    tubelet_size: int,
+    patch_size: int,
+    normalize: bool,
+    ignore_flat: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss_sum, weight_sum, gradient of ``scale * loss_sum``) in one pass.
+
+    The same bits as `normalized_pixel_mse` and `normalized_pixel_mse_backward`; so are the errors.
+    """
+    settings = (tubelet_size, patch_size, normalize, ignore_flat)
+    sums, _, gradient = _pixel_mse(True, scale, prediction, frames, index, weight, *settings)
+    return (*_scalars(sums), gradient)
+
+
+def _scalars(sums: Tensor) -> tuple[Tensor, Tensor]:
+    loss_sum, weight_sum = sums.to(torch.float32)
+    return loss_sum.clone(), weight_sum.clone()
+
+
+def _pixel_mse(
+    with_loss: bool,
+    scale: float | None,
+    prediction: Tensor,
+    frames: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    tubelet_size: int,
+    patch_size: int,
+    normalize: bool,
+    ignore_flat: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """fp64 sums and token_loss `with_loss`; the gradient of ``scale * loss_sum`` with a scale.
+
+    What was not asked for is left unwritten.
+    """
     prediction, frames, index, weight, sizes = _loss_arguments(
         prediction, frames, index, weight, tubelet_size, patch_size
     )
-    grad_prediction = torch.empty(prediction.shape, dtype=torch.float32)
+    tokens = index.shape if with_loss else (0,)
+    token_loss = torch.empty(tokens, dtype=torch.float32)
+    token_weight = torch.empty(tokens, dtype=torch.float32)
+    sums = torch.empty(2, dtype=torch.float64)
+    gradient = torch.empty((0,) if scale is None else prediction.shape, dtype=torch.float32)
     call(
-        "vmf_normalized_pixel_mse_backward",
-        "fpppppiiiiiiibb",
-        grad,
+        "vmf_normalized_pixel_mse",
+        "ppppppppfiiiiiiibb",
         prediction,
         frames,
         index,
         weight,
-        grad_prediction,
+        token_loss if with_loss else None,
+        token_weight if with_loss else None,
+        sums if with_loss else None,
+        None if scale is None else gradient,
+        1.0 if scale is None else scale,
         *sizes,
         int(normalize),
         int(ignore_flat),
         index=(index,),
     )
-    return grad_prediction
+    return sums, token_loss, gradient
 
 
 def _loss_arguments(
