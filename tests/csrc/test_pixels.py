@@ -104,6 +104,9 @@ def test_loss(shape: Shape, normalize: bool, weighted: bool, threads: int) -> No
     assert (token_loss.double() * ones).sum().item() == pytest.approx(loss, rel=1e-6)
     ours = _native.normalized_pixel_mse_backward(0.5, *args)
     np.testing.assert_allclose(ours.double().numpy(), 0.5 * grad, rtol=1e-5, atol=1e-7)
+    whole = _native.normalized_pixel_mse_with_gradient(*args, 0.5)
+    for one, other in zip(whole, (loss_sum, weight_sum, ours), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_nearly_flat_cube_keeps_its_digits() -> None:
@@ -163,6 +166,7 @@ def test_the_bits_do_not_depend_on_the_thread_count() -> None:
             (
                 *_native.normalized_pixel_mse(*args),
                 _native.normalized_pixel_mse_backward(1.0, *args),
+                *_native.normalized_pixel_mse_with_gradient(*args, 1.0),
             )
         )
     torch.set_num_threads(before)

@@ -123,6 +123,11 @@ def test_weight_zero_hides_infinity(device: str) -> None:
     ):
         assert torch.equal(one, other)
     assert clean[2][0, 1].eq(0).all()
+    raised = pixel_mse_with_gradient(
+        prediction, frames, index, weight, scale=float("inf"), **sizes, impl="triton"
+    )[2]
+    assert raised[0, 1].eq(0).all()
+    assert not raised[0, 0].isfinite().any()
 
 
 def test_target_of_nearly_flat_cube_keeps_its_digits(

@@ -92,6 +92,8 @@ def test_weight_zero_silences_even_an_infinite_prediction(impl, random_frames):
     out = pixel_mse_with_gradient(prediction, frames, index, weight, **sizes, impl=impl)
     assert all(torch.equal(one, other) for one, other in zip(out, clean, strict=True))
     assert not out[2][-1, 1].any()
+    endless = {**sizes, "scale": float("inf"), "impl": impl}
+    assert not pixel_mse_with_gradient(prediction, frames, index, weight, **endless)[2][-1, 1].any()
 
 
 @pytest.mark.parametrize("impl", ["reference", pytest.param("native", marks=native)])
