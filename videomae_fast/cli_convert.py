@@ -27,12 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="layout of the destination; ours is official keys plus the model's config",
     )
     parser.add_argument(
-        "--transformers",
-        type=int,
-        choices=(4, 5),
-        help="major version that the folder of --to hugging-face is for: 4 spells the q and v "
-        "biases as released checkpoints do, and the first releases of 5 would leave them out "
-        "(default: 5)",
+        "--bias-names",
+        choices=("q_bias", "query.bias"),
+        help="how --to hugging-face spells q and v biases: q_bias as released checkpoints do, "
+        "query.bias for transformers 5.5.1 to 5.17, which read the other as zero (default: q_bias)",
     )
     parser.add_argument(
         "--official-eps",
@@ -89,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         classes=args.classes,
         rows=args.head_index,
         official_eps=args.official_eps,
-        transformers=5 if args.transformers is None else args.transformers,
+        biases=args.bias_names or "q_bias",
     )
     account = convert(_source(args.source), args.destination, wanted, told)
     print("\n".join(account.lines()))
@@ -107,8 +105,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"--classes must be 1 or more, not {args.classes}")
     if args.classifier and args.head_index is not None:
         raise UsageError("--classifier makes a new head, --head-index takes rows: give one of them")
-    if args.transformers is not None and args.to != "hugging-face":
-        raise UsageError("--transformers says how --to hugging-face is written; leave it out")
+    if args.bias_names is not None and args.to != "hugging-face":
+        raise UsageError("--bias-names says how --to hugging-face is written; leave it out")
     if args.image_size is not None and len(args.image_size) > 2:
         raise UsageError("--image-size takes one side, or height and width")
 

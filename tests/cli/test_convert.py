@@ -62,7 +62,7 @@ def test_a_new_head_and_rows_of_one(checkpoint: Path, tmp_path: Path) -> None:
         ("a.pth b.pth --to official --classifier", 2, "go together"),
         ("a.pth b.pth --to official --classifier --classes 0", 2, "1 or more"),
         ("a.pth b.pth --to ours --classifier --classes 3 --head-index i", 2, "give one of them"),
-        ("a.pth b.pth --to ours --transformers 4", 2, "leave it out"),
+        ("a.pth b.pth --to ours --bias-names q_bias", 2, "leave it out"),
         ("a.pth b.pth --to ours --image-size 1 2 3", 2, "one side, or"),
         ("a.pth b.pth --to official", 1, "give --heads"),
         ("a.pth a.pth --to official --heads 2 --decoder-heads 1", 1, "nothing is overwritten"),

@@ -32,6 +32,7 @@ from videomae_fast.interop import (
     to_classifier,
     write_weights,
 )
+from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio
 from videomae_fast.training.checkpoint import load_model
 from videomae_fast.training.errors import CheckpointError
 
@@ -55,8 +56,8 @@ def test_round_trip_through_every_layout(kind: str, dtype: torch.dtype, tmp_path
     source = official(tmp_path / "a.pth", state)
     convert(source, tmp_path / "b.safetensors", OURS, told)
     convert(tmp_path / "b.safetensors", tmp_path / "hf", THEIRS)
-    convert(tmp_path / "hf", tmp_path / "hf4", Wanted("hugging-face", transformers=4))
-    convert(tmp_path / "hf4", tmp_path / "c.safetensors", Wanted("ours", official_eps=True))
+    convert(tmp_path / "hf", tmp_path / "hf2", Wanted("hugging-face", biases="query.bias"))
+    convert(tmp_path / "hf2", tmp_path / "c.safetensors", Wanted("ours", official_eps=True))
     convert(tmp_path / "c.safetensors", tmp_path / "d.pth", OFFICIAL)
     convert(tmp_path / "d.pth", tmp_path / "e.safetensors", OFFICIAL, told)
     assert same(torch.load(tmp_path / "d.pth", weights_only=True)["model"], state)
@@ -89,12 +90,8 @@ def test_epsilons_and_options_are_carried_or_asked_about(tmp_path: Path) -> None
     assert any("normalize_target=False" in line for line in told), told
 
 
-@pytest.mark.parametrize(
-    "size", ["small", "base", "large", "huge", "giant"]
-)  # tensors without memory behind them
+@pytest.mark.parametrize("size", ["small", "base", "large", "huge", "giant"])
 def test_official_sizes_are_read_off_the_shapes(size: Any) -> None:
-    from videomae_fast.interop.layouts import infer_config, kind_of
-
     config = MAEConfig.from_size(size)
     with torch.device("meta"):
         models = MaskedAutoencoder(config), VideoClassifier(config, 710)
@@ -103,6 +100,15 @@ def test_official_sizes_are_read_off_the_shapes(size: Any) -> None:
         assert kind_of(state, "x") == kind
         assert infer_config(state, kind, Told(), "x") == config
     assert infer_config(models[0].state_dict(), "pre-training", Told(frames=32), "x").frames == 32
+
+
+def test_one_mlp_ratio_gives_all_hidden_widths() -> None:
+    assert mlp_ratio([(10, 40), (100, 405)], "x") == 4.05
+    assert mlp_ratio([(1408, 6144), (512, 2234)], "x") == 48 / 11
+    assert 49 * (1 / 49) < 1  # rounded down: the quotient alone would give 0
+    assert int(49 * mlp_ratio([(49, 1)], "x")) == 1
+    with pytest.raises(WeightsError, match="x: no one MLP ratio gives hidden widths 40 of 10 and"):
+        mlp_ratio([(10, 40), (100, 411)], "x")
 
 
 def test_learned_positions_and_layer_scale_are_seen(tmp_path: Path) -> None:

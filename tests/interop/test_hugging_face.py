@@ -23,6 +23,8 @@ from tests.interop.random_weights import (
 from videomae_fast import MAEConfig, Masks, MaskSpec
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
+    Wanted,
+    convert,
     from_hugging_face,
     read_weights,
     with_official_eps,
@@ -139,14 +141,14 @@ def assert_nothing_is_zero(model: torch.nn.Module) -> None:
         assert float(parameter.detach().abs().min()) > 0, name
 
 
-@pytest.mark.parametrize("version", [4, 5])
-def test_our_classifier_becomes_theirs(version: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelling", ["q_bias", "query.bias"])
+def test_our_classifier_becomes_theirs(spelling: Any, tmp_path: Path) -> None:
     save_file(classifier(), tmp_path / "official.safetensors")
     weights = read_weights(tmp_path / "official.safetensors", TOLD_CLASSIFIER)
     weights = weights.with_changes(labels=tuple("abcdefg"))
-    write_weights(weights, tmp_path / "hf", "hugging-face", transformers=version)
-    spelling = {4: "attention.attention.q_bias", 5: "attention.attention.query.bias"}[version]
-    assert any(key.endswith(spelling) for key in load_file(tmp_path / "hf" / "model.safetensors"))
+    write_weights(weights, tmp_path / "hf", "hugging-face", biases=spelling)
+    written = load_file(tmp_path / "hf" / "model.safetensors")
+    assert sum(key.endswith(f"attention.attention.{spelling}") for key in written) == 2
     theirs, told = transformers.VideoMAEForVideoClassification.from_pretrained(
         tmp_path / "hf", output_loading_info=True
     )
@@ -185,7 +187,7 @@ def test_both_spellings_of_the_biases_are_read() -> None:
         theirs = to_hugging_face_keys(state, biases=biases)
         assert len(theirs) == len(state) + 2 * 3  # qkv of three blocks in three
         assert same(from_hugging_face_keys(theirs), state)
-    both = theirs | to_hugging_face_keys(state)
+    both = theirs | to_hugging_face_keys(state, biases="query.bias")
     with pytest.raises(WeightsError, match=r"two entries become .*q_bias"):
         from_hugging_face_keys(both)
 
@@ -284,6 +286,20 @@ def test_nothing_missing_and_nothing_unused(gone, new, told, tmp_path: Path) -> 
     save_file(state, folder / "model.safetensors")
     with pytest.raises(WeightsError, match=told):
         from_hugging_face(folder)
+
+
+def test_biases_of_keys_change_nothing(tmp_path: Path) -> None:
+    """As transformers 5.5.1 to 5.17 have them; here they are put into the real model."""
+    theirs = their_model("VideoMAEForVideoClassification", num_labels=7)
+    for layer in theirs.videomae.encoder.layer:
+        layer.attention.attention.key.bias = torch.nn.Parameter(torch.randn(32))
+    found = from_hugging_face(saved(theirs, tmp_path / "hf"))
+    (dropped,) = [change for change in found.changes if change.what == "left out"]
+    assert len(dropped.state) == 2
+    frames, images = clips()
+    with torch.no_grad():
+        torch.testing.assert_close(found.model()(frames), theirs(images).logits, rtol=0, atol=1e-5)
+    convert(tmp_path / "hf", tmp_path / "ours.safetensors", Wanted("ours"))
 
 
 def test_dropout_is_told(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.classifier import read_rows, select_classes, to_classifier
 from videomae_fast.interop.files import read_weights, write_weights
+from videomae_fast.interop.hugging_face_keys import BiasNames
 from videomae_fast.interop.layouts import Told
 from videomae_fast.interop.model_weights import (
     Change,
@@ -28,14 +28,14 @@ class Wanted:
         classes: a classifier with a new head for so many classes.
         rows: file with the rows of the classifier's head that make the new one.
         official_eps: compute with the official LayerNorm epsilon whatever the source has.
-        transformers: major version that Hugging Face's layout is for.
+        biases: spelling of the q and v biases in Hugging Face's layout.
     """
 
     layout: Layout
     classes: int | None = None
     rows: Path | None = None
     official_eps: bool = False
-    transformers: Literal[4, 5] = 5
+    biases: BiasNames = "q_bias"
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ def convert(
     if wanted.official_eps:
         result = with_official_eps(result)
     _check_nothing_lost(read, result)
-    written, changes = write_weights(
-        result, destination, wanted.layout, transformers=wanted.transformers
-    )
+    written, changes = write_weights(result, destination, wanted.layout, biases=wanted.biases)
     return Account(read, result, written, (*result.changes, *changes))
 
 

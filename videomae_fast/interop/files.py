@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,7 @@ from videomae_fast.interop.hugging_face import (
     is_hugging_face,
     to_hugging_face,
 )
+from videomae_fast.interop.hugging_face_keys import BiasNames
 from videomae_fast.interop.layouts import Told, infer_config, kind_of
 from videomae_fast.interop.model_weights import (
     Change,
@@ -74,15 +75,15 @@ def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
 
 
 def write_weights(
-    weights: ModelWeights, path: str | Path, layout: Layout, *, transformers: Literal[4, 5] = 5
+    weights: ModelWeights, path: str | Path, layout: Layout, *, biases: BiasNames = "q_bias"
 ) -> tuple[Tally, list[Change]]:
     """Writes a layout, reads it back and compares every bit.
 
     Args:
         path: a new .pth or .safetensors file (official), .safetensors file (ours), or folder
             (hugging-face). Nothing is overwritten; what is there, is whole.
-        transformers: for Hugging Face's layout, see
-            :func:`~videomae_fast.interop.hugging_face.to_hugging_face`.
+        biases: spelling of the q and v biases in Hugging Face's layout, see
+            :mod:`~videomae_fast.interop.hugging_face_keys`.
 
     Returns:
         What was written, by part, and what the layout can't say.
@@ -93,7 +94,7 @@ def write_weights(
     """
     path = Path(path)
     if layout == "hugging-face":
-        settings, state, changes = to_hugging_face(weights, transformers=transformers)
+        settings, state, changes = to_hugging_face(weights, biases=biases)
         state = _apart(state)
 
         def write(partial: Path) -> None:

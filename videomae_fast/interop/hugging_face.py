@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
+from videomae_fast.interop.hugging_face_keys import (
+    BiasNames,
+    from_hugging_face_keys,
+    to_hugging_face_keys,
+)
 from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratio
 from videomae_fast.interop.model_weights import Change, Kind, ModelWeights, origin_of
 from videomae_fast.interop.weights import load_weights
@@ -99,9 +103,21 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
         told.check(config, str(folder))
     kept: dict[str, Tensor] = {}
     tables: dict[str, Tensor] = {}
+    key_biases: dict[str, Tensor] = {}
     for key, value in state.items():
-        (tables if key.endswith("position_embeddings") else kept)[prefixed[key]] = value
+        special = {"position_embeddings": tables, "key.bias": key_biases}
+        end = next((end for end in special if key.endswith(end)), "")
+        special.get(end, kept)[prefixed[key]] = value
     changes = _checked_tables(tables, config, str(folder))
+    if key_biases:
+        changes.append(
+            Change(
+                "left out",
+                "biases of the keys, as transformers 5.5.1 to 5.17 have: they move all scores of a "
+                "query alike, which softmax undoes, so the function is the same",
+                key_biases,
+            )
+        )
     if dropout := [n for n in ("hidden_dropout_prob", "attention_probs_dropout_prob")
                    if _get(settings, n)]:  # fmt: skip
         changes.append(Change("differs", f"no {' and '.join(dropout)} when training further"))
@@ -130,13 +146,13 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
 
 
 def to_hugging_face(
-    weights: ModelWeights, *, transformers: Literal[4, 5] = 5
+    weights: ModelWeights, *, biases: BiasNames = "q_bias"
 ) -> tuple[dict[str, Any], dict[str, Tensor], list[Change]]:
     """What goes into config.json and model.safetensors, and what could not be said there.
 
     Args:
-        transformers: the major version that shall load it: it decides how q and v biases are
-            spelt. Every release of version 5 reads its spelling; only later ones also read 4's.
+        biases: spelling of the q and v biases, see
+            :mod:`~videomae_fast.interop.hugging_face_keys`.
 
     Raises:
         WeightsError: learned positions or LayerScale, which their model does not have.
@@ -153,7 +169,7 @@ def to_hugging_face(
     settings: dict[str, Any] = {
         "architectures": [_ARCHITECTURES[weights.kind]],
         "model_type": "videomae",
-        "dtype" if transformers == 5 else "torch_dtype": _dtype(weights.state),
+        "torch_dtype": _dtype(weights.state),
         "image_size": side if isinstance(side, int) else list(side),
         "patch_size": config.patch_size,
         "num_channels": 3,
@@ -168,7 +184,7 @@ def to_hugging_face(
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,
         "layer_norm_eps": config.norm_eps,
-        "qv_bias" if transformers == 5 else "qkv_bias": True,
+        "qkv_bias": True,
         "use_mean_pooling": pooled,
         "decoder_num_attention_heads": config.decoder_heads,
         "decoder_hidden_size": config.decoder_width,
@@ -196,8 +212,7 @@ def to_hugging_face(
         for option, value in weights.options.items()
         if option != "normalize_target" and value
     ]
-    spelling: Literal["query.bias", "q_bias"] = "query.bias" if transformers == 5 else "q_bias"
-    return settings, to_hugging_face_keys(weights.state, biases=spelling), changes
+    return settings, to_hugging_face_keys(weights.state, biases=biases), changes
 
 
 def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:

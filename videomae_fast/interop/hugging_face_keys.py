@@ -1,9 +1,20 @@
 """Hugging Face's names of the tensors, and the official ones: maps both ways.
 
 Query, key and value are one packed matrix in the official layout and three in Hugging Face's. Their
-biases are spelt two ways: ``attention.q_bias`` in transformers 4, in every released checkpoint and
-in what newer releases save; ``attention.query.bias`` in the modules of transformers 5. The first
-releases of transformers 5 leave the older spelling out when they load: those biases are zero then.
+biases are spelt two ways: ``attention.q_bias`` in every released checkpoint and in what
+``save_pretrained`` writes, ``attention.query.bias`` in the modules of newer releases. Which release
+reads which:
+
+=======================  ============  ================
+transformers             ``q_bias``    ``query.bias``
+=======================  ============  ================
+4, and 5.0 to 5.5.0      yes           no
+5.5.1 to 5.17            no, silently  yes
+from 5.18                yes           yes
+=======================  ============  ================
+
+"No, silently" means that the biases are zero. From 5.5.1 to 5.17 keys have one too, which changes
+nothing: it is left out when such weights are read, and begins as zero there.
 """
 
 from __future__ import annotations
@@ -18,7 +29,7 @@ from torch import Tensor
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.weights import named
 
-BiasNames = Literal["query.bias", "q_bias"]
+BiasNames = Literal["q_bias", "query.bias"]
 
 _PLAIN: Final = {
     "encoder.patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
@@ -49,7 +60,7 @@ _ATTENTION: Final = "attention.attention."
 
 
 def to_hugging_face_keys(
-    state: Mapping[str, Tensor], *, biases: BiasNames = "query.bias"
+    state: Mapping[str, Tensor], *, biases: BiasNames = "q_bias"
 ) -> dict[str, Tensor]:
     """Official names to Hugging Face's; packed matrices become three views.
 
