@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.workload import Workload
+from videomae_fast.data.crops import SCALES
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -23,6 +24,7 @@ class OpCase:
         args: makes the arguments, as the op's backends take them.
         bytes: what must be read and written at least, in all.
         flop: of matmuls, in all; 0 for ops that only move bytes.
+        compiles: whether the reference is one graph; not where it depends on values.
     """
 
     op: str
@@ -30,6 +32,7 @@ class OpCase:
     args: Callable[[], tuple[Any, ...]]
     bytes: int
     flop: int = 0
+    compiles: bool = True
 
     @property
     def name(self) -> str:
@@ -57,6 +60,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
     one = torch.ones((), device=device)
     settings = (*cube, True, False)
     cases = [
+        _crop_case(workload),
         OpCase(
             "patch_gather",
             "visible tokens",
@@ -136,6 +140,26 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         hidden = int(width * config.mlp_ratio)
         cases += _block_cases(where, (b, rows, width), hidden, dtype, random)
     return cases
+
+
+def _crop_case(workload: Workload) -> OpCase:
+    """4 views of a video at the official scales; its frames are 8/7 as high (256 for 224)."""
+    t, height, width = workload.frames.shape[1:4]
+    rows, columns = height * 8 // 7, width * 32 // 21
+    videos = -(-workload.batch // 4)
+    views, read = [], 0
+    for number in range(workload.batch):
+        scale = SCALES[number % 4]
+        across, down = int(rows * scale), int(rows * scale)
+        views.append((number // 4, (columns - across) // 2, (rows - down) // 2, across, down, 0))
+        read += across * down
+
+    def args() -> tuple[Any, ...]:
+        clips = torch.randint(0, 256, (videos, t, rows, columns, 3), dtype=torch.uint8)
+        return list(clips.to(workload.device)), torch.tensor(views), height, width
+
+    moved = 3 * t * (read + workload.batch * height * width)
+    return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)
 
 
 def _block_cases(

@@ -63,18 +63,18 @@ def test_one_decode_and_one_crop_for_all_frames(
     from videomae_fast.data import dataset as module
     from videomae_fast.data.decoders.pyav import PyAVReader
 
-    crop, read = module.crop_resize, PyAVReader.read
+    crop, read = module.crop_views, PyAVReader.read
 
-    def crop_resize(frames: np.ndarray, box: object, size: object) -> np.ndarray:
-        boxes.append(box)
+    def crop_views(frames: np.ndarray, of: list[object], size: object) -> np.ndarray:
+        boxes.extend(of)
         assert len(frames) == 4
-        return crop(frames, box, size)  # type: ignore[arg-type]
+        return crop(frames, of, size)  # type: ignore[arg-type]
 
     def read_once(self: PyAVReader, ids: list[int]) -> np.ndarray:
         reads.append(ids)
         return read(self, ids)
 
-    monkeypatch.setattr(module, "crop_resize", crop_resize)
+    monkeypatch.setattr(module, "crop_views", crop_views)
     monkeypatch.setattr(PyAVReader, "read", read_once)
     dataset_of([clips / "clip5.mp4"], tmp_path, samples=8)[draw(0)]
     assert len(reads) == 1

@@ -28,6 +28,8 @@ def arguments(name: str, device: str) -> tuple[Any, ...]:
     assert impl in ("auto", "reference")
 
     def moved(arg: Any) -> Any:
+        if isinstance(arg, list):
+            return [moved(one) for one in arg]
         if not isinstance(arg, torch.Tensor):
             return arg
         return arg.detach().to(device).requires_grad_(arg.requires_grad)

@@ -355,6 +355,10 @@ def opcheck_cases():
         "pixel_mse_backward": (
             torch.tensor(1.0), prediction.detach(), frames, index, None, 2, 4, True, True, "auto",
         ),
+        "crop_resize": (
+            [torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8), frames[1, :, :6]],
+            torch.tensor([[1, 2, 1, 5, 3, 1], [0, 0, 0, 7, 5, 0]]), 4, 6, "auto",
+        ),
         "token_gather": (x, index, "auto"),
         "token_scatter": (x, torch.tensor([[0, 4, 4, 1]] * 2, dtype=torch.int32), 5, "auto"),
         "decoder_assembly": (

@@ -7,7 +7,7 @@ The way through: :class:`Source` names a list, :class:`ClipDataset` reads clips 
 from __future__ import annotations
 
 from videomae_fast.data.clips import read_clip
-from videomae_fast.data.crops import centre_box, crop_resize, multi_scale_box
+from videomae_fast.data.crops import centre_box, crop_resize, crop_views, multi_scale_box
 from videomae_fast.data.dataset import ClipDataset, ClipSample
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, open_video
 from videomae_fast.data.errors import DecodeError, FailureShareError, ListError, WorkerDiedError
@@ -39,6 +39,7 @@ __all__ = [
     "centre_box",
     "clip_loader",
     "crop_resize",
+    "crop_views",
     "frame_ids",
     "load_list",
     "multi_scale_box",

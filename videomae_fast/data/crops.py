@@ -5,11 +5,14 @@ A box is ``(x, y, width, height)`` in pixels; a size is ``(height, width)`` in p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
+
+from videomae_fast import ops
 
 Box = tuple[int, int, int, int]
 Size = tuple[int, int]
@@ -55,29 +58,26 @@ def centre_box(width: int, height: int, size: Size) -> Box:
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
 
 
-def crop_resize(frames: NDArray[np.uint8], box: Box, size: Size) -> NDArray[np.uint8]:
-    """Crops every frame to ``box``, then resizes to ``size``: uint8 [T, H, W, 3] -> [T, h, w, 3].
+def crop_views(frames: NDArray[np.uint8], boxes: Sequence[Box], size: Size) -> NDArray[np.uint8]:
+    """Views of one clip: uint8 [T, H, W, 3] and V boxes -> [V, T, h, w, 3].
 
-    PIL's bilinear filter, which is antialiased when it shrinks; the crop comes first, so no
-    pixel outside the box has a part in the result.
+    Every frame is cropped to a box, then resized to ``size`` by PIL's bilinear filter, which is
+    antialiased when it shrinks; no pixel outside the box has a part in the result. The backend is
+    that of :func:`videomae_fast.ops.crop_resize`: all give the same bits.
 
     Raises ``ValueError`` for a box outside the frames or another layout of them.
     """
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-        raise ValueError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {frames.shape}")
-    x, y, width, height = box
-    if min(x, y) < 0 or x + width > frames.shape[2] or y + height > frames.shape[1]:
-        raise ValueError(f"box {box} lies outside frames of {frames.shape[2]} x {frames.shape[1]}")
-    if min(width, height, *size) < 1:
-        raise ValueError(f"box {box} and size {size} must be at least one pixel")
-    cropped = frames[:, y : y + height, x : x + width]
-    if (height, width) == tuple(size):
-        return np.ascontiguousarray(cropped)
-    result = np.empty((len(frames), *size, 3), dtype=np.uint8)
-    for index, frame in enumerate(cropped):
-        image = Image.fromarray(np.ascontiguousarray(frame))
-        result[index] = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    views = torch.tensor([(0, *box, 0) for box in boxes], dtype=torch.int64).reshape(-1, 6)
+    # torch takes neither negative strides nor, without a warning, arrays that are read-only.
+    clip = torch.from_numpy(np.require(frames, requirements=["C", "W"]))
+    result: NDArray[np.uint8] = ops.crop_resize([clip], views, size).numpy()
     return result
+
+
+def crop_resize(frames: NDArray[np.uint8], box: Box, size: Size) -> NDArray[np.uint8]:
+    """One view of a clip: uint8 [T, H, W, 3] -> [T, h, w, 3], as :func:`crop_views` does it."""
+    view: NDArray[np.uint8] = crop_views(frames, [box], size)[0]
+    return view
 
 
 def _length(width: int, height: int, scale: float, target: int, limit: int) -> int:

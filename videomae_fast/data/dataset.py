@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from videomae_fast.data.clips import as_size
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, crop_resize, multi_scale_box
+from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, crop_views, multi_scale_box
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
@@ -161,17 +161,12 @@ class ClipDataset(Dataset[ClipSample]):
             ids = frame_ids(duration, start, self.frames, stride).tolist()
             decoded = video.read(ids)
         height, width = decoded.shape[1:3]
-        clips = np.empty((self.samples, self.frames, *self.size, 3), dtype=np.uint8)
+        boxes = []
         for sample in range(self.samples):
             pair, offset = words[1 + sample * _WORDS_PER_SAMPLE :][:2]
-            box = multi_scale_box(
-                width,
-                height,
-                self.size,
-                below(pair, len(SCALE_PAIRS)),
-                below(offset, len(OFFSETS)),
-            )
-            clips[sample] = crop_resize(decoded, box, self.size)
+            pair, offset = below(pair, len(SCALE_PAIRS)), below(offset, len(OFFSETS))
+            boxes.append(multi_scale_box(width, height, self.size, pair, offset))
+        clips = crop_views(decoded, boxes, self.size)
         return clips, ids[0], ids[-1]
 
     def _open(self, source: Source, entry: Entry, file: Path) -> VideoReader:

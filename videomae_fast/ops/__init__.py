@@ -2,6 +2,7 @@
 
 from videomae_fast.ops.append_rows import append_rows
 from videomae_fast.ops.attention import attention
+from videomae_fast.ops.crop_resize import crop_resize
 from videomae_fast.ops.decoder_assembly import decoder_assembly
 from videomae_fast.ops.gelu import bias_gelu
 from videomae_fast.ops.layer_norm import add_layer_norm
@@ -24,6 +25,7 @@ __all__ = [
     "append_rows",
     "attention",
     "bias_gelu",
+    "crop_resize",
     "decoder_assembly",
     "gradient_root",
     "linear",

@@ -6,6 +6,7 @@ uses them is decided in ``videomae_fast/ops/<op>.py``; nothing else calls them.
 
 from __future__ import annotations
 
+from videomae_fast.ops._native.crops import crop_resize
 from videomae_fast.ops._native.loader import (
     instruction_set,
     library,
@@ -42,6 +43,7 @@ __all__ = [
     "append_rows_backward",
     "bias_gelu",
     "bias_gelu_backward",
+    "crop_resize",
     "decoder_assembly",
     "decoder_assembly_backward",
     "instruction_set",

@@ -1,0 +1,182 @@
+"""Crop and resize: decoded uint8 clips in, the views of all samples out.
+
+A video is decoded once and cropped several times (repeated augmentation). Each view takes a box of
+one clip, the same for all its frames, and resizes it by the filter that the official augmentation
+uses: Pillow's bilinear one, which is antialiased when it shrinks.
+
+All backends give the same bits: Pillow's integer arithmetic, first across, then down, as Pillow did
+it before version 13, also for the official runs. From then on it begins with the height where that
+shrinks more than the width, and may then differ by a grey level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from videomae_fast.ops import _native
+from videomae_fast.ops._dispatch import (
+    Backend,
+    always,
+    lazy,
+    needs_native,
+    needs_triton,
+    register,
+)
+from videomae_fast.ops.crop_plan import (
+    PRECISION,
+    VIEW_FIELDS,
+    crop_plan,
+    filter_table,
+    read_views,
+)
+
+
+def crop_resize(
+    clips: Sequence[Tensor], views: Tensor, size: tuple[int, int], *, impl: str = "auto"
+) -> Tensor:
+    """The views of a batch of clips, all of one size.
+
+    Args:
+        clips: uint8 [T, H, W, 3] each, on one device; T is the same for all, H and W need not be.
+            Crops and time slices of larger frames are read in place.
+        views: int64 [V, 6], on the CPU, one row per view: number of the clip, left, top, width and
+            height of the box in pixels, 1 for a horizontal flip of the result or 0. (A tensor of
+            another device is copied to the CPU first, which waits for the device.)
+        size: (height, width) of the result in pixels.
+        impl: "auto", "triton" (CUDA), "native" (CPU), "pillow" (CPU) or "reference".
+
+    Returns:
+        uint8 [V, T, height, width, 3], contiguous.
+
+    Raises:
+        ValueError: wrong shapes or dtypes, a box that is empty or leaves its frames.
+        BackendUnavailableError: `impl` can't run here.
+
+    Source: GroupMultiScaleCrop in dataset/transforms.py of the official V2 code; Pillow,
+    src/libImaging/Resample.c.
+    """
+    _check(clips, views, size)
+    out: Tensor = _crop_resize(list(clips), views, size[0], size[1], impl)
+    return out
+
+
+def _check(clips: Sequence[Tensor], views: Tensor, size: tuple[int, int]) -> None:
+    if len(clips) == 0:
+        raise ValueError("clips must hold at least one clip")
+    for clip in clips:
+        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != torch.uint8:
+            raise ValueError(
+                f"clips must be uint8 [T, H, W, 3], got {clip.dtype} {list(clip.shape)}"
+            )
+        if clip.shape[0] != clips[0].shape[0] or clip.device != clips[0].device:
+            raise ValueError(
+                f"clips must have the same number of frames and lie on one device, got "
+                f"{clips[0].shape[0]} on {clips[0].device} and {clip.shape[0]} on {clip.device}"
+            )
+    if views.ndim != 2 or views.shape[1] != VIEW_FIELDS or views.dtype != torch.int64:
+        raise ValueError(
+            f"views must be int64 [V, {VIEW_FIELDS}], got {views.dtype} {list(views.shape)}"
+        )
+    if min(size) < 1:
+        raise ValueError(f"size {tuple(size)} must be at least one pixel")
+
+
+@torch.library.custom_op("videomae_fast::crop_resize", mutates_args=())
+def _crop_resize(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, impl: str
+) -> Tensor:
+    out: Tensor = OP(impl, clips, views, height, width)
+    return out
+
+
+@_crop_resize.register_fake
+def _(clips: Sequence[Tensor], views: Tensor, height: int, width: int, impl: str) -> Tensor:
+    return clips[0].new_empty((views.shape[0], clips[0].shape[0], height, width, 3))
+
+
+def _reference(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+    out = clips[0].new_empty((len(views), clips[0].shape[0], height, width, 3))
+    for number, view in enumerate(read_views(views, clips)):
+        box = clips[view.clip][
+            :, view.top : view.top + view.height, view.left : view.left + view.width
+        ]
+        resized = _resample(_resample(box.int(), 2, width), 1, height)
+        out[number] = resized.flip(2) if view.flip else resized
+    return out
+
+
+def _resample(frames: Tensor, dim: int, size: int) -> Tensor:
+    """One pass: int32 [T, H, W, 3] with values 0..255, along `dim`, to `size` pixels."""
+    table = filter_table(frames.shape[dim], size).to(frames.device)
+    shape = [size if i == dim else 1 for i in range(4)]
+    total = torch.full((), 1 << (PRECISION - 1), dtype=torch.int32, device=frames.device)
+    for k in range(table.shape[1] - 1):
+        weight = table[:, 1 + k].reshape(shape)
+        total = total + weight * frames.index_select(dim, table[:, 0] + k)
+    return total >> PRECISION
+
+
+def _pillow(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+    """Pillow's own, a pass at a time: the order of both at once depends on its version."""
+    out = np.empty((len(views), clips[0].shape[0], height, width, 3), dtype=np.uint8)
+    for number, view in enumerate(read_views(views, clips)):
+        box = clips[view.clip].numpy()[
+            :, view.top : view.top + view.height, view.left : view.left + view.width
+        ]
+        for index, frame in enumerate(box):
+            image = Image.fromarray(np.ascontiguousarray(frame))
+            for size in ((width, view.height), (width, height)):
+                if image.size != size:
+                    image = image.resize(size, Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+            out[number, index] = pixels[:, ::-1] if view.flip else pixels
+    return torch.from_numpy(out)
+
+
+def _native_run(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+    clips = [_dense(clip) for clip in clips]
+    plan = crop_plan(clips, views, height, width)
+    return _native.crop_resize(*plan, clips[0].shape[0], height, width)
+
+
+def _triton_run(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+    clips = [_dense(clip) for clip in clips]
+    plan = crop_plan(clips, views, height, width)
+    out = clips[0].new_empty((len(views), clips[0].shape[0], height, width, 3))
+    lazy("crop_resize", "crop_resize")(*plan, out)
+    return out
+
+
+def _dense(clip: Tensor) -> Tensor:
+    """The clip itself if each row's pixels are adjacent, or a copy."""
+    return clip if clip.stride()[2:] == (3, 1) else clip.contiguous()
+
+
+def _native_why_not(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> str | None:
+    return needs_native(*clips)
+
+
+def _pillow_why_not(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> str | None:
+    if clips[0].device.type != "cpu":
+        return f"Pillow works on CPU tensors, not on {clips[0].device}"
+    return None
+
+
+def _triton_why_not(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> str | None:
+    if any(clip.shape[1] * clip.stride(1) >= 2**31 for clip in clips):
+        return "the kernel takes frames of less than 2 GiB"
+    return needs_triton(*clips)
+
+
+OP = register(
+    "crop_resize",
+    triton=Backend(_triton_run, _triton_why_not),
+    native=Backend(_native_run, _native_why_not),
+    pillow=Backend(_pillow, _pillow_why_not),
+    reference=Backend(_reference, always),
+)
