@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from benchmarks.contenders import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.official_step import normalized_images
 from benchmarks.workload import Masking, Workload
-from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
+from videomae_fast.interop.hugging_face_keys import (
+    BiasNames,
+    from_hugging_face_keys,
+    to_hugging_face_keys,
+)
 
 EPS = 1e-6
 
@@ -70,7 +74,10 @@ def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = EPS
-    model.load_state_dict(to_hugging_face_keys(workload.state))
+    # The modules' names changed in transformers 5.5.1.
+    newer = any(name.endswith("query.bias") for name in model.state_dict())
+    biases: BiasNames = "query.bias" if newer else "q_bias"
+    model.load_state_dict(to_hugging_face_keys(workload.state, biases=biases))
     if variant.tables == "repaired":
         tables_to_device(model, "position_embeddings")
     return HuggingFace(name, variant, model, workload, masking)
