@@ -39,6 +39,20 @@ COMMANDS: dict[str, Command] = {
       --data train.csv --output runs/base
   videomae-fast pretrain --help             every recipe and every field""",
     ),
+    "probe": Command(
+        "videomae_fast.cli_probe",
+        "look at every file of a list: codec, size, frames, rate, and whether it can be read",
+        """\
+  videomae-fast probe train.csv --output manifest.jsonl
+  videomae-fast probe train.csv --output manifest.jsonl --decode --good-list readable.csv""",
+    ),
+    "prepare": Command(
+        "videomae_fast.cli_prepare",
+        "transcode a list's videos once to files that training reads quickly; goes on if stopped",
+        """\
+  videomae-fast prepare train.csv --output prepared
+  videomae-fast prepare train.csv --output prepared --root /data/k400 --workers 32""",
+    ),
     "reconstruct": Command(
         "videomae_fast.cli_reconstruct",
         "show what a pre-trained model makes of a masked video: a picture and an animation",

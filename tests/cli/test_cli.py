@@ -26,7 +26,7 @@ def test_help_lists_every_command_without_importing_torch() -> None:
         "print(code, sorted(heavy))"
     )
     assert done.stdout.endswith("0 []\n"), done.stdout + done.stderr
-    for name in ("pretrain", "reconstruct", "flops", "doctor", "demo"):
+    for name in ("pretrain", "probe", "prepare", "reconstruct", "flops", "doctor", "demo"):
         assert f"\n    {name} " in done.stdout or f"\n    {name}\n" in done.stdout
     assert "examples:" in done.stdout
 
@@ -71,7 +71,8 @@ def test_no_command_shows_the_help_and_is_wrong_use(capsys: pytest.CaptureFixtur
         (["pretrian"], "no command 'pretrian'; did you mean pretrain?"),
         (
             ["xyz"],
-            "no command 'xyz'; there are pretrain, reconstruct, convert, flops, doctor, demo",
+            "no command 'xyz'; there are pretrain, probe, prepare, reconstruct, convert, flops, "
+            "doctor, demo",
         ),
         (["doctor", "--jsno"], "unknown argument '--jsno'; did you mean --json?"),
         (["doctor", "--js"], "unknown argument '--js'; did you mean --json?"),

@@ -25,5 +25,9 @@ class FailureShareError(VideoMAEFastError):
     """More draws failed than the run allows; the message names the report and the reasons."""
 
 
+class OutputError(VideoMAEFastError):
+    """What was made can't be written (disk full, no permission); the message names the file."""
+
+
 class WorkerDiedError(VideoMAEFastError, RuntimeError):
-    """A loader process ended (decoder crash, out of memory, shared memory full)."""
+    """A worker process ended (decoder crash, out of memory, shared memory full)."""

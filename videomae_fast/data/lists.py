@@ -175,6 +175,19 @@ def load_list(file: str | Path, format: ListFormat = "pretrain", *, start: int =
     return parsed
 
 
+def list_line(entry: Entry, path: str, format: ListFormat) -> str:
+    """The line, with its end, that says what ``entry`` says of the file ``path``.
+
+    In formats with labels a path with white space is quoted, as the official code needs it.
+    """
+    if format == "pretrain":
+        return f"{path} {entry.start if not entry.is_video else 0} {entry.total}\n"
+    quoted = f'"{path}"' if any(sign.isspace() for sign in path) else path
+    if format == "labels":
+        return f"{quoted} {entry.label}\n"
+    return f"{quoted} {entry.total} {entry.label}\n"
+
+
 def _parse(file: Path, text: NDArray[np.uint8], format: ListFormat, start: int) -> ClipList:
     begin, end, number = _lines(text)
     if not len(begin):

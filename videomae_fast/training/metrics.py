@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videomae_fast.errors import UsageError, VideoMAEFastError
+from videomae_fast.progress import duration
 
 Number = int | float | None
 
@@ -149,7 +150,7 @@ class Progress:
     def line(self, metrics: StepMetrics, speed: Mapping[str, float], failed_videos: int) -> str:
         """A line for people: of the last step made, with the speed and what is left."""
         left = (self.total_steps - metrics.step - 1) * self.clips_per_step
-        eta = _duration(left / speed["clips_per_s"]) if speed["clips_per_s"] else "?"
+        eta = duration(left / speed["clips_per_s"]) if speed["clips_per_s"] else "?"
         return (
             f"step {metrics.step + 1}/{self.total_steps}  "
             f"epoch {metrics.epoch + 1}/{self.epochs}  "
@@ -161,13 +162,6 @@ class Progress:
 
 def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return (f"{days}d " if days else "") + f"{hours}:{minutes:02}:{rest:02}"
 
 
 class TensorBoard:

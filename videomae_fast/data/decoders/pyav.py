@@ -61,8 +61,62 @@ class PyAVReader(ReaderBase):
     def frame_count(self) -> int:
         return len(self._times)
 
+    @property
+    def stream(self) -> VideoStream:
+        """FFmpeg's stream, for what the container says about it."""
+        return self._stream
+
+    @property
+    def container_format(self) -> str:
+        """FFmpeg's name of the container, like ``mov,mp4,m4a,3gp,3g2,mj2``."""
+        return self._container.format.name
+
+    @property
+    def times(self) -> list[int] | None:
+        """The frames' presentation times in units of the stream's time base, ascending.
+
+        None where the file stores no usable ones.
+        """
+        return self._times if self._keys else None
+
+    @property
+    def key_frames(self) -> list[int]:
+        """Numbers of the frames that can be decoded alone; empty where :attr:`times` is None."""
+        return [bisect.bisect_left(self._times, shown) for shown, _ in self._keys]
+
+    @property
+    def reordered(self) -> bool:
+        """Whether frames are stored in another order than they are shown in (B-frames)."""
+        return self._reordered
+
     def close(self) -> None:
         self._container.close()
+
+    def decode_all(self) -> Iterator[VideoFrame]:
+        """Every frame in order as FFmpeg gives it: neither converted nor rotated.
+
+        Frame ``i`` is the one that ``read([i])`` returns.
+
+        Raises :class:`DecodeError` at the first frame that can't be decoded or is damaged.
+        """
+        numbered, number = not self._keys, 0
+        decoded = self._frames_from_start()
+        while True:
+            with _translated():
+                frame = next(decoded, None)
+            if frame is None or number == self.frame_count:
+                break
+            if not numbered:
+                if frame.pts is None or frame.pts < self._times[number]:
+                    continue
+                if frame.pts > self._times[number]:
+                    break
+            if frame.is_corrupt:
+                break
+            yield frame
+            number += 1
+        if number < self.frame_count:
+            raise DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
 
     def read(self, ids: Sequence[int]) -> Frames:
         numbers = check_ids(ids, self.frame_count)
@@ -100,10 +154,12 @@ class PyAVReader(ReaderBase):
         if packets < indexed:
             raise DecodeError(f"truncated: {packets} of {indexed} frames are in the file")
         known = sorted({time for time in times if time is not None})
+        self._reordered = known != times
         # AVI has decoding times only, which says nothing once frames are reordered.
         reordered = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
         if len(known) < len(times) or reordered:
             # The container stores no (usable) presentation times: number what the decoder gives.
+            self._reordered = bool(self._stream.codec_context.has_b_frames)
             with _translated():
                 known, keys = list(range(sum(1 for _ in self._frames_from_start()))), []
         if not known:

@@ -1,0 +1,184 @@
+"""The worker pool: crashes, hangs, kills and bugs cost a task each, and are told apart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from videomae_fast.data.errors import DecodeError, WorkerDiedError
+from videomae_fast.data.workers import Outcome, WorkerPool
+
+
+class Unsendable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def act(word: str) -> tuple[str, int]:
+    """Does what the word says."""
+    if word == "hang":
+        time.sleep(1000)
+    elif word == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif word == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif word == "exit":
+        os._exit(3)
+    elif word == "bad file":
+        raise DecodeError("0 bytes")
+    elif word == "bug":
+        raise Unsendable(1, 2)
+    elif word.startswith("slow"):
+        time.sleep(0.05)
+    return word, os.getpid()
+
+
+def outcomes(words: list[str], **settings: float) -> dict[str, Outcome[str, tuple[str, int]]]:
+    limit = settings.get("time_limit", 60.0)
+    with WorkerPool(act, workers=int(settings.get("workers", 2)), time_limit=limit) as pool:
+        done = list(pool.run(words))
+    assert sorted(outcome.task for outcome in done) == sorted(words)  # each exactly once
+    return {outcome.task: outcome for outcome in done}
+
+
+def test_every_task_is_done_once_by_all_processes() -> None:
+    words = [f"slow {index}" for index in range(12)]
+    done = outcomes(words, workers=3)
+    assert all(done[word].result is not None for word in words)
+    assert len({done[word].result[1] for word in words}) == 3  # type: ignore[index]
+    assert all(0.05 <= done[word].seconds < 5 for word in words)
+
+
+def test_each_kind_of_failure_costs_its_task_only() -> None:
+    faults = ["segfault", "killed", "exit", "bad file", "bug", "hang"]
+    words = [word for fault in faults for word in (fault, f"fine {fault}")]
+    done = outcomes(words, time_limit=1.5)
+    for fault in faults:
+        assert done[f"fine {fault}"].problem is None
+        assert done[fault].result is None
+    told = {fault: done[fault].problem for fault in faults}
+    kinds = {fault: problem and problem.kind for fault, problem in told.items()}
+    assert kinds == {
+        "segfault": "crashed",
+        "killed": "crashed",
+        "exit": "crashed",
+        "bad file": "raised",
+        "bug": "raised",
+        "hang": "timed out",
+    }
+    reasons = {fault: problem.reason for fault, problem in told.items() if problem}
+    assert reasons["segfault"] == "its process was ended by SIGSEGV"
+    assert "SIGKILL (by hand, or for want of memory)" in reasons["killed"]
+    assert reasons["exit"] == "its process ended with exit code 3"
+    assert reasons["hang"] == "took longer than 1.5 s"
+    assert told["bad file"] is not None
+    assert isinstance(told["bad file"].error, DecodeError)
+    assert told["bad file"].error.reason == "0 bytes"
+    assert told["bug"] is not None
+    assert isinstance(told["bug"].error, RuntimeError)
+    assert "Unsendable" in told["bug"].trace
+
+
+def test_only_the_task_that_hangs_is_ended() -> None:
+    """The limit is per task: a process that works on for longer in sum is left alone."""
+    words = [f"slow {index}" for index in range(30)]
+    done = outcomes(words, workers=1, time_limit=0.6)
+    assert len({outcome.result[1] for outcome in done.values()}) == 1  # type: ignore[index]
+
+
+def test_a_process_that_dies_while_it_waits_is_replaced() -> None:
+    with WorkerPool(act, workers=1) as pool:
+        (first,) = pool.run(["one"])
+        assert first.result is not None
+        os.kill(first.result[1], signal.SIGKILL)
+        time.sleep(0.2)
+        results = list(pool.run(["two", "three"]))
+    lost = [outcome for outcome in results if outcome.problem is not None]
+    assert len(lost) <= 1  # the task it was given before its end was noticed
+    assert results[-1].problem is None
+
+
+def report_and_hang(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(1000)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from tests.data.test_workers import report_and_hang
+from videomae_fast.data.workers import WorkerPool
+if __name__ == "__main__":
+    with WorkerPool(report_and_hang, workers=2) as pool:
+        list(pool.run([Path(name) for name in sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_their_parent_however_it_ends(tmp_path: Path, how: int) -> None:
+    files = [tmp_path / "a", tmp_path / "b"]
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, str(script), *map(str, files)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.DEVNULL,
+    )
+    workers = [int(contents(path)) for path in files]
+    os.kill(parent.pid, how)
+    parent.wait(timeout=30)
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in workers if alive(pid)]
+
+
+def contents(path: Path) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text():
+            return path.read_text()
+        time.sleep(0.02)
+    raise AssertionError(f"{path} was not written")
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_what_can_not_start_says_so() -> None:
+    with (
+        pytest.raises(WorkerDiedError, match="while it started"),
+        WorkerPool(Unloadable(), workers=1) as pool,
+    ):
+        list(pool.run(["task"]))
+
+
+class Unloadable:
+    """A function that can be sent but not received."""
+
+    def __call__(self, word: str) -> str:
+        return word
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (int, ("not a number",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"workers": 0}, "workers"), ({"workers": 1, "time_limit": 0.0}, "time_limit")],
+)
+def test_impossible_settings(settings: dict[str, float], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        WorkerPool(act, **settings)  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""Options that the commands about data lists share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from videomae_fast.errors import UsageError
+
+
+def add_list_arguments(parser: argparse.ArgumentParser, *, time_limit: float) -> None:
+    parser.add_argument("list", type=Path, metavar="LIST", help="a data list, as for pretrain")
+    reading = parser.add_argument_group("the list")
+    reading.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder that relative paths of the list start from"
+    )
+    reading.add_argument(
+        "--format",
+        choices=("pretrain", "labels", "folder-labels"),
+        default="pretrain",
+        help="of its lines. pretrain: 'path 0 -1' and 'folder start total'; labels: 'path label'; "
+        "folder-labels: 'folder total label' (default: pretrain)",
+    )
+    work = parser.add_argument_group("the work")
+    work.add_argument(
+        "--workers",
+        type=int,
+        default=usable_cpus(),
+        metavar="N",
+        help="processes, one file and one thread each (default: one per usable CPU)",
+    )
+    work.add_argument(
+        "--time-limit",
+        type=float,
+        default=time_limit,
+        metavar="SECONDS",
+        help="for one file; after it the file counts as bad and the work goes on (default: "
+        f"{time_limit:g})",
+    )
+
+
+def check_list_arguments(args: argparse.Namespace) -> None:
+    """Raises UsageError for what can be seen without reading the list."""
+    if not args.list.is_file():
+        raise UsageError(f"{args.list}: no such list file")
+    if args.root is not None and not args.root.is_dir():
+        raise UsageError(f"--root {args.root}: no such folder")
+    if args.workers < 1:
+        raise UsageError(f"--workers must be 1 or more, not {args.workers}")
+    if not args.time_limit > 0:
+        raise UsageError(f"--time-limit must be more than 0, not {args.time_limit:g}")
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

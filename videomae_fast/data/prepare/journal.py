@@ -1,0 +1,162 @@
+"""What became of each file, as JSON lines that survive a kill and let a run go on."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from videomae_fast.data.errors import OutputError
+from videomae_fast.data.prepare.settings import PrepareSettings
+from videomae_fast.data.prepare.transcoding import Transcoded
+from videomae_fast.errors import UsageError
+
+_VERSION: Final = 1
+_SYNC_SECONDS: Final = 2.0
+
+State = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A file that was dealt with.
+
+    source: its path; state: its bytes and its time of change in ns, None where there was no such
+    file; output: the new file's path below ``videos/``, and ``made``: what is in it; or ``kind``
+    and ``reason``: why there is none.
+    """
+
+    source: str
+    state: State | None
+    output: str | None = None
+    made: Transcoded | None = None
+    kind: str = ""
+    reason: str = ""
+
+    def to_json(self) -> str:
+        record: dict[str, Any] = {"source": self.source, "state": self.state}
+        if self.made is not None:
+            record |= {"output": self.output, **asdict(self.made)}
+        else:
+            record |= {"kind": self.kind, "reason": self.reason}
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        record = json.loads(line)
+        source, state = record.pop("source"), record.pop("state")
+        state = None if state is None else (int(state[0]), int(state[1]))
+        if "output" not in record:
+            return cls(source, state, **record)
+        return cls(source, state, record.pop("output"), Transcoded(**record))
+
+
+class Journal:
+    """``OUTPUT/prepare.jsonl``: the settings, then a line per file; the last one of a file counts.
+
+    Lines are appended at once, and synced every two seconds. New files are synced
+    before their lines are written, so a line never speaks of a file that is not there. A last
+    line that was cut off by a kill is dropped. One process at a time holds the journal.
+
+    Raises :class:`UsageError` where the output was made with other settings, another process
+    works on it, or a line can't be read, and :class:`OutputError` where it can't be written.
+    """
+
+    def __init__(self, path: Path, settings: PrepareSettings) -> None:
+        self.path = path
+        self.records: dict[str, Record] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b", buffering=0)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"{path.parent}: another process prepares files here; wait for its end"
+                ) from None
+            self._load(settings)
+        except OSError as error:
+            raise self._error(error) from error
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, record: Record) -> None:
+        """Writes what became of a file."""
+        self._write(record.to_json())
+        self.records[record.source] = record
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self._sync()
+
+    def close(self) -> None:
+        """Lets go of the journal. What was added before it is written already."""
+        self._file.close()
+
+    def _load(self, settings: PrepareSettings) -> None:
+        self._file.seek(0)
+        content = self._file.read()
+        self._file.truncate(content.rfind(b"\n") + 1)  # what follows it was cut off
+        lines = content.decode("utf-8", "surrogateescape").split("\n")
+        if len(lines) == 1:
+            header = {"videomae_fast_prepare": _VERSION, "settings": settings.to_dict()}
+            self._write(json.dumps(header))
+            return
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                if number == 1:
+                    self._check(json.loads(line), settings)
+                else:
+                    record = Record.from_json(line)
+                    self.records[record.source] = record
+            except (ValueError, TypeError, KeyError, IndexError) as error:
+                if isinstance(error, UsageError):
+                    raise
+                raise UsageError(
+                    f"{self.path}:{number}: found {line[:80]!r}; expected what became of a file, "
+                    "as JSON (take the line out: its file is then transcoded again)"
+                ) from error
+
+    def _check(self, header: dict[str, Any], settings: PrepareSettings) -> None:
+        if header["videomae_fast_prepare"] != _VERSION:
+            raise UsageError(f"{self.path}: made by another version; give another output folder")
+        wanted = settings.to_dict()
+        other = [
+            f"{name.replace('_', ' ')} {header['settings'].get(name)} there, {value} now"
+            for name, value in wanted.items()
+            if header["settings"].get(name) != value
+        ]
+        if other:
+            raise UsageError(
+                f"{self.path.parent} holds files made with other settings ({'; '.join(other)}): "
+                "give the same settings or another output folder"
+            )
+
+    def _write(self, line: str) -> None:
+        content = (line + "\n").encode("utf-8", "surrogateescape")
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(content)
+            if written < len(content):  # a disk that was nearly full
+                self._file.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._error(error) from error
+        self._synced = time.monotonic()
+
+    def _error(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.path}: can't be written: {error.strerror or error}")

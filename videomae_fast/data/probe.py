@@ -1,0 +1,251 @@
+"""What is in the files of a list: codec, size, frames, rate, and whether they can be read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from videomae_fast.data.decoders.folder import FolderReader
+from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.files import write_lines
+from videomae_fast.data.lists import ListFormat, list_line, load_list
+from videomae_fast.data.workers import Outcome, WorkerPool
+from videomae_fast.progress import ProgressLine
+
+# Times that differ by less belong to a constant rate: containers round them to ticks.
+_TICKS: Final = 2
+_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """A line to look at. ``total`` is -1 for a video, else the images of a folder."""
+
+    index: int
+    path: Path
+    start: int
+    total: int
+    name_pattern: str
+    decode: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is in a file that can be read.
+
+    codec, container, pixel_format: FFmpeg's names; width, height: pixels as stored; rotation:
+    degrees counter-clockwise that show it upright; frames: as training counts them;
+    container_frames: as the header says, None where it says nothing; decoded_frames: None unless
+    all were decoded; rate: frames per second on average; seconds; variable_rate; longest_gop:
+    frames from a key frame to the next at most; b_frames: stored in another order than shown.
+    None where a file does not say.
+    """
+
+    codec: str
+    container: str
+    pixel_format: str | None
+    width: int
+    height: int
+    rotation: int
+    frames: int
+    container_frames: int | None
+    decoded_frames: int | None
+    rate: float | None
+    seconds: float | None
+    variable_rate: bool | None
+    longest_gop: int | None
+    b_frames: bool | None
+
+
+@dataclass
+class ProbeSummary:
+    """Counts over a list; bad: lines that can't be read, by reason."""
+
+    lines: int = 0
+    videos: int = 0
+    folders: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    variable_rate: int = 0
+    rotated: int = 0
+    codecs: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[str] = field(default_factory=Counter)
+    bad: Counter[str] = field(default_factory=Counter)
+    gops: Counter[int] = field(default_factory=Counter)
+
+    def add(self, facts: Facts | None, reason: str) -> None:
+        self.lines += 1
+        if facts is None:
+            self.bad[reason] += 1
+            return
+        folder = facts.container == "folder"
+        self.folders += folder
+        self.videos += not folder
+        self.frames += facts.frames
+        self.seconds += facts.seconds or 0.0
+        self.variable_rate += bool(facts.variable_rate)
+        self.rotated += bool(facts.rotation)
+        self.codecs[facts.codec] += 1
+        self.sizes[f"{facts.width}x{facts.height}"] += 1
+        if facts.longest_gop is not None:
+            self.gops[facts.longest_gop] += 1
+
+
+def probe_file(job: ProbeJob) -> Facts:
+    """Looks at one file: all packets are read, and the first frame or all of them decoded.
+
+    Raises :class:`~videomae_fast.data.errors.DecodeError` with the reason for a bad file.
+    """
+    if job.total >= 0:
+        return _probe_folder(job)
+    with PyAVReader(job.path) as video:
+        frames = video.decode_all()
+        rotation = round(next(frames).rotation / 90) % 4 * 90
+        decoded = 1 + sum(1 for _ in frames) if job.decode else None
+        context, stream, times = video.stream.codec_context, video.stream, video.times
+        rate, variable, seconds = _rate(times, float(stream.time_base or 0))
+        if rate is None and stream.average_rate:
+            rate = float(stream.average_rate)
+            seconds = video.frame_count / rate
+        keys = [*video.key_frames, video.frame_count]
+        return Facts(
+            codec=context.codec.canonical_name,
+            container=video.container_format,
+            pixel_format=context.pix_fmt,
+            width=context.width,
+            height=context.height,
+            rotation=rotation,
+            frames=video.frame_count,
+            container_frames=stream.frames or None,
+            decoded_frames=decoded,
+            rate=None if rate is None else round(rate, 4),
+            seconds=None if seconds is None else round(seconds, 3),
+            variable_rate=variable,
+            longest_gop=int(np.diff(keys).max()) if times is not None else None,
+            b_frames=video.reordered,
+        )
+
+
+def _probe_folder(job: ProbeJob) -> Facts:
+    with FolderReader(job.path, job.start, job.total, job.name_pattern) as folder:
+        ids = range(job.total) if job.decode else sorted({0, job.total - 1})
+        for number in ids:
+            height, width = folder.read([number]).shape[1:3]
+    suffix = Path(job.name_pattern).suffix.removeprefix(".").lower()
+    return Facts(
+        codec=suffix,
+        container="folder",
+        pixel_format=None,
+        width=width,
+        height=height,
+        rotation=0,
+        frames=job.total,
+        container_frames=None,
+        decoded_frames=job.total if job.decode else None,
+        rate=None,
+        seconds=None,
+        variable_rate=None,
+        longest_gop=None,
+        b_frames=None,
+    )
+
+
+def _rate(times: list[int] | None, tick: float) -> tuple[float | None, bool | None, float | None]:
+    """Average rate, whether it varies, and seconds, from the times in ticks (of seconds each)."""
+    if times is None or len(times) < 2 or not tick:
+        return None, None, None
+    gaps = np.diff(np.asarray(times, dtype=np.int64)).astype(np.float64)
+    usual = float(np.median(gaps))
+    variable = bool((np.abs(gaps - usual) > max(_TICKS, _SHARE * usual)).any())
+    span = (times[-1] - times[0]) * tick
+    rate = (len(times) - 1) / span
+    return rate, variable, span + 1 / rate
+
+
+def probe(
+    list_path: str | Path,
+    output: str | Path,
+    *,
+    format: ListFormat = "pretrain",
+    root: str | Path | None = None,
+    name_pattern: str = "img_{:05}.jpg",
+    decode: bool = False,
+    good_list: str | Path | None = None,
+    workers: int = 1,
+    time_limit: float = 120.0,
+    progress: Callable[[int], ProgressLine] | None = None,
+) -> ProbeSummary:
+    """Looks at every line of a list, in processes that may crash, and writes a manifest.
+
+    ``output`` gets a JSON object per line of the list, in its order: path, list_path, line,
+    readable, reason, and the fields of :class:`Facts` (null where it can't be read). It appears
+    when it is complete.
+
+    decode: decode all frames, not only the first; good_list: where to write the list without the
+    lines that can't be read, None for nowhere; the others are as for
+    :func:`videomae_fast.data.prepare.prepare` and :class:`videomae_fast.data.Source`.
+
+    Raises :class:`~videomae_fast.data.ListError` for the list and :class:`OutputError` where the
+    manifest can't be written.
+    """
+    entries = load_list(list_path, format)
+    jobs = (
+        ProbeJob(
+            index,
+            Path(root or "") / entries[index].path,
+            entries[index].start,
+            entries[index].total,
+            name_pattern,
+            decode,
+        )
+        for index in range(len(entries))
+    )
+    summary = ProbeSummary()
+    line = None if progress is None else progress(len(entries))
+    good: list[str] = []
+
+    def written(outcomes: Iterator[Outcome[ProbeJob, Facts]]) -> Iterator[str]:
+        for outcome in _in_order(outcomes):
+            entry, facts = entries[outcome.task.index], outcome.result
+            reason = "" if outcome.problem is None else outcome.problem.sentence
+            summary.add(facts, reason)
+            if facts is not None:
+                good.append(list_line(entry, entry.path, format))
+            about = {
+                "path": str(outcome.task.path),
+                "list_path": str(list_path),
+                "line": entry.line,
+                "readable": facts is not None,
+                "reason": reason or None,
+            }
+            known = dict.fromkeys(Facts.__dataclass_fields__) if facts is None else asdict(facts)
+            if line is not None:
+                line.update(summary.lines, bad=summary.bad.total())
+            yield json.dumps({**about, **known}, ensure_ascii=False) + "\n"
+
+    with WorkerPool(probe_file, workers=min(workers, len(entries)), time_limit=time_limit) as pool:
+        write_lines(Path(output), written(pool.run(jobs)))
+    if line is not None:
+        line.finish(summary.lines, bad=summary.bad.total())
+    if good_list is not None:
+        write_lines(Path(good_list), good)
+    return summary
+
+
+def _in_order(
+    outcomes: Iterator[Outcome[ProbeJob, Facts]],
+) -> Iterator[Outcome[ProbeJob, Facts]]:
+    """The outcomes by index; early ones wait for those before them."""
+    waiting: dict[int, Outcome[ProbeJob, Facts]] = {}
+    index = 0
+    for outcome in outcomes:
+        waiting[outcome.task.index] = outcome
+        while index in waiting:
+            yield waiting.pop(index)
+            index += 1

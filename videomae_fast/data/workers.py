@@ -1,0 +1,275 @@
+"""A function run in processes that may crash or hang: the task is lost, the run is not.
+
+Each process has a pipe of its own, so that one that is killed in the middle of a message leaves no
+lock behind that others wait for. Processes end with the one that started them, however it ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Self, TypeVar
+
+from videomae_fast.data.errors import WorkerDiedError
+from videomae_fast.errors import VideoMAEFastError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# A server process that has imported what it will need forks the workers: a new one takes
+# milliseconds, and no thread or CUDA context of the caller's is copied.
+_CONTEXT: Final = multiprocessing.get_context("forkserver")
+_JOIN_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a task has no result.
+
+    kind: ``"raised"``: the function raised ``error``; ``"crashed"``: its process ended;
+    ``"timed out"``: it was killed after the time limit; reason: a sentence for a reader; trace:
+    the traceback of ``error``.
+    """
+
+    kind: Literal["raised", "crashed", "timed out"]
+    reason: str
+    error: BaseException | None = None
+    trace: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The reason; where it is an error that nobody foresaw, with its kind in front."""
+        if self.error is None or isinstance(self.error, VideoMAEFastError):
+            return self.reason
+        return f"{type(self.error).__name__}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Task, Result]):
+    """What became of a task: a result, or a problem; seconds: how long it took."""
+
+    task: Task
+    result: Result | None
+    problem: Problem | None
+    seconds: float
+
+
+class WorkerPool(Generic[Task, Result]):
+    """Runs ``function(task)`` in ``workers`` processes, to be used in a ``with`` block.
+
+    function: importable by name (it is pickled), as are its tasks and results, which should be
+    small; workers: at least 1; time_limit: seconds for one task, None for no limit. A process
+    that crashes, is killed, or exceeds the limit is replaced, and its task is reported.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Task], Result],
+        *,
+        workers: int,
+        time_limit: float | None = None,
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers ({workers}) must be at least 1")
+        if time_limit is not None and not time_limit > 0:
+            raise ValueError(f"time_limit ({time_limit:g} s) must be above 0")
+        self._function = function
+        self._time_limit = time_limit
+        # Has an effect only before the first process of this kind; else imports take longer.
+        _CONTEXT.set_forkserver_preload([function.__module__])
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self._workers.append(_Worker(function))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills the processes, whatever they are doing."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
+        """Yields every task's outcome as it comes; tasks are taken when a process is free.
+
+        Raises :class:`WorkerDiedError` where a process ends before it has taken a task.
+        """
+        source = iter(tasks)
+        exhausted = False
+        while True:
+            while not exhausted and (free := self._free()) is not None:
+                try:
+                    task = next(source)
+                except StopIteration:
+                    exhausted = True
+                else:
+                    while not free.give(task):  # it was ended while it had nothing to do
+                        free = self._replace(free)
+            busy = [worker for worker in self._workers if worker.busy]
+            if exhausted and not busy:
+                return
+            watched = {worker.connection: worker for worker in self._workers}
+            for ready in wait(list(watched), self._patience(busy)):
+                outcome = self._receive(watched[ready])  # type: ignore[index]
+                if outcome is not None:
+                    yield outcome
+            for worker in busy:
+                if worker.busy and self._overdue(worker):
+                    problem = Problem("timed out", f"took longer than {self._time_limit:g} s")
+                    yield self._lost(worker, problem)
+
+    def _free(self) -> _Worker | None:
+        return next((one for one in self._workers if one.ready and not one.busy), None)
+
+    def _patience(self, busy: list[_Worker]) -> float | None:
+        if self._time_limit is None or not busy:
+            return None
+        first = min(worker.since for worker in busy)
+        return max(0.0, first + self._time_limit - time.monotonic())
+
+    def _overdue(self, worker: _Worker) -> bool:
+        limit = self._time_limit
+        return limit is not None and time.monotonic() - worker.since >= limit
+
+    def _receive(self, worker: _Worker) -> Outcome[Task, Result] | None:
+        """The outcome that a process reports, or that its end is; None where it has no task."""
+        if worker not in self._workers:
+            return None
+        try:
+            reply = worker.connection.recv()
+        except (EOFError, OSError):
+            how = worker.end()
+            if worker.busy:
+                return self._lost(worker, Problem("crashed", f"its process {how}"))
+            if not worker.ready:
+                raise WorkerDiedError(
+                    f"a worker process {how} while it started: too little memory, or the program "
+                    "runs the pool when it is imported (put the call under "
+                    "`if __name__ == '__main__':`)"
+                ) from None
+            self._replace(worker)
+            return None
+        if not worker.ready:
+            worker.ready = True
+            return None
+        result, problem = reply
+        return worker.finish(result, problem)
+
+    def _lost(self, worker: _Worker, problem: Problem) -> Outcome[Task, Result]:
+        self._replace(worker)
+        return worker.finish(None, problem)
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        worker.kill()
+        new = _Worker(self._function)
+        self._workers[self._workers.index(worker)] = new
+        return new
+
+
+class _Worker:
+    """A process, the pipe to it, and the task it has."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.connection, theirs = _CONTEXT.Pipe()
+        lifeline, self._lifeline = _CONTEXT.Pipe(duplex=False)
+        self._process = _CONTEXT.Process(
+            target=_serve, args=(theirs, lifeline, function), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        lifeline.close()
+        self.ready = self.busy = False
+        self.since = 0.0
+        self._task: Any = None
+
+    def give(self, task: Any) -> bool:
+        """Hands the task over; False where the process is no more."""
+        try:
+            self.connection.send(task)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        self._task, self.busy, self.since = task, True, time.monotonic()
+        return True
+
+    def finish(self, result: Any, problem: Problem | None) -> Outcome[Any, Any]:
+        task, self._task, self.busy = self._task, None, False
+        return Outcome(task, result, problem, time.monotonic() - self.since)
+
+    def end(self) -> str:
+        """How the process ended, in words."""
+        self._process.join(_JOIN_SECONDS)
+        code = self._process.exitcode
+        if code is None:
+            return "closed its connection"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = " (by hand, or for want of memory)" if name == "SIGKILL" else ""
+        return f"was ended by {name}{hint}"
+
+    def kill(self) -> None:
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._lifeline.close()
+        self.connection.close()
+
+
+def _serve(connection: Connection, lifeline: Connection, function: Callable[[Any], Any]) -> None:
+    """What a worker process does."""
+    # Ctrl-C reaches the whole process group: the main process ends its workers in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    connection.send(None)  # ready
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        reply: tuple[Any, Problem | None]
+        try:
+            reply = function(task), None
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            problem = Problem("raised", reason, _portable(error), traceback.format_exc())
+            reply = None, problem
+        connection.send(reply)
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    """Ends this process at once, in the middle of a task too, when the parent is gone."""
+    try:
+        lifeline.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one with the same words where it can't be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
