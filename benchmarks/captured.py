@@ -30,8 +30,11 @@ def why_not(device: torch.device, variant: Variant) -> str | None:
     return None
 
 
-def capture(run: Callable[[], None], device: torch.device) -> tuple[Callable[[], None], float]:
-    """Records what `run` launches.
+def capture(
+    run: Callable[[], None], clear: Callable[[], None], device: torch.device
+) -> tuple[Callable[[], None], float]:
+    """Records what `run` launches, after some runs that aren't recorded; `clear` frees what they
+    left.
 
     Returns:
         What replays it, and the bytes that it needed above what lay on the GPU before.
@@ -42,6 +45,7 @@ def capture(run: Callable[[], None], device: torch.device) -> tuple[Callable[[],
         for _ in range(WARMUP):
             run()
     torch.cuda.current_stream(device).wait_stream(side)
+    clear()
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -72,7 +76,7 @@ class Captured(Ours):
             group["capturable"] = True
         self._loss = torch.zeros((), device=self.device)
         self._gradients: dict[str, Tensor] = {}
-        self._replay, self._peak = capture(self._whole_step, self.device)
+        self._replay, self._peak = capture(self._whole_step, self._forget, self.device)
         self._restore()
 
     def _whole_step(self) -> None:
@@ -82,6 +86,10 @@ class Captured(Ours):
         self._gradients = super().gradients()  # alive: no later kernel of the graph gets its place
         super().update()
         self._loss = loss.detach()
+
+    def _forget(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self._gradients = {}
 
     def _restore(self) -> None:
         """The first weights and an empty optimizer, in place: a graph knows addresses."""

@@ -103,7 +103,10 @@ class Contender(ABC):
         self.name, self.variant, self.workload, self.masking = name, variant, workload, masking
         self.device = torch.device(workload.device)
         self.model = model.to(self.device).train()
-        self.call: Callable[..., Any] = torch.compile(model) if variant.compiled else model
+        # Static: contenders of other shapes, of the same class, must not make this one's dynamic.
+        self.call: Callable[..., Any] = (
+            torch.compile(model, dynamic=False) if variant.compiled else model
+        )
         self.autocast = AUTOCAST[variant.precision]
         self.optimizer = self._optimizer()
         scaled = variant.precision == "fp16"
@@ -139,8 +142,9 @@ class Contender(ABC):
         torch.autograd.backward(self.scaler.scale(loss))
 
     def step_peak(self) -> float:
-        """Bytes that a training step needs above what lies on the GPU before it."""
-        self.optimizer.zero_grad()
+        """Bytes that a training step needs on the GPU above weights, gradients (of the step before
+        it), optimizer and inputs.
+        """
         torch.cuda.synchronize(self.device)
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)

@@ -40,9 +40,11 @@ def stand_in(monkeypatch):
     """A graph that launches again what was recorded, and counts it."""
     replays = []
 
-    def capture(run, device):
-        for _ in range(captured.WARMUP + 1):
+    def capture(run, clear, device):
+        for _ in range(captured.WARMUP):
             run()
+        clear()
+        run()
         return lambda: (replays.append(1), run()), 123.0
 
     monkeypatch.setattr(captured, "capture", capture)

@@ -294,7 +294,7 @@ def test_no_gpu(capsys, monkeypatch):
 def test_defaults_by_device():
     args = study.arguments("x", None).parse_args(["--device", "cuda"])
     args.contenders = args.official_checkout = None
-    assert study.default_contenders(args) == ["official as shipped, eager", "ours, compiled"]
+    assert study.default_contenders(args) == ["official as shipped, eager", "ours, eager"]
     assert study.workload_of("giant", args).batch == study.GPU_BATCH["giant"]
     args.contenders = ["strong"]
     assert study.study_cases("base", args, ["dual"])[0].variant.precision == "bf16"
