@@ -61,6 +61,16 @@ def test_rows_that_are_computed(saving, monkeypatch):
     assert counted[(saving,)] < counted[()]
 
 
+def test_needless_targets_are_not_made(monkeypatch):
+    """Nor are the needed ones made by themselves where that is not asked for."""
+    workload = Workload(CONFIG, batch=2)
+    for savings, absent in ((("needed-targets",), "targets"), (("R1",), "needed_targets")):
+        contender = build("one", Variant("official", savings=savings), workload, "dual")
+        with monkeypatch.context() as patch:
+            patch.setattr(f"benchmarks.savings.{absent}", None)
+            contender.loss()
+
+
 def test_targets_of_some_tokens():
     workload = Workload(CONFIG, batch=2)
     images = normalized_images(workload.frames)
