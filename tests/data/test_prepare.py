@@ -177,14 +177,14 @@ def test_a_crash_a_kill_a_hang_and_a_bug_cost_their_file_only(tmp_path: Path) ->
         write_video(tmp_path / f"{name}.mp4", 5)
     path = write_list(tmp_path / "train.csv", [f"{tmp_path}/{name}.mp4 0 -1" for name in names])
     told: list[str] = []
-    done = prepare(path, tmp_path / "out", log=told.append, workers=2, speed_files=0, time_limit=4)
+    done = prepare(path, tmp_path / "out", log=told.append, workers=2, speed_files=0, time_limit=6)
     assert [Path(entry.path).name for entry in map(load_list(done.list).__getitem__, range(3))] == [
         "one.mp4", "two.mp4", "three.mp4"
     ]  # fmt: skip
     reasons = {name: line["reason"] for name, line in bad_files(done).items()}
     assert reasons == {
         "crashes.mp4": "its process was ended by SIGSEGV",
-        "hangs.mp4": "took longer than 4 s",
+        "hangs.mp4": "took longer than 6 s",
         "killed.mp4": "its process was ended by SIGKILL (by hand, or for want of memory)",
         "bug.mp4": "KeyError: 'a bug'",
         "vanishes.mp4": "no such file",
@@ -257,6 +257,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path: Path, how: int) ->
     if how == signal.SIGINT:
         assert told.endswith("videomae-fast prepare: interrupted\n")
         assert "Traceback" not in told
+        assert not (out / ".partial").exists()
     assert not (out / "train.csv").exists()
     lines = journal.read_text().split("\n")
     done = {json.loads(line)["source"] for line in lines[1:-1]}

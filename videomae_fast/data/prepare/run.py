@@ -107,9 +107,11 @@ def prepare(
         shutil.rmtree(output / PARTIAL, ignore_errors=True)  # what a kill left behind
         jobs = dict(_jobs(videos, journal, output, settings, retry_failed))
         log(_plan(videos, jobs, journal))
-        if jobs:
-            _transcode_all(jobs, journal, output, workers, time_limit, log, progress)
-        shutil.rmtree(output / PARTIAL, ignore_errors=True)
+        try:
+            if jobs:
+                _transcode_all(jobs, journal, output, workers, time_limit, log, progress)
+        finally:
+            shutil.rmtree(output / PARTIAL, ignore_errors=True)
         records = {source: journal.records[source] for source in videos}
 
     good = {source: record.made for source, record in records.items() if record.made is not None}
