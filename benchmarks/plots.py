@@ -126,7 +126,7 @@ def plot_breakdown(record: Record, path: Path) -> Path:
 
 
 def plot_ablation(record: Record, path: Path) -> Path:
-    """Time and memory per clip against what is varied, a line for each contender.
+    """Time and memory per clip against what is varied: lines over numbers, bars over names.
 
     Raises:
         UncheckedError: the record does not show equality.
@@ -146,17 +146,25 @@ def plot_ablation(record: Record, path: Path) -> Path:
     what = "peak memory" if peaks else "kept for backward"
     figure = _figure(9.6, 3.8)
     left, right = figure.subplots(1, 2)
-    for name, rows in lines.items():
+    words = any(isinstance(value, str) for value in values)
+    width = 0.8 / max(1, len(lines))
+    for i, (name, rows) in enumerate(lines.items()):
         for axes, column in ((left, 1), (right, 2)):
             x = [values.index(row[0]) for row in rows]
-            axes.plot(x, [row[column] for row in rows], "o-", label=name, markersize=4)
+            y = [row[column] for row in rows]
+            if words:  # nothing lies between two masks or two sizes
+                shift = (i - (len(lines) - 1) / 2) * width
+                axes.bar([place + shift for place in x], y, width * 0.92, label=name)
+            else:
+                axes.plot([values[place] for place in x], y, "o-", label=name, markersize=4)
     for axes, label in ((left, "ms per clip"), (right, f"{what}, MB per clip")):
-        axes.set_xticks(range(len(values)), [str(v) for v in values])
+        if words:
+            axes.set_xticks(range(len(values)), values, rotation=45, ha="right", fontsize=8)
+        else:
+            axes.set_xticks(values, [str(value) for value in values])
         axes.set_xlabel(record["name"])
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
-        if any(isinstance(value, str) for value in values):
-            axes.tick_params(axis="x", rotation=45)
     left.legend(frameon=False, fontsize=8)
     _entitle(figure, record, f"cost by {record['name']}")
     return _saved(figure, path)
