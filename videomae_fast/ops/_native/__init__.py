@@ -7,6 +7,7 @@ uses them is decided in ``videomae_fast/ops/<op>.py``; nothing else calls them.
 from __future__ import annotations
 
 from videomae_fast.ops._native.crops import crop_resize
+from videomae_fast.ops._native.heads import attention, attention_backward
 from videomae_fast.ops._native.loader import (
     instruction_set,
     library,
@@ -41,6 +42,8 @@ __all__ = [
     "LayerNormOutput",
     "append_rows",
     "append_rows_backward",
+    "attention",
+    "attention_backward",
     "bias_gelu",
     "bias_gelu_backward",
     "crop_resize",

@@ -1,0 +1,139 @@
+// Softmax attention over packed heads, forward and backward, fp32, any sizes.
+//
+// A head's keys and values are packed once and stay in the second-level cache; queries come in blocks.
+// Forward runs a softmax over blocks of keys and leaves the log-sum-exp, from which backward computes
+// the weights again: five products where forward has two.
+//
+// The tiles are written in vectors, whose width the clones of common.h can't choose, so the code is
+// included once per instruction set and picked here.
+#include <cmath>
+#include <new>
+#include <utility>
+
+#include "attention_jobs.h"
+#include "common.h"
+#include "parallel.h"
+#include "scratch.h"
+
+namespace vmf {
+namespace {
+
+namespace baseline {
+constexpr int64_t kLanes = 4, kVectors = 2;
+#include "attention_heads.h"
+}  // namespace baseline
+
+#if defined(VMF_HAVE_CLONES) && !defined(__clang__)  // clang knows no such pragma
+#define VMF_BY_LEVEL
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v3")
+namespace level_3 {
+constexpr int64_t kLanes = 8, kVectors = 2;
+#include "attention_heads.h"
+}  // namespace level_3
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+namespace level_4 {
+constexpr int64_t kLanes = 16, kVectors = 4;
+#include "attention_heads.h"
+}  // namespace level_4
+#pragma GCC pop_options
+#endif
+
+struct Functions {
+  decltype(&baseline::forward) forward;
+  decltype(&baseline::backward) backward;
+  decltype(&baseline::forward_scratch) forward_scratch, backward_scratch;
+};
+
+Functions functions() {
+#if defined(VMF_BY_LEVEL)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) {
+    return {level_4::forward, level_4::backward, level_4::forward_scratch,
+            level_4::backward_scratch};
+  }
+  if (__builtin_cpu_supports("x86-64-v3")) {
+    return {level_3::forward, level_3::backward, level_3::forward_scratch,
+            level_3::backward_scratch};
+  }
+#endif
+  return {baseline::forward, baseline::backward, baseline::forward_scratch,
+          baseline::backward_scratch};
+}
+
+Attention attention(const float* query, const float* key, const float* value,
+                    const int32_t* key_count, const int64_t* strides, int64_t batch,
+                    int64_t queries, int64_t keys, int64_t heads, int64_t dim) {
+  return {{query, strides[0], strides[1], strides[2]},
+          {key, strides[3], strides[4], strides[5]},
+          {value, strides[6], strides[7], strides[8]},
+          key_count,
+          batch,
+          queries,
+          keys,
+          heads,
+          dim,
+          1.0f / std::sqrt(float(dim))};
+}
+
+bool bad(int64_t batch, int64_t queries, int64_t keys, int64_t heads, int64_t dim) {
+  return batch < 0 || queries < 0 || keys < 1 || heads < 1 || dim < 1;
+}
+
+}  // namespace
+}  // namespace vmf
+
+// out = softmax(query keyT / sqrt(dim)) value; only the first key_count[clip] keys take part.
+VMF_API int64_t vmf_attention(const float* query,        // [batch, queries, heads, dim]
+                              const float* key,          // [batch, keys, heads, dim]
+                              const float* value,        // likewise
+                              const int32_t* key_count,  // [batch] or null: all
+                              const int64_t* strides,    // [query, key, value][clip, token, head]
+                              float* out,                // [batch, queries, heads, dim], dense
+                              float* lse,                // [batch, heads, queries], for backward
+                              int64_t batch, int64_t queries, int64_t keys, int64_t heads,
+                              int64_t dim, int64_t threads) {
+  using namespace vmf;
+  if (bad(batch, queries, keys, heads, dim)) return kBadArgument;
+  try {
+    const AttentionForward job{
+        attention(query, key, value, key_count, strides, batch, queries, keys, heads, dim), out,
+        lse};
+    const Functions run = functions();
+    const int64_t items = batch * heads * job.blocks();
+    Scratch scratch(std::min(std::max<int64_t>(threads, 1), items), run.forward_scratch(keys, dim));
+    parallel_for(items, kQueries * keys * dim / 16, threads, [&](int64_t begin, int64_t end) {
+      run.forward(job, scratch.take(), begin, end);
+    });
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  return kOk;
+}
+
+VMF_API int64_t vmf_attention_backward(
+    const float* grad,  // [batch, queries, heads, dim], dense
+    const float* query, const float* key, const float* value, const int32_t* key_count,
+    const int64_t* strides,             // as in forward, as are the four before
+    const float* out, const float* lse,  // as forward left them
+    float* grad_query, float* grad_key, float* grad_value,  // dense
+    int64_t batch, int64_t queries, int64_t keys, int64_t heads, int64_t dim, int64_t threads) {
+  using namespace vmf;
+  if (bad(batch, queries, keys, heads, dim)) return kBadArgument;
+  try {
+    const AttentionBackward job{
+        attention(query, key, value, key_count, strides, batch, queries, keys, heads, dim),
+        grad, out, lse, grad_query, grad_key, grad_value};
+    const Functions run = functions();
+    const int64_t items = batch * heads;
+    Scratch scratch(std::min(std::max<int64_t>(threads, 1), items), run.backward_scratch(keys, dim));
+    parallel_for(items, queries * keys * dim / 8, threads, [&](int64_t begin, int64_t end) {
+      run.backward(job, scratch.take(), begin, end);
+    });
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  return kOk;
+}
