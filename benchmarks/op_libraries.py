@@ -4,9 +4,9 @@ Forward only. A library computes what an op computes from what its users have: t
 bias already added (their matmul does that) and vectors in the activations' dtype where the kernel
 wants them so; both are made before the clock starts. What it returns are the op's first results.
 
-Left out: Liger's GELU, which is the tanh form; apex's, Liger's and quack's RMSNorm. Attention's
-libraries are in :mod:`benchmarks.attention_choice`, torch's attention kernels one by one in
-:mod:`benchmarks.ceilings`. The signatures are those of each library's source in 2026; none but
+Left out: Liger's GELU, which is the tanh form; apex's, Liger's and quack's RMSNorm. Attention of
+other libraries is in :mod:`benchmarks.attention_choice`, backward with it, torch's kernels one by one
+in :mod:`benchmarks.ceilings`. The signatures are those of each library's source in 2026; none but
 torch's was run by us.
 """
 
@@ -101,6 +101,13 @@ def _flash_attn(
     return lambda: function(branch, weight, bias, residual=x, eps=eps, prenorm=True)
 
 
+def _torch_attention(
+    function: Any, query: Tensor, key: Tensor, value: Tensor, key_count: None
+) -> Call:
+    heads_first = [x.transpose(1, 2) for x in (query, key, value)]
+    return lambda: (function(*heads_first).transpose(1, 2),)
+
+
 def _torch_gelu(function: Any, x: Tensor, bias: Tensor) -> Call:
     vector = bias.to(x.dtype)
     return lambda: function(x + vector)
@@ -124,6 +131,13 @@ LIBRARIES = (
     Library(_NORM, "quack", "quack.rmsnorm:layernorm_fwd", _quack),
     Library(_NORM, "flash-attn", "flash_attn.ops.triton.layer_norm:layer_norm_fn", _flash_attn),
     Library("bias_gelu", "torch", "torch.nn.functional:gelu", _torch_gelu, ("cpu", "cuda")),
+    Library(
+        "attention",
+        "torch",
+        "torch.nn.functional:scaled_dot_product_attention",
+        _torch_attention,
+        ("cpu", "cuda"),
+    ),
 )
 
 

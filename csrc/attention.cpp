@@ -23,8 +23,7 @@ constexpr int64_t kLanes = 4, kVectors = 2;
 #include "attention_heads.h"
 }  // namespace baseline
 
-#if defined(VMF_HAVE_CLONES) && !defined(__clang__)  // clang knows no such pragma
-#define VMF_BY_LEVEL
+#if defined(VMF_HAVE_CLONES)
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
 namespace level_3 {
@@ -48,7 +47,7 @@ struct Functions {
 };
 
 Functions functions() {
-#if defined(VMF_BY_LEVEL)
+#if defined(VMF_HAVE_CLONES)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("x86-64-v4")) {
     return {level_4::forward, level_4::backward, level_4::forward_scratch,

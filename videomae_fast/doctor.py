@@ -205,10 +205,17 @@ def _backend_missing(name: str) -> str | None:
 
 
 def _attention() -> list[Check]:
-    """The kernels that torch's scaled_dot_product_attention may choose from."""
+    """What serves on the CPU, and what torch's scaled_dot_product_attention may choose from."""
     import torch
 
-    checks = [Check("cpu", "ok", "torch's fused CPU kernel (fp32, bf16, fp16)")]
+    from videomae_fast.ops._attention_choice import why_not_native
+
+    why = why_not_native()
+    fused = "torch's fused CPU kernel"
+    detail = (
+        f"native for fp32, else {fused}" if why is None else f"{fused}; native only by name ({why})"
+    )
+    checks = [Check("cpu", "ok", detail)]
     if not torch.cuda.is_available():
         return [*checks, Check("cuda", "missing", "no CUDA device")]
     for name in ("flash", "cudnn", "mem_efficient", "math"):

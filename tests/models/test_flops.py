@@ -18,6 +18,7 @@ from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 from videomae_fast.cli_flops import add_arguments, run
 from videomae_fast.errors import UsageError
 from videomae_fast.models.flops import PARTS, flops, savings
+from videomae_fast.ops._dispatch import forced
 
 RATIOS = (0, 0.25, 0.5, 0.75)
 # torch.utils.flop_counter on the official code, G multiply-adds by decoder mask ratio
@@ -114,7 +115,8 @@ SPECS = [
 
 @pytest.mark.parametrize("spec", SPECS, ids=range(len(SPECS)))
 @pytest.mark.parametrize(("size", "depth"), [("small", 4), ("small", 1), ("giant", 4)])
-def test_our_count_is_what_torch_counts(size, depth, spec):
+@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+def test_our_count_is_what_torch_counts(size, depth, spec, impl):
     """Of two clips, which share what is computed once."""
     config, batch = MAEConfig.from_size(size, decoder_depth=depth), 2
     counts = spec.counts(config.grid)
@@ -125,8 +127,13 @@ def test_our_count_is_what_torch_counts(size, depth, spec):
         sizes = (counts.visible, counts.decoder, counts.loss, counts.loss)
         masks = Masks(config.grid, *(torch.empty(batch, n, dtype=torch.int32) for n in sizes))
         frames = torch.empty(batch, config.frames, 224, 224, 3, dtype=torch.uint8)
-        # The counter knows no CPU flash attention: written out, it is two batched matmuls.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, depth=None) as mode:
+        # Our op's formula, whatever "auto" is here, and torch's of two batched matmuls (the counter
+        # knows no CPU flash attention).
+        with (
+            forced("auto", attention=impl),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False, depth=None) as mode,
+        ):
             model(frames, masks)
     expected = {part: batch * n for part, n in flops(config, spec, "ours", batch=batch).items()}
     assert counted_parts(mode) == expected

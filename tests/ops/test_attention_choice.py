@@ -10,8 +10,8 @@ import torch
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import _attention_choice as choice
 from videomae_fast.ops import _attention_libraries as libraries
-from videomae_fast.ops import attention
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.ops import _native, attention
+from videomae_fast.ops._dispatch import forced, native_missing
 
 op = import_module("videomae_fast.ops.attention")
 
@@ -30,7 +30,29 @@ def test_the_table_decides_and_its_gaps_go_to_sdpa(tmp_path, monkeypatch):
     assert choice.lookup((9, 0), 64, 160, 160) == "triton"
     assert choice.lookup((9, 0), 64, 160, 161) == "sdpa"
     assert choice.lookup((8, 0), 64, 160, 160) == "sdpa"
-    assert choice.table_choice(*heads()[:2]) == "sdpa"  # a CPU tensor
+
+
+def test_on_a_cpu_native_serves_fp32_where_torch_leaves_avx_512_unused(monkeypatch):
+    def chosen(*args):
+        return choice.choice(*heads(*args)[:2])
+
+    monkeypatch.setattr(choice, "WHY_NO_GAIN", None)
+    monkeypatch.setattr(choice, "native_missing", lambda: None)
+    monkeypatch.setattr(_native, "instruction_set", lambda: "x86-64-v4 (AVX-512)")
+    assert chosen() == "native"
+    assert chosen(torch.bfloat16) == chosen(torch.float64) == "sdpa"
+    assert chosen(torch.float32, 4, "meta") == "sdpa"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert chosen() == "sdpa"
+    monkeypatch.setattr(_native, "instruction_set", lambda: "x86-64 (SSE2)")
+    assert chosen() == "sdpa"
+    assert "built without AVX-512" in choice.why_not_native()
+    monkeypatch.setattr(choice, "native_missing", lambda: "it is elsewhere")
+    assert chosen() == "sdpa"
+    assert choice.why_not_native() == "it is elsewhere"
+    monkeypatch.setattr(choice, "native_missing", lambda: None)
+    monkeypatch.setattr(choice, "WHY_NO_GAIN", "Intel's")
+    assert chosen() == "sdpa"
 
 
 def test_the_shipped_table_names_backends():
@@ -72,19 +94,25 @@ def test_unknown_and_unfit_backends():
         attention(*heads(), impl="cudnn")
     with pytest.raises(BackendUnavailableError, match="fp32, bf16 and fp16"):
         attention(*heads(torch.float64), impl="triton")
+    with pytest.raises(BackendUnavailableError, match="native library takes fp32, not"):
+        attention(*heads(torch.bfloat16), impl="native")
+    with pytest.raises(BackendUnavailableError, match="works on CPU tensors, not on meta"):
+        op.OP("native", *heads(device="meta"), None)
 
 
 def test_forced(monkeypatch):
     seen = []
     monkeypatch.setattr(op, "_attention", lambda *args: (seen.append(args[-1]) or args[0], None))
-    for impl in ("reference", "triton", "native"):
+    for impl in ("reference", "triton", "native", "onednn"):
         with forced(impl):
-            attention(*heads())
-    assert seen == ["reference", "triton"]  # attention has no "native": sdpa served
+            attention(*heads(torch.bfloat16))
+    assert seen == ["reference", "triton", "native"]  # attention has no "onednn": sdpa served
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["auto", "sdpa", "native", "reference"])
 def test_compiles_as_one_graph(impl):
+    if impl == "native" and native_missing() is not None:
+        pytest.skip(native_missing())
     torch.manual_seed(0)
     tensors = [torch.randn(2, 5, 2, 8, requires_grad=True) for _ in range(3)]
 

@@ -205,7 +205,7 @@ def test_append_rows(shape, impl):
 
 
 @pytest.mark.parametrize("counted", [False, True])
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", ["sdpa", *IMPLS])
 @pytest.mark.parametrize(("nq", "nk", "heads", "dim"), [(5, 9, 2, 8), (1, 1, 1, 3), (7, 7, 3, 88)])
 def test_attention(nq, nk, heads, dim, impl, counted):
     torch.manual_seed(0)
@@ -400,6 +400,14 @@ def opcheck_cases():
 def test_registration(name):
     torch.manual_seed(0)
     opcheck(getattr(OPS, name).default, opcheck_cases()[name])
+
+
+@native
+@pytest.mark.parametrize("name", ["attention", "attention_backward"])
+def test_registration_of_native_attention(name):
+    """The other ops with a native backend take it above, where their impl is "auto"."""
+    torch.manual_seed(0)
+    opcheck(getattr(OPS, name).default, (*opcheck_cases()[name][:-1], "native"))
 
 
 def test_every_op_is_checked():

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from videomae_fast.errors import BackendUnavailableError
-from videomae_fast.ops._attention_choice import table_choice
+from videomae_fast.ops import _native
+from videomae_fast.ops._attention_choice import choice
 from videomae_fast.ops._attention_libraries import LIBRARIES, key_mask
 from videomae_fast.ops._dispatch import (
     Backend,
     always,
     forced_impl,
     lazy,
+    needs_native,
     needs_triton,
     register,
 )
@@ -38,9 +40,11 @@ def attention(
         key, value: [B, Nk, heads, head dim].
         key_count: int32 [B] or None: only the first `key_count[b]` keys of a clip take part, at
             least one.
-        impl: "auto": what attention_table.json holds for the device and the shape, else "sdpa";
+        impl: "auto": on a GPU what attention_table.json holds for the device and the shape, on CPUs
+            with AVX-512 that are not Intel's "native" for fp32 outside autocast, else "sdpa";
             "sdpa": torch's scaled_dot_product_attention, which picks its own backend;
-            "triton": this library's kernels; "flash-attn", "flash-attn-4", "xformers": these
+            "triton", "native": this library's kernels for a GPU and, fp32, for a CPU;
+            "flash-attn", "flash-attn-4", "xformers": these
             libraries, where installed; "reference": the softmax written out, in fp32.
 
     Returns:
@@ -64,7 +68,7 @@ def attention(
     if impl == "auto":
         impl = forced_impl("attention") if forced_impl("attention") in IMPLS else "auto"
     if impl == "auto":
-        impl = table_choice(query, key)
+        impl = choice(query, key)
     if impl not in LIBRARIES:
         out: Tensor = _attention(query, key, value, key_count, impl)[0]
         return out
@@ -197,6 +201,13 @@ def _scores(query: Tensor, key: Tensor, key_count: Tensor | None) -> tuple[Tenso
     return scores, dtype
 
 
+def _native_why_not(*tensors: Tensor | None) -> str | None:
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype not in (torch.float32, torch.int32):
+            return f"the native library takes fp32, not {tensor.dtype}"
+    return needs_native(*tensors)
+
+
 def _triton_why_not(query: Tensor, key: Tensor, value: Tensor, *rest: Tensor | None) -> str | None:
     if query.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the Triton kernels take fp32, bf16 and fp16, not {query.dtype}"
@@ -214,11 +225,13 @@ def _backward_triton_why_not(grad: Tensor, *tensors: Tensor | None) -> str | Non
 OP = register(
     "attention",
     triton=Backend(lazy("attention", "forward"), _triton_why_not),
+    native=Backend(_native.attention, _native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "attention_backward",
     triton=Backend(lazy("attention", "backward"), _backward_triton_why_not),
+    native=Backend(_native.attention_backward, _native_why_not),
     reference=Backend(_backward_reference, always),
 )
 IMPLS = ("auto", *LIBRARIES, *OP.backends)

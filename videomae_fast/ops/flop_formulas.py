@@ -26,3 +26,15 @@ def linear_flop(x: Any, weight: Any, *_: Any, **__: Any) -> int:
 def linear_backward_flop(grad: Any, x: Any, weight: Any, for_x: bool, *_: Any, **__: Any) -> int:
     """Of shapes: the weight's gradient, and x's where it is wanted."""
     return linear_flop(x, weight) * (2 if for_x else 1)
+
+
+@register_flop_formula(torch.ops.videomae_fast.attention)
+def attention_flop(query: Any, key: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: query [B, Nq, heads, head dim], key [B, Nk, heads, head dim]; two products."""
+    return int(4 * prod(query) * key[1])
+
+
+@register_flop_formula(torch.ops.videomae_fast.attention_backward)
+def attention_backward_flop(grad: Any, query: Any, key: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: five products, the scores' again among them, as torch counts its own."""
+    return attention_flop(query, key) * 5 // 2

@@ -7,7 +7,6 @@ bring along, uses it, and is about twice as fast (docs/performance-log.md).
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops._dispatch import Backend, always, forced_impl, register
+from videomae_fast.ops._processor import WHY_NO_GAIN
 
 IMPLS = ("auto", "onednn", "torch", "reference")
 
@@ -39,7 +39,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, impl: str =
     if impl == "auto" and forced_impl("linear") in IMPLS:
         impl = forced_impl("linear")
     if impl == "auto":
-        own = _REASON is None and _why_not(x, weight, bias) is None
+        own = WHY_NO_GAIN is None and _why_not(x, weight, bias) is None
         impl = "onednn" if own and not torch.is_autocast_enabled(x.device.type) else "torch"
     if impl == "torch":
         return F.linear(x, weight, bias)
@@ -144,22 +144,8 @@ def _why_not(*args: Any) -> str | None:
     return None
 
 
-def _why_no_gain() -> str | None:
-    """Why torch's own matmul is as fast on this processor, or None."""
-    if not _AVAILABLE:
-        return "this torch is built without oneDNN"
-    if "AVX512" not in torch.backends.cpu.get_cpu_capability():
-        return "the processor has no AVX-512"
-    try:
-        intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return "the processor's maker is unknown"
-    return "torch's own matmul uses AVX-512 on Intel's processors" if intel else None
-
-
-# Once, at import, so that torch.compile finds plain constants.
+# Once, at import, so that torch.compile finds a plain constant.
 _AVAILABLE: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-_REASON = _why_no_gain()
 
 FORWARD = register(
     "linear",
