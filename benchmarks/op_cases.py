@@ -12,6 +12,9 @@ from torch import Tensor
 from benchmarks.workload import Workload
 from videomae_fast.data.crops import SCALES
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
+from videomae_fast.ops._dispatch import REGISTRY
+
+ATTENTION = REGISTRY["attention"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,7 @@ class OpCase:
 
 
 def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
-    """Every op of a step with dual masking, forward and backward.
-
-    Attention is measured by :mod:`benchmarks.ceilings`, in TFLOP/s.
-    """
+    """Every op of a step with dual masking, forward and backward."""
     config, b, device = workload.config, workload.batch, workload.device
     masks = workload.masks("dual").to(device)
     frames = workload.frames.to(device)
@@ -139,6 +139,9 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
     for where, rows, width in (("encoder", v, config.width), ("decoder", v + m, d)):
         hidden = int(width * config.mlp_ratio)
         cases += _block_cases(where, (b, rows, width), hidden, dtype, random)
+    cases += _attention_cases("encoder", b, v, v, config.heads, config.width, random)
+    for where, queries in (("decoder", v + m), ("last decoder block", p)):
+        cases += _attention_cases(where, b, queries, v + m, config.decoder_heads, d, random)
     return cases
 
 
@@ -160,6 +163,40 @@ def _crop_case(workload: Workload) -> OpCase:
 
     moved = 3 * t * (read + workload.batch * height * width)
     return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)
+
+
+def _attention_cases(
+    where: str,
+    batch: int,
+    queries: int,
+    keys: int,
+    heads: int,
+    width: int,
+    random: Callable[..., Tensor],
+) -> list[OpCase]:
+    """From views of packed matmuls, as the models call it."""
+    dim = width // heads
+
+    def inputs() -> tuple[Tensor, Tensor, Tensor]:
+        if queries == keys:
+            query, key, value = random(batch, keys, 3, heads, dim).unbind(2)
+        else:
+            query = random(batch, queries, heads, dim)
+            key, value = random(batch, keys, 2, heads, dim).unbind(2)
+        return query, key, value
+
+    def backward_args() -> tuple[Any, ...]:
+        query, key, value = inputs()
+        out, lse = ATTENTION.backends["reference"].run(query, key, value, None)
+        return random(*out.shape), query, key, value, None, out, lse
+
+    item = random(1).element_size()
+    asked, held = batch * queries * width * item, batch * keys * width * item
+    products = 4 * batch * queries * keys * width  # of forward's two products; backward has five
+    return [
+        OpCase("attention", where, lambda: (*inputs(), None), 2 * asked + 2 * held, products),
+        OpCase("attention_backward", where, backward_args, 4 * asked + 4 * held, products * 5 // 2),
+    ]
 
 
 def _block_cases(

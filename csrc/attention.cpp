@@ -1,8 +1,8 @@
 // Softmax attention over packed heads, forward and backward, fp32, any sizes.
 //
-// A head's keys and values are packed once and stay in the second-level cache; queries come in blocks.
-// Forward runs a softmax over blocks of keys and leaves the log-sum-exp, from which backward computes
-// the weights again: five products where forward has two.
+// A head's keys and values are packed once and stay in the second-level cache; queries come in
+// blocks. Forward runs a softmax over blocks of keys and leaves the log-sum-exp, from which backward
+// computes the weights again: five products where forward has two.
 //
 // The tiles are written in vectors, whose width the clones of common.h can't choose, so the code is
 // included once per instruction set and picked here.
@@ -115,7 +115,7 @@ VMF_API int64_t vmf_attention(const float* query,        // [batch, queries, hea
 VMF_API int64_t vmf_attention_backward(
     const float* grad,  // [batch, queries, heads, dim], dense
     const float* query, const float* key, const float* value, const int32_t* key_count,
-    const int64_t* strides,             // as in forward, as are the four before
+    const int64_t* strides,              // as in forward, as are the four before
     const float* out, const float* lse,  // as forward left them
     float* grad_query, float* grad_key, float* grad_value,  // dense
     int64_t batch, int64_t queries, int64_t keys, int64_t heads, int64_t dim, int64_t threads) {

@@ -1,12 +1,31 @@
 // Attention of whole heads, forward and backward, for one instruction set (see matmul_tiles.h).
 //
-// Scores lie transposed, [keys, queries]: a vector holds 16 queries' (AVX-512), so a softmax is plain
-// vertical arithmetic, and a tile of scores is the left operand of every product that follows as it
-// lies. Only the queries (backward: and the gradients of the output) are transposed.
-#include "exponential.h"
+// Scores are of base 2: log2(e) goes with the scale of the queries. They lie transposed, [keys,
+// queries]: a vector holds 16 queries' (AVX-512), so a softmax is plain vertical arithmetic, and a
+// tile of scores is the left operand of every product that follows as it lies. Only the queries
+// (backward: and the gradients of the output) are transposed.
 #include "matmul_tiles.h"
 
 constexpr float kLowest = -3.402823466e+38f;
+constexpr float kLog2E = 1.442695041f, kLn2 = 0.693147181f;
+
+// 2^x for x <= 0 and a little above, to 1e-7 relative; 2^-125 from there down, NaN of NaN.
+VMF_INLINE Vector exp2_negative(Vector x) {
+  const Vector lowest = Vector{} - 125.0f;
+  x = x < lowest ? lowest : x;
+  const Vector shifted = x + 12582912.0f;  // rounds to an integer n, in the low bits
+  const Vector f = x - (shifted - 12582912.0f);
+  Vector p = Vector{} + 1.326471362e-03f;  // 2^f by a fit of relative error 9e-8, 1 at 0
+  p = p * f + 9.671523417e-03f;
+  p = p * f + 5.550733873e-02f;
+  p = p * f + 2.402224192e-01f;
+  p = p * f + 6.931469775e-01f;
+  p = p * f + 1.0f;
+  // The shift leaves n alone: the nine low bits of 12582912's pattern are zero.
+  const Integers n = __builtin_bit_cast(Integers, shifted) << 23;
+  const Vector power = __builtin_bit_cast(Vector, __builtin_bit_cast(Integers, p) + n);
+  return x == x ? power : x;
+}
 
 // Rows of packed operands are as wide as whole vectors.
 constexpr int64_t padded(int64_t dim) { return (dim + kLanes - 1) / kLanes * kLanes; }
@@ -14,8 +33,8 @@ constexpr int64_t padded(int64_t dim) { return (dim + kLanes - 1) / kLanes * kLa
 constexpr int64_t tiled(int64_t keys) { return (keys + kRows - 1) / kRows * kRows; }
 
 // out[all, padded(dim)] = x[rows, dim] * scale, zero elsewhere.
-inline void pack(const float* x, int64_t stride, int64_t rows, int64_t all, int64_t dim, float scale,
-                 float* out) {
+inline void pack(const float* x, int64_t stride, int64_t rows, int64_t all, int64_t dim,
+                 float scale, float* out) {
   const int64_t width = padded(dim);
   for (int64_t row = 0; row < all; ++row, out += width) {
     const int64_t valid = row < rows ? dim : 0;
@@ -54,7 +73,7 @@ inline void forward(const AttentionForward& job, float* scratch, int64_t begin, 
       packed = pair;
     }
     const float* from = job.query.at(clip, head) + first * job.query.of_token;
-    pack(from, job.query.of_token, rows, kQueries, dim, job.scale, query);
+    pack(from, job.query.of_token, rows, kQueries, dim, job.scale * kLog2E, query);
     transpose(query, width, turned, kQueries, kQueries, width);
     for (int64_t i = 0; i < kQueries * width; ++i) out[i] = 0.0f;
     for (int64_t i = 0; i < kQueries; ++i) {
@@ -74,11 +93,11 @@ inline void forward(const AttentionForward& job, float* scratch, int64_t begin, 
         }
         for (int64_t k = 0; k < count; ++k) {
           float* at = scores + k * kQueries + i;
-          const Vector weight = exp_negative<Vector, Integers>(load(at) - most);
+          const Vector weight = exp2_negative(load(at) - most);
           sum += weight;
           store(at, weight);
         }
-        const Vector factor = exp_negative<Vector, Integers>(before - most);
+        const Vector factor = exp2_negative(before - most);
         store(total + i, load(total + i) * factor + sum);
         store(top + i, most);
         store(shrink + i, factor);
@@ -97,7 +116,7 @@ inline void forward(const AttentionForward& job, float* scratch, int64_t begin, 
       const float inverse = top[row] > kLowest ? 1.0f / total[row] : __builtin_nanf("");
 #pragma omp simd
       for (int64_t i = 0; i < dim; ++i) to[i] = out[row * width + i] * inverse;
-      job.lse[pair * job.queries + first + row] = top[row] + __builtin_logf(total[row]);
+      job.lse[pair * job.queries + first + row] = top[row] * kLn2 + __builtin_logf(total[row]);
     }
   }
 }
@@ -119,7 +138,7 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
   float* grad_query = take(kQueries * width);
   float* weights = take(kKeys * kQueries);        // [key, query]
   float* grad_scores = take(kKeys * kQueries);
-  float *lse = take(kQueries), *delta = take(kQueries);
+  float *shift = take(kQueries), *delta = take(kQueries);
   const int64_t packed = tiled(job.keys) * width;
   float *key = take(packed), *value = take(packed);
   float *grad_key = take(packed), *grad_value = take(packed);
@@ -132,7 +151,7 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
       const int64_t rows = std::min(kQueries, job.queries - first);
       const int64_t offset = job.offset(clip, head, job.queries) + first * stride;
       const float* from = job.query.at(clip, head) + first * job.query.of_token;
-      pack(from, job.query.of_token, rows, kQueries, dim, job.scale, query);
+      pack(from, job.query.of_token, rows, kQueries, dim, job.scale * kLog2E, query);
       pack(job.grad + offset, stride, rows, kQueries, dim, 1.0f, grad);
       transpose(query, width, turned, kQueries, kQueries, width);
       transpose(grad, width, turned_grad, kQueries, kQueries, width);
@@ -143,7 +162,7 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < valid; ++i) sum += grad[row * width + i] * out[i];
         delta[row] = sum;
-        lse[row] = row < rows ? job.lse[pair * job.queries + first + row] : 0.0f;
+        shift[row] = row < rows ? job.lse[pair * job.queries + first + row] * kLog2E : 0.0f;
       }
       for (int64_t i = 0; i < kQueries * width; ++i) grad_query[i] = 0.0f;
       for (int64_t start = 0; start < keys; start += kKeys) {
@@ -153,10 +172,10 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
         multiply<Left::plain, Into::empty>(value + place, width, turned_grad, kQueries, grad_scores,
                                            kQueries, count, rows, dim);
         for (int64_t i = 0; i < rows; i += kLanes) {
-          const Vector shift = load(lse + i), less = load(delta + i);
+          const Vector less_score = load(shift + i), less = load(delta + i);
           for (int64_t k = 0; k < count; ++k) {
             float *at = weights + k * kQueries + i, *to = grad_scores + k * kQueries + i;
-            const Vector weight = exp_negative<Vector, Integers>(load(at) - shift);
+            const Vector weight = exp2_negative(load(at) - less_score);
             store(at, weight);
             store(to, weight * (load(to) - less));
           }
@@ -181,7 +200,7 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
       const int64_t valid = row < keys ? dim : 0;
 #pragma omp simd
       for (int64_t i = 0; i < valid; ++i) {
-        of_key[i] = grad_key[row * width + i];
+        of_key[i] = grad_key[row * width + i] * kLn2;  // as the queries' scale has log2(e)
         of_value[i] = grad_value[row * width + i];
       }
       for (int64_t i = valid; i < dim; ++i) of_key[i] = of_value[i] = 0.0f;

@@ -1,9 +1,9 @@
 // Small matmuls on packed operands, for one instruction set.
 //
 // Included inside a namespace that has kLanes (floats in a vector) and kVectors (vectors across a
-// tile): code belongs to the instruction set that it is written under. The sums of a tile, kRows rows
-// by up to kVectors vectors, stay in registers; each step broadcasts kRows values of the left operand
-// and reads one row of the right one.
+// tile): code belongs to the instruction set that it is written under. The sums of a tile, kRows
+// rows by up to kVectors vectors, stay in registers; each step broadcasts kRows values of the left
+// operand and reads one row of the right one.
 
 typedef float Vector __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
@@ -55,8 +55,9 @@ VMF_INLINE void panel(const float* a, int64_t a_stride, const float* b, int64_t 
   }
 }
 
-// c[rows, columns] (+)= a b, for operands whose strides are of rows in memory. `columns` is rounded up
-// to whole vectors and `rows` to whole tiles, so b, c and a have to be that wide and long.
+// c[rows, columns] (+)= a b; strides are of rows in memory. `columns` is rounded up to whole vectors
+// and `rows` to whole tiles, so b, c and a have to be that wide and long. A row of the product
+// depends on its own row of a alone, so what lies in the rows added does not matter.
 template <Left left, Into into>
 void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c,
               int64_t c_stride, int64_t rows, int64_t columns, int64_t steps) {
