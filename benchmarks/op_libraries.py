@@ -5,9 +5,9 @@ bias already added (their matmul does that) and vectors in the activations' dtyp
 wants them so; both are made before the clock starts. What it returns are the op's first results.
 
 Left out: Liger's GELU, which is the tanh form; apex's, Liger's and quack's RMSNorm. Attention of
-other libraries is in :mod:`benchmarks.attention_choice`, backward with it, torch's kernels one by one
-in :mod:`benchmarks.ceilings`. The signatures are those of each library's source in 2026; none but
-torch's was run by us.
+other libraries is in :mod:`benchmarks.attention_choice`, backward with it, torch's kernels one by
+one in :mod:`benchmarks.ceilings`. The signatures are those of each library's source in 2026; none
+but torch's was run by us.
 """
 
 from __future__ import annotations
