@@ -2,7 +2,8 @@
 
 What a data loader's workers prepare is ready before the clock starts: normalised fp32 clips and
 boolean masks for the official computation, uint8 clips and one seed per clip for ours. So ours
-normalises and makes its masks inside the timed step, the official computation does not.
+normalises and makes its masks inside the timed step, the official computation does not. Other
+code under :func:`videomae_fast.accelerate` is fed as it was, or as ours: ``Variant.accelerated``.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from benchmarks.official_step import (
 )
 from benchmarks.savings import Saving, SavingPretraining, saving_loss
 from benchmarks.workload import Masking, Workload
-from videomae_fast import MaskedAutoencoder, Masks
-from videomae_fast.ops._dispatch import forced
+from videomae_fast import MaskedAutoencoder
 from videomae_fast.training.optimizer import make_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Accelerated = Literal["no", "two lines", "all lines"]
 AUTOCAST: dict[Precision, torch.dtype | None] = {
     "fp32": None,
     "bf16": torch.bfloat16,
@@ -66,6 +67,9 @@ class Variant:
         backend: of every op of ours, "auto" as it comes.
         op_backends: of single ops of ours, by name.
         checkout: folder of the official code, of kind "checkout".
+        accelerated: other code's model under ``accelerate``: in "two lines" (the import and the
+            call), all else as it was; in "all lines" also fed with uint8 frames and Masks made on
+            the device, and the official code with ``masked_pixel_loss`` in place of its targets.
     """
 
     kind: Literal["ours", "official", "checkout", "hugging-face"]
@@ -81,6 +85,7 @@ class Variant:
     backend: str = "auto"
     op_backends: Mapping[str, str] = field(default_factory=dict)
     checkout: str = ""
+    accelerated: Accelerated = "no"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -121,7 +126,7 @@ class Contender(ABC):
 
     @abstractmethod
     def loss(self) -> Tensor:
-        """Scalar loss of the batch, with its graph."""
+        """Scalar loss of the batch; :meth:`backward` starts from it."""
 
     def gradients(self) -> dict[str, Tensor]:
         """Gradients by official parameter name, of the last backward pass."""
@@ -192,31 +197,6 @@ class Contender(ABC):
         return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS)
 
 
-class Ours(Contender):
-    """The library's model, fed with uint8 clips and one mask seed per clip."""
-
-    def prepare(self) -> Mapping[str, Tensor]:
-        return {"frames": self.workload.frames, "seeds": self.workload.mask_seeds}
-
-    def loss(self) -> Tensor:
-        spec, grid = self.workload.spec(self.masking), self.workload.config.grid
-        with self.backends():
-            masks = Masks.from_seeds(self.input("seeds"), grid, spec)
-            with self.mixed():
-                loss: Tensor = self.call(self.input("frames"), masks).loss
-        return loss
-
-    def backward(self, loss: Tensor) -> None:
-        with self.backends():
-            super().backward(loss)
-
-    def backends(self) -> Any:
-        """The variant's choice for the ops; an op decides in each direction when it is called."""
-        if self.variant.backend == "auto" and not self.variant.op_backends:
-            return nullcontext()
-        return forced(self.variant.backend, **self.variant.op_backends)
-
-
 class Official(Contender):
     """The transcription or a checkout, fed with normalised clips and boolean masks."""
 
@@ -261,6 +241,8 @@ def _ours(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
         from benchmarks.captured import Captured
 
         return Captured(name, variant, model, workload, masking)
+    from benchmarks.ours import Ours
+
     return Ours(name, variant, model, workload, masking)
 
 
@@ -310,6 +292,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "attention": ("official",),
     "checkout": ("checkout",),
     "checkpointing": ("ours", "official", "checkout"),
+    "accelerated": ("checkout", "hugging-face"),
 }
 
 
@@ -320,8 +303,10 @@ def _check(variant: Variant) -> None:
             raise ValueError(f"{name} is an option of {', '.join(kinds)}, not of {variant.kind}")
     if variant.savings and variant.checkpointing:
         raise ValueError("savings are not combined with activation checkpointing")
+    if variant.kind == "ours" and (variant.precision == "fp16" or not variant.lean):
+        raise ValueError("ours is lean, in fp32 or bf16, as the library's training loop is")
     if variant.kind == "checkout" and not variant.checkout:
-        raise ValueError("kind checkout needs the folder of a checkout")
+        raise UnavailableError("it needs a checkout of the official code: --official-checkout")
 
 
 def tables_to_device(model: nn.Module, name: str) -> None:

@@ -8,7 +8,8 @@ import torch
 from benchmarks import captured
 from benchmarks.captured import Captured, why_not
 from benchmarks.checks import check, truth
-from benchmarks.contenders import Ours, UnavailableError, Variant, build
+from benchmarks.contenders import UnavailableError, Variant, build
+from benchmarks.ours import Ours
 from benchmarks.timing import interleaved, timed_step
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
@@ -22,10 +23,8 @@ VARIANT = Variant("ours", lean=True, captured=True)
 
 def test_why_not():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert "CUDA device, not cpu" in why_not(cpu, VARIANT)
-    assert why_not(gpu, VARIANT) is None
-    assert "scaler" in why_not(gpu, Variant("ours", lean=True, precision="fp16"))
-    assert "lean" in why_not(gpu, Variant("ours"))
+    assert "CUDA device, not cpu" in why_not(cpu)
+    assert why_not(gpu) is None
 
 
 def test_not_on_a_cpu():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import baselines, ceilings, measuring, tables
-from benchmarks.contenders import Ours
+from benchmarks.ours import Ours
 from benchmarks.record import read
 from benchmarks.timing import Budget
 from benchmarks.workload import Workload

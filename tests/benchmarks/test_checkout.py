@@ -153,7 +153,7 @@ def test_wrong_use(official, tmp_path):
     eight = Workload(MAEConfig(**{**SHAPE, "frames": 8}), 1)
     with pytest.raises(UnavailableError, match="16 frames, not 8"):
         build("V1", variant, eight, "encoder-only")
-    with pytest.raises(ValueError, match="needs the folder"):
+    with pytest.raises(UnavailableError, match="needs a checkout"):
         build("none", Variant("checkout"), Workload(CONFIG, 1), "dual")
 
 

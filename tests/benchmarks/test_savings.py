@@ -87,7 +87,7 @@ def test_wrong_use():
     with pytest.raises(ValueError, match="R2 or R3"):
         SavingPretraining(one, ["R2", "R3"])
     with pytest.raises(ValueError, match="savings is an option of official, not of ours"):
-        build("x", Variant("ours", savings=("R1",)), Workload(CONFIG, 1), "dual")
+        build("x", Variant("ours", lean=True, savings=("R1",)), Workload(CONFIG, 1), "dual")
     both = Variant("official", savings=("R1",), checkpointing=True)
     with pytest.raises(ValueError, match="checkpointing"):
         build("x", both, Workload(CONFIG, 1), "dual")

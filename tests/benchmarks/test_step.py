@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import plots, step, tables
 from benchmarks.checks import UncheckedError, check, run_once, truth
-from benchmarks.contenders import Ours, Variant, build
+from benchmarks.contenders import Contender, Variant, build
+from benchmarks.ours import Ours
 from benchmarks.profiling import family, print_profile, shares
 from benchmarks.record import read
 from benchmarks.timing import Budget, Summary, interleaved
@@ -68,6 +70,33 @@ def test_reduced_precision_is_allowed_more_but_not_anything(workload):
     with torch.no_grad():
         bf16.model.decoder.head.bias.add_(1)
     assert not check(bf16, against).passed
+
+
+def test_ours_steps_as_the_training_loop(workload):
+    """Tokens in the loss that differ by clip: the update brings the gradient to their mean."""
+    uneven = replace(workload, decoder="random")
+    against = truth(build("official", Variant("official"), uneven, "dual"))
+    ours = build("ours", OURS, uneven, "dual")
+    found = check(ours, against)
+    assert found.passed, found.told()
+    assert ours._to_mean != 1
+    ours.backward(ours.forward())
+    assert ours._output is None  # its gradient is not kept
+    ours.update()
+    for name, value in Contender.gradients(ours).items():
+        torch.testing.assert_close(value, against.gradients[name], rtol=1e-3, atol=1e-5)
+    before = {k: v.clone() for k, v in ours.model.state_dict().items()}
+    ours.backward(ours.forward())
+    ours._loss_sum = torch.tensor(float("nan"))
+    ours.update()
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_what_ours_is_not():
+    for variant in (Variant("ours"), Variant("ours", lean=True, precision="fp16")):
+        with pytest.raises(ValueError, match="as the library's training loop is"):
+            build("ours", variant, Workload(CONFIG, 1), "dual")
 
 
 @pytest.mark.parametrize(

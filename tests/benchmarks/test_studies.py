@@ -9,7 +9,8 @@ import torch
 
 from benchmarks import ablation, breakdown, paper, plots, study, study_tables, tables
 from benchmarks.checks import UncheckedError, check, truth
-from benchmarks.contenders import Ours, build
+from benchmarks.contenders import build
+from benchmarks.ours import Ours
 from benchmarks.measuring import Case
 from benchmarks.record import read
 from benchmarks.savings import SAVINGS
