@@ -32,6 +32,12 @@ BASELINES: dict[str, Variant] = {
     ),
     "Hugging Face as shipped": Variant("hugging-face", precision="bf16", from_host=True),
     "Hugging Face repaired": Variant("hugging-face", tables="repaired", precision="bf16"),
+    "Hugging Face accelerated, two lines": Variant(
+        "hugging-face", precision="bf16", from_host=True, accelerated="two lines"
+    ),
+    "Hugging Face accelerated, all lines": Variant(
+        "hugging-face", precision="bf16", from_host=True, accelerated="all lines"
+    ),
     "ours, eager": Variant("ours", precision="bf16", lean=True),
     "ours, compiled": Variant("ours", precision="bf16", lean=True, compiled=True),
     "ours, captured": Variant("ours", precision="bf16", lean=True, captured=True),
@@ -48,6 +54,12 @@ CHECKOUTS: dict[str, Variant] = {
     "official code repaired, eager": Variant("checkout", tables="repaired", precision="fp16"),
     "official code repaired, compiled": Variant(
         "checkout", tables="repaired", precision="fp16", compiled=True
+    ),
+    "official code accelerated, two lines": Variant(
+        "checkout", precision="fp16", from_host=True, accelerated="two lines"
+    ),
+    "official code accelerated, all lines": Variant(
+        "checkout", precision="fp16", from_host=True, accelerated="all lines"
     ),
 }
 # The official scripts of these sizes use activation checkpointing.

@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from benchmarks.contenders import Official, UnavailableError, Variant, tables_to_device
+from benchmarks.accelerated import OfficialFromFrames, accelerate_if_asked
+from benchmarks.contenders import Contender, Official, UnavailableError, Variant, tables_to_device
 from benchmarks.official import EPS
 from benchmarks.record import commit
 from benchmarks.timm_stand_in import CONTENT, standing_in
@@ -141,19 +142,24 @@ class OfficialV1(Official):
         return out
 
 
-def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> Official:
+def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
     """The contender, of kind "checkout".
 
     Raises:
         FileNotFoundError: the variant's folder is no checkout.
-        UnavailableError: V1 with dual masking, or a shape that it can't have.
+        UnavailableError: V1 with dual masking, where it is not fed with Masks; a shape that it
+            can't have; or a model that ``accelerate`` does not take.
     """
     checkout = Checkout.at(Path(variant.checkout))
-    if checkout.version == "V1" and masking != "encoder-only":
+    from_frames = variant.accelerated == "all lines"
+    if checkout.version == "V1" and masking != "encoder-only" and not from_frames:
         raise UnavailableError("the V1 checkout has no decoder mask")
     model = checkout.model(workload.config, checkpointing=variant.checkpointing)
     model.load_state_dict(workload.state)
     if variant.tables == "repaired":
         tables_to_device(model, "pos_embed")
+    accelerate_if_asked(model, variant)
+    if from_frames:
+        return OfficialFromFrames(name, variant, model, workload, masking)
     kind = OfficialV1 if checkout.version == "V1" else Official
     return kind(name, variant, model, workload, masking)

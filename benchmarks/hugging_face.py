@@ -1,5 +1,7 @@
 """Hugging Face's ``VideoMAEForPreTraining`` as a contender: encoder-only masking (V1).
 
+Accelerated and fed with Masks it has dual masking, too.
+
 transformers is optional. The model gets the official weights and LayerNorm's official eps, so that
 it can be checked like any other contender; its biases are compared too, since a release of
 transformers 5 dropped q and v biases silently when it loaded them.
@@ -11,6 +13,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from benchmarks.accelerated import HuggingFaceFromFrames, accelerate_if_asked
 from benchmarks.contenders import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.official_step import normalized_images
 from benchmarks.workload import Masking, Workload
@@ -40,15 +43,17 @@ class HuggingFace(Contender):
         return from_hugging_face_keys(super().gradients())
 
 
-def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> HuggingFace:
+def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
     """The contender; "as-shipped" keeps its position tables on the host, as transformers has them.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
-        UnavailableError: dual masking, which it does not have.
+        UnavailableError: dual masking, which it does not have where it is not fed with Masks; or
+            a model that ``accelerate`` does not take.
         RuntimeError: weights are left over, on either side.
     """
-    if masking != "encoder-only":
+    from_frames = variant.accelerated == "all lines"
+    if masking != "encoder-only" and not from_frames:
         raise UnavailableError("Hugging Face's VideoMAE has no decoder mask")
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
@@ -80,4 +85,6 @@ def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
     model.load_state_dict(to_hugging_face_keys(workload.state, biases=biases))
     if variant.tables == "repaired":
         tables_to_device(model, "position_embeddings")
-    return HuggingFace(name, variant, model, workload, masking)
+    accelerate_if_asked(model, variant)
+    kind = HuggingFaceFromFrames if from_frames else HuggingFace
+    return kind(name, variant, model, workload, masking)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import accelerated
 from benchmarks.checks import Check, Truth, check, truth
 from benchmarks.contenders import Contender, Precision, UnavailableError, Variant, build
 from benchmarks.savings import multiply_adds
@@ -135,6 +136,8 @@ def run_record(
     official = sum(flops(workload.config, spec, "official").values())
     if variant.kind == "ours":
         own = float(sum(flops(workload.config, spec, "ours", batch=workload.batch).values()))
+    elif variant.accelerated != "no":
+        own = accelerated.multiply_adds(workload.config, spec, workload.batch)
     else:
         own = multiply_adds(workload.config, spec, variant.savings, workload.batch)
     row = {
