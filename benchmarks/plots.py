@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.record import read
-from benchmarks.study_tables import gains, letter, memory_per_clip, names_of, per_clip
+from benchmarks.study_tables import drop_in_names, gains, letter, memory_per_clip, names_of, per_clip
 from benchmarks.tables import Record, Run, median, require_checked, run_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"official": "#9aa5b1", "ours": "#1f77b4"}
+COLOURS = {"official": "#9aa5b1", "accelerated": "#7fb3d9", "ours": "#1f77b4"}
 
 
 def plot_step(record: Record, path: Path) -> Path:
@@ -108,18 +109,8 @@ def plot_breakdown(record: Record, path: Path) -> Path:
     figure = _figure(8.0, 1.2 + 0.32 * sum(len(found) for _, found in links))
     for i, (part, found) in enumerate(links):
         axes = figure.add_subplot(len(links), 1, i + 1)
-        values = [1e3 * median(run) for _, run, _ in found]
-        spread = [
-            [1e3 * abs(run["summary"]["total"][q] - median(run)) for _, run, _ in found]
-            for q in ("q1", "q3")
-        ]
-        colours = [_colour(run) for _, run, _ in found]
-        bars = axes.barh(range(len(found)), values, xerr=spread, color=colours, capsize=2)
-        axes.bar_label(bars, fmt="%.4g", padding=4, fontsize=8)
-        axes.set_yticks(range(len(found)), [name for name, _, _ in found], fontsize=8)
-        axes.invert_yaxis()
+        _step_bars(axes, [(name, run) for name, run, _ in found])
         axes.set_xlabel("training step, ms (median, quartiles)")
-        axes.margins(x=0.12)
         axes.set_title(f"ViT-{letter(part['size'])}, batch {part['workload']['batch']}", fontsize=9)
     _entitle(figure, record, "one thing switched on after the other")
     return _saved(figure, path)
@@ -170,11 +161,36 @@ def plot_ablation(record: Record, path: Path) -> Path:
     return _saved(figure, path)
 
 
+def plot_drop_in(record: Record, path: Path) -> Path:
+    """Bars of the step: other code as it is, accelerated, and ours, by masking.
+
+    Raises:
+        UncheckedError: the record does not show equality.
+    """
+    groups: list[tuple[str, list[tuple[str, Run]]]] = []
+    for part in record["parts"]:
+        require_checked(part)
+        for masking in dict.fromkeys(run["masking"] for run in part["runs"]):
+            runs = [(name, run_of(part, name, masking)) for name in drop_in_names(part)]
+            title = f"ViT-{letter(part['size'])}, batch {part['workload']['batch']}, {masking}"
+            groups.append((title, [(name, run) for name, run in runs if run is not None]))
+    figure = _figure(8.0, 1.2 + sum(0.6 + 0.32 * len(runs) for _, runs in groups))
+    heights = [2 + len(runs) for _, runs in groups]
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)
+    for axes, (title, runs) in zip(panels[:, 0], groups, strict=True):
+        _step_bars(axes, runs)
+        axes.set_title(title, fontsize=9)
+    panels[-1, 0].set_xlabel("training step, ms (median, quartiles)")
+    _entitle(figure, record, "other code, accelerated, and ours")
+    return _saved(figure, path)
+
+
 PLOTS: dict[str, Callable[[Record, Path], Path]] = {
     "training step": plot_step,
     "paper": plot_paper,
     "breakdown": plot_breakdown,
     "ablation": plot_ablation,
+    "drop-in": plot_drop_in,
 }
 
 
@@ -187,6 +203,21 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _step_bars(axes: Axes, runs: Sequence[tuple[str, Run]]) -> None:
+    """One bar below the other, in ms, with quartiles."""
+    values = [1e3 * median(run) for _, run in runs]
+    spread = [
+        [1e3 * abs(run["summary"]["total"][q] - median(run)) for _, run in runs]
+        for q in ("q1", "q3")
+    ]
+    colours = [_colour(run) for _, run in runs]
+    bars = axes.barh(range(len(runs)), values, xerr=spread, color=colours, capsize=2)
+    axes.bar_label(bars, fmt="%.4g", padding=4, fontsize=8)
+    axes.set_yticks(range(len(runs)), [name for name, _ in runs], fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+
+
 def _saved(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -194,7 +225,10 @@ def _saved(figure: Figure, path: Path) -> Path:
 
 
 def _colour(run: Run) -> str:
-    return COLOURS["ours" if run["variant"]["kind"] == "ours" else "official"]
+    if run["variant"]["kind"] == "ours":
+        return COLOURS["ours"]
+    changed = run["variant"].get("accelerated", "no") != "no"  # not in older records
+    return COLOURS["accelerated" if changed else "official"]
 
 
 def _entitle(figure: Figure, record: Record, what: str) -> None:

@@ -63,6 +63,10 @@ def with_contenders(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="baselines by name (see benchmarks/baselines.py); on a CPU all of them work in fp32; "
         "default: the official computation as shipped, and ours, both eager",
     )
+    return with_checkout(parser)
+
+
+def with_checkout(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--official-checkout", type=Path, help="folder of the official code: time it itself, too"
     )
@@ -78,14 +82,14 @@ def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Fills the defaults that depend on the device; ends the program on wrong use."""
     if on_gpu(args) and not torch.cuda.is_available():
         parser.error("no GPU here: --device cpu")
-    if "contenders" in args:
-        args.contenders = args.contenders or default_contenders(args)
-        try:
-            if args.official_checkout is not None:
-                Checkout.at(args.official_checkout)
+    try:
+        if getattr(args, "official_checkout", None) is not None:
+            Checkout.at(args.official_checkout)
+        if "contenders" in args:
+            args.contenders = args.contenders or default_contenders(args)
             study_cases("base", args, MASKINGS)
-        except (FileNotFoundError, ValueError) as error:
-            parser.error(str(error))
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
     torch.set_num_threads(args.threads)
 
 
@@ -97,6 +101,10 @@ def study_cases(size: str, args: argparse.Namespace, maskings: Sequence[Masking]
     """The chosen contenders with each masking; fp32 on a CPU."""
     checkout = None if args.official_checkout is None else str(args.official_checkout)
     found = [c for m in maskings for c in cases(size, m, args.contenders, checkout)]
+    return in_studies_precision(found, args)
+
+
+def in_studies_precision(found: list[Case], args: argparse.Namespace) -> list[Case]:
     return found if on_gpu(args) else [case.in_precision("fp32") for case in found]
 
 
