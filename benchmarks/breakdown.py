@@ -83,9 +83,9 @@ def chain(size: str, *, gpu: bool, compiled: bool) -> list[Step]:
         from_host=gpu,
         lean=True,
         backend="reference",
-        op_backends={"attention": "auto", "linear": "torch"},
+        op_backends={"attention": "sdpa", "linear": "torch"},
     )
-    then("our blocks, token indices, uint8 clips; ops by their references", ours)
+    then("our blocks, token indices, uint8 clips; other ops by their references", ours)
     ours = replace(ours, backend="auto", op_backends={"linear": "torch"})
     then("kernels: Triton's" if gpu else "kernels: the native library's", ours)
     if not gpu:

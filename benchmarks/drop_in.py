@@ -61,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = with_checkout(arguments("benchmarks.drop_in", __doc__))
     parser.set_defaults(seconds=SECONDS)
     parser.add_argument("--size", choices=SIZES, default="small", help="default: small")
-    parser.add_argument(
-        "--masking", nargs="+", choices=MASKINGS, default=["encoder-only", "dual"]
-    )
+    parser.add_argument("--masking", nargs="+", choices=MASKINGS, default=["encoder-only", "dual"])
     args = parser.parse_args(words)
     prepare(parser, args)
     study = Study("drop-in", args.size, args, ["python", "-m", "benchmarks.drop_in", *words])

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.record import read
-from benchmarks.study_tables import drop_in_names, gains, letter, memory_per_clip, names_of, per_clip
+from benchmarks.study_tables import (
+    drop_in_names,
+    gains,
+    letter,
+    memory_per_clip,
+    names_of,
+    per_clip,
+)
 from benchmarks.tables import Record, Run, median, require_checked, run_of
 
 if TYPE_CHECKING:
@@ -171,9 +178,9 @@ def plot_drop_in(record: Record, path: Path) -> Path:
     for part in record["parts"]:
         require_checked(part)
         for masking in dict.fromkeys(run["masking"] for run in part["runs"]):
-            runs = [(name, run_of(part, name, masking)) for name in drop_in_names(part)]
+            found = [(name, run_of(part, name, masking)) for name in drop_in_names(part)]
             title = f"ViT-{letter(part['size'])}, batch {part['workload']['batch']}, {masking}"
-            groups.append((title, [(name, run) for name, run in runs if run is not None]))
+            groups.append((title, [(name, run) for name, run in found if run is not None]))
     figure = _figure(8.0, 1.2 + sum(0.6 + 0.32 * len(runs) for _, runs in groups))
     heights = [2 + len(runs) for _, runs in groups]
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)

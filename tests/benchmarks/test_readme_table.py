@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import readme
+from benchmarks.checks import UncheckedError
+from benchmarks.record import write
 
 
 def test_the_readme_says_what_was_measured():
@@ -15,3 +19,124 @@ def test_a_changed_figure_is_noticed(monkeypatch, tmp_path):
     changed.write_text(text.replace(" ms |", " s |"), encoding="utf-8")
     monkeypatch.setattr(readme, "README", changed)
     assert readme.main(["--check"]) == 1
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A folder of results, empty."""
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    return tmp_path / "results"
+
+
+def run(contender, masking, milliseconds, **more):
+    return {
+        "contender": contender,
+        "masking": masking,
+        "summary": {"total": {"median": milliseconds / 1e3}},
+        "forward_multiply_adds_per_clip": 35.48e9 if masking == "encoder-only" else 25.87e9,
+        **more,
+    }
+
+
+def record(runs, *, size="small", batch=4, device="cpu", **more):
+    checks = [
+        {"contender": r["contender"], "masking": r["masking"], "passed": True, "reference": "it",
+         "loss_error": 0.0, "gradient_error": 0.0} for r in runs
+    ]  # fmt: skip
+    part = {"size": size, "workload": {"batch": batch}, "runs": runs, "checks": checks, **more}
+    return {
+        "machine": {"device": device, "cpu": "a CPU", "threads": 2},
+        "settings": {"tiny": False},
+        "parts": [part],
+    }
+
+
+def rows(name, folder):
+    lines = readme.block(name, folder).splitlines()
+    return [line for line in lines if line.startswith("|")][2:]
+
+
+@pytest.mark.parametrize("name", readme.BLOCKS)
+def test_what_is_absent_says_how_to_make_it(name, results):
+    told = readme.block(name, results)
+    assert readme.MAKE[name] in told
+    assert "Not measured yet" in told
+
+
+def test_drop_in(results):
+    chains = {
+        "official code": ["as shipped", "two lines", "all lines", "ours"],
+        "Hugging Face": ["HF", "HF two", "HF all", "ours"],
+    }
+    runs = [
+        run(name, "encoder-only", ms)
+        for name, ms in zip(chains["official code"], (4000, 2000, 1600, 1000), strict=True)
+    ]
+    runs += [run("HF all", "dual", 900), run("ours", "dual", 600)]
+    found = record(runs, chains=chains) | {"official_checkout": {"version": "V2"}}
+    write(found, results / "drop-in-small-cpu-20260102-000000.json")
+    first, second = rows("drop-in", results)
+    assert first.startswith("| ViT-S, batch 4, a CPU, 2 threads ([data](results/drop-in-small-")
+    assert first.endswith(
+        "| official code V2 | encoder-only | 4,000 ms | 2,000 ms **2.00×** | 1,600 ms **2.50×** "
+        "| 1,000 ms **4.00×** |"
+    )
+    assert second == "|  | Hugging Face | dual |  |  | 900 ms | 600 ms |"
+
+
+def test_paper(results):
+    runs = [
+        run(name, masking, ms, step_peak_bytes_per_clip=mb * 1e6)
+        for name, masking, ms, mb in (
+            ("official", "encoder-only", 800, 631), ("official", "dual", 400, 328),
+            ("ours", "encoder-only", 400, 300), ("ours", "dual", 160, 100),
+        )
+    ]  # fmt: skip
+    write(record(runs, size="base"), results / "paper-base-cpu-20260102-000000.json")
+    official, ours, papers = rows("paper", results)
+    assert official.endswith("| official | 35.48 → 25.87 | 631 → 328 | 200 → 100 ms | **2.00×** |")
+    assert ours == "|  | ours | 35.48 → 25.87 | 300 → 100 | 100 → 40 ms | **2.50×** |"
+    assert papers == (
+        "| *ViT-B* | *the paper's* | *35.48 → 25.87* | *631 → 328* | *28.4 → 15.9 h* | *1.79×* |"
+    )
+    for one in runs:
+        del one["step_peak_bytes_per_clip"]
+    write(record(runs), results / "paper-small-cpu-20260102-000000.json")
+    assert [row.split("|")[4] for row in rows("paper", results)[:2]] == ["  ", "  "]
+
+
+def test_the_newest_of_each_size_batch_and_device(results):
+    runs = [run("official", "dual", 2), run("ours", "dual", 1)]
+    for name, options in {
+        "paper-small-cpu-20260103-000000": {},
+        "paper-base-small-cpu-20260102-000000": {},
+        "paper-small-cpu-20260104-000000": {"batch": 8},
+        "paper-small-cuda-20260101-000000": {"device": "H200"},
+        "paper-base-cpu-20260101-000000": {"size": "base"},
+    }.items():
+        write(record(runs, **options), results / f"{name}.json")
+    tiny = record(runs) | {"settings": {"tiny": True}}
+    write(tiny, results / "paper-small-cpu-20260105-000000.json")
+    assert [found.path.stem.split("-", 1)[1] for found in readme.newest("paper", results)] == [
+        "small-cuda-20260101-000000",
+        "small-cpu-20260103-000000",
+        "small-cpu-20260104-000000",
+        "base-cpu-20260101-000000",
+    ]
+
+
+@pytest.mark.parametrize("name", ["drop-in", "paper"])
+def test_nothing_is_said_of_what_differs(name, results):
+    found = record([run("ours", "dual", 1)], chains={})
+    found["parts"][0]["checks"][0]["passed"] = False
+    write(found, results / f"{name}-small-cpu-20260102-000000.json")
+    with pytest.raises(UncheckedError):
+        readme.block(name, results)
+
+
+def test_markers_that_are_missing():
+    with pytest.raises(ValueError, match="paper: begin"):
+        readme.filled("no markers", "paper", "content")
+    text = "a\n<!-- paper: begin -->\nold\n<!-- paper: end -->\nb\n"
+    wanted = "a\n<!-- paper: begin -->\nnew\n<!-- paper: end -->\nb\n"
+    assert readme.filled(text, "paper", "new") == wanted

@@ -10,8 +10,8 @@ import torch
 from benchmarks import ablation, breakdown, paper, plots, study, study_tables, tables
 from benchmarks.checks import UncheckedError, check, truth
 from benchmarks.contenders import build
-from benchmarks.ours import Ours
 from benchmarks.measuring import Case
+from benchmarks.ours import Ours
 from benchmarks.record import read
 from benchmarks.savings import SAVINGS
 from benchmarks.study import TINY
