@@ -60,7 +60,7 @@ def test_one_decode_and_one_crop_for_all_frames(
 ) -> None:
     boxes: list[object] = []
     reads: list[list[int]] = []
-    from videomae_fast.data import dataset as module
+    from videomae_fast.data import reading as module
     from videomae_fast.data.decoders.pyav import PyAVReader
 
     crop, read = module.crop_views, PyAVReader.read

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +17,14 @@ import torch
 from videomae_fast.data import (
     ClipBatch,
     ClipDataset,
-    Draw,
+    Feeding,
     Source,
-    WorkerDiedError,
     clip_loader,
     steps_per_epoch,
 )
-from videomae_fast.data.dataset import ClipSample
+from videomae_fast.data.decoders import DECODERS, Decoder, Frames
+from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.reading import Reading
 
 STEPS = 4  # of 4 videos each, from 6 videos in epochs of 9 draws: 2 steps per epoch
 
@@ -192,38 +198,160 @@ def test_wrong_numbers_are_told_at_once(
         clip_loader(make_dataset(clip_list), **({"videos_per_step": 4, "total_steps": 4} | options))
 
 
-class Dying(ClipDataset):
-    """Its process is killed, as a crashing decoder would kill it, at the third step."""
-
-    def __getitem__(self, draw: Draw) -> ClipSample:
-        if draw.step == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(draw)
+# What a decoder can do to a loader process, by the name of the file
+FAULTS = {"crash": "the decoder crashed", "hang": "the decoder hung", "bug": "a bug"}
 
 
-class Wrong(ClipDataset):
-    def __getitem__(self, draw: Draw) -> ClipSample:
-        raise RuntimeError("a bug")
+class FaultyReader(PyAVReader):
+    """A decoder that crashes, hangs or has a bug on files that are called so."""
+
+    def read(self, ids: Sequence[int]) -> Frames:
+        name = self._path.stem
+        if name == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif name == "hang":
+            time.sleep(1000)
+        elif name == "bug":
+            raise RuntimeError("a bug")
+        return super().read(ids)
 
 
-def loader_of(kind: type[ClipDataset], clip_list: Path) -> Iterator[ClipBatch]:
-    dataset = kind([Source(clip_list)], frames=2, image_size=8, samples=1)
-    return clip_loader(dataset, videos_per_step=2, total_steps=9, workers=1, prefetch=1)
+FAULTY = Decoder("faulty", FaultyReader, lambda: None)
 
 
-def test_a_worker_that_dies_is_noticed(clip_list: Path) -> None:
-    with pytest.raises(WorkerDiedError) as caught:
-        list(loader_of(Dying, clip_list))
-    message = str(caught.value)
-    assert "loader process ended" in message
-    assert "/dev/shm" in message
-    assert "clip" in message
+@dataclass(frozen=True)
+class FaultyReading(Reading):
+    """Brings the decoder along: a loader process knows only what it is sent."""
+
+    def __post_init__(self) -> None:
+        DECODERS["faulty"] = FAULTY
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
 
 
-def test_a_bug_in_a_worker_stays_what_it_is(clip_list: Path) -> None:
-    with pytest.raises(RuntimeError, match="a bug") as caught:
-        list(loader_of(Wrong, clip_list))
-    assert not isinstance(caught.value, WorkerDiedError)
+class FaultyDataset(ClipDataset):
+    @property
+    def reading(self) -> Reading:
+        return FaultyReading(self.frames, self.size, self.samples, "faulty")
+
+
+def with_faults(clip_list: Path, tmp_path: Path, *faults: str) -> FaultyDataset:
+    lines = clip_list.read_text().splitlines()
+    for place, fault in enumerate(faults):
+        shutil.copy(lines[place].split()[0], tmp_path / f"{fault}.mp4")
+        lines[place] = f"{tmp_path / fault}.mp4 0 -1"
+    clip_list.write_text("\n".join(lines) + "\n")
+    return FaultyDataset([Source(clip_list)], frames=4, image_size=16, samples=2, seed=7)
+
+
+def test_a_crash_and_a_hang_cost_their_videos_only(clip_list: Path, tmp_path: Path) -> None:
+    expected = clips_of(list(clip_loader(make_faultless(clip_list), **RUN)))
+    dataset = with_faults(clip_list, tmp_path, "crash", "hang")
+    batches = list(clip_loader(dataset, workers=2, time_limit=3, **RUN))
+    failures = [failure for batch in batches for failure in batch.failures]
+    assert len(failures) == 2 * 2  # each in both epochs
+    for failure in failures:
+        assert failure.reason.startswith(FAULTS[Path(failure.path).stem]), failure
+    assert any("SIGSEGV" in failure.reason for failure in failures)
+    for video, before in zip(clips_of(batches), expected, strict=True):
+        if all(video[3]):
+            assert video == before
+        else:
+            assert video[2] == before[2]
+            assert not any(video[1])
+
+
+RUN: dict[str, Any] = {"videos_per_step": 3, "total_steps": 4}
+
+
+def make_faultless(clip_list: Path) -> ClipDataset:
+    return ClipDataset([Source(clip_list)], frames=4, image_size=16, samples=2, seed=7)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_stays_what_it_is(clip_list: Path, tmp_path: Path, workers: int) -> None:
+    dataset = with_faults(clip_list, tmp_path, "bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(clip_loader(dataset, workers=workers, **RUN))
+
+
+def test_an_iterator_that_is_left_ends_its_processes(clip_list: Path) -> None:
+    before = set(multiprocessing.active_children())
+    batches = clip_loader(make_faultless(clip_list), workers=2, **RUN)
+    next(batches)
+    assert set(multiprocessing.active_children()) - before
+    batches.close()  # type: ignore[attr-defined]
+    assert not set(multiprocessing.active_children()) - before
+    assert not [t for t in threading.enumerate() if t.name.startswith("clip-")]
+
+
+def test_processes_that_are_killed_from_outside_are_replaced(clip_list: Path) -> None:
+    before = set(multiprocessing.active_children())
+    batches = clip_loader(
+        make_faultless(clip_list), workers=2, prefetch=1, videos_per_step=3, total_steps=40
+    )
+    first = next(batches)
+    for process in set(multiprocessing.active_children()) - before:
+        os.kill(process.pid, signal.SIGKILL)
+    rest = list(batches)
+    assert len(rest) == 39
+    assert sum(len(batch.failures) for batch in [first, *rest]) <= 2  # what they had in hand
+
+
+def test_nothing_leaks_over_many_clips(clip_list: Path) -> None:
+    dataset = make_faultless(clip_list)
+
+    def used() -> tuple[int, int]:
+        with open("/proc/self/statm") as file:
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident, len(os.listdir("/proc/self/fd"))
+
+    batches = clip_loader(dataset, workers=1, videos_per_step=6, total_steps=300)
+    for _ in range(50):
+        next(batches)
+    memory, files = used()
+    for _ in batches:
+        after = used()
+    assert after[1] <= files
+    assert after[0] - memory < 8e6
+
+
+def test_the_device_crops_the_same(clip_list: Path, expected: list[Any]) -> None:
+    for workers in (0, 2):
+        assert clips_of(load(clip_list, workers=workers, crop_on="device")) == expected
+
+
+def test_the_device_crop_with_a_failure(clip_list: Path, expected: list[Any]) -> None:
+    lines = clip_list.read_text().splitlines()
+    clip_list.write_text("\n".join([*lines[:2], "/nowhere/clip2.mp4 0 -1", *lines[3:]]) + "\n")
+    plain = clips_of(load(clip_list))
+    assert any(not all(video[3]) for video in plain)
+    assert clips_of(load(clip_list, crop_on="device")) == plain
+
+
+def test_the_report_of_the_stages(clip_list: Path) -> None:
+    now = [0.0]
+    feeding = Feeding(2, clock=lambda: now[0])
+    feeding.read(0.2, 0.9, None)
+    feeding.worked(1.9)
+    now[0] = 1.0
+    assert "mostly cropping" in feeding.bottleneck()
+    feeding.read(0.9, 0.2, "codec av1")
+    feeding.worked(1.9)
+    now[0] = 2.0
+    assert "mostly decoding" in feeding.bottleneck()
+    assert feeding.kept_back == {"codec av1": 1}
+    feeding.assembled(0.95)
+    now[0] = 3.0
+    assert "joining batches" in feeding.bottleneck()
+    now[0] = 4.0
+    assert "wait for the disk" in feeding.bottleneck()
+    assert "--workers" in Feeding(0).bottleneck()
+    counted = Feeding(1)
+    list(clip_loader(make_dataset(clip_list), feeding=counted, workers=1, **RUN))
+    assert "loader processes are busy" in counted.bottleneck()
 
 
 REAL_CLIPS = Path(__file__).parents[3] / "shared" / "videos"

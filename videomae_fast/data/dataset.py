@@ -12,18 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from videomae_fast.data.clips import as_size
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, crop_views, multi_scale_box
-from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, find_decoder
+from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.lists import Entry
-from videomae_fast.data.order import Draw, EpochOrder, below, item_words
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.order import Draw, EpochOrder, item_words
+from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Piece, Reading, read
 from videomae_fast.data.sources import LoadedSource, Source, load_sources
-
-# Random words of a draw: one for the start, then this many for each sample (scale pair,
-# place, mask seed, and one kept free for a flip).
-_WORDS_PER_SAMPLE = 4
 
 
 @dataclass(frozen=True)
@@ -116,60 +111,56 @@ class ClipDataset(Dataset[ClipSample]):
         """The file or frame folder that a draw reads."""
         return self.sources[draw.source].file(self.entry(draw))
 
+    def request(self, draw: Draw) -> ClipRequest:
+        """A draw with all that is needed to read it."""
+        entry, source = self.entry(draw), self.sources[draw.source].source
+        count = 1 + self.samples * WORDS_PER_SAMPLE
+        return ClipRequest(
+            draw=draw,
+            file=self.file(draw),
+            list_path=source.path,
+            line=entry.line,
+            label=entry.label,
+            start=entry.start,
+            total=entry.total,
+            name_pattern=source.name_pattern,
+            stride=source.stride or self.stride,
+            words=tuple(item_words(self.seed, draw.epoch, draw.position, count)),
+        )
+
+    @property
+    def reading(self) -> Reading:
+        """How requests are read: to clips, on the CPU."""
+        return Reading(self.frames, self.size, self.samples, self.decoder)
+
     def __getitem__(self, draw: Draw) -> ClipSample:
         """Reads a draw; a bad file gives zeros and a :class:`Failure` of the same shapes."""
-        entry, file = self.entry(draw), self.file(draw)
-        words = item_words(
-            self.seed, draw.epoch, draw.position, 1 + self.samples * _WORDS_PER_SAMPLE
-        )
-        list_path = self.sources[draw.source].source.path
-        name = f"{file} ({list_path}:{entry.line})"
-        failure = None
+        request = self.request(draw)
+        shape = (self.samples, self.frames, *self.size, 3)
         try:
-            clips, first, last = self._clips(draw, entry, file, words)
-            name += f" frames {first}..{last}"
+            piece = read(request, self.reading)
+            clips, name, failure = piece.data, clip_name(request, piece), None
         except DecodeError as error:
-            clips = np.zeros((self.samples, self.frames, *self.size, 3), dtype=np.uint8)
-            failure = Failure(
-                path=str(file),
-                list_path=str(list_path),
-                line=entry.line,
-                reason=error.reason,
-                step=draw.step,
-                epoch=draw.epoch,
-                position=draw.position,
-            )
-        # 63 bits: seeds are int64 and not negative.
-        seeds = [words[1 + i * _WORDS_PER_SAMPLE + 2] >> 1 for i in range(self.samples)]
-        return ClipSample(
-            torch.from_numpy(clips),
-            torch.tensor(seeds, dtype=torch.int64),
-            entry.label,
-            name,
-            failure,
-        )
+            clips, name = np.zeros(shape, dtype=np.uint8), request.name
+            failure = failure_of(request, error)
+        seeds = torch.tensor(request.mask_seeds, dtype=torch.int64)
+        return ClipSample(torch.from_numpy(clips), seeds, request.label, name, failure)
 
-    def _clips(
-        self, draw: Draw, entry: Entry, file: Path, words: list[int]
-    ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], int, int]:
-        """Clips uint8 [S, T, H, W, 3] and the first and last frame number."""
-        source = self.sources[draw.source].source
-        stride = source.stride or self.stride
-        with self._open(source, entry, file) as video:
-            duration = video.frame_count
-            start = below(words[0], possible_starts(duration, self.frames, stride))
-            ids = frame_ids(duration, start, self.frames, stride).tolist()
-            decoded = video.read(ids)
-        height, width = decoded.shape[1:3]
-        boxes = []
-        for sample in range(self.samples):
-            pair, offset = words[1 + sample * _WORDS_PER_SAMPLE :][:2]
-            pair, offset = below(pair, len(SCALE_PAIRS)), below(offset, len(OFFSETS))
-            boxes.append(multi_scale_box(width, height, self.size, pair, offset))
-        clips = crop_views(decoded, boxes, self.size)
-        return clips, ids[0], ids[-1]
 
-    def _open(self, source: Source, entry: Entry, file: Path) -> VideoReader:
-        if entry.is_video:
-            return DECODERS[self.decoder].open(file)
-        return FolderReader(file, entry.start, entry.total, source.name_pattern)
+def clip_name(request: ClipRequest, piece: Piece) -> str:
+    """For messages: file, list line and frames."""
+    return f"{request.name} frames {piece.ids[0]}..{piece.ids[-1]}"
+
+
+def failure_of(request: ClipRequest, error: DecodeError) -> Failure:
+    """The report's line for a draw that gave no clip."""
+    draw = request.draw
+    return Failure(
+        path=str(request.file),
+        list_path=str(request.list_path),
+        line=request.line,
+        reason=error.reason,
+        step=draw.step,
+        epoch=draw.epoch,
+        position=draw.position,
+    )

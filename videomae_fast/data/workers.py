@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
@@ -87,6 +88,8 @@ class WorkerPool(Generic[Task, Result]):
         # Has an effect only before the first process of this kind; else imports take longer.
         _CONTEXT.set_forkserver_preload([function.__module__])
         self._workers: list[_Worker] = []
+        self._woken, self._waker = _CONTEXT.Pipe(duplex=False)
+        self._stopped = False
         try:
             for _ in range(workers):
                 self._workers.append(_Worker(function))
@@ -110,28 +113,48 @@ class WorkerPool(Generic[Task, Result]):
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
+        self._woken.close()  # twice does no harm
+        self._waker.close()
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
+    def wake(self) -> None:
+        """Makes :meth:`run` ask for tasks again that it was not given; from any thread."""
+        with suppress(OSError):  # closed already
+            self._waker.send(None)
+
+    def stop(self) -> None:
+        """Ends :meth:`run`, from any thread, without waiting for tasks in progress."""
+        self._stopped = True
+        self.wake()
+
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[Outcome[Task, Result]]:
         """Yields every task's outcome as it comes; tasks are taken when a process is free.
+
+        A None among the tasks means that there is none yet: the next one is asked for when an
+        outcome has come or :meth:`wake` was called.
 
         Raises :class:`WorkerDiedError` where a process ends before it has taken a task.
         """
         source = iter(tasks)
         exhausted = False
-        while True:
+        while not self._stopped:
             while not exhausted and (free := self._free()) is not None:
                 try:
                     task = next(source)
                 except StopIteration:
                     exhausted = True
                 else:
+                    if task is None:
+                        break
                     while not free.give(task):  # it was ended while it had nothing to do
                         free = self._replace(free)
             busy = [worker for worker in self._workers if worker.busy]
             if exhausted and not busy:
                 return
             watched = {worker.connection: worker for worker in self._workers}
-            for ready in wait(list(watched), self._patience(busy)):
+            for ready in wait([self._woken, *watched], self._patience(busy)):
+                if ready is self._woken:
+                    self._woken.recv()
+                    continue
                 outcome = self._receive(watched[ready])  # type: ignore[index]
                 if outcome is not None:
                     yield outcome
@@ -239,8 +262,10 @@ class _Worker:
 
 def _serve(connection: Connection, lifeline: Connection, function: Callable[[Any], Any]) -> None:
     """What a worker process does."""
-    # Ctrl-C reaches the whole process group: the main process ends its workers in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These reach the whole process group: the main process ends its workers in order, and what
+    # they have in hand is not lost.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     connection.send(None)  # ready
     while True:

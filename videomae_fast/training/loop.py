@@ -154,7 +154,9 @@ class _Run:
             rank=self.world.rank,
             world=self.world.size,
             workers=config.workers,
-            pin_memory=self.world.device.type == "cuda",
+            device=self.world.device,
+            **config.feeding_options(self.world.device.type),
+            feeding=self.feeding,
         )
         last_loss: float | None = None
         self.progress.skip(self.start)

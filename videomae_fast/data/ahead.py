@@ -1,0 +1,159 @@
+"""Requests read ahead by worker processes, in order, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+
+from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.feeding import Feeding
+from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
+from videomae_fast.data.slots import Slot, fill
+from videomae_fast.data.workers import Outcome, Problem, WorkerPool
+
+
+@dataclass(frozen=True)
+class _Task:
+    number: int
+    request: ClipRequest
+    slot: str
+
+
+class _Reader:
+    """What a worker process does: reads a request and puts the pixels into its slot."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def __call__(self, task: _Task) -> tuple[Piece, tuple[int, ...]]:
+        torch.set_num_threads(1)  # a process is one core's work
+        piece = read(task.request, self._reading)
+        fill(task.slot, piece.data)
+        return replace(piece, data=np.empty(0, dtype=np.uint8)), piece.data.shape
+
+
+class ReadAhead:
+    """Reads requests in `workers` processes and gives them out in their order.
+
+    A process that crashes, or takes longer than `time_limit` seconds for one request, is replaced
+    and its request counts as one that can't be decoded. To be used in a ``with`` block; one thread
+    takes the results, and has at most `held` of them before it gives their slots back.
+    """
+
+    def __init__(
+        self,
+        requests: Iterable[ClipRequest],
+        reading: Reading,
+        *,
+        workers: int,
+        held: int,
+        time_limit: float | None,
+        feeding: Feeding,
+    ) -> None:
+        self._requests = requests
+        self._feeding = feeding
+        self._time_limit = time_limit
+        # Besides those that are held, each process works on one, and some wait for a slow one.
+        self._slots = [Slot() for _ in range(held + 2 * workers)]
+        self._free = list(range(len(self._slots)))
+        self._arrived: dict[int, tuple[int, Outcome[_Task, tuple[Piece, tuple[int, ...]]]]] = {}
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._in_slot: dict[int, int] = {}
+        self._next = 0
+        self._pool = WorkerPool(_Reader(reading), workers=workers, time_limit=time_limit)
+        self._thread = threading.Thread(target=self._pump, name="clip-reader", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def take(self) -> tuple[Piece | DecodeError, int]:
+        """The next request's piece, or why there is none, and a slot to be given to :meth:`free`.
+
+        Raises what went wrong in a process other than through its file: a bug, or no memory.
+        """
+        with self._changed:
+            while self._next not in self._arrived:
+                if self._error is not None:
+                    raise self._error
+                self._changed.wait()
+            slot, outcome = self._arrived.pop(self._next)
+            self._next += 1
+        self._feeding.worked(outcome.seconds)
+        if outcome.result is None:
+            assert outcome.problem is not None
+            return self._reason(outcome.problem), slot
+        piece, shape = outcome.result
+        size = int(np.prod(shape))
+        return replace(piece, data=self._slots[slot].view(size).reshape(shape)), slot
+
+    def free(self, slot: int) -> None:
+        """Says that what lies in a slot is no longer needed."""
+        with self._changed:
+            self._free.append(slot)
+        self._pool.wake()
+
+    def stop(self) -> None:
+        """Ends the processes, whatever they are doing; who waits in :meth:`take` gets an error."""
+        self._pool.stop()
+        self._thread.join()
+        self._pool.close()
+        with self._changed:
+            self._error = self._error or RuntimeError("reading ahead was stopped")
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stops, and gives the memory back: nobody may look at pieces any more."""
+        self.stop()
+        for slot in self._slots:
+            slot.close()
+        self._slots.clear()
+
+    def _pump(self) -> None:
+        try:
+            for outcome in self._pool.run(self._tasks()):
+                with self._changed:
+                    number = outcome.task.number
+                    self._arrived[number] = (self._in_slot.pop(number), outcome)
+                    self._changed.notify_all()
+        except BaseException as error:  # handed to the thread that takes the results
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _tasks(self) -> Iterator[_Task | None]:
+        for number, request in enumerate(self._requests):
+            while True:
+                with self._changed:
+                    slot = self._free.pop() if self._free else None
+                if slot is not None:
+                    break
+                yield None
+            self._in_slot[number] = slot
+            yield _Task(number, request, self._slots[slot].path)
+
+    def _reason(self, problem: Problem) -> DecodeError:
+        if problem.kind == "crashed":
+            return DecodeError(f"the decoder crashed: {problem.reason}")
+        if problem.kind == "timed out":
+            return DecodeError(f"the decoder hung: reading {problem.reason}")
+        if isinstance(problem.error, DecodeError):
+            return problem.error
+        assert problem.error is not None
+        problem.error.add_note(f"in a loader process:\n{problem.trace}")
+        raise problem.error

@@ -1,0 +1,135 @@
+"""From pieces to clips: joined on the host, or decoded and cropped on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videomae_fast.data.crops import Box, Size
+from videomae_fast.data.device.decoders import DeviceDecoder, EncodedClip
+from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.reading import Piece
+from videomae_fast.ops import crop_resize
+
+Pieces = Sequence[Piece | DecodeError]
+
+
+class ClipStage:
+    """Makes the clips of a micro-batch: uint8 [V*S, T, h, w, 3], zero where a video failed.
+
+    size: (height, width) of the clips; device: where they are to be; decoder: of the device, None
+    where loader processes decode; pin: put what is copied to a GPU into page-locked memory.
+
+    On a GPU everything runs on a stream of its own, so that it overlaps with training.
+    """
+
+    def __init__(
+        self, size: Size, device: torch.device, decoder: DeviceDecoder | None = None
+    ) -> None:
+        self._size, self._device, self._decoder = size, device, decoder
+        self._on_gpu = device.type == "cuda"
+        self._stream = _stream(device) if self._on_gpu else None
+
+    def __call__(
+        self, pieces: Pieces, samples: int, frames: int
+    ) -> tuple[Tensor, dict[int, DecodeError], torch.cuda.Event | None]:
+        """
+        Returns:
+            The clips; the videos that failed on the device; and when the clips are there: a stream
+            that uses them has to wait for that.
+        """
+        shape = (len(pieces) * samples, frames, *self._size, 3)
+        with torch.cuda.stream(self._stream):
+            clips, failed = self._make(pieces, samples, shape)
+            event = None
+            if self._stream is not None:
+                event = self._stream.record_event()
+        return clips, failed, event
+
+    def close(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+
+    def _make(
+        self, pieces: Pieces, samples: int, shape: tuple[int, ...]
+    ) -> tuple[Tensor, dict[int, DecodeError]]:
+        ready = {i: p for i, p in enumerate(pieces) if isinstance(p, Piece) and p.kind == "clips"}
+        if len(ready) == sum(isinstance(piece, Piece) for piece in pieces):
+            return self._joined(ready, samples, shape), {}
+        decoded = {
+            i: self._upload(piece.data)
+            for i, piece in enumerate(pieces)
+            if isinstance(piece, Piece) and piece.kind == "frames"
+        }
+        failed: dict[int, DecodeError] = {}
+        encoded = {
+            i: p for i, p in enumerate(pieces) if isinstance(p, Piece) and p.kind == "encoded"
+        }
+        if encoded:
+            assert self._decoder is not None
+            found = self._decoder.decode([_encoded(piece) for piece in encoded.values()])
+            for number, result in zip(encoded, found, strict=True):
+                if isinstance(result, DecodeError):
+                    failed[number] = result
+                else:
+                    decoded[number] = result
+        clips = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        views, rows = [], []
+        order = sorted(decoded)
+        for place, number in enumerate(order):
+            piece = pieces[number]
+            assert isinstance(piece, Piece)
+            height, width = decoded[number].shape[1:3]
+            for sample, box in enumerate(piece.boxes):
+                views.append((place, *_inside(box, width, height), 0))
+                rows.append(number * samples + sample)
+        missing = sorted(set(range(len(clips))) - set(rows))
+        if order:
+            table = torch.tensor(views, dtype=torch.int64)
+            made = crop_resize([decoded[number] for number in order], table, self._size)
+            if not missing:
+                return made, failed
+            clips[torch.tensor(rows, device=self._device)] = made
+        clips[torch.tensor(missing, device=self._device)] = 0
+        return clips, failed
+
+    def _joined(self, ready: dict[int, Piece], samples: int, shape: tuple[int, ...]) -> Tensor:
+        clips = torch.empty(shape, dtype=torch.uint8, pin_memory=self._on_gpu)
+        for number in range(shape[0] // samples):
+            part = clips[number * samples : (number + 1) * samples]
+            if number in ready:
+                part.copy_(torch.from_numpy(_writable(ready[number].data)))
+            else:
+                part.zero_()
+        return clips.to(self._device, non_blocking=True)
+
+    def _upload(self, frames: NDArray[np.uint8]) -> Tensor:
+        host = torch.empty(frames.shape, dtype=torch.uint8, pin_memory=self._on_gpu)
+        host.copy_(torch.from_numpy(_writable(frames)))
+        return host.to(self._device, non_blocking=True)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _encoded(piece: Piece) -> EncodedClip:
+    # A copy: the slot that it lies in is given back before a decoder has read it
+    return EncodedClip(torch.from_numpy(piece.data.copy()), piece.ids, piece.frame_count)
+
+
+def _inside(box: Box, width: int, height: int) -> Box:
+    """The box as it was drawn; an error where the device's frames have another size."""
+    left, top, box_width, box_height = box
+    if left + box_width > width or top + box_height > height:
+        raise RuntimeError(f"the device decoded frames of {width} x {height}, too small for {box}")
+    return box
+
+
+def _writable(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """For torch, which warns of arrays that are read-only although it only reads them."""
+    return array if array.flags.writeable else array.copy()

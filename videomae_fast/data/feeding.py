@@ -1,0 +1,82 @@
+"""How well the training device is fed, and which stage holds it up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+BUSY = 0.85
+"""Share of the time from which on a stage counts as the one that holds the others up."""
+
+
+class Feeding:
+    """Counts what the stages of the data pipeline do; any thread may add.
+
+    workers: loader processes (0: the main process reads by itself).
+    """
+
+    def __init__(self, workers: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.workers = workers
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.kept_back: Counter[str] = Counter()
+        """Videos that a loader process decoded although the device was to, by reason."""
+        self._reset()
+
+    def worked(self, seconds: float) -> None:
+        """A loader process was busy with a video."""
+        with self._lock:
+            self._work += seconds
+
+    def read(self, decode_seconds: float, crop_seconds: float, kept_back: str | None) -> None:
+        """What a video took of a loader process."""
+        with self._lock:
+            self._decode += decode_seconds
+            self._crop += crop_seconds
+            if kept_back is not None:
+                self.kept_back[kept_back] += 1
+
+    def assembled(self, seconds: float) -> None:
+        """A batch was joined, and on a device decoded and cropped, in this process."""
+        with self._lock:
+            self._assemble += seconds
+
+    def bottleneck(self) -> str:
+        """Which stage was busiest since the last call and what to do, in a sentence."""
+        with self._lock:
+            seconds = max(self._clock() - self._since, 1e-9)
+            work, decode, crop = self._work, self._decode, self._crop
+            assemble = self._assemble
+            self._reset()
+        if self.workers == 0:
+            return "the main process reads the clips itself: give it loader processes (--workers)"
+        busy = work / (seconds * self.workers)
+        if busy >= BUSY:
+            share = crop / (decode + crop) if decode + crop else 0.0
+            if share > 0.5:
+                return (
+                    f"the loader processes are busy {busy:.0%} of the time, mostly cropping: crop "
+                    "on the device (--crop-on device), or take more --workers"
+                )
+            return (
+                f"the loader processes are busy {busy:.0%} of the time, mostly decoding: take more "
+                "--workers, transcode the videos once (videomae-fast prepare), or decode on the "
+                "GPU (--decoder dali)"
+            )
+        joined = assemble / seconds
+        if joined >= BUSY:
+            return (
+                f"joining batches in the main process is busy {joined:.0%} of the time: decoding "
+                "or cropping on the device, or copying, holds the loader processes up"
+            )
+        return (
+            f"the loader processes are busy {busy:.0%} of the time only: they wait for the disk or "
+            "network, or for batches to be joined "
+            f"({joined:.0%}); put the files on a faster disk"
+        )
+
+    def _reset(self) -> None:
+        self._since = self._clock()
+        self._work = self._decode = self._crop = self._assemble = 0.0

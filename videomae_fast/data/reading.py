@@ -1,0 +1,166 @@
+"""One draw read by one process: from a request, which needs no list, to the pixels."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.data.crops import (
+    OFFSETS,
+    SCALE_PAIRS,
+    Box,
+    Size,
+    crop_views,
+    multi_scale_box,
+)
+from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
+from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.order import Draw, below
+from videomae_fast.data.sampling import frame_ids, possible_starts
+
+HandOver = Literal["clips", "frames", "encoded"]
+
+# Random words of a draw: one for the start, then this many for each sample (scale pair,
+# place, mask seed, and one kept free for a flip).
+WORDS_PER_SAMPLE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRequest:
+    """A draw with all that is needed to read it.
+
+    file: the video or frame folder; list_path, line, label: where a list names it (label -1: none);
+    start, total: of a frame folder, total -1 for a video; name_pattern: of its images; stride:
+    frames from one sampled frame to the next; words: the draw's random words.
+    """
+
+    draw: Draw
+    file: Path
+    list_path: Path
+    line: int
+    label: int
+    start: int
+    total: int
+    name_pattern: str
+    stride: int
+    words: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """For messages: the file, and the line that names it."""
+        return f"{self.file} ({self.list_path}:{self.line})"
+
+    @property
+    def mask_seeds(self) -> list[int]:
+        """One per sample; 63 bits, as seeds are int64 and not negative."""
+        return [word >> 1 for word in self.words[3::WORDS_PER_SAMPLE]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How requests are read.
+
+    frames: per clip; size: (height, width) of the clips in pixels; samples: clips per video;
+    decoder: of the CPU; hand_over: what is passed on: "clips" (cropped), "frames" (decoded, for a
+    device that crops) or "encoded" (the file, for a device that decodes; "frames" for videos
+    that it can't decode); codecs: what the device decodes, FFmpeg's names.
+    """
+
+    frames: int
+    size: Size
+    samples: int
+    decoder: str
+    hand_over: HandOver = "clips"
+    codecs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a request gives.
+
+    data: uint8, [S, T, h, w, 3] clips, [T, H, W, 3] frames or [bytes] of a file; boxes: of the
+    samples, where they are still to be cropped; ids: frame numbers; frame_count: of the video;
+    decode_seconds, crop_seconds: of this process; kept_back: why an encoded video was decoded here.
+    """
+
+    kind: HandOver
+    data: NDArray[np.uint8]
+    boxes: tuple[Box, ...]
+    ids: tuple[int, ...]
+    frame_count: int
+    decode_seconds: float = 0.0
+    crop_seconds: float = 0.0
+    kept_back: str | None = None
+
+
+def read(request: ClipRequest, reading: Reading) -> Piece:
+    """Reads a request.
+
+    Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read.
+    """
+    begin = time.perf_counter()
+    kept_back = None
+    if reading.hand_over == "encoded" and request.total < 0:
+        piece = _encoded(request, reading)
+        if isinstance(piece, Piece):
+            return piece
+        kept_back = piece
+    with _open(request, reading) as video:
+        ids = _ids(video.frame_count, request, reading)
+        decoded = video.read(ids)
+        count = video.frame_count
+    boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
+    decoded_at = time.perf_counter()
+    seconds = decoded_at - begin
+    if reading.hand_over != "clips":
+        return Piece("frames", decoded, boxes, ids, count, seconds, kept_back=kept_back)
+    clips = crop_views(decoded, boxes, reading.size)
+    return Piece("clips", clips, (), ids, count, seconds, time.perf_counter() - decoded_at)
+
+
+def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
+    """The file with what the device needs to know of it, or why the device can't decode it."""
+    begin = time.perf_counter()
+    with PyAVReader(request.file) as video:
+        ids = _ids(video.frame_count, request, reading)
+        context = video.stream.codec_context
+        codec, pixels = context.codec.canonical_name, context.pix_fmt
+        if codec not in reading.codecs:
+            return f"codec {codec}"
+        if pixels not in ("yuv420p", "yuvj420p"):
+            return f"pixel format {pixels}"
+        if video.times is None:
+            return "no presentation times"
+        first = next(video.decode_all())
+        if first.rotation:
+            return "rotated by metadata"
+        boxes = _boxes(first.width, first.height, request, reading)
+        count = video.frame_count
+    data = np.fromfile(request.file, dtype=np.uint8)
+    return Piece("encoded", data, boxes, ids, count, time.perf_counter() - begin)
+
+
+def _ids(duration: int, request: ClipRequest, reading: Reading) -> tuple[int, ...]:
+    starts = possible_starts(duration, reading.frames, request.stride)
+    start = below(request.words[0], starts)
+    return tuple(frame_ids(duration, start, reading.frames, request.stride).tolist())
+
+
+def _boxes(width: int, height: int, request: ClipRequest, reading: Reading) -> tuple[Box, ...]:
+    boxes = []
+    for sample in range(reading.samples):
+        pair, offset = request.words[1 + sample * WORDS_PER_SAMPLE :][:2]
+        pair, offset = below(pair, len(SCALE_PAIRS)), below(offset, len(OFFSETS))
+        boxes.append(multi_scale_box(width, height, reading.size, pair, offset))
+    return tuple(boxes)
+
+
+def _open(request: ClipRequest, reading: Reading) -> VideoReader:
+    if request.total < 0:
+        return DECODERS[reading.decoder].open(request.file)
+    return FolderReader(request.file, request.start, request.total, request.name_pattern)

@@ -1,0 +1,65 @@
+"""Memory that a worker process writes pixels into and the main process reads them from.
+
+A slot is a file without a name (on Linux), which a worker opens through its number in the main
+process: nothing is left behind however either of them ends, and the size of /dev/shm, small in
+containers, does not matter. A slot grows to the largest thing that was ever put into it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.data.errors import OutputError
+
+
+class Slot:
+    """A slot's side in the main process."""
+
+    def __init__(self) -> None:
+        if sys.platform == "linux":
+            self._file = os.memfd_create("videomae-fast-clip")
+            self.path = f"/proc/{os.getpid()}/fd/{self._file}"
+        else:
+            self._file, self.path = tempfile.mkstemp(prefix="videomae-fast-clip-")
+        self._map: mmap.mmap | None = None
+
+    def view(self, size: int) -> NDArray[np.uint8]:
+        """The first `size` bytes, uint8 [size], without a copy: until the slot is used again."""
+        if size == 0:
+            return np.empty(0, dtype=np.uint8)
+        if self._map is None or len(self._map) < size:
+            self._map = mmap.mmap(self._file, os.fstat(self._file).st_size)
+        return np.frombuffer(self._map, dtype=np.uint8, count=size)
+
+    def close(self) -> None:
+        """Lets go of the memory; views that are left keep their part of it."""
+        self._map = None
+        os.close(self._file)
+        if sys.platform != "linux":
+            os.unlink(self.path)
+
+
+def fill(path: str, data: NDArray[np.uint8]) -> None:
+    """Writes an array into the slot at `path`: a worker's side.
+
+    Raises :class:`OutputError` where there is no memory for it (instead of dying of SIGBUS).
+    """
+    if data.size == 0:
+        return
+    with open(path, "r+b") as file:
+        try:
+            if os.fstat(file.fileno()).st_size < data.nbytes:
+                os.posix_fallocate(file.fileno(), 0, data.nbytes)
+            with mmap.mmap(file.fileno(), data.nbytes) as memory:
+                np.copyto(np.frombuffer(memory, dtype=np.uint8), np.ravel(data))
+        except OSError as error:
+            raise OutputError(
+                f"no memory to hand over a clip of {data.nbytes / 1e6:.0f} MB "
+                f"({error.strerror or error}): use fewer workers"
+            ) from error
