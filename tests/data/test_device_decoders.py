@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.data.videos import read_numbers, write_audio, write_video
+from videomae_fast.data import ClipDataset, Feeding, Source, clip_loader
 from videomae_fast.data.decoders import open_video
 from videomae_fast.data.device.dali import DaliDecoder
 from videomae_fast.data.device.decoders import NAMES, EncodedClip, find_device_decoder
@@ -130,3 +131,38 @@ def test_codecs_of_the_cpu_exclude_h264(tmp_path):
     assert "h264" not in kind.codecs(torch.device("cpu"))
     (found,) = kind.make(torch.device("cpu")).decode([clip(write_video(tmp_path / "a.mp4"))])
     assert isinstance(found, DecodeError)
+
+
+@pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pipeline_that_decodes_on_the_device(tmp_path, workers):
+    """What it can decode it decodes, the rest comes from the loader processes; both in order."""
+    lines = []
+    for i, codec in enumerate(["libvpx-vp9", "libx264", "libvpx-vp9", "libvpx"]):
+        path = write_video(tmp_path / f"{i}.mkv", 40 + i, codec=codec, options=OPTIONS[codec])
+        lines.append(f"{path} 0 -1\n")
+    lines.append("/nowhere.mp4 0 -1\n")
+    (tmp_path / "list.csv").write_text("".join(lines))
+
+    def batches(**options):
+        dataset = ClipDataset(
+            [Source(tmp_path / "list.csv")], frames=4, image_size=80, samples=2, stride=2
+        )
+        run = {"videos_per_step": 5, "total_steps": 3}
+        return list(clip_loader(dataset, **run, **options))
+
+    feeding = Feeding(workers)
+    plain = batches()
+    found = batches(device_decoder="dali", workers=workers, feeding=feeding)
+    for one, other in zip(plain, found, strict=True):
+        assert one.names == other.names
+        assert torch.equal(one.ok, other.ok)
+        assert torch.equal(one.mask_seeds, other.mask_seeds)
+        assert [str(f) for f in one.failures] == [str(f) for f in other.failures] != []
+        apart = (one.frames.int() - other.frames.int()).abs().float()
+        assert apart.mean() < 3
+        for clip, name in enumerate(name for name in one.names for _ in range(2)):
+            if "1.mkv" in name:  # decoded by the same decoder
+                assert not apart[clip].any()
+    assert feeding.kept_back == {"codec h264": 3}
+    assert not all(torch.equal(a.frames, b.frames) for a, b in zip(plain, found, strict=True))

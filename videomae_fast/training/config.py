@@ -143,6 +143,30 @@ class PretrainConfig:
         kind=str,
         resumable=True,
     )
+    device_decoder: str = _data(
+        "none",
+        "decode on the training device: dali, torchcodec-cuda or none; what it can't decode, "
+        "loader processes decode (its pixels differ by a few grey levels)",
+        kind=str,
+        choices=("none", "dali", "torchcodec-cuda"),
+        resumable=True,
+    )
+    crop_on: str = _data(
+        "auto",
+        "where clips are cropped, with the same result: worker, device, or auto (a GPU where the "
+        "run is on one)",
+        kind=str,
+        choices=("auto", "worker", "device"),
+        resumable=True,
+    )
+    decode_timeout: float = _data(
+        120.0,
+        "seconds after which a loader process that reads one video counts as hung: it is replaced, "
+        "the video counts as one that can't be read",
+        kind=float,
+        least=0,
+        resumable=True,
+    )
     workers: int = _data(
         4,
         "loader processes of each training process; 0 reads in the training process",
@@ -249,6 +273,8 @@ class PretrainConfig:
             raise UsageError(f"seed ({self.seed}) must be below 2**63")
         if not self.drop_path < 1:
             raise UsageError(f"drop_path ({self.drop_path}) must be below 1")
+        if not self.decode_timeout > 0:
+            raise UsageError(f"decode_timeout ({self.decode_timeout}) must be above 0 seconds")
         if not self.max_failed_share <= 1:
             raise UsageError(f"max_failed_share ({self.max_failed_share}) must be at most 1")
         try:

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
 from videomae_fast.data.failures import FailureReport
-from videomae_fast.data.pipeline import ClipBatch, clip_loader, steps_per_epoch
+from videomae_fast.data.feeding import Feeding
+from videomae_fast.data.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
 from videomae_fast.interop.weights import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log, Saved
@@ -28,6 +29,9 @@ from videomae_fast.training.step import TrainStep, build_model
 
 ENOUGH_DRAWS: Final = 1000
 """Draws from which on a share of failed ones means something (or an epoch, where that is less)."""
+
+STARVED: Final = 0.1
+"""Share of the time spent waiting for data from which on the progress says why."""
 
 _NAMED_CLIPS: Final = 5
 
@@ -127,6 +131,7 @@ class _Run:
         self.failed_videos = world.total(self.report.failed)
         clips = config.videos_per_step * config.samples_per_video
         self.records = Records(self.per_epoch, clips)
+        self.feeding = Feeding(config.workers)
         self.progress = Progress(self.total, config.epochs, clips, self.start)
         self.metrics: MetricsFile | None = None
         self.tensorboard: TensorBoard | None = None
@@ -155,7 +160,9 @@ class _Run:
             world=self.world.size,
             workers=config.workers,
             device=self.world.device,
-            **config.feeding_options(self.world.device.type),
+            crop_on=self._crop_on(),
+            device_decoder=None if config.device_decoder == "none" else config.device_decoder,
+            time_limit=config.decode_timeout,
             feeding=self.feeding,
         )
         last_loss: float | None = None
@@ -192,6 +199,11 @@ class _Run:
                 f"read; which and why is in {self.output}/bad_files.rank*.jsonl"
             )
         return PretrainResult(self.total, last_loss, self._folder(self.total))
+
+    def _crop_on(self) -> CropOn:
+        if self.config.crop_on == "auto":
+            return "device" if self.world.device.type == "cuda" else "worker"
+        return "device" if self.config.crop_on == "device" else "worker"
 
     def close(self) -> None:
         for opened in (self.report, self.metrics, self.tensorboard):
@@ -233,6 +245,9 @@ class _Run:
             self._stop_non_finite(bad)
         if done % self.config.log_every == 0 or done == self.total:
             self.log(self.progress.line(steps[-1], speed, self.failed_videos))
+            held_up = self.feeding.bottleneck()
+            if speed["data_wait"] >= STARVED:
+                self.log(f"waiting for data: {held_up}")
         draws = done * self.config.videos_per_step
         if draws >= ENOUGH_DRAWS or done >= self.per_epoch:
             try:
