@@ -249,6 +249,22 @@ def _decoders() -> list[Check]:
         why = decoder.why_not()
         state: State = "ok" if why is None else "broken" if name == "pyav" else "missing"
         checks.append(Check(name, state, "works" if why is None else why))
+    return [*checks, *_device_decoders()]
+
+
+def _device_decoders() -> list[Check]:
+    import torch
+
+    from videomae_fast.data.device.decoders import device_decoder_kinds
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    checks = []
+    for name, kind in device_decoder_kinds().items():
+        why = kind.why_not(device)
+        told = f"works on {device}: {', '.join(sorted(kind.codecs(device)))}"
+        checks.append(
+            Check(f"{name} (device)", "missing" if why else "ok", told if why is None else why)
+        )
     return checks
 
 

@@ -64,7 +64,8 @@ class DeviceDecoderKind:
     codecs: Callable[[torch.device], frozenset[str]]
 
 
-def _kinds() -> dict[str, DeviceDecoderKind]:
+def device_decoder_kinds() -> dict[str, DeviceDecoderKind]:
+    """By name; this imports none of their libraries."""
     from videomae_fast.data.device import dali, torchcodec_cuda
 
     return {
@@ -87,7 +88,7 @@ def find_device_decoder(name: str, device: torch.device) -> DeviceDecoderKind:
     Raises ``ValueError`` for an unknown name, :class:`BackendUnavailableError` with the reason for
     one that can't be used on ``device``.
     """
-    kinds = _kinds()
+    kinds = device_decoder_kinds()
     if name not in kinds:
         raise ValueError(f"device decoder {name!r} is not one of {', '.join(kinds)}")
     reason = kinds[name].why_not(device)
