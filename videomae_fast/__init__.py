@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from videomae_fast.interop.acceleration import accelerate
     from videomae_fast.masked_loss import masked_pixel_loss
-    from videomae_fast.masking import Masks, MaskSpec
+    from videomae_fast.masking import Grid, Masks, MaskSpec
     from videomae_fast.models.classifier import VideoClassifier
     from videomae_fast.models.config import MAEConfig
     from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 
 __all__ = [
+    "Grid",
     "MAEConfig",
     "MaskSpec",
     "MaskedAutoencoder",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Grid": "videomae_fast.masking",
     "MAEConfig": "videomae_fast.models.config",
     "MaskSpec": "videomae_fast.masking",
     "MaskedAutoencoder": "videomae_fast.models.masked_autoencoder",
