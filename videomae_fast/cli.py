@@ -53,6 +53,13 @@ COMMANDS: dict[str, Command] = {
   videomae-fast prepare train.csv --output prepared
   videomae-fast prepare train.csv --output prepared --root /data/k400 --workers 32""",
     ),
+    "cache": Command(
+        "videomae_fast.cli_cache",
+        "decode a list's videos once into a folder on a fast disk or in memory; goes on if stopped",
+        """\
+  videomae-fast cache train.csv --folder /dev/shm/frames --limit-gb 50
+  videomae-fast cache prepared/train.csv --folder /nvme/frames --limit-gb 2000 --workers 32""",
+    ),
     "reconstruct": Command(
         "videomae_fast.cli_reconstruct",
         "show what a pre-trained model makes of a masked video: a picture and an animation",

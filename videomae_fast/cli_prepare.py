@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = check(args)
     from videomae_fast.data.prepare.run import prepare
-    from videomae_fast.progress import ProgressLine
+    from videomae_fast.progress import ProgressLine, size_text
 
     done = prepare(
         args.list,
@@ -97,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"new list   {done.list}  ({done.lines:,} lines)")
     print(
-        f"videos     {done.files:,} files, {done.frames:,} frames, {_size(done.source_bytes)} -> "
-        f"{_size(done.bytes)}"
+        f"videos     {done.files:,} files, {done.frames:,} frames, "
+        f"{size_text(done.source_bytes)} -> {size_text(done.bytes)}"
     )
     if done.folders:
         print(f"folders    {done.folders:,} lines of frame folders are kept as they were")
@@ -125,12 +125,3 @@ def check(args: argparse.Namespace) -> PrepareSettings:
         return PrepareSettings(args.short_side, args.gop, args.crf, args.preset)
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _size(number: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"

@@ -1,4 +1,4 @@
-"""What a long run tells its user while it goes on: durations, and one line that is kept up."""
+"""What a long run tells its user: durations, sizes, and one line that is kept up."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     return (f"{days}d " if days else "") + f"{hours}:{minutes:02}:{rest:02}"
+
+
+def size_text(number: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
 
 
 class ProgressLine:

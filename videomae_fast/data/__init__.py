@@ -6,6 +6,7 @@ The way through: :class:`Source` names a list, :class:`ClipDataset` reads clips 
 
 from __future__ import annotations
 
+from videomae_fast.data.cache import CacheCounts, CachedVideos
 from videomae_fast.data.clips import read_clip
 from videomae_fast.data.crops import centre_box, crop_resize, crop_views, multi_scale_box
 from videomae_fast.data.dataset import ClipDataset, ClipSample
@@ -21,6 +22,8 @@ from videomae_fast.data.sources import Source, unlabeled_hybrid
 
 __all__ = [
     "DECODERS",
+    "CacheCounts",
+    "CachedVideos",
     "ClipBatch",
     "ClipDataset",
     "ClipList",
