@@ -76,7 +76,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_documents_have_commands() -> None:
     told = {command.split()[1] for _, command in RUN if command.startswith("videomae-fast ")}
-    assert told >= {"pretrain", "probe", "prepare", "reconstruct", "convert", "flops", "doctor"}
+    assert told >= {
+        "pretrain",
+        "probe",
+        "prepare",
+        "cache",
+        "reconstruct",
+        "convert",
+        "flops",
+        "doctor",
+    }
     assert {"make demo", "make test"} <= {command for _, command in ALL}
 
 

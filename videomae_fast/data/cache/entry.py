@@ -139,11 +139,6 @@ class EntryReader(ReaderBase):
     def frame_count(self) -> int:
         return self.shape[0]
 
-    @property
-    def bytes(self) -> int:
-        """Size of the file."""
-        return self._offset + int(np.prod(self.shape, dtype=np.int64))
-
     def read(self, ids: Sequence[int]) -> Frames:
         numbers = check_ids(ids, self.frame_count)
         frames = np.empty((len(numbers), *self.shape[1:]), dtype=np.uint8)

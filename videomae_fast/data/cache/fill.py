@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from videomae_fast.data.cache.entry import DamagedEntryError, Origin, open_entry
@@ -23,24 +23,22 @@ from videomae_fast.progress import ProgressLine
 
 @dataclass(frozen=True)
 class FillJob:
-    """A video to add; only_look: say whether it is there, and decode nothing."""
+    """A video to add."""
 
     path: Path
     folder: Path
     limit_bytes: int
     decoder: str
-    only_look: bool = False
 
 
 @dataclass(frozen=True)
 class Filled:
     """What became of a video.
 
-    bytes: its entry's size, 0 where there is none; reason: why it was not added, empty where it
-    was; room: bytes left in the cache; damage: an entry that was replaced, and why.
+    reason: why it was not added, empty where it was; room: bytes left in the cache; damage: an
+    entry that was not served, and why.
     """
 
-    bytes: int
     reason: str
     room: int
     damage: str = ""
@@ -82,19 +80,15 @@ def fill_video(job: FillJob) -> Filled:
     try:
         entry = open_entry(job.folder / origin.name, origin)
         if entry is not None:
-            with entry:
-                return Filled(entry.bytes, CACHED, space.room())
+            entry.close()
+            return Filled(CACHED, space.room())
     except DamagedEntryError as error:
         found = damage(job.folder / origin.name, origin, error)
-    if job.only_look:
-        return Filled(0, FULL, space.room(), found)
     with decoder.open(job.path) as video:
         height, width, channels = video.read([0]).shape[1:]
         shape = (video.frame_count, height, width, channels)
     added = fill(space, job.path, decoder, origin, shape)
-    if isinstance(added, str):
-        return Filled(0, added, space.room(), found)
-    return Filled(added, "", space.room(), found)
+    return Filled(added if isinstance(added, str) else "", space.room(), found)
 
 
 @functools.cache
@@ -119,9 +113,8 @@ def fill_cache(
     """Decodes the videos of a list into ``folder``, in their order, while there is room.
 
     What is there already stays, so a run that was stopped in any way goes on where it was. A
-    video that is too large for what is left is passed over; once not even the smallest one seen
-    would fit, nothing more is decoded. Frame folders are left out. Bad files are named in
-    ``<folder>/<list>.bad_files.jsonl``.
+    video that is too large for the room left is passed over: that costs one frame of it. Frame
+    folders are left out. Bad files are named in ``<folder>/<list>.bad_files.jsonl``.
 
     decoder: its name, see :func:`~videomae_fast.data.decoders.find_decoder`; the others are as for
     :class:`CachedVideos` and :func:`videomae_fast.data.prepare.prepare`.
@@ -146,11 +139,8 @@ def fill_cache(
         raise UsageError(f"{list_path}: no line of a video, only frame folders: nothing to cache")
     summary.videos = len(lines)
 
-    full = False
-    smallest = room = limit_bytes
-    jobs = (
-        replace(FillJob(Path(path), folder, limit_bytes, decoder), only_look=full) for path in lines
-    )
+    room = limit_bytes
+    jobs = (FillJob(Path(path), folder, limit_bytes, decoder) for path in lines)
     bad: list[dict[str, object]] = []
     line = None if progress is None else progress(len(lines))
     with WorkerPool(fill_video, workers=min(workers, len(lines)), time_limit=time_limit) as pool:
@@ -164,9 +154,7 @@ def fill_cache(
                 summary.before += result.reason == CACHED
                 summary.no_room += result.reason == FULL
                 summary.others += result.reason not in ("", CACHED, FULL)
-                smallest = min(smallest, result.bytes or smallest)
                 room = result.room
-                full = full or (result.reason == FULL and room < smallest)
                 if result.damage:
                     log(result.damage)
             if line is not None:
