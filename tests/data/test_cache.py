@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
@@ -258,12 +259,13 @@ def test_the_limit_is_kept_to_the_byte(tmp_path: Path) -> None:
 
 def test_an_old_entry_makes_room_for_its_successor(tmp_path: Path) -> None:
     path, folder = made(tmp_path, 1), tmp_path / "cache"
-    cache = CachedVideos(folder, size_of(path))
+    frame = 7 * 5 * 3
+    cache = CachedVideos(folder, size_of(path) + frame - 1)
     read(cache, path)
     os.utime(path, ns=(1, 1))
     read(cache, path)
     assert cache.counts.filled == 2
-    path.write_text("10 7 5 1")  # no room for this one, and the old one is of no use
+    path.write_text("10 7 5 1")  # one byte too much, and the old one is of no use
     read(cache, path)
     assert cache.counts.not_filled == {FULL: 1}
     assert not entries(folder)
@@ -515,6 +517,19 @@ def test_the_same_video_is_filled_again_after_a_kill(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(cache, path, [0, 8]), truth(path, [0, 8]))
     assert (cache.counts.filled, cache.counts.hits) == (1, 1)
     assert total(folder) == taken(folder) == cache.limit_bytes
+
+
+def test_changes_wait_for_the_lock(tmp_path: Path) -> None:
+    path, folder = made(tmp_path, 1), tmp_path / "cache"
+    cache = CachedVideos(folder, GB)
+    with Space(folder, GB)._locked():
+        thread = threading.Thread(target=read, args=(cache, path), daemon=True)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert not partials(folder)
+    thread.join(30)
+    assert cache.counts.filled == 1
 
 
 def _read_all(folder: Path, paths: list[Path], limit: int, send: object) -> None:
