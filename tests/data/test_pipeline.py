@@ -22,6 +22,7 @@ from videomae_fast.data import (
     clip_loader,
     steps_per_epoch,
 )
+from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import DECODERS, Decoder, Frames
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.reading import Reading
@@ -330,6 +331,26 @@ def test_the_device_crop_with_a_failure(clip_list: Path, expected: list[Any]) ->
     plain = clips_of(load(clip_list))
     assert any(not all(video[3]) for video in plain)
     assert clips_of(load(clip_list, crop_on="device")) == plain
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_changes_nothing_but_the_decoding(
+    clip_list: Path, expected: list[Any], tmp_path: Path, workers: int
+) -> None:
+    for hits in (0, 1):  # filled by the first run, read by the second
+        feeding = Feeding(workers)
+        dataset = make_dataset(clip_list, cache=CachedVideos(tmp_path / "cache", 10**8))
+        batches = clip_loader(
+            dataset, videos_per_step=4, total_steps=STEPS, workers=workers, feeding=feeding
+        )
+        assert clips_of(list(batches)) == expected
+        assert feeding.cached.hits + feeding.cached.misses == 16
+        told = feeding.how_read()
+        assert told is not None
+        if hits:
+            assert told == "16 of 16 videos came from the cache"
+        else:
+            assert feeding.cached.filled == 6
 
 
 def test_the_report_of_the_stages(clip_list: Path) -> None:

@@ -36,7 +36,7 @@ def test_every_field_has_an_option(tiny_list: Path) -> None:
         "drop_path": "0.5", "patch_size": "8", "tubelet_size": "4", "width": "128", "heads": "4",
         "decoder_width": "64", "decoder_heads": "2", "decoder_mask_ratio": "0.75",
         "encoder_mask_ratio": "0.8", "max_failed_share": "0.3", "base_lr": "0.5", "seed": "3",
-        "device_decoder": "dali", "crop_on": "device", "optimizer": "apex",
+        "device_decoder": "dali", "cache": "here", "crop_on": "device", "optimizer": "apex",
         "layer_scale": "0.1", "min_lr": "0.002", "frames": "8", "mlp_ratio": "2.5",
     }  # fmt: skip
     for one in fields(PretrainConfig):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.clips import as_size
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
@@ -50,7 +51,8 @@ class ClipDataset(Dataset[ClipSample]):
     sources: see :class:`Source`; frames, stride: of a clip (a source's own stride wins);
     image_size: side or (height, width) of the clips in pixels; samples: clips per video;
     decoder: see :func:`~videomae_fast.data.decoders.find_decoder`; seed: at least 0;
-    epoch_size: draws per epoch, None takes the number of entries of all sources.
+    epoch_size: draws per epoch, None takes the number of entries of all sources; cache: a folder of
+    decoded videos that stands before the decoder.
 
     Raises ``ValueError`` for impossible settings, and what
     :func:`~videomae_fast.data.sources.load_sources` and ``find_decoder`` raise.
@@ -67,6 +69,7 @@ class ClipDataset(Dataset[ClipSample]):
         decoder: str = "pyav",
         seed: int = 0,
         epoch_size: int | None = None,
+        cache: CachedVideos | None = None,
     ) -> None:
         if min(frames, stride, samples) < 1:
             raise ValueError(
@@ -78,6 +81,7 @@ class ClipDataset(Dataset[ClipSample]):
         self.size = as_size(image_size)
         self.samples = samples
         self.seed = seed
+        self.cache = cache
         self.decoder = find_decoder(decoder).name
         lengths = [len(source) for source in self.sources]
         self.order = EpochOrder(
@@ -131,7 +135,7 @@ class ClipDataset(Dataset[ClipSample]):
     @property
     def reading(self) -> Reading:
         """How requests are read: to clips, on the CPU."""
-        return Reading(self.frames, self.size, self.samples, self.decoder)
+        return Reading(self.frames, self.size, self.samples, self.decoder, cache=self.cache)
 
     def __getitem__(self, draw: Draw) -> ClipSample:
         """Reads a draw; a bad file gives zeros and a :class:`Failure` of the same shapes."""

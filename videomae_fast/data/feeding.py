@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from videomae_fast.data.cache import CacheCounts
+
 BUSY = 0.85
 """Share of the time from which on a stage counts as the one that holds the others up."""
 
@@ -23,6 +25,7 @@ class Feeding:
         self._lock = threading.Lock()
         self.kept_back: Counter[str] = Counter()
         """Videos that a loader process decoded although the device was to, by reason."""
+        self.cached = CacheCounts()
         self._reset()
 
     def worked(self, seconds: float) -> None:
@@ -30,13 +33,36 @@ class Feeding:
         with self._lock:
             self._work += seconds
 
-    def read(self, decode_seconds: float, crop_seconds: float, kept_back: str | None) -> None:
-        """What a video took of a loader process."""
+    def read(
+        self,
+        decode_seconds: float,
+        crop_seconds: float,
+        kept_back: str | None = None,
+        cached: CacheCounts | None = None,
+    ) -> None:
+        """What a video took of a loader process, and how it was read."""
         with self._lock:
             self._decode += decode_seconds
             self._crop += crop_seconds
             if kept_back is not None:
                 self.kept_back[kept_back] += 1
+            if cached is not None:
+                self.cached += cached
+
+    def how_read(self) -> str | None:
+        """How videos were read so far, where that is not the plain way; in a sentence."""
+        told = []
+        cached = self.cached
+        opened = cached.hits + cached.misses
+        if opened:
+            told.append(f"{cached.hits:,} of {opened:,} videos came from the cache")
+            told += [
+                f"{count:,} not added to it: {why}" for why, count in cached.not_filled.items()
+            ]
+        if self.kept_back:
+            reasons = ", ".join(f"{count:,} for {why}" for why, count in self.kept_back.items())
+            told.append(f"decoded by loader processes instead of the device: {reasons}")
+        return "; ".join(told) or None
 
     def assembled(self, seconds: float) -> None:
         """A batch was joined, and on a device decoded and cropped, in this process."""

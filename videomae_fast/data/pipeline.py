@@ -192,7 +192,9 @@ class _Joiner:
         pairs = list(zip(requests, results, strict=True))
         for piece in pieces:
             if isinstance(piece, Piece):
-                self.feeding.read(piece.decode_seconds, piece.crop_seconds, piece.kept_back)
+                self.feeding.read(
+                    piece.decode_seconds, piece.crop_seconds, piece.kept_back, piece.cached
+                )
         batch = ClipBatch(
             frames=clips,
             mask_seeds=torch.tensor([s for r in requests for s in r.mask_seeds]),

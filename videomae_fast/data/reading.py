@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from videomae_fast.data.cache import CacheCounts, CachedVideos
 from videomae_fast.data.crops import (
     OFFSETS,
     SCALE_PAIRS,
@@ -66,9 +67,10 @@ class Reading:
     """How requests are read.
 
     frames: per clip; size: (height, width) of the clips in pixels; samples: clips per video;
-    decoder: of the CPU; hand_over: what is passed on: "clips" (cropped), "frames" (decoded, for a
-    device that crops) or "encoded" (the file, for a device that decodes; "frames" for videos
-    that it can't decode); codecs: what the device decodes, FFmpeg's names.
+    decoder: of the CPU; cache: a folder of decoded videos, or None; hand_over: what is passed on:
+    "clips" (cropped), "frames" (decoded, for a device that crops) or "encoded" (the file, for a
+    device that decodes; "frames" for videos that it can't decode); codecs: what the device decodes,
+    FFmpeg's names.
     """
 
     frames: int
@@ -77,6 +79,7 @@ class Reading:
     decoder: str
     hand_over: HandOver = "clips"
     codecs: frozenset[str] = frozenset()
+    cache: CachedVideos | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class Piece:
 
     data: uint8, [S, T, h, w, 3] clips, [T, H, W, 3] frames or [bytes] of a file; boxes: of the
     samples, where they are still to be cropped; ids: frame numbers; frame_count: of the video;
-    decode_seconds, crop_seconds: of this process; kept_back: why an encoded video was decoded here.
+    decode_seconds, crop_seconds: of this process; kept_back: why an encoded video was decoded here;
+    cached: what the cache did.
     """
 
     kind: HandOver
@@ -96,6 +100,7 @@ class Piece:
     decode_seconds: float = 0.0
     crop_seconds: float = 0.0
     kept_back: str | None = None
+    cached: CacheCounts | None = None
 
 
 def read(request: ClipRequest, reading: Reading) -> Piece:
@@ -114,13 +119,15 @@ def read(request: ClipRequest, reading: Reading) -> Piece:
         ids = _ids(video.frame_count, request, reading)
         decoded = video.read(ids)
         count = video.frame_count
+    cached = None if reading.cache is None else reading.cache.take_counts()
     boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
     decoded_at = time.perf_counter()
     seconds = decoded_at - begin
     if reading.hand_over != "clips":
-        return Piece("frames", decoded, boxes, ids, count, seconds, kept_back=kept_back)
+        return Piece("frames", decoded, boxes, ids, count, seconds, 0.0, kept_back, cached)
     clips = crop_views(decoded, boxes, reading.size)
-    return Piece("clips", clips, (), ids, count, seconds, time.perf_counter() - decoded_at)
+    crop_seconds = time.perf_counter() - decoded_at
+    return Piece("clips", clips, (), ids, count, seconds, crop_seconds, kept_back, cached)
 
 
 def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
@@ -162,5 +169,8 @@ def _boxes(width: int, height: int, request: ClipRequest, reading: Reading) -> t
 
 def _open(request: ClipRequest, reading: Reading) -> VideoReader:
     if request.total < 0:
-        return DECODERS[reading.decoder].open(request.file)
+        decoder = DECODERS[reading.decoder]
+        if reading.cache is not None:
+            return reading.cache.open(request.file, decoder)
+        return decoder.open(request.file)
     return FolderReader(request.file, request.start, request.total, request.name_pattern)

@@ -17,6 +17,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.training.options import as_source, check_value, option, plain
 
 if TYPE_CHECKING:
+    from videomae_fast.data.cache import CachedVideos
     from videomae_fast.data.dataset import ClipDataset
     from videomae_fast.data.sources import Source
     from videomae_fast.masking import MaskSpec
@@ -151,6 +152,16 @@ class PretrainConfig:
         choices=("none", "dali", "torchcodec-cuda"),
         resumable=True,
     )
+    cache: str | None = _data(
+        None,
+        "folder of decoded videos (see videomae-fast cache); a video that is not there is added "
+        "while there is room",
+        kind=str,
+        resumable=True,
+    )
+    cache_gb: float = _data(
+        100.0, "limit of the cache in gigabytes", kind=float, least=0, resumable=True
+    )
     crop_on: str = _data(
         "auto",
         "where clips are cropped, with the same result: worker, device, or auto (a GPU where the "
@@ -273,6 +284,10 @@ class PretrainConfig:
             raise UsageError(f"seed ({self.seed}) must be below 2**63")
         if not self.drop_path < 1:
             raise UsageError(f"drop_path ({self.drop_path}) must be below 1")
+        if self.cache is not None and self.device_decoder != "none":
+            raise UsageError(
+                "cache and device_decoder exclude each other: what is in the cache needs no decoder"
+            )
         if not self.decode_timeout > 0:
             raise UsageError(f"decode_timeout ({self.decode_timeout}) must be above 0 seconds")
         if not self.max_failed_share <= 1:
@@ -352,7 +367,13 @@ class PretrainConfig:
             decoder=self.decoder,
             seed=self.seed,
             epoch_size=self.epoch_size,
+            cache=None if self.cache is None else self._cached(self.cache),
         )
+
+    def _cached(self, folder: str) -> CachedVideos:
+        from videomae_fast.data.cache import CachedVideos
+
+        return CachedVideos(folder, round(self.cache_gb * 1e9))
 
     def schedule(self, steps_per_epoch: int) -> Schedule:
         """The learning rate of each step."""

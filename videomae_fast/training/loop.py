@@ -248,6 +248,9 @@ class _Run:
             held_up = self.feeding.bottleneck()
             if speed["data_wait"] >= STARVED:
                 self.log(f"waiting for data: {held_up}")
+            how = self.feeding.how_read()
+            if how is not None:
+                self.log(how)
         draws = done * self.config.videos_per_step
         if draws >= ENOUGH_DRAWS or done >= self.per_epoch:
             try:
