@@ -4,6 +4,8 @@
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests
 #   make gpu-test   the kernels' tests on a GPU: a skip is a failure
+#   make gpu-data-test, gpu-memcheck   decoders of the GPU (NVDEC); the kernels' tests under
+#                   compute-sanitizer
 #   make gpu-bench  what the GPU can do, each op, attention, the baselines; JSON in GPU_OUT
 #                   (these two set nothing up: GPU_PYTHON is a Python with a CUDA build of torch)
 #   make paper-table  the paper's table of dual masking and what each gain is worth, measured here:
@@ -16,7 +18,7 @@
 # number of test processes (one thread each; 0 runs the tests in one process).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu-test gpu-bench paper-table lint types format clean
+.PHONY: help setup demo test gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,6 +65,13 @@ GPU_BATCH ?= 128
 
 gpu-test:
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu tests/kernels $(PYTEST_ARGS)
+
+gpu-data-test:
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu -m gpu tests/data $(PYTEST_ARGS)
+
+gpu-memcheck:
+	PYTHONPATH=. compute-sanitizer --tool memcheck --error-exitcode 1 \
+	$(GPU_PYTHON) -m pytest --gpu tests/kernels -x -q $(PYTEST_ARGS)
 
 gpu-bench:
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts copy matmul attention --out $(GPU_OUT)
