@@ -359,21 +359,21 @@ def test_the_report_of_the_stages(clip_list: Path) -> None:
     feeding.read(0.2, 0.9, None)
     feeding.worked(1.9)
     now[0] = 1.0
-    assert "mostly cropping" in feeding.bottleneck()
+    assert "mostly cropping" in feeding.bottleneck().advice
     feeding.read(0.9, 0.2, "codec av1")
     feeding.worked(1.9)
     now[0] = 2.0
-    assert "mostly decoding" in feeding.bottleneck()
+    assert "mostly decoding" in feeding.bottleneck().advice
     assert feeding.kept_back == {"codec av1": 1}
     feeding.assembled(0.95)
     now[0] = 3.0
-    assert "joining batches" in feeding.bottleneck()
+    assert "joining batches" in feeding.bottleneck().advice
     now[0] = 4.0
-    assert "wait for the disk" in feeding.bottleneck()
-    assert "--workers" in Feeding(0).bottleneck()
+    assert "wait for the disk" in feeding.bottleneck().advice
+    assert "--workers" in Feeding(0).bottleneck().advice
     counted = Feeding(1)
     list(clip_loader(make_dataset(clip_list), feeding=counted, workers=1, **RUN))
-    assert "loader processes are busy" in counted.bottleneck()
+    assert "loader processes are busy" in counted.bottleneck().advice
 
 
 REAL_CLIPS = Path(__file__).parents[3] / "shared" / "videos"

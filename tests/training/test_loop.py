@@ -67,6 +67,19 @@ def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
     assert all(word in progress[0] for word in ("data wait", "failed videos 0", "ETA", "epoch 1/4"))
 
 
+def test_a_run_that_waits_for_data_says_why_once(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videomae_fast.training.loop.STARVED", 0.0)
+    said: list[str] = []
+    pretrain(tiny(workers=0, log_every=1), output=tmp_path, log=said.append)
+    told = [line for line in said if line.startswith("waiting for data")]
+    assert told == [
+        "waiting for data: the main process reads the clips itself: give it loader processes "
+        "(--workers)"
+    ]
+
+
 def test_the_loss_falls(tiny: Make, tmp_path: Path) -> None:
     pretrain(tiny(epochs=40, base_lr=0.6, samples_per_video=4), output=tmp_path, log=quiet)
     found = [loss for _, loss, _, _ in losses(tmp_path)]

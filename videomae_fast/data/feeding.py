@@ -6,11 +6,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 from videomae_fast.data.cache import CacheCounts
 
 BUSY = 0.85
 """Share of the time from which on a stage counts as the one that holds the others up."""
+
+
+class Bottleneck(NamedTuple):
+    """The stage that holds the others up, and a sentence on what to do."""
+
+    stage: str
+    advice: str
 
 
 class Feeding:
@@ -69,38 +77,45 @@ class Feeding:
         with self._lock:
             self._assemble += seconds
 
-    def bottleneck(self) -> str:
-        """Which stage was busiest since the last call and what to do, in a sentence."""
+    def bottleneck(self) -> Bottleneck:
+        """Which stage was busiest since the last call, and what to do."""
         with self._lock:
             seconds = max(self._clock() - self._since, 1e-9)
             work, decode, crop = self._work, self._decode, self._crop
             assemble = self._assemble
             self._reset()
         if self.workers == 0:
-            return "the main process reads the clips itself: give it loader processes (--workers)"
+            return Bottleneck(
+                "main process",
+                "the main process reads the clips itself: give it loader processes (--workers)",
+            )
         busy = work / (seconds * self.workers)
         if busy >= BUSY:
             share = crop / (decode + crop) if decode + crop else 0.0
             if share > 0.5:
-                return (
+                return Bottleneck(
+                    "cropping",
                     f"the loader processes are busy {busy:.0%} of the time, mostly cropping: crop "
-                    "on the device (--crop-on device), or take more --workers"
+                    "on the device (--crop-on device), or take more --workers",
                 )
-            return (
+            return Bottleneck(
+                "decoding",
                 f"the loader processes are busy {busy:.0%} of the time, mostly decoding: take more "
                 "--workers, transcode the videos once (videomae-fast prepare), or decode on the "
-                "GPU (--decoder dali)"
+                "GPU (--device-decoder dali)",
             )
         joined = assemble / seconds
         if joined >= BUSY:
-            return (
+            return Bottleneck(
+                "joining",
                 f"joining batches in the main process is busy {joined:.0%} of the time: decoding "
-                "or cropping on the device, or copying, holds the loader processes up"
+                "or cropping on the device, or copying, holds the loader processes up",
             )
-        return (
+        return Bottleneck(
+            "files",
             f"the loader processes are busy {busy:.0%} of the time only: they wait for the disk or "
             "network, or for batches to be joined "
-            f"({joined:.0%}); put the files on a faster disk"
+            f"({joined:.0%}); put the files on a faster disk",
         )
 
     def _reset(self) -> None:

@@ -132,6 +132,7 @@ class _Run:
         clips = config.videos_per_step * config.samples_per_video
         self.records = Records(self.per_epoch, clips)
         self.feeding = Feeding(config.workers)
+        self._told = ""
         self.progress = Progress(self.total, config.epochs, clips, self.start)
         self.metrics: MetricsFile | None = None
         self.tensorboard: TensorBoard | None = None
@@ -246,8 +247,9 @@ class _Run:
         if done % self.config.log_every == 0 or done == self.total:
             self.log(self.progress.line(steps[-1], speed, self.failed_videos))
             held_up = self.feeding.bottleneck()
-            if speed["data_wait"] >= STARVED:
-                self.log(f"waiting for data: {held_up}")
+            if speed["data_wait"] >= STARVED and held_up.stage != self._told:
+                self._told = held_up.stage  # once, until it is another one
+                self.log(f"waiting for data: {held_up.advice}")
             how = self.feeding.how_read()
             if how is not None:
                 self.log(how)
