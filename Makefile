@@ -11,6 +11,8 @@
 #   make paper-table  the paper's table of dual masking and what each gain is worth, measured here:
 #                   JSON, tables and plots in OUT (SIZES="small base", BATCH=4, DEVICE=cpu or cuda,
 #                   CHECKOUT=folder of the official code; BREAKDOWN=size of the second part)
+#   make data-bench set up, time how fast videos are read against the official path: JSON, table and
+#                   plot in OUT (VIDEOS=folder for your own videos)
 #   make lint    ruff; make types: mypy; make format: ruff's formatter
 #   make clean   remove what was built (.venv too)
 #
@@ -18,7 +20,7 @@
 # number of test processes (one thread each; 0 runs the tests in one process).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table lint types format clean
+.PHONY: help setup demo test gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table data-bench lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -102,6 +104,10 @@ paper-table:
 	PYTHONPATH=. $(STUDY_PYTHON) -m benchmarks.paper $(STUDY) $(if $(SIZES),--sizes $(SIZES)) \
 	$(if $(CHECKOUT),--official-checkout "$(CHECKOUT)")
 	PYTHONPATH=. $(STUDY_PYTHON) -m benchmarks.breakdown $(STUDY) --size $(BREAKDOWN)
+
+data-bench: setup
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data_speed --out $(OUT) \
+	$(if $(VIDEOS),--videos "$(VIDEOS)")
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.data_tables import require_equal
 from benchmarks.record import read
 from benchmarks.study_tables import (
     drop_in_names,
@@ -192,12 +193,45 @@ def plot_drop_in(record: Record, path: Path) -> Path:
     return _saved(figure, path)
 
 
+def plot_data_speed(record: Record, path: Path) -> Path:
+    """Bars of the views per second, by form of the files and contender; quartiles where timed.
+
+    Raises:
+        UncheckedError: the record does not show that all read the same.
+    """
+    require_equal(record)
+    runs = record["runs"]
+    figure = _figure(8.0, 1.4 + 0.36 * len(runs))
+    axes = figure.add_subplot()
+    values = [run["views_per_s"] for run in runs]
+    part = ["total" if run["place"] == "core" else "view" for run in runs]
+    spread = [
+        [
+            abs(v * run["summary"][p]["median"] / run["summary"][p][q] - v)
+            for v, run, p in zip(values, runs, part, strict=True)
+        ]
+        for q in ("q3", "q1")
+    ]
+    kinds = ["official" if run["contender"] == "official" else "ours" for run in runs]
+    colours = [COLOURS[kind] for kind in kinds]
+    bars = axes.barh(range(len(runs)), values, xerr=spread, color=colours, capsize=2)
+    axes.bar_label(bars, fmt="%.3g", padding=4, fontsize=8)
+    names = [f"{run['form']}: {run['contender']} ({run['place']})" for run in runs]
+    axes.set_yticks(range(len(runs)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("views/s of one core, or of the device (median, quartiles)")
+    _entitle(figure, record, f"{record['settings']['samples']} views of each decode")
+    return _saved(figure, path)
+
+
 PLOTS: dict[str, Callable[[Record, Path], Path]] = {
     "training step": plot_step,
     "paper": plot_paper,
     "breakdown": plot_breakdown,
     "ablation": plot_ablation,
     "drop-in": plot_drop_in,
+    "data speed": plot_data_speed,
 }
 
 

@@ -204,9 +204,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
+    from benchmarks.data_tables import data_table
     from benchmarks.study_tables import TABLES
 
     tables = {"training step": step_table, "baselines": baseline_table, **TABLES}
+    tables["data speed"] = data_table
     for path in parser.parse_args(argv).records:
         record = read(path)
         if record["kind"] not in tables:
