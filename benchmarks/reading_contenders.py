@@ -1,4 +1,4 @@
-"""Who reads videos: the official path, and ours by decoder and place."""
+"""Who reads videos: the official path, and ours by decoder, or from the cache, and place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
 from benchmarks.official_reading import BoxOf, OfficialReader, OfficialSamples
+from benchmarks.reading_material import CACHED, PREPARED, RAW
 from benchmarks.timing import synchronize
+from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import DECODERS
 from videomae_fast.data.device.decoders import NAMES, find_device_decoder
 from videomae_fast.data.device.stage import ClipStage
@@ -56,11 +58,13 @@ class Parts:
 class Contender(Protocol):
     """Reads requests of one form of the videos.
 
-    name: what the tables call it; place: "core", or the device that makes the views; converts:
-    whether YUV becomes RGB by other arithmetic than that of the CPU's decoders.
+    name: what the tables call it; forms: of the videos that it reads; place: "core", or the device
+    that makes the views; converts: whether YUV becomes RGB by other arithmetic than that of the
+    CPU's decoders.
     """
 
     name: str
+    forms: tuple[str, ...]
     place: str
     converts: bool
 
@@ -79,6 +83,7 @@ class Official:
     """decord, PIL, fp32, on one core: see :mod:`benchmarks.official_reading`."""
 
     name, place, converts = "official", CORE, False
+    forms: tuple[str, ...] = (RAW, PREPARED)
 
     def __init__(self, reading: Reading, device: torch.device) -> None:
         self._read, self._device = OfficialReader(reading), device
@@ -117,7 +122,7 @@ class OnCore:
     place, converts = CORE, False
 
     def __init__(self, reading: Reading, device: torch.device) -> None:
-        self.name = f"ours, {reading.decoder}"
+        self.name, self.forms = _name_and_forms(reading)
         self._reading, self._device = reading, device
         self._stage = ClipStage(reading.size, device)
 
@@ -135,6 +140,7 @@ class OnCore:
     def views(self, requests: Sequence[ClipRequest]) -> Views:
         pieces = [read(request, self._reading) for request in requests]
         # Boxes are handed over only with frames that are still to be cropped
+        _require_hits(pieces, self._reading)
         framed = [read(request, replace(self._reading, hand_over="frames")) for request in requests]
         return Views([p.data for p in pieces], [p.ids for p in pieces], [p.boxes for p in framed])
 
@@ -152,12 +158,13 @@ class OnDevice:
         self._device = device
         decoder = None
         if device_decoder is None:
-            self.name = f"ours, {reading.decoder}, crops on the device"
+            name, self.forms = _name_and_forms(reading)
+            self.name = f"{name}, crops on the device"
             self._reading = replace(reading, hand_over="frames")
         else:
             kind = find_device_decoder(device_decoder, device)
             decoder = kind.make(device)
-            self.name = f"ours, {device_decoder}"
+            self.name, self.forms = f"ours, {device_decoder}", (RAW, PREPARED)
             self._reading = replace(reading, hand_over="encoded", codecs=kind.codecs(device))
         self._stage = ClipStage(reading.size, device, decoder)
 
@@ -182,6 +189,7 @@ class OnDevice:
         for request, piece in zip(requests, pieces, strict=True):
             if piece.kept_back is not None:
                 raise VideoMAEFastError(f"{request.file.name}: {piece.kept_back}")
+        _require_hits(pieces, self._reading)
         return pieces
 
     def _make(self, pieces: Sequence[Piece]) -> torch.Tensor:
@@ -192,8 +200,24 @@ class OnDevice:
         return clips
 
 
+def _name_and_forms(reading: Reading) -> tuple[str, tuple[str, ...]]:
+    if reading.cache is not None:
+        return "ours, cache", (CACHED,)
+    return f"ours, {reading.decoder}", (RAW, PREPARED)
+
+
+def _require_hits(pieces: Sequence[Piece], reading: Reading) -> None:
+    """Raises VideoMAEFastError where a cache was to be read, and a decoder was."""
+    hits = sum(piece.cached.hits for piece in pieces if piece.cached is not None)
+    if reading.cache is not None and hits < len(pieces):
+        raise VideoMAEFastError(f"{hits} of {len(pieces)} videos came from the cache")
+
+
 def contenders(
-    reading: Reading, device: torch.device, device_decoders: Sequence[str]
+    reading: Reading,
+    device: torch.device,
+    device_decoders: Sequence[str],
+    cache: CachedVideos | None = None,
 ) -> tuple[list[Contender], dict[str, str]]:
     """All that can run here, the official path first; and the others, with the reason."""
     found: list[Contender] = [Official(reading, device)]
@@ -204,8 +228,13 @@ def contenders(
             found.append(OnCore(replace(reading, decoder=name), device))
         else:
             absent[f"ours, {name}"] = why
+    cached = replace(reading, cache=cache)
+    if cache is not None:
+        found.append(OnCore(cached, device))
     if device.type == "cuda":
         found.append(OnDevice(reading, device))
+        if cache is not None:
+            found.append(OnDevice(cached, device))
     for name in device_decoders:
         try:
             found.append(OnDevice(reading, device, name))

@@ -1,4 +1,4 @@
-"""The videos that reading is timed with: as they are, and prepared by the library."""
+"""The videos that reading is timed with: as they are, prepared by the library, and cached."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from videomae_fast.data.cache import CachedVideos, fill_cache
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.lists import load_list
@@ -22,6 +23,7 @@ from videomae_fast.errors import VideoMAEFastError
 
 REAL = Path(__file__).parents[2] / "shared" / "videos"
 WIDTH, HEIGHT, FPS = 340, 256, 24
+RAW, PREPARED, CACHED = "raw", "prepared", "cached"
 
 Say = Callable[[str], None]
 
@@ -41,14 +43,16 @@ class Rendering:
 class Material:
     """The same videos in each form, in the same order.
 
-    source: where they come from; forms: files by form ("raw", "prepared"); lists: a list of each
-    form's files; left_out: videos that can't be compared, and why.
+    source: where they come from; forms: files by form, "raw", "prepared" and "cached", which are
+    the prepared ones, all of them in ``cache``; lists: a list of each form's files; left_out:
+    videos that can't be compared, and why.
     """
 
     source: str
     forms: dict[str, list[Path]]
     lists: dict[str, Path]
     left_out: dict[str, str]
+    cache: CachedVideos | None = None
 
     def requests(
         self, form: str, positions: Sequence[int], samples: int, stride: int
@@ -76,7 +80,11 @@ class Material:
         """For the record: name, and codec, size in pixels and bytes, frames, GOP of each form."""
         told = []
         for number, path in enumerate(self.forms["raw"]):
-            forms = {form: _described(files[number]) for form, files in self.forms.items()}
+            forms = {
+                form: _described(files[number])
+                for form, files in self.forms.items()
+                if form != CACHED
+            }
             told.append({"name": path.name, **forms})
         return told
 
@@ -107,15 +115,17 @@ def material(
     seconds: float,
     span: int,
     side: int,
+    cache_bytes: int,
     tell: Say = print,
 ) -> Material:
-    """Finds or renders videos and prepares them in the folder ``work``.
+    """Finds or renders videos, prepares and caches them in the folder ``work``.
 
     videos: folder of one's own; None takes the real clips beside the repository, or renders
     ``count`` videos of ``seconds``. Taken are at most ``count`` videos that both sides can read and
-    crop alike and that have ``span`` frames, what a clip spans; ``side``: of the crop.
+    crop alike and that have ``span`` frames, what a clip spans; ``side``: of the crop; cache_bytes:
+    for all of them decoded.
 
-    Raises :class:`VideoMAEFastError` where none is left.
+    Raises :class:`VideoMAEFastError` where none is left, or the cache has no room for them.
     """
     left_out: dict[str, str] = {}
     folder = videos or (REAL if REAL.is_dir() else None)
@@ -150,11 +160,19 @@ def material(
         raise VideoMAEFastError(f"not all videos could be prepared: see {made.bad_files}")
     entries = load_list(made.list)
     prepared = [Path(entries[number].path) for number in range(len(entries))]
+    tell(f"caching {len(raw)} videos")
+    filled = fill_cache(made.list, work / "cache", cache_bytes)
+    if filled.added < len(raw):
+        raise VideoMAEFastError(
+            f"the cache takes {filled.added} of {len(raw)} videos in {cache_bytes / 1e9:g} GB: "
+            "take fewer or shorter videos, or a larger cache"
+        )
     return Material(
         source,
-        {"raw": raw, "prepared": prepared},
-        {"raw": listed, "prepared": made.list},
+        {RAW: raw, PREPARED: prepared, CACHED: prepared},
+        {RAW: listed, PREPARED: made.list, CACHED: made.list},
         left_out,
+        CachedVideos(work / "cache", cache_bytes, fill=False),
     )
 
 
@@ -177,8 +195,8 @@ def _why_not(path: Path, span: int, side: int) -> str | None:
         return f"short side {short}: the official crop leaves the picture"
     try:
         theirs = len(decord.VideoReader(str(path), num_threads=1, ctx=decord.cpu(0)))
-    except (decord.DECORDError, RuntimeError) as error:
-        return f"decord: {str(error).strip().splitlines()[0]}"
+    except (decord.DECORDError, RuntimeError):
+        return "decord can't open it"
     return None if theirs == count else f"decord counts {theirs} frames, not {count}"
 
 

@@ -21,6 +21,7 @@ from benchmarks.reading_contenders import OnCore, Views, compare
 from benchmarks.reading_material import Material, Rendering, material, render
 from benchmarks.tables import main as tables
 from tests.data.videos import write_video
+from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
 from videomae_fast.data.decoders import open_video
 from videomae_fast.data.reading import Reading, read
@@ -116,6 +117,15 @@ def test_ours_is_the_official_path(videos):
         compare(theirs, replace(found, pixels=found.pixels[1:]))
 
 
+def test_what_the_cache_lacks_is_not_taken_for_cached(videos, tmp_path):
+    cache = CachedVideos(tmp_path / "cache", 10**7)
+    reader = OnCore(replace(READING, cache=cache), torch.device("cpu"))
+    requests = videos.requests("raw", range(2), 3, 2)
+    with pytest.raises(VideoMAEFastError, match="0 of 2 videos came from the cache"):
+        reader.views(requests)
+    assert reader.views(requests).ids  # now they are in it
+
+
 def test_a_run_is_recorded_and_shown(folder, tmp_path, capsys):
     threads = torch.get_num_threads()
     try:
@@ -139,8 +149,10 @@ def test_a_run_is_recorded_and_shown(folder, tmp_path, capsys):
         total = run["summary"]["total"]["median"]
         assert run["views_per_s"] == pytest.approx(2 / total)
         assert run["decodes_per_s"] == pytest.approx(1 / total)
+    assert ("ours, cache", "cached") in names
+    assert ("official", "cached") not in names
     assert all(row["passed"] for row in record["checks"])
-    assert [row["form"] for row in record["pipeline"]] == ["raw", "prepared"]
+    assert [row["form"] for row in record["pipeline"]] == ["raw", "prepared", "cached"]
     assert all(row["views_per_s"] > 0 for row in record["pipeline"])
     table = path.with_suffix(".md").read_text()
     assert table.strip() in capsys.readouterr().out
@@ -201,7 +213,7 @@ def test_material_says_what_it_leaves_out(folder, tmp_path):
     write_video(videos / "ten.mp4", 40, pixels="yuv420p10le")
     write_video(videos / "more.mp4", 40)
     (videos / "broken.mp4").write_bytes(b"no video")
-    settings = {"count": 1, "seconds": 1.0, "span": 16, "side": 32}
+    settings = {"count": 1, "seconds": 1.0, "span": 16, "side": 32, "cache_bytes": 10**7}
     found = material(tmp_path / "work", videos=videos, **settings)
     assert [path.name for path in found.forms["raw"]] == ["a.mp4"]
     assert found.forms["prepared"][0].is_file()
@@ -210,13 +222,16 @@ def test_material_says_what_it_leaves_out(folder, tmp_path):
     assert "yuv420p10le" in found.left_out["ten.mp4"]
     assert "enough" in found.left_out["more.mp4"]
     assert set(found.left_out) == {"short.mp4", "tight.mp4", "ten.mp4", "more.mp4", "broken.mp4"}
+    with pytest.raises(VideoMAEFastError, match="takes 0 of 1 videos"):
+        material(tmp_path / "full", videos=videos, **{**settings, "cache_bytes": 10**5})
     with pytest.raises(VideoMAEFastError, match="no video to time with"):
         material(tmp_path / "none", videos=videos, **{**settings, "span": 100})
 
 
 def test_without_videos_some_are_rendered(tmp_path, monkeypatch):
     monkeypatch.setattr(reading_material, "REAL", tmp_path / "absent")
-    found = material(tmp_path / "work", videos=None, count=1, seconds=1.0, span=16, side=224)
+    settings = {"count": 1, "seconds": 1.0, "span": 16, "side": 224, "cache_bytes": 10**8}
+    found = material(tmp_path / "work", videos=None, **settings)
     assert found.source == "rendered"
     told = found.described()[0]
     assert (told["raw"]["width"], told["raw"]["height"], told["raw"]["frames"]) == (340, 256, 24)
