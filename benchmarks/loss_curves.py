@@ -61,7 +61,7 @@ def clips_of(config: MAEConfig, count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(made))
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
     """Both runs; a record with the loss of each step."""
     torch.set_num_threads(args.threads)
     config = TINY if args.tiny else MAEConfig.from_size(args.size)
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                   f"ours {losses['ours'][-1]:.5f}", flush=True)  # fmt: skip
     return {
         "benchmark": "loss-curves",
-        **environment(args.device, sys.argv),
+        **environment(args.device, command),
         "workload": workload.describe(),
         "precision": args.precision,
         "clips": args.clips,
@@ -146,8 +146,9 @@ def plot(record: dict[str, Any], path: Path) -> Path:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    args = arguments().parse_args(words)
-    record = run(args)
+    given = list(sys.argv[1:] if words is None else words)
+    args = arguments().parse_args(given)
+    record = run(args, ["python", "-m", "benchmarks.loss_curves", *given])
     size = "tiny" if args.tiny else args.size
     name = f"loss-curves-{size}-{args.precision}-{args.device.replace(':', '')}-{stamp()}"
     path = write(record, args.out / f"{name}.json")

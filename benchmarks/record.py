@@ -22,7 +22,7 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
     """Date, machine, versions and command."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(command),
+        "command": " ".join(_portable(word) for word in command),
         "commit": commit(Path(__file__).parent),
         "machine": {
             "device": _device_name(device),
@@ -40,6 +40,11 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
         },
         "native_library": native_missing() or "in use",
     }
+
+
+def _portable(word: str) -> str:
+    """A word of a command; a place on this machine by its name alone."""
+    return f"../{Path(word).name}" if Path(word).is_absolute() else word
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
