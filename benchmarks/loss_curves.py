@@ -52,13 +52,19 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def clips_of(config: MAEConfig, count: int, seed: int) -> Tensor:
-    """Rendered clips, uint8 [count, T, H, W, 3]."""
+    """Rendered clips with a little noise, uint8 [count, T, H, W, 3].
+
+    Without the noise some cubes are flat, and their targets in the official computation are the
+    rounding errors of its normalised clips, divided by next to nothing.
+    """
     assert isinstance(config.image_size, int)
     made = [
         np.stack(list(scene(seed, n, size=config.image_size, count=config.frames, fps=12)))
         for n in range(count)
     ]
-    return torch.from_numpy(np.stack(made))
+    clean = torch.from_numpy(np.stack(made)).int()
+    noise = torch.randint(-2, 3, clean.shape, generator=torch.Generator().manual_seed(seed))
+    return (clean + noise).clamp(0, 255).to(torch.uint8)
 
 
 def run(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
