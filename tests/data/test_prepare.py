@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.data.videos import read_numbers, write_audio, write_video
+from tests.interrupts import heed_interrupts
 from videomae_fast.data import load_list, open_video
 from videomae_fast.data.errors import ListError, OutputError
 from videomae_fast.data.prepare import Job, Prepared, PrepareSettings, Transcoded, prepare, run
@@ -232,6 +233,7 @@ def start(path: Path, out: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.interrupts import heed_interrupts
 from videomae_fast.data.errors import DecodeError, WorkerDiedError
 from videomae_fast.data.workers import Outcome, WorkerPool
 
@@ -130,6 +131,7 @@ def test_processes_end_with_their_parent_however_it_ends(tmp_path: Path, how: in
         [sys.executable, str(script), *map(str, files)],
         env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.DEVNULL,
+        preexec_fn=heed_interrupts,
     )
     workers = [int(contents(path)) for path in files]
     os.kill(parent.pid, how)
