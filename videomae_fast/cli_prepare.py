@@ -41,6 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     video.add_argument(
+        "--b-frames",
+        type=int,
+        default=defaults.b_frames,
+        metavar="N",
+        help="B-frames from one reference frame to the next, 0 to 16; a reader leaves out those "
+        "that it doesn't want (default: %(default)s)",
+    )
+    video.add_argument(
         "--crf",
         type=int,
         default=defaults.crf,
@@ -52,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=PRESETS,
         default=defaults.preset,
-        help="x264's effort: slower ones make files little smaller (default: %(default)s)",
+        help="x264's effort (default: %(default)s)",
     )
     add_list_arguments(parser, time_limit=1800.0)
     more = parser.add_argument_group("more")
@@ -122,6 +130,6 @@ def check(args: argparse.Namespace) -> PrepareSettings:
     if args.speed_files < 0:
         raise UsageError(f"--speed-files must be 0 or more, not {args.speed_files}")
     try:
-        return PrepareSettings(args.short_side, args.gop, args.crf, args.preset)
+        return PrepareSettings(args.short_side, args.gop, args.b_frames, args.crf, args.preset)
     except ValueError as error:
         raise UsageError(str(error)) from None

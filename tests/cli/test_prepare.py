@@ -36,7 +36,13 @@ def test_prepare_says_what_it_made(folder: Path, capsys: pytest.CaptureFixture[s
     assert told.err.count("files 3/3  ") == 1
     assert "bad 1  ETA 0:00:00" in told.err
     report = json.loads(Path("out/train.csv.report.json").read_text())
-    assert report["settings"] == {"short_side": 64, "gop": 8, "crf": 30, "preset": "fast"}
+    assert report["settings"] == {
+        "short_side": 64,
+        "gop": 8,
+        "b_frames": 3,
+        "crf": 30,
+        "preset": "fast",
+    }
     assert (report["lines"], report["bad"], report["folders"]) == (3, 1, 1)
 
 

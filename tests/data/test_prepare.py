@@ -325,7 +325,7 @@ def test_refusals(sources: Path, tmp_path: Path) -> None:
         prepare(path, tmp_path, **QUICK)
     assert path.read_text() == f"{sources}/a/1.mp4 0 -1\n"
     prepare(path, tmp_path / "out", **QUICK)
-    with pytest.raises(UsageError, match=r"other settings \(crf 20 there, 30 now\)"):
+    with pytest.raises(UsageError, match=r"other settings \(crf 22 there, 30 now\)"):
         prepare(path, tmp_path / "out", PrepareSettings(crf=30), **QUICK)
     with pytest.raises(ListError, match="can't be read"):
         prepare(tmp_path / "none.csv", tmp_path / "out", **QUICK)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tests.data.videos import numbered_frame, read_numbers, remux, write_audio, write_video
 from videomae_fast.data import DecodeError, open_video
+from videomae_fast.data.decoders import DECODERS
 from videomae_fast.data.errors import OutputError
 from videomae_fast.data.prepare import Job, PrepareSettings, Transcoded, transcode
 
@@ -39,12 +40,12 @@ def all_frames(path: Path) -> NDArray[np.uint8]:
 
 
 def stored(path: Path) -> tuple[Any, list[Any]]:
-    """The stream's facts and its packets (time in frames, key frame)."""
+    """The stream's facts and its packets in the order shown (time in frames, key frame)."""
     with av.open(str(path)) as container:
         (stream,) = container.streams  # no sound, no subtitles
         rate = stream.average_rate
         packets = [packet for packet in container.demux(stream) if packet.size]
-        times = [(p.pts * p.time_base * rate, p.dts == p.pts, p.is_keyframe) for p in packets]
+        times = sorted((p.pts * p.time_base * rate, p.is_keyframe) for p in packets)
         facts = (stream.codec_context.name, stream.pix_fmt, rate)
     return facts, times
 
@@ -74,9 +75,8 @@ def test_every_frame_keeps_its_number(tmp_path: Path, name: str, options: dict[s
     assert read_numbers(all_frames(target)) == list(range(60))
     facts, packets = stored(target)
     assert facts[:2] == ("h264", "yuv420p")
-    assert [time for time, _, _ in packets] == list(range(60))  # constant rate, from 0 on
-    assert all(same for _, same, _ in packets)  # stored in the order shown: no edit list
-    assert [number for number, packet in enumerate(packets) if packet[2]] == [0, 16, 32, 48]
+    assert [time for time, _ in packets] == list(range(60))  # constant rate, from 0 on
+    assert [number for number, (_, key) in enumerate(packets) if key] == [0, 16, 32, 48]
     assert done.bytes == target.stat().st_size
     assert (done.width, done.height) == all_frames(target).shape[2:0:-1]
 
@@ -90,7 +90,28 @@ def test_variable_frame_rate_keeps_the_order_and_the_average(tmp_path: Path) -> 
     assert float(Fraction(done.rate)) == pytest.approx(49_000 / times[-1], rel=1e-3)
     facts, packets = stored(target)
     assert float(facts[2]) == pytest.approx(float(Fraction(done.rate)), rel=1e-3)
-    assert [round(time) for time, _, _ in packets] == list(range(50))
+    assert [round(time) for time, _ in packets] == list(range(50))
+
+
+@pytest.mark.parametrize("decoder", list(DECODERS))
+@pytest.mark.parametrize("b_frames", [0, 1, 3])
+def test_b_frames_can_be_left_out_and_every_decoder_counts_alike(
+    tmp_path: Path, decoder: str, b_frames: int
+) -> None:
+    if (why := DECODERS[decoder].why_not()) is not None:
+        pytest.skip(why)
+    _, target = made(write_video(tmp_path / "plain.mp4"), tmp_path, b_frames=b_frames)
+    with av.open(str(target)) as container:
+        container.streams.video[0].codec_context.skip_frame = "NONREF"
+        kept = sum(1 for _ in container.decode(video=0))
+    # Of each group's 16 frames (the last has 12) the key frame, every (b_frames + 1)th one from
+    # there, and the last one, since the group is closed.
+    assert kept == {0: 60, 1: 9 + 9 + 9 + 7, 3: 5 + 5 + 5 + 4}[b_frames]
+    for first in (0, 7, 13):
+        ids = list(range(first, first + 45, 4))
+        with open_video(target, decoder) as video:
+            assert video.frame_count == 60
+            assert read_numbers(video.read(ids)) == ids
 
 
 @pytest.mark.parametrize(("shift", "shown"), [(-512 * 20, range(20, 60)), (512 * 7, range(60))])
@@ -229,11 +250,18 @@ def test_settings_reach_the_encoder(tmp_path: Path) -> None:
     source = write_video(tmp_path / "plain.mp4", 30, make=noise)
     good, target = made(source, tmp_path, crf=10)
     assert made(source, tmp_path, crf=40)[0].bytes < good.bytes / 2
-    made(source, tmp_path, gop=8, preset="medium")
-    keys = [number for number, packet in enumerate(stored(target)[1]) if packet[2]]
+    made(source, tmp_path, gop=8, b_frames=2, preset="fast")
+    keys = [number for number, (_, key) in enumerate(stored(target)[1]) if key]
     assert keys == [0, 8, 16, 24]
     content = target.read_bytes()
-    for option in (b"cabac=0", b"deblock=0", b"bframes=0", b"scenecut=0", b"me=hex"):
+    for option in (
+        b"cabac=0",
+        b"deblock=0",
+        b"bframes=2",
+        b"b_pyramid=0",
+        b"scenecut=0",
+        b"me=hex",
+    ):
         assert option in content
     assert content.index(b"moov") < content.index(b"mdat")
 
@@ -246,7 +274,15 @@ def noise(number: int, width: int, height: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"short_side": 255}, {"short_side": 0}, {"gop": 0}, {"crf": 52}, {"preset": "x"}]
+    "settings",
+    [
+        {"short_side": 255},
+        {"short_side": 0},
+        {"gop": 0},
+        {"b_frames": 17},
+        {"crf": 52},
+        {"preset": "x"},
+    ],
 )
 def test_impossible_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(settings)).replace("_", " "))):

@@ -120,18 +120,18 @@ class PyAVReader(ReaderBase):
 
     def read(self, ids: Sequence[int]) -> Frames:
         numbers = check_ids(ids, self.frame_count)
-        wanted = sorted({self._times[number] for number in numbers})
-        found: dict[int, Frames] = {}
+        clip = _Clip([self._times[number] for number in numbers], self._converter)
         with _translated():
-            found.update(self._decode_seeking(wanted))
-            missing = [time for time in wanted if time not in found]
-            if missing:
+            for time, frame in self._decode_seeking(clip.missing()):
+                clip.put(time, frame)
+            if missing := clip.missing():
                 # A seek can land where decoding does not recover; from the start it may.
-                found.update(self._decode_from_start(missing))
-        for number in sorted(numbers):
-            if self._times[number] not in found:
-                raise DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
-        return np.stack([found[self._times[number]] for number in numbers])
+                for time, frame in self._decode_from_start(missing):
+                    clip.put(time, frame)
+        if missing := clip.missing():
+            number = bisect.bisect_left(self._times, missing[0])
+            raise DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
+        return clip.frames()
 
     def _scan(self) -> tuple[list[int], list[tuple[int, int]]]:
         """Reads all packets of the stream; sorts out the frames' and key frames' times."""
@@ -166,7 +166,7 @@ class PyAVReader(ReaderBase):
             raise DecodeError("no frames in the video stream")
         return known, sorted(keys)
 
-    def _decode_seeking(self, wanted: list[int]) -> Iterator[tuple[int, Frames]]:
+    def _decode_seeking(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yields (time, frame) for those of ``wanted`` (ascending) that can be decoded."""
         position, shown = 0, frozenset(wanted)
         while position < len(wanted):
@@ -180,14 +180,14 @@ class PyAVReader(ReaderBase):
                     position += 1  # passed without being shown: left to the caller
                 if position < len(wanted) and wanted[position] == frame.pts:
                     if not frame.is_corrupt:
-                        yield frame.pts, self._converter(frame)
+                        yield frame.pts, frame
                     position += 1
                 if position == len(wanted) or self._worth_a_seek(frame.pts, wanted[position]):
                     break
             else:
                 return
 
-    def _decode_from_start(self, wanted: list[int]) -> Iterator[tuple[int, Frames]]:
+    def _decode_from_start(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """As :meth:`_decode_seeking`, but without trusting any seek."""
         numbered = not self._keys
         left = set(wanted)
@@ -196,7 +196,7 @@ class PyAVReader(ReaderBase):
             if time is not None and time in left:
                 left.discard(time)
                 if not frame.is_corrupt:
-                    yield time, self._converter(frame)
+                    yield time, frame
                 if not left:
                     return
 
@@ -220,10 +220,13 @@ class PyAVReader(ReaderBase):
         """Decodes from a key frame on; of the frames outside ``shown`` only what is needed."""
         context = self._stream.codec_context
         leaves_out = context.codec.canonical_name in _LEAVES_OUT
+        everything: bool | None = None
         for packet in self._packets_from_key(key):
             if leaves_out:
                 wanted = packet.pts is None or packet.pts in shown
-                context.skip_frame = "DEFAULT" if wanted else "NONREF"
+                if wanted != everything:  # setting it costs more than a look
+                    context.skip_frame = "DEFAULT" if wanted else "NONREF"
+                    everything = wanted
             yield from _decode(packet)
 
     def _packets_from_key(self, key: tuple[int, int]) -> Iterator[Packet[VideoStream]]:
@@ -247,8 +250,41 @@ class PyAVReader(ReaderBase):
             yield from _decode(packet)
 
 
+class _Clip:
+    """The frames of one call of ``read``, by their times; each is converted while it is cached.
+
+    times: of the frames in the order of the result; a time may come several times.
+    """
+
+    def __init__(self, times: Sequence[int], converter: _Converter) -> None:
+        self._places: dict[int, list[int]] = {}
+        for place, time in enumerate(times):
+            self._places.setdefault(time, []).append(place)
+        self._count, self._converter = len(times), converter
+        self._frames: Frames | None = None
+
+    def missing(self) -> list[int]:
+        """The times of the frames that were not put yet, ascending."""
+        return sorted(self._places)
+
+    def put(self, time: int, frame: VideoFrame) -> None:
+        picture = self._converter(frame)
+        if self._frames is None:
+            self._frames = np.empty((self._count, *picture.shape), dtype=np.uint8)
+        self._frames[self._places.pop(time)] = picture
+
+    def frames(self) -> Frames:
+        """uint8 [times, H, W, 3], once nothing is missing."""
+        assert self._frames is not None
+        return self._frames
+
+
 class _Converter:
-    """Frames to upright RGB, uint8 [H, W, 3], at one size; keeps FFmpeg's scaler between calls."""
+    """Frames to upright RGB, uint8 [H, W, 3], at one size; keeps FFmpeg's scaler between calls.
+
+    In this thread: by default FFmpeg starts one per core for each frame, which costs more than the
+    conversion.
+    """
 
     def __init__(self, width: int, height: int) -> None:
         from av.video.reformatter import VideoReformatter
@@ -258,7 +294,12 @@ class _Converter:
 
     def __call__(self, frame: VideoFrame) -> Frames:
         rgb = self._reformatter.reformat(
-            frame, self._width, self._height, format="rgb24", interpolation="BILINEAR"
+            frame,
+            self._width,
+            self._height,
+            format="rgb24",
+            interpolation="BILINEAR",
+            threads=1,
         )
         return rotate(np.asarray(rgb.to_ndarray(), dtype=np.uint8), frame.rotation)
 
@@ -299,6 +340,9 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
             raise DecodeError("no streams: the moov atom is missing (truncated?)")
         raise DecodeError("no video stream")
     stream.codec_context.thread_count = 1
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all  # sound is not even read
     return container, stream
 
 
