@@ -44,6 +44,10 @@ class Grid:
     def tokens(self) -> int:
         return self.slots * self.space
 
+    def __ne__(self, other: object) -> bool:
+        # object's own, which negates __eq__, fails in torch.compile where sizes are symbolic
+        return not self == other
+
     @staticmethod
     def of(
         frames: int, image_size: int | tuple[int, int], tubelet_size: int, patch_size: int

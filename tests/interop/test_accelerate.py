@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from benchmarks.official_step import normalized_images, pretraining_loss
 from tests.interop import stand_ins
@@ -606,3 +607,43 @@ def test_hugging_face_under_torch_compile():
         warnings.simplefilter("ignore")
         found = torch.compile(model, backend="aot_eager")(pixel_values(), mask).loss
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def small_model(name: str) -> nn.Module:
+    if name.startswith("official"):
+        return pretraining(drop_path=0.3) if name == "official" else classifier()
+    return small_hugging_face("pretraining" if name == "hugging-face" else "classification")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "official",
+        "official-classifier",
+        pytest.param("hugging-face", marks=needs_transformers),
+        pytest.param("hugging-face-classifier", marks=needs_transformers),
+    ],
+)
+def test_compiled_whole_for_other_batches(name):
+    """Frames and Masks: one graph, and one more that fits all other batches and ratios."""
+    torch.compiler.reset()
+    counters.clear()
+    model = small_model(name).train()
+    accelerate(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    generator = torch.Generator().manual_seed(4)
+    more = MaskSpec(encoder_ratio=0.75, decoder="none")
+    steps = [(2, "dual", 1), (2, "dual", 1), (3, more, 2), (5, "encoder-only", 2), (4, "dual", 2)]
+    for batch, spec, graphs in steps:
+        masks = Masks.sample(batch, GRID, SPECS.get(spec, spec), generator=generator)
+        inputs = [frames(batch)] if "classifier" in name else [frames(batch), masks]
+        gradients = []
+        for call in (model, compiled):
+            model.zero_grad()
+            torch.manual_seed(5)  # drop path draws
+            weighted(call, *inputs).backward()
+            gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        for found, expected in zip(*gradients, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert counters["stats"]["unique_graphs"] == graphs
+    torch.compiler.reset()

@@ -58,8 +58,7 @@ class VideoClassifier(VisionTransformer):
         """
         config = self.config
         grid = Grid(*check_frames(frames, config.tubelet_size, config.patch_size))
-        every = torch.arange(grid.tokens, dtype=torch.int32, device=frames.device)
-        x = add(*self.blocks(self.embed(frames, every.expand(len(frames), -1), grid)))
+        x = add(*self.blocks(self.embed(frames, None, grid)))
         out: Tensor = self.fc_norm(x.mean(1))
         return out
 

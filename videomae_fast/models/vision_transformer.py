@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from videomae_fast.masking import Grid
@@ -37,14 +38,21 @@ class VisionTransformer(nn.Module):
             activation_checkpointing=activation_checkpointing,
         )
 
-    def embed(self, frames: Tensor, index: Tensor, grid: Grid) -> Tensor:
-        """uint8 [B, T, H, W, 3] and token positions int32 [B, K] to [B, K, width].
+    def embed(self, frames: Tensor, index: Tensor | None, grid: Grid) -> Tensor:
+        """uint8 [B, T, H, W, 3] and token positions int32 [B, K], None for all, to [B, K, width].
 
         Raises:
             ValueError: the positions are learned, and for another grid.
         """
+        table = self._position_table(grid)
+        if index is None:
+            every = torch.arange(grid.tokens, dtype=torch.int32, device=frames.device)
+            # Not len(frames): that is an int, which would fix the batch in torch.export
+            index = every.expand(frames.shape[0], -1)
+        else:
+            table = table[index.long()]
         x: Tensor = self.patch_embed(frames, index)
-        return x + self._position_table(grid)[index.long()].to(x.dtype)
+        return x + table.to(x.dtype)
 
     def _position_table(self, grid: Grid) -> Tensor:
         """[tokens, width]."""

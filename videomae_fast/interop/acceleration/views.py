@@ -7,8 +7,7 @@ drop path rate and the like count at once. It is called with this library's own 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,12 @@ from videomae_fast.models.transformer import (
     SharedTokens,
 )
 from videomae_fast.ops import token_gather
+
+
+class Projection(NamedTuple):
+    """What attention reads of the linear layer for queries, keys and values."""
+
+    weight: Tensor
 
 
 class AttentionView:
@@ -105,7 +110,7 @@ def of_hugging_face(layer: Any) -> BlockView:
     """A VideoMAELayer; its three projections become one matmul."""
     attn = layer.attention.attention
     query, key, value = attn.query, attn.key, attn.value
-    packed = SimpleNamespace(weight=torch.cat([query.weight, key.weight, value.weight]))
+    packed = Projection(torch.cat([query.weight, key.weight, value.weight]))
     return BlockView(
         layer.layernorm_before,
         AttentionView(
