@@ -14,7 +14,7 @@ import torch
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.feeding import Feeding
 from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
-from videomae_fast.data.slots import Slot, fill
+from videomae_fast.data.slots import Slot, SlotWriter
 from videomae_fast.data.workers import Outcome, Problem, WorkerPool
 
 
@@ -30,11 +30,12 @@ class _Reader:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
+        self._slots = SlotWriter()
 
     def __call__(self, task: _Task) -> tuple[Piece, tuple[int, ...]]:
         torch.set_num_threads(1)  # a process is one core's work
         piece = read(task.request, self._reading)
-        fill(task.slot, piece.data)
+        self._slots.write(task.slot, piece.data)
         return replace(piece, data=np.empty(0, dtype=np.uint8)), piece.data.shape
 
 

@@ -45,21 +45,37 @@ class Slot:
             os.unlink(self.path)
 
 
-def fill(path: str, data: NDArray[np.uint8]) -> None:
-    """Writes an array into the slot at `path`: a worker's side.
+class SlotWriter:
+    """A worker's side of all slots, which keeps them mapped.
 
-    Raises :class:`OutputError` where there is no memory for it (instead of dying of SIGBUS).
+    Mapping one anew for each clip took 4 ms for 10 MB, its copy 0.3.
     """
-    if data.size == 0:
-        return
-    with open(path, "r+b") as file:
+
+    def __init__(self) -> None:
+        self._maps: dict[str, mmap.mmap] = {}
+
+    def write(self, path: str, data: NDArray[np.uint8]) -> None:
+        """Writes an array into the slot at ``path``.
+
+        Raises :class:`OutputError` where there is no memory for it (instead of dying of SIGBUS).
+        """
+        if data.size == 0:
+            return
         try:
-            if os.fstat(file.fileno()).st_size < data.nbytes:
-                os.posix_fallocate(file.fileno(), 0, data.nbytes)
-            with mmap.mmap(file.fileno(), data.nbytes) as memory:
-                np.copyto(np.frombuffer(memory, dtype=np.uint8), np.ravel(data))
+            memory = self._map(path, data.nbytes)
         except OSError as error:
             raise OutputError(
                 f"no memory to hand over a clip of {data.nbytes / 1e6:.0f} MB "
                 f"({error.strerror or error}): use fewer workers"
             ) from error
+        np.copyto(np.frombuffer(memory, dtype=np.uint8, count=data.size), np.ravel(data))
+
+    def _map(self, path: str, size: int) -> mmap.mmap:
+        memory = self._maps.get(path)
+        if memory is None or len(memory) < size:
+            with open(path, "r+b") as file:
+                if os.fstat(file.fileno()).st_size < size:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                memory = mmap.mmap(file.fileno(), 0)
+            self._maps[path] = memory
+        return memory
