@@ -102,9 +102,9 @@ VMF_API int64_t vmf_attention(const float* query,        // [batch, queries, hea
         lse};
     const Functions run = functions();
     const int64_t items = batch * heads * job.blocks();
-    Scratch scratch(std::min(std::max<int64_t>(threads, 1), items), run.forward_scratch(keys, dim));
+    Scratch scratch(threads, items, 4 * run.forward_scratch(keys, dim));
     parallel_for(items, kQueries * keys * dim / 16, threads, [&](int64_t begin, int64_t end) {
-      run.forward(job, scratch.take(), begin, end);
+      run.forward(job, scratch.take().as<float>(), begin, end);
     });
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
@@ -127,9 +127,9 @@ VMF_API int64_t vmf_attention_backward(
         grad, out, lse, grad_query, grad_key, grad_value};
     const Functions run = functions();
     const int64_t items = batch * heads;
-    Scratch scratch(std::min(std::max<int64_t>(threads, 1), items), run.backward_scratch(keys, dim));
+    Scratch scratch(threads, items, 4 * run.backward_scratch(keys, dim));
     parallel_for(items, queries * keys * dim / 8, threads, [&](int64_t begin, int64_t end) {
-      run.backward(job, scratch.take(), begin, end);
+      run.backward(job, scratch.take().as<float>(), begin, end);
     });
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;

@@ -4,7 +4,6 @@
 // Both passes are one loop, a weighted sum of K runs. Down the columns a run is an image row. Along
 // a row the neighbours of a pixel lie 3 bytes apart and are no run; so 16 rows at a time are turned
 // on their side, where a pixel column of the 16 rows is a run of 48 words.
-#include <atomic>
 #include <bit>
 #include <cstring>
 #include <new>
@@ -12,6 +11,7 @@
 
 #include "common.h"
 #include "parallel.h"
+#include "scratch.h"
 
 namespace vmf {
 namespace {
@@ -40,7 +40,7 @@ struct View {
 VMF_INLINE int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
 
 // What one frame needs beside its source and its result.
-struct Scratch {
+struct Buffers {
   int32_t* turned;   // [width of the box * 3, padded][kBand], a byte per word
   int32_t* resized;  // [kChunk * 3][kBand]: after the first pass, still turned
   uint8_t* rows;     // [height of the box, padded][out_width * 3, padded]
@@ -150,7 +150,7 @@ VMF_INLINE void blend(const In* __restrict in, int64_t stride, const int32_t* __
 // streams than a processor follows by itself.
 template <int TAPS>
 VMF_INLINE void across(const uint8_t* const (&band)[kBand], int64_t below, const View& view,
-                       const int32_t* table, int64_t width, const Scratch& scratch, uint8_t* rows) {
+                       const int32_t* table, int64_t width, const Buffers& buffers, uint8_t* rows) {
   const int64_t taps = view.taps_across, entry = 1 + taps, row = padded(3 * width);
   for (int64_t begin = 0; begin < width; begin += kChunk) {
     const int64_t count = width - begin < kChunk ? width - begin : kChunk;
@@ -159,13 +159,13 @@ VMF_INLINE void across(const uint8_t* const (&band)[kBand], int64_t below, const
     for (int64_t r = 0; r < kBand && below; ++r) {
       for (int64_t o = 3 * first; o < 3 * end; o += 64) __builtin_prefetch(band[r] + below + o);
     }
-    turn(band, 3 * first, 3 * end, 3 * view.width, scratch.turned);
+    turn(band, 3 * first, 3 * end, 3 * view.width, buffers.turned);
     for (int64_t i = 0; i < count; ++i, entries += entry) {
       const int64_t to = view.flip ? count - 1 - i : i;
-      blend<TAPS>(scratch.turned + (entries[0] - first) * kRun, kRun, entries + 1, taps,
-                  scratch.resized + to * kRun, kRun);
+      blend<TAPS>(buffers.turned + (entries[0] - first) * kRun, kRun, entries + 1, taps,
+                  buffers.resized + to * kRun, kRun);
     }
-    turn_back(scratch.resized, padded(3 * count), row, rows + 3 * begin);
+    turn_back(buffers.resized, padded(3 * count), row, rows + 3 * begin);
   }
 }
 
@@ -179,14 +179,14 @@ VMF_INLINE void down(const uint8_t* rows, int64_t row, const int32_t* table, int
 }
 
 VMF_CLONES void resize_frame(const uint8_t* source, const View& view, const int32_t* tables,
-                             int64_t out_height, int64_t out_width, const Scratch& scratch,
+                             int64_t out_height, int64_t out_width, const Buffers& buffers,
                              uint8_t* out) {
   const int32_t* table = tables + view.table_across;
   const int64_t out_row = 3 * out_width;
   const uint8_t* rows = source;
   int64_t row = view.row_stride;
   if (view.width != out_width || view.flip) {  // else the one weight of every pixel is 1
-    rows = scratch.rows;
+    rows = buffers.rows;
     row = padded(out_row);
     for (int64_t y = 0; y < view.height; y += kBand) {
       const uint8_t* band[kBand];
@@ -194,11 +194,11 @@ VMF_CLONES void resize_frame(const uint8_t* source, const View& view, const int3
         band[r] = source + (y + r < view.height ? y + r : view.height - 1) * view.row_stride;
       }
       const int64_t below = y + 2 * kBand <= view.height ? kBand * view.row_stride : 0;
-      uint8_t* to = scratch.rows + y * row;
+      uint8_t* to = buffers.rows + y * row;
       switch (view.taps_across) {
-        case 2: across<2>(band, below, view, table, out_width, scratch, to); break;
-        case 3: across<3>(band, below, view, table, out_width, scratch, to); break;
-        default: across<0>(band, below, view, table, out_width, scratch, to);
+        case 2: across<2>(band, below, view, table, out_width, buffers, to); break;
+        case 3: across<3>(band, below, view, table, out_width, buffers, to); break;
+        default: across<0>(band, below, view, table, out_width, buffers, to);
       }
     }
   }
@@ -266,34 +266,28 @@ VMF_API int64_t vmf_crop_resize(const vmf::View* views,  // [view_count]
     most_down = std::max(most_down, view.height);
     work += view.height * (view.width + width * view.taps_across) + height * width * view.taps_down;
   }
-  // All in words; the first two are whole cache lines.
+  // The first two, in words, are whole cache lines.
   const int64_t turned = padded(3 * most_across) * kBand, resized = 3 * kChunk * kBand;
-  const auto words =
-      static_cast<size_t>(turned + resized + padded(most_down) * padded(3 * width) / 4);
-  constexpr std::align_val_t line{64};
-  std::atomic<bool> out_of_memory{false};
+  const int64_t bytes = 4 * (turned + resized) + padded(most_down) * padded(3 * width);
   try {
     const std::vector<Task> tasks = tasks_of(views, view_count, frames);
-    const int64_t cost = view_count > 0 ? work / view_count / 8 : 0;
-    parallel_for(view_count * frames, cost, threads, [&](int64_t begin, int64_t end) {
-      auto* memory = new (line, std::nothrow) int32_t[words];
-      if (!memory) {
-        out_of_memory = true;
-        return;
-      }
-      const Scratch scratch{memory, memory + turned,
+    const int64_t cost = view_count > 0 ? work / view_count / 8 : 0, n = view_count * frames;
+    Scratch scratch(threads, n, bytes);
+    parallel_for(n, cost, threads, [&](int64_t begin, int64_t end) {
+      const Scratch::Place place = scratch.take();
+      auto* memory = place.as<int32_t>();
+      const Buffers buffers{memory, memory + turned,
                             reinterpret_cast<uint8_t*>(memory + turned + resized)};
       for (int64_t i = begin; i < end; ++i) {
         const auto [number, frame] = tasks[static_cast<size_t>(i)];
         const View& view = views[number];
         const auto* source = reinterpret_cast<const uint8_t*>(view.source);
-        resize_frame(source + frame * view.frame_stride, view, tables, height, width, scratch,
+        resize_frame(source + frame * view.frame_stride, view, tables, height, width, buffers,
                      out + (number * frames + frame) * height * width * 3);
       }
-      ::operator delete[](memory, line);
     });
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   }
-  return out_of_memory ? kOutOfMemory : kOk;
+  return kOk;
 }

@@ -166,10 +166,13 @@ def _processor() -> str:
 
 def _native_library() -> list[Check]:
     from videomae_fast.ops import _native
+    from videomae_fast.ops._native.threads import openmp_of_torch
 
     if _native.library() is None:
         return [Check("cpu library", "missing", _native.why_missing())]
-    detail = f"uses {_native.instruction_set()} on this machine, {_native.library_path()}"
+    why_own = openmp_of_torch()[1]
+    whose = f"threads of its own ({why_own})" if why_own else "torch's threads"
+    detail = f"uses {_native.instruction_set()} and {whose} here, {_native.library_path()}"
     return [Check("cpu library", "ok", detail)]
 
 

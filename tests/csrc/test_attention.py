@@ -201,7 +201,7 @@ def lower_level(
     if compiler is None:
         pytest.skip("no g++ to compile with")
     folder = tmp_path_factory.mktemp("csrc")
-    for path in CSRC.glob("*.h"):
+    for path in (*CSRC.glob("*.h"), CSRC / "parallel.cpp"):
         shutil.copy(path, folder)
     source = (CSRC / "attention.cpp").read_text()
     for level in request.param:
@@ -210,7 +210,8 @@ def lower_level(
         source = source.replace(asked, "false")
     (folder / "attention.cpp").write_text(source)
     options = ["-std=c++20", "-O2", "-fopenmp-simd", "-ffp-contract=fast", "-fno-trapping-math"]
-    command = [compiler, *options, "-shared", "-fPIC", "-DVMF_HAVE_CLONES", "attention.cpp"]
+    command = [compiler, *options, "-shared", "-fPIC", "-DVMF_HAVE_CLONES"]
+    command += ["attention.cpp", "parallel.cpp"]
     built = subprocess.run(
         [*command, "-o", "attention.so"], cwd=folder, capture_output=True, text=True, check=False
     )

@@ -13,8 +13,10 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from videomae_fast.ops._native.threads import share_threads
+
 # The C interface that the wrappers here speak: VMF_INTERFACE_VERSION in csrc/CMakeLists.txt.
-INTERFACE = 3
+INTERFACE = 4
 
 SWITCH = "VIDEOMAE_FAST_NATIVE"
 REBUILD = "rebuild it with: pip install --force-reinstall --no-deps <videomae-fast or -e .>"
@@ -51,6 +53,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             f"{INTERFACE}; {REBUILD}"
         )
     loaded.vmf_instruction_set.restype = ctypes.c_char_p
+    share_threads(loaded)
     return loaded, ""
 
 
