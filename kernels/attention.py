@@ -16,6 +16,7 @@ from torch import Tensor
 
 from videomae_fast.kernels import attention_flash as flash
 from videomae_fast.kernels import attention_short as short
+from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.attention_blocks import head_parts
 
 MAX_HEAD_DIM = 256
@@ -42,6 +43,12 @@ def _strides(name: str, x: Tensor) -> dict[str, int]:
         f"{name}_stride_token": token,
         f"{name}_stride_head": head,
     }
+
+
+def _align(arguments: dict[str, Any]) -> int:
+    """Of the strides of clips and heads among a kernel's arguments: see head_pointer."""
+    ends = ("_stride_clip", "_stride_head")
+    return alignment(*(value for name, value in arguments.items() if name.endswith(ends)))
 
 
 def _common(query: Tensor, key_count: Tensor | None) -> dict[str, Any]:
@@ -86,23 +93,26 @@ def _forward(
         **_strides("key", key),
         **_strides("value", value),
     }
+    arguments["ALIGN"] = _align(arguments)
     if use_short:
         launch = short.FORWARD
-        short.short_forward[(clips * heads,)](
-            **arguments,
-            **short.forward_shape(keys, dim),
-            num_warps=launch.num_warps,
-            num_stages=launch.num_stages,
-        )
+        with torch.cuda.device_of(query):
+            short.short_forward[(clips * heads,)](
+                **arguments,
+                **short.forward_shape(keys, dim),
+                num_warps=launch.num_warps,
+                num_stages=launch.num_stages,
+            )
     else:
         launch, _, _ = flash.launches(dim, query.element_size())
-        flash.flash_forward[(clips * heads * triton.cdiv(queries, launch.queries),)](
-            **arguments,
-            n_keys=keys,
-            **flash.shape(dim, launch),
-            num_warps=launch.num_warps,
-            num_stages=launch.num_stages,
-        )
+        with torch.cuda.device_of(query):
+            flash.flash_forward[(clips * heads * triton.cdiv(queries, launch.queries),)](
+                **arguments,
+                n_keys=keys,
+                **flash.shape(dim, launch),
+                num_warps=launch.num_warps,
+                num_stages=launch.num_stages,
+            )
     return out, lse
 
 
@@ -164,31 +174,34 @@ def _backward(
         "grad_value_ptr": grad_value,
         **_strides("grad_key", grad_key),
     }
+    arguments["ALIGN"] = _align({**arguments, **of_query, **of_key})
     if use_short:
         launch = short.backward_launch(dim)
-        short.short_backward[(clips * heads,)](
-            **arguments,
-            **of_query,
-            **of_key,
-            **short.backward_shape(queries, keys, dim),
-            num_warps=launch.num_warps,
-            num_stages=launch.num_stages,
-        )
+        with torch.cuda.device_of(query):
+            short.short_backward[(clips * heads,)](
+                **arguments,
+                **of_query,
+                **of_key,
+                **short.backward_shape(queries, keys, dim),
+                num_warps=launch.num_warps,
+                num_stages=launch.num_stages,
+            )
         return grad_query, grad_key, grad_value
     _, by_query, by_key = flash.launches(dim, query.element_size())
     arguments |= {"n_queries": queries, "n_keys": keys}
-    flash.flash_backward_query[(clips * heads * triton.cdiv(queries, by_query.queries),)](
-        **arguments,
-        **of_query,
-        **flash.shape(dim, by_query),
-        num_warps=by_query.num_warps,
-        num_stages=by_query.num_stages,
-    )
-    flash.flash_backward_key[(clips * heads * triton.cdiv(keys, by_key.keys),)](
-        **arguments,
-        **of_key,
-        **flash.shape(dim, by_key),
-        num_warps=by_key.num_warps,
-        num_stages=by_key.num_stages,
-    )
+    with torch.cuda.device_of(query):
+        flash.flash_backward_query[(clips * heads * triton.cdiv(queries, by_query.queries),)](
+            **arguments,
+            **of_query,
+            **flash.shape(dim, by_query),
+            num_warps=by_query.num_warps,
+            num_stages=by_query.num_stages,
+        )
+        flash.flash_backward_key[(clips * heads * triton.cdiv(keys, by_key.keys),)](
+            **arguments,
+            **of_key,
+            **flash.shape(dim, by_key),
+            num_warps=by_key.num_warps,
+            num_stages=by_key.num_stages,
+        )
     return grad_query, grad_key, grad_value

@@ -56,6 +56,20 @@ def head_parts(dim: int) -> tuple[int, int]:
 
 
 @triton.jit
+def head_offset(i_clip, i_head, clip_stride, head_stride, ALIGN: tl.constexpr):
+    """Where a head of a clip begins; ALIGN is what both strides are multiples of."""
+    o_head = i_clip.to(tl.int64) * clip_stride + i_head * head_stride
+    if ALIGN < 16:  # of 16 the compiler knows
+        o_head = tl.multiple_of(o_head, ALIGN)
+    return o_head
+
+
+@triton.jit
+def head_pointer(p, i_clip, i_head, clip_stride, head_stride, ALIGN: tl.constexpr):
+    return p + head_offset(i_clip, i_head, clip_stride, head_stride, ALIGN)
+
+
+@triton.jit
 def load_parts(
     p, o_row, m_row, DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr, DOT: tl.constexpr
 ):

@@ -11,11 +11,14 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.attention_blocks import (
     LOG2E,
     Launch,
     aot_signature,
+    head_offset,
     head_parts,
+    head_pointer,
     inner_parts,
     key_gradients,
     load_parts,
@@ -93,6 +96,7 @@ def flash_forward(
     DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr,  # of all strides of clips and heads
 ):  # fmt: skip
     n_blocks = tl.cdiv(n_queries, QUERIES)
     i_clip, i_head = tl.program_id(0) // n_blocks // heads, tl.program_id(0) // n_blocks % heads
@@ -101,9 +105,9 @@ def flash_forward(
     o_clip = i_clip.to(tl.int64)
     if count_ptr is not None:
         n_keys = tl.minimum(tl.load(count_ptr + i_clip), n_keys)
-    p_query = query_ptr + o_clip * query_stride_clip + i_head * query_stride_head
-    p_key = key_ptr + o_clip * key_stride_clip + i_head * key_stride_head
-    p_value = value_ptr + o_clip * value_stride_clip + i_head * value_stride_head
+    p_query = head_pointer(query_ptr, i_clip, i_head, query_stride_clip, query_stride_head, ALIGN)
+    p_key = head_pointer(key_ptr, i_clip, i_head, key_stride_clip, key_stride_head, ALIGN)
+    p_value = head_pointer(value_ptr, i_clip, i_head, value_stride_clip, value_stride_head, ALIGN)
     b_query = load_parts(p_query, i_query * query_stride_token, m_query, DIM, DIM_A, DIM_B, DOT)
     b_out = zeros_parts(QUERIES, DIM_A, DIM_B)
     b_max = tl.full([QUERIES], float("-inf"), tl.float32)
@@ -153,6 +157,7 @@ def flash_backward_query(
     DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr,  # of all strides of clips and heads
 ):  # fmt: skip
     n_blocks = tl.cdiv(n_queries, QUERIES)
     i_clip, i_head = tl.program_id(0) // n_blocks // heads, tl.program_id(0) // n_blocks % heads
@@ -162,20 +167,22 @@ def flash_backward_query(
         n_keys = tl.minimum(tl.load(count_ptr + i_clip), n_keys)
     o_rows = (o_clip * heads + i_head) * n_queries
     b_grad_query = query_gradient(
-        grad_ptr + o_clip * grad_stride_clip + i_head * grad_stride_head,
-        query_ptr + o_clip * query_stride_clip + i_head * query_stride_head,
-        key_ptr + o_clip * key_stride_clip + i_head * key_stride_head,
-        value_ptr + o_clip * value_stride_clip + i_head * value_stride_head,
+        head_pointer(grad_ptr, i_clip, i_head, grad_stride_clip, grad_stride_head, ALIGN),
+        head_pointer(query_ptr, i_clip, i_head, query_stride_clip, query_stride_head, ALIGN),
+        head_pointer(key_ptr, i_clip, i_head, key_stride_clip, key_stride_head, ALIGN),
+        head_pointer(value_ptr, i_clip, i_head, value_stride_clip, value_stride_head, ALIGN),
         out_ptr + (o_clip * n_queries * heads + i_head) * DIM,
         heads * DIM, lse_ptr + o_rows, delta_ptr + o_rows, i_query, n_queries, n_keys,
         grad_stride_token, query_stride_token, key_stride_token, value_stride_token,
         scale, QUERIES, KEYS, DIM, DIM_A, DIM_B, DOT, PRECISION,
     )  # fmt: skip
-    p_grad_query = grad_query_ptr + o_clip * grad_query_stride_clip
+    o_grad_query = head_offset(
+        i_clip, i_head, grad_query_stride_clip, grad_query_stride_head, ALIGN
+    )
+    o_query = i_query * grad_query_stride_token
     store_parts(
-        p_grad_query + i_head * grad_query_stride_head, i_query * grad_query_stride_token,
-        i_query < n_queries, b_grad_query, DIM, DIM_A, DIM_B,
-    )  # fmt: skip
+        grad_query_ptr + o_grad_query, o_query, i_query < n_queries, b_grad_query, DIM, DIM_A, DIM_B
+    )
 
 
 @triton.jit
@@ -203,6 +210,7 @@ def flash_backward_key(
     DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr,  # of all strides of clips and heads
 ):  # fmt: skip
     n_blocks = tl.cdiv(n_keys, KEYS)
     i_clip, i_head = tl.program_id(0) // n_blocks // heads, tl.program_id(0) // n_blocks % heads
@@ -215,15 +223,15 @@ def flash_backward_key(
     # A block that takes no part walks over no query: its gradients are 0.
     n_asking = tl.where(tl.program_id(0) % n_blocks * KEYS < n_counted, n_queries, 0)
     b_grad_key, b_grad_value = key_gradients(
-        grad_ptr + o_clip * grad_stride_clip + i_head * grad_stride_head,
-        query_ptr + o_clip * query_stride_clip + i_head * query_stride_head,
-        key_ptr + o_clip * key_stride_clip + i_head * key_stride_head,
-        value_ptr + o_clip * value_stride_clip + i_head * value_stride_head,
+        head_pointer(grad_ptr, i_clip, i_head, grad_stride_clip, grad_stride_head, ALIGN),
+        head_pointer(query_ptr, i_clip, i_head, query_stride_clip, query_stride_head, ALIGN),
+        head_pointer(key_ptr, i_clip, i_head, key_stride_clip, key_stride_head, ALIGN),
+        head_pointer(value_ptr, i_clip, i_head, value_stride_clip, value_stride_head, ALIGN),
         lse_ptr + o_rows, delta_ptr + o_rows, i_key, n_asking, n_counted,
         grad_stride_token, query_stride_token, key_stride_token, value_stride_token,
         scale, QUERIES, KEYS, DIM, DIM_A, DIM_B, DOT, PRECISION,
     )  # fmt: skip
-    o_grad_key = o_clip * grad_key_stride_clip + i_head * grad_key_stride_head
+    o_grad_key = head_offset(i_clip, i_head, grad_key_stride_clip, grad_key_stride_head, ALIGN)
     o_key = i_key * grad_key_stride_token
     m_key = i_key < n_keys
     store_parts(grad_key_ptr + o_grad_key, o_key, m_key, b_grad_key, DIM, DIM_A, DIM_B)
@@ -265,6 +273,7 @@ def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], in
                 **shape(dim, launch),
                 "DOT": dot,
                 "PRECISION": precision,
+                "ALIGN": alignment(dim),
                 **({} if counted else {"count_ptr": None}),
             }
             cases.append(

@@ -15,11 +15,14 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.attention_blocks import (
     LOG2E,
     Launch,
     aot_signature,
+    head_offset,
     head_parts,
+    head_pointer,
     inner_parts,
     key_gradients,
     load_parts,
@@ -69,15 +72,16 @@ def short_forward(
     QUERIES: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr,  # of all strides of clips and heads
 ):  # fmt: skip
     i_clip, i_head = tl.program_id(0) // heads, tl.program_id(0) % heads
     o_clip = i_clip.to(tl.int64)
     n_keys = N_KEYS
     if count_ptr is not None:
         n_keys = tl.minimum(tl.load(count_ptr + i_clip), N_KEYS)
-    p_query = query_ptr + o_clip * query_stride_clip + i_head * query_stride_head
-    p_key = key_ptr + o_clip * key_stride_clip + i_head * key_stride_head
-    p_value = value_ptr + o_clip * value_stride_clip + i_head * value_stride_head
+    p_query = head_pointer(query_ptr, i_clip, i_head, query_stride_clip, query_stride_head, ALIGN)
+    p_key = head_pointer(key_ptr, i_clip, i_head, key_stride_clip, key_stride_head, ALIGN)
+    p_value = head_pointer(value_ptr, i_clip, i_head, value_stride_clip, value_stride_head, ALIGN)
     p_out = out_ptr + (o_clip * n_queries * heads + i_head) * DIM
     p_lse = lse_ptr + (o_clip * heads + i_head) * n_queries
     b_keys = ()
@@ -145,19 +149,22 @@ def short_backward(
     DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr,  # of all strides of clips and heads
 ):  # fmt: skip
     i_clip, i_head = tl.program_id(0) // heads, tl.program_id(0) % heads
     o_clip = i_clip.to(tl.int64)
     n_keys = N_KEYS
     if count_ptr is not None:
         n_keys = tl.minimum(tl.load(count_ptr + i_clip), N_KEYS)
-    p_grad = grad_ptr + o_clip * grad_stride_clip + i_head * grad_stride_head
-    p_query = query_ptr + o_clip * query_stride_clip + i_head * query_stride_head
-    p_key = key_ptr + o_clip * key_stride_clip + i_head * key_stride_head
-    p_value = value_ptr + o_clip * value_stride_clip + i_head * value_stride_head
+    p_grad = head_pointer(grad_ptr, i_clip, i_head, grad_stride_clip, grad_stride_head, ALIGN)
+    p_query = head_pointer(query_ptr, i_clip, i_head, query_stride_clip, query_stride_head, ALIGN)
+    p_key = head_pointer(key_ptr, i_clip, i_head, key_stride_clip, key_stride_head, ALIGN)
+    p_value = head_pointer(value_ptr, i_clip, i_head, value_stride_clip, value_stride_head, ALIGN)
     p_out = out_ptr + (o_clip * N_QUERIES * heads + i_head) * DIM
-    o_grad_query = o_clip * grad_query_stride_clip + i_head * grad_query_stride_head
-    o_grad_key = o_clip * grad_key_stride_clip + i_head * grad_key_stride_head
+    o_grad_query = head_offset(
+        i_clip, i_head, grad_query_stride_clip, grad_query_stride_head, ALIGN
+    )
+    o_grad_key = head_offset(i_clip, i_head, grad_key_stride_clip, grad_key_stride_head, ALIGN)
     o_rows = (o_clip * heads + i_head) * N_QUERIES
 
     for i in tl.static_range(len(QUERY_PIECES)):
@@ -170,9 +177,14 @@ def short_backward(
         )  # fmt: skip
         o_query = i_query * grad_query_stride_token
         store_parts(
-            grad_query_ptr + o_grad_query, o_query, i_query < N_QUERIES, b_grad_query,
-            DIM, DIM_A, DIM_B,
-        )  # fmt: skip
+            grad_query_ptr + o_grad_query,
+            o_query,
+            i_query < N_QUERIES,
+            b_grad_query,
+            DIM,
+            DIM_A,
+            DIM_B,
+        )
     tl.debug_barrier()  # other threads than those that wrote delta read it
     for i in tl.static_range(len(PIECES)):
         i_key = PIECES[i][0] + tl.arange(0, PIECES[i][1])
@@ -216,6 +228,7 @@ def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], in
     cases: list[tuple[str, object, dict[str, str], dict[str, object], int, int]] = []
     for keys, dim in ((160, 64), (160, 80), (208, 88)):
         dtypes: dict[str, object] = {"count_ptr": None, "DOT": tl.bfloat16, "PRECISION": "ieee"}
+        dtypes["ALIGN"] = alignment(dim)
         for name, kernel, launch, shape in (
             ("forward", short_forward, FORWARD, forward_shape(keys, dim)),
             ("backward", short_backward, backward_launch(dim), backward_shape(keys, keys, dim)),

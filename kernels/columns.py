@@ -78,21 +78,25 @@ def sum_columns(partial: Tensor, outs: Sequence[Tensor]) -> None:
     sums, rows, columns = partial.shape
     padded = [*outs, *[None] * (4 - len(outs))]
     grid = (triton.cdiv(columns, LAUNCH.columns), sums)
-    _sum_columns[grid](
-        partial,
-        *padded,
-        rows,
-        columns,
-        ROWS=LAUNCH.rows,
-        COLUMNS=LAUNCH.columns,
-        num_warps=LAUNCH.num_warps,
-    )
+    with torch.cuda.device_of(partial):
+        _sum_columns[grid](
+            partial,
+            *padded,
+            rows,
+            columns,
+            ROWS=LAUNCH.rows,
+            COLUMNS=LAUNCH.columns,
+            num_warps=LAUNCH.num_warps,
+        )
 
 
 def multiprocessors(device: torch.device) -> int:
-    """How many the device has; in Triton's interpreter a small number, for speed."""
+    """How many the device has; in Triton's interpreter a small number, for speed.
+
+    On "meta", where kernels are compiled but not launched, those of an H100 or H200.
+    """
     if device.type != "cuda":
-        return 2
+        return 132 if device.type == "meta" else 2
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 

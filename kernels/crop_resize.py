@@ -119,8 +119,8 @@ def crop_resize(views: Tensor, tables: Tensor, out: Tensor) -> None:
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device; from page-locked memory, so that nothing waits."""
-    if device.type == "cpu":
-        return tensor
+    if device.type != "cuda":
+        return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 

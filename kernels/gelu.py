@@ -144,17 +144,18 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
     x_rows = _rows(x)
     rows, width = x_rows.shape
     columns = _columns(width)
-    _forward[(triton.cdiv(rows, LAUNCH.rows) * triton.cdiv(width, columns),)](
-        x_rows,
-        bias.contiguous(),
-        out,
-        rows,
-        width,
-        x_rows.stride(0),
-        ROWS=LAUNCH.rows,
-        COLUMNS=columns,
-        num_warps=LAUNCH.num_warps,
-    )
+    with torch.cuda.device_of(x):
+        _forward[(triton.cdiv(rows, LAUNCH.rows) * triton.cdiv(width, columns),)](
+            x_rows,
+            bias.contiguous(),
+            out,
+            rows,
+            width,
+            x_rows.stride(0),
+            ROWS=LAUNCH.rows,
+            COLUMNS=columns,
+            num_warps=LAUNCH.num_warps,
+        )
     return out
 
 
@@ -173,22 +174,23 @@ def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     run = triton.cdiv(tiles, runs) * LAUNCH.backward_rows
     runs = triton.cdiv(rows, run)
     partial = torch.empty((1, runs, width), dtype=torch.float32, device=x.device)
-    _backward[(runs * blocks,)](
-        grad_rows,
-        x_rows,
-        bias.contiguous(),
-        grad_x,
-        partial,
-        rows,
-        width,
-        run,
-        grad_rows.stride(0),
-        x_rows.stride(0),
-        ROWS=LAUNCH.backward_rows,
-        COLUMNS=columns,
-        num_warps=LAUNCH.num_warps,
-    )
-    sum_columns(partial, [grad_bias])
+    with torch.cuda.device_of(x):
+        _backward[(runs * blocks,)](
+            grad_rows,
+            x_rows,
+            bias.contiguous(),
+            grad_x,
+            partial,
+            rows,
+            width,
+            run,
+            grad_rows.stride(0),
+            x_rows.stride(0),
+            ROWS=LAUNCH.backward_rows,
+            COLUMNS=columns,
+            num_warps=LAUNCH.num_warps,
+        )
+        sum_columns(partial, [grad_bias])
     return grad_x, grad_bias
 
 

@@ -175,7 +175,7 @@ def _forward(
             b_stream = b_stream + (b_chunk,)  # noqa: RUF005
             _store_chunk(stream_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
             b_sum += b_chunk
-        b_mean = tl.sum(b_sum, 1) / WIDTH
+        b_mean = tl.sum(b_sum, 1) * (1.0 / WIDTH)
         b_square = tl.zeros([ROWS, CHUNK], tl.float32)
         for c in tl.static_range(CHUNKS):
             b_centred = b_stream[c] - b_mean[:, None]
@@ -184,7 +184,7 @@ def _forward(
                     (c * CHUNK + tl.arange(0, CHUNK) < WIDTH)[None, :], b_centred, 0.0
                 )
             b_square += b_centred * b_centred
-        b_rstd = 1.0 / tl.sqrt(tl.sum(b_square, 1) / WIDTH + eps)
+        b_rstd = 1.0 / tl.sqrt(tl.sum(b_square, 1) * (1.0 / WIDTH) + eps)
         for c in tl.static_range(CHUNKS):
             b_normal = (b_stream[c] - b_mean[:, None]) * b_rstd[:, None]
             b_out = b_normal * _load_vector(weight_ptr, c, WIDTH, CHUNK)
@@ -276,8 +276,8 @@ def _backward(
             b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
         b_grad_weight = b_new_weight
         b_grad_bias = b_new_bias
-        b_shift = tl.sum(b_inner_sum, 1)[:, None] / WIDTH
-        b_slope = tl.sum(b_normal_sum, 1)[:, None] / WIDTH
+        b_shift = tl.sum(b_inner_sum, 1)[:, None] * (1.0 / WIDTH)
+        b_slope = tl.sum(b_normal_sum, 1)[:, None] * (1.0 / WIDTH)
 
         if factor_ptr is not None:
             b_factor = tl.load(factor_ptr + i_row // n_tokens, mask=m_row, other=0.0)
@@ -347,30 +347,31 @@ def forward(
         return out, stream, mean, rstd
     x_rows, delta_rows = _rows(x), _rows(delta)
     cut = forward_tiling(width, x.element_size())
-    _forward[(triton.cdiv(rows, cut.rows * LAUNCH.tiles),)](
-        x_rows,
-        delta_rows,
-        weight.contiguous(),
-        bias.contiguous(),
-        None if delta_bias is None else delta_bias.contiguous(),
-        None if scale is None else scale.contiguous(),
-        None if factor is None else factor.contiguous(),
-        out,
-        stream,
-        mean,
-        rstd,
-        rows,
-        tokens,
-        x_rows.stride(0),
-        delta_rows.stride(0),
-        eps,
-        WIDTH=width,
-        ROWS=cut.rows,
-        CHUNK=cut.chunk,
-        CHUNKS=cut.chunks,
-        TILES=LAUNCH.tiles,
-        num_warps=LAUNCH.num_warps,
-    )
+    with torch.cuda.device_of(x):
+        _forward[(triton.cdiv(rows, cut.rows * LAUNCH.tiles),)](
+            x_rows,
+            delta_rows,
+            weight.contiguous(),
+            bias.contiguous(),
+            None if delta_bias is None else delta_bias.contiguous(),
+            None if scale is None else scale.contiguous(),
+            None if factor is None else factor.contiguous(),
+            out,
+            stream,
+            mean,
+            rstd,
+            rows,
+            tokens,
+            x_rows.stride(0),
+            delta_rows.stride(0),
+            eps,
+            WIDTH=width,
+            ROWS=cut.rows,
+            CHUNK=cut.chunk,
+            CHUNKS=cut.chunks,
+            TILES=LAUNCH.tiles,
+            num_warps=LAUNCH.num_warps,
+        )
     return out, stream, mean, rstd
 
 
@@ -413,35 +414,36 @@ def backward(
     grad_rows, stream_rows = _rows(grad_out), _rows(stream)
     residual_rows = None if grad_stream is None else _rows(grad_stream)
     delta_rows = None if scale is None or delta is None else _rows(delta)
-    _backward[(programs,)](
-        grad_rows,
-        residual_rows,
-        stream_rows,
-        mean.contiguous(),
-        rstd.contiguous(),
-        weight.contiguous(),
-        delta_rows,
-        None if scale is None or delta_bias is None else delta_bias.contiguous(),
-        None if scale is None else scale.contiguous(),
-        None if factor is None else factor.contiguous(),
-        grad_x,
-        grad_delta if own_delta else None,
-        partial,
-        rows,
-        tokens,
-        run,
-        grad_rows.stride(0),
-        0 if residual_rows is None else residual_rows.stride(0),
-        stream_rows.stride(0),
-        0 if delta_rows is None else delta_rows.stride(0),
-        HAS_DELTA_BIAS=has_delta_bias,
-        WIDTH=width,
-        ROWS=cut.rows,
-        CHUNK=cut.chunk,
-        CHUNKS=cut.chunks,
-        num_warps=LAUNCH.num_warps,
-    )
-    sum_columns(partial, sums)
+    with torch.cuda.device_of(stream):
+        _backward[(programs,)](
+            grad_rows,
+            residual_rows,
+            stream_rows,
+            mean.contiguous(),
+            rstd.contiguous(),
+            weight.contiguous(),
+            delta_rows,
+            None if scale is None or delta_bias is None else delta_bias.contiguous(),
+            None if scale is None else scale.contiguous(),
+            None if factor is None else factor.contiguous(),
+            grad_x,
+            grad_delta if own_delta else None,
+            partial,
+            rows,
+            tokens,
+            run,
+            grad_rows.stride(0),
+            0 if residual_rows is None else residual_rows.stride(0),
+            stream_rows.stride(0),
+            0 if delta_rows is None else delta_rows.stride(0),
+            HAS_DELTA_BIAS=has_delta_bias,
+            WIDTH=width,
+            ROWS=cut.rows,
+            CHUNK=cut.chunk,
+            CHUNKS=cut.chunks,
+            num_warps=LAUNCH.num_warps,
+        )
+        sum_columns(partial, sums)
     return grad_x, grad_delta, vectors[0], vectors[1], vectors[2], vectors[3]
 
 

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.cubes import dense_pixels
 from videomae_fast.kernels.pixel_target import difference, token_and_statistics
 
@@ -76,6 +77,7 @@ def pixel_mse_kernel(
     NORMALIZE: tl.constexpr,
     IGNORE_FLAT: tl.constexpr,
     BLOCK: tl.constexpr,
+    ALIGN: tl.constexpr,  # of the prediction's strides
 ):
     PIXELS: tl.constexpr = TUBELET * PATCH * PATCH
     i_token = tl.program_id(0)
@@ -99,6 +101,7 @@ def pixel_mse_kernel(
             NORMALIZE,
             IGNORE_FLAT,
             BLOCK,
+            ALIGN,
         )
     )
     factor = scale * weight * (2.0 / (3 * PIXELS))
@@ -172,6 +175,7 @@ def pixel_mse_backward_kernel(
     NORMALIZE: tl.constexpr,
     IGNORE_FLAT: tl.constexpr,
     BLOCK: tl.constexpr,
+    ALIGN: tl.constexpr,  # of the prediction's strides
 ):
     PIXELS: tl.constexpr = TUBELET * PATCH * PATCH
     i_token = tl.program_id(0)
@@ -195,6 +199,7 @@ def pixel_mse_backward_kernel(
             NORMALIZE,
             IGNORE_FLAT,
             BLOCK,
+            ALIGN,
         )
     )
     factor = tl.load(grad_ptr).to(tl.float32) * weight * (2.0 / (3 * PIXELS))
@@ -246,6 +251,12 @@ def _inputs(
         *frames.stride()[:3],
     )
     return tensors, sizes
+
+
+def _align(prediction: Tensor | None) -> int:
+    """What the strides of clips and tokens are multiples of."""
+    assert prediction is not None
+    return alignment(*prediction.stride()[:2])
 
 
 def _block(tubelet_size: int, patch_size: int) -> int:
@@ -319,6 +330,7 @@ def _sums(
                 NORMALIZE=normalize,
                 IGNORE_FLAT=ignore_flat,
                 BLOCK=_block(tubelet_size, patch_size),
+                ALIGN=_align(tensors[0]),
                 num_warps=LAUNCH.num_warps,
                 num_stages=LAUNCH.num_stages,
             )
@@ -371,6 +383,7 @@ def pixel_mse_backward(
             NORMALIZE=normalize,
             IGNORE_FLAT=ignore_flat,
             BLOCK=_block(tubelet_size, patch_size),
+            ALIGN=_align(tensors[0]),
             num_warps=LAUNCH.num_warps,
             num_stages=LAUNCH.num_stages,
         )
@@ -405,6 +418,7 @@ def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int
             "NORMALIZE": normalize,
             "IGNORE_FLAT": ignore_flat,
             "BLOCK": _block(2, patch),
+            "ALIGN": alignment(6 * patch**2),
         }
         if weighted:
             tensors["weight_ptr"] = "*fp32"

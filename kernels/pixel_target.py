@@ -31,8 +31,9 @@ def _scale(total, squares, PIXELS: tl.constexpr):
     """1 / (n (std + 1e-6)) in grey levels, and whether the deviation is at most one grey level."""
     # n (n - 1) variance, an exact integer: the same decision in every backend
     scatter = PIXELS * squares.to(tl.int64) - total.to(tl.int64) * total.to(tl.int64)
-    std = tl.sqrt_rn(scatter.to(tl.float32) / (PIXELS * 1.0 * (PIXELS - 1)))
-    return 1.0 / (PIXELS * (std + 255.0 * 1e-6)), scatter <= PIXELS * (PIXELS - 1)
+    # Rounded as elsewhere, once per token: the GPU's plain division is off by up to 2 units.
+    std = tl.sqrt_rn(tl.div_rn(scatter.to(tl.float32), PIXELS * 1.0 * (PIXELS - 1)))
+    return tl.div_rn(1.0, PIXELS * (std + 255.0 * 1e-6)), scatter <= PIXELS * (PIXELS - 1)
 
 
 @triton.jit
@@ -87,15 +88,14 @@ def token_and_statistics(
     NORMALIZE: tl.constexpr,
     IGNORE_FLAT: tl.constexpr,
     BLOCK: tl.constexpr,
+    ALIGN: tl.constexpr,  # of the prediction's strides
 ):
     """A token's pointers, weight, number of values to read (all or none) and statistics."""
     PIXELS: tl.constexpr = TUBELET * PATCH * PATCH
     i_clip = i_token // per_clip
-    p_prediction = (
-        prediction_ptr
-        + i_clip.to(tl.int64) * prediction_clip_stride
-        + (i_token % per_clip).to(tl.int64) * prediction_token_stride
-    )
+    o_prediction = i_clip.to(tl.int64) * prediction_clip_stride
+    o_prediction += (i_token % per_clip).to(tl.int64) * prediction_token_stride
+    p_prediction = prediction_ptr + tl.multiple_of(o_prediction, ALIGN)
     p_cube = cube_pointer(
         frames_ptr,
         i_clip,

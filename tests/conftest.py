@@ -25,6 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--gpu: torch sees no GPU here (videomae-fast doctor says why)")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where a GPU is expected, what a GPU adds nothing to is left out: its minutes are few."""
+    if not config.getoption("--gpu"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("without_gpu")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

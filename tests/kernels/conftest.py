@@ -70,6 +70,25 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _errors_belong_to_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A kernel's fault shows at the next call that waits for the GPU: here, not in another test.
+
+    After it nothing works on the GPU in this process. One of several test processes ends with it:
+    that is reported as this test's failure, and another process goes on with the rest.
+    """
+    yield
+    if not ON_GPU:
+        return
+    try:
+        torch.cuda.synchronize()
+    except Exception as error:
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            raise
+        print(f"{request.node.nodeid}: {error}", file=sys.__stderr__, flush=True)
+        os._exit(70)
+
+
 @pytest.fixture
 def sabotage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A function that breaks a kernel for the rest of a test, to see that its check notices.

@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 
 
 @pytest.mark.slow
+@pytest.mark.without_gpu
 def test_kernels_compile_within_their_budget():
     """In a process of its own: here Triton's interpreter is on, which compiles nothing."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -62,7 +62,10 @@ def test_against_truth(shape, dtype, scaled, dropped, biased, kernels, device, a
         exact = op._forward_reference(got[1].double(), torch.zeros_like(delta), *rest)
         mine = op._forward_reference(got[1], torch.zeros_like(arguments[1]), *arguments[2:4],
                                      *rest[2:])  # fmt: skip
-        assert_accurate(got[k], mine[k], exact[k], absolute=2e-6)
+        absolute = 2e-6
+        if device != "cpu":  # whose root and division are off by up to 3 units in the last place
+            absolute += 4e-7 * float(exact[k].abs().max())
+        assert_accurate(got[k], mine[k], exact[k], absolute=absolute)
 
     grad_out, grad_stream = (torch.randn(shape).to(dtype).to(device) for _ in range(2))
     residual = grad_stream if biased else None

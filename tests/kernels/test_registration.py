@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -44,6 +45,38 @@ def test_all_ops_but_the_linear_layer_have_a_kernel() -> None:
 @pytest.mark.parametrize("name", WITH_TRITON)
 def test_opcheck(name: str, device: str) -> None:
     opcheck(getattr(OPS, name).default, arguments(name, device))
+
+
+@pytest.mark.parametrize("name", WITH_TRITON)
+def test_launches_are_on_the_device_of_the_tensors(
+    name: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton launches on the current device, which need not be where the tensors are."""
+    from triton import JITFunction
+    from triton.runtime.interpreter import InterpretedFunction
+
+    entered: list[torch.Tensor] = []
+    launches: list[bool] = []
+
+    @contextmanager
+    def device_of(tensor: torch.Tensor) -> Iterator[None]:
+        entered.append(tensor)
+        yield
+        entered.pop()
+
+    def watched(run: Callable[..., Any]) -> Callable[..., Any]:
+        def launch(*args: Any, **kwargs: Any) -> Any:
+            launches.append(bool(entered))
+            return run(*args, **kwargs)
+
+        return launch
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    for kind in (JITFunction, InterpretedFunction):
+        monkeypatch.setattr(kind, "run", watched(kind.run))
+    getattr(OPS, name)(*arguments(name, device))
+    assert launches
+    assert all(launches)
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_TRITON if not n.endswith("_backward")])

@@ -95,13 +95,18 @@ class DaliDecoder:
             else:
                 told = f"DALI gave {len(frames)} of {len(clip.ids)} frames"
                 results.append(DecodeError(told))
+        if self._device.type == "cuda":
+            # DALI writes into its buffers again on a stream that knows nothing of the copies
+            torch.cuda.current_stream(self._device).synchronize()
         return results
 
     def _build(self) -> Any:
         dali: Any = import_module("nvidia.dali")
         fn, types = import_module("nvidia.dali.fn"), dali.types
         on_gpu = self._device.type == "cuda"
-        index = (self._device.index or torch.cuda.current_device()) if on_gpu else None
+        index = self._device.index if on_gpu else None
+        if on_gpu and index is None:
+            index = torch.cuda.current_device()
         # No prefetch: what is fed is what comes out, so that a bad file is known at once
         pipeline = dali.Pipeline(
             batch_size=self._batch,
