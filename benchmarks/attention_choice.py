@@ -2,6 +2,7 @@
 
     python -m benchmarks.attention_choice --out results            # measures, on a GPU
     python -m benchmarks.attention_choice --out results --write    # and writes the table
+    python -m benchmarks.attention_choice --table-of results/attention-choice.json  # elsewhere
 
 Forward and backward together, bf16, from views of packed QKV matmuls, as the models call it. Each
 backend's output and gradients are compared with an fp32 reference first; one whose error is more
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.ceilings import rated, times
 from benchmarks.op_speed import error
-from benchmarks.record import environment, write
+from benchmarks.record import environment, read, write
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import attention
 from videomae_fast.ops._attention_choice import TABLE
@@ -93,8 +94,12 @@ def measure(
         rows.append(row)
         try:
             found = error([x.detach() for x in run(impl, *tensors)], truth)
-        except (BackendUnavailableError, RuntimeError) as reason:
-            row["unavailable"] = str(reason).splitlines()[0]
+        except BackendUnavailableError as reason:
+            row["unavailable"] = str(reason)
+            continue
+        except Exception as failure:  # a compiler's error, say: the others go on
+            told = (str(failure).splitlines() or [""])[0]
+            row["unavailable"] = f"{type(failure).__name__}: {told}"
             continue
         row |= {"error": found, "allowed": allowed, "correct": found <= allowed}
         if row["correct"]:
@@ -102,7 +107,7 @@ def measure(
     taken: dict[str, list[float]] = {impl: [] for impl in runs}
     for i_round in range(repeats):  # interleaved, every other round in reverse order
         for impl in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
-            taken[impl] += times(runs[impl], device, 1, 3 if i_round == 0 else 0)
+            taken[impl] += times(runs[impl], device, 1, 3 if i_round == 0 else 0, cold=True)
     work = 3.5 * 4 * batch * shape.heads * shape.queries * shape.keys * shape.head_dim
     for row in rows:
         if seconds := taken.get(row["impl"]):
@@ -151,9 +156,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--write", action="store_true", help="write the table too (on a GPU)")
+    parser.add_argument(
+        "--table-of",
+        type=Path,
+        metavar="RECORD",
+        help="measure nothing: write the table of what this file holds",
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
     parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     args = parser.parse_args(words)
+    if args.table_of is not None:
+        record = read(args.table_of)
+        write_table(fastest(record["results"], record["machine"]["capability"]))
+        print(f"written: {TABLE}")
+        return 0
     device = torch.device(args.device)
     if args.out is None and not os.environ.get("OUT"):
         parser.error("where should the results go? give --out FOLDER, or set $OUT")
@@ -162,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.write and device.type != "cuda":
         parser.error("--write needs a GPU: the table holds what was measured on one")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    record: dict[str, Any] = {
+    record = {
         "kind": "attention_choice",
         **environment(args.device, ["python", "-m", "benchmarks.attention_choice", *words]),
         "results": [],
@@ -176,8 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rate = f"{row['TFLOP/s']:.1f} TFLOP/s" if "TFLOP/s" in row else said
         print(f"{row['where']}: {row['impl']}: {rate}")
     if args.write:
-        major, minor = torch.cuda.get_device_capability(device)
-        write_table(fastest(record["results"], f"{major}.{minor}"))
+        write_table(fastest(record["results"], record["machine"]["capability"]))
         print(f"written: {TABLE}")
     print(f"written: {path}")
     return 0 if all(row.get("correct", True) for row in record["results"]) else 1

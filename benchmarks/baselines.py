@@ -71,6 +71,8 @@ def variants(
 ) -> dict[str, Variant]:
     """The contenders of a size, with those of a checkout of the official code where one is given.
 
+    Those that are named come in the order of their names: where time ends, the last are left out.
+
     Raises:
         ValueError: a name that there is not.
     """
@@ -81,9 +83,8 @@ def variants(
     if unknown:
         raise ValueError(f"unknown baselines {unknown}; there are {', '.join(known)}")
     found = {}
-    for name, variant in known.items():
-        if names is not None and name not in names:
-            continue
+    for name in known if names is None else names:
+        variant = known[name]
         shipped = variant.kind in ("official", "checkout") and not variant.lean
         found[name] = replace(variant, checkpointing=shipped and size in CHECKPOINTED)
     return found

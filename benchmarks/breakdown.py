@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         repeats=args.repeats,
         warmup=args.warmup,
         budget=study.budget,
+        keep=lambda part: study.keep({"size": args.size, **part}),
     )
     part["chain"] = [[step.name, step.masking] for step in steps]
     part["data_path"] = data_path(workload, max(3, args.repeats))

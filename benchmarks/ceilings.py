@@ -33,8 +33,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.baselines import cases
 from benchmarks.checkout import Checkout
-from benchmarks.measuring import measure
-from benchmarks.record import environment, write
+from benchmarks.measuring import Keep, measure
+from benchmarks.record import environment, read, write
+from benchmarks.tables import baseline_table
 from benchmarks.timing import Budget, Summary, synchronize
 from benchmarks.workload import MASKINGS, Workload
 from videomae_fast import MAEConfig
@@ -81,8 +82,23 @@ TINY = MAEConfig(
 )
 
 
-def times(run: Callable[[], Any], device: torch.device, repeats: int, warmup: int) -> list[float]:
-    """Seconds of each call: by events on a GPU, so that launching is not counted."""
+# A GPU sleeps for so many of its clock ticks, about a millisecond, before a timed call.
+LEAD = 2_000_000
+# Several times the 50 or 60 MB of an H100's or H200's L2.
+SCRATCH = 2**28
+
+
+def times(
+    run: Callable[[], Any], device: torch.device, repeats: int, warmup: int, *, cold: bool = False
+) -> list[float]:
+    """Seconds of each call: by events on a GPU, so that launching is not counted.
+
+    Events mark when the GPU comes by, so a GPU that has nothing to do waits for the host between
+    them. It is kept busy before each call until the host has launched all of it.
+
+    Args:
+        cold: on a GPU, nothing of the inputs is left in its L2 from the call before.
+    """
     for _ in range(warmup):
         run()
     synchronize(device)
@@ -95,7 +111,10 @@ def times(run: Callable[[], Any], device: torch.device, repeats: int, warmup: in
         return found
     event = partial(torch.cuda.Event, enable_timing=True)
     marks = [(event(), event()) for _ in range(repeats)]
+    scratch = torch.empty(SCRATCH if cold else 0, dtype=torch.uint8, device=device)
     for before, after in marks:
+        torch.cuda._sleep(LEAD)  # type: ignore[no-untyped-call]
+        scratch.zero_()
         before.record()
         run()
         after.record()
@@ -188,7 +207,7 @@ def _attention(
     with chosen:
         with torch.no_grad():
             forward = times(
-                lambda: F.scaled_dot_product_attention(q, k, v), device, repeats, warmup
+                lambda: F.scaled_dot_product_attention(q, k, v), device, repeats, warmup, cold=True
             )
         out = F.scaled_dot_product_attention(q, k, v)
         grad = torch.randn_like(out)
@@ -197,6 +216,7 @@ def _attention(
             device,
             repeats,
             warmup,
+            cold=True,
         )
     return {
         "forward": rated(forward, work, "TFLOP/s"),
@@ -226,8 +246,8 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def run_part(part: str, args: argparse.Namespace) -> Any:
-    """What one part measures, as plain values."""
+def run_part(part: str, args: argparse.Namespace, keep: Keep) -> Any:
+    """What one part measures, as plain values; `keep` takes what there is of it so far."""
     device = torch.device(args.device)
     often = (args.repeats, args.warmup)
     if part == "copy":
@@ -256,11 +276,45 @@ def run_part(part: str, args: argparse.Namespace) -> Any:
             repeats=args.repeats,
             warmup=args.warmup,
             budget=budget.share(len(args.masking) - i),
+            keep=partial(_keep_both, keep, found),
         )
-        found["checks"] += one["checks"]
-        found["runs"] += one["runs"]
-        found["failed"] |= one["failed"]
+        found = _both(found, one)
     return found
+
+
+def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What was measured with two maskings, as one record."""
+    joined = {name: first[name] + second[name] for name in ("checks", "runs")}
+    return {**first, **joined, "failed": first["failed"] | second["failed"]}
+
+
+def _keep_both(keep: Keep, first: dict[str, Any], second: dict[str, Any]) -> None:
+    keep(_both(first, second))
+
+
+def told(record: dict[str, Any]) -> str:
+    """The part's results, in lines."""
+    if record["kind"] == "baselines":
+        ran = [run["contender"] for run in record["runs"]]
+        ours = next((name for name in reversed(ran) if name.startswith("ours")), "ours, eager")
+        return baseline_table(record, ours)
+    if record["kind"] == "copy":
+        return "\n".join(f"{row['bytes']:,} B: {row['TB/s']:.2f} TB/s" for row in record["results"])
+    if record["kind"] == "matmul":
+        return "\n".join(
+            f"{row['layer']} of width {row['width']}, {row['rows']} rows: "
+            f"{row['TFLOP/s']:.0f} TFLOP/s"
+            for row in record["results"]
+        )
+    return "\n".join(
+        f"{row['where']}, {row['backend']}: "
+        + (
+            row["unavailable"]
+            if "unavailable" in row
+            else f"{row['forward']['TFLOP/s']:.0f} and {row['backward']['TFLOP/s']:.0f} TFLOP/s"
+        )
+        for row in record["results"]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -285,10 +339,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "workload": {"size": args.size, "batch": args.batch, "device": args.device},
         }
         start = time.perf_counter()
-        found = run_part(part, args)
-        record |= found if isinstance(found, dict) else {"results": found}
         name = f"baselines-{args.size}-batch{args.batch}" if part == "baselines" else part
-        path = write(record, out / f"{name}.json")
+        path = out / f"{name}.json"
+
+        def keep(found: dict[str, Any], record: dict[str, Any] = record, path: Path = path) -> None:
+            write({**record, **found}, path)  # what is done stays, whatever comes
+
+        found = run_part(part, args, keep)
+        keep(found if isinstance(found, dict) else {"results": found})
+        print(f"\n{told(read(path))}\n", flush=True)
         print(f"{part}: {time.perf_counter() - start:.0f} s, written: {path}", flush=True)
     return 0
 

@@ -7,6 +7,7 @@ does not fit into memory or time, is named with its reason, and the others go on
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,8 +23,10 @@ from benchmarks.workload import Masking, Workload
 from videomae_fast.models.flops import flops
 
 Tell = Callable[[str], None]
+Keep = Callable[[dict[str, Any]], None]
 # Why a contender may be missing, and the others go on
 MISSING = (ModuleNotFoundError, UnavailableError, torch.cuda.OutOfMemoryError)
+CRASHED = "crashed: "
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,15 @@ def measure(
     warmup: int,
     budget: Budget = NO_LIMIT,
     tell: Tell = print,
+    keep: Keep = lambda _: None,
 ) -> dict[str, Any]:
     """Checks and times of the cases, interleaved.
+
+    One that crashes (a compiler's error, say) is in "failed" as such, and the others go on.
+
+    Args:
+        keep: takes what would be returned, as far as it is known, after the checks and after each
+            round: a command that is killed then leaves something.
 
     Returns:
         "workload", "checks", "runs" and "failed" (by masking and name), as the tables take them.
@@ -79,7 +89,7 @@ def measure(
                 against[case.masking] = reference(workload, case.masking)
             contender = build(case.name, case.variant, workload, case.masking)
             result = check(contender, against[case.masking])
-        except MISSING as error:
+        except Exception as error:
             leave_out(case.masking, case.name, reason(error))
             _free()
             continue
@@ -95,27 +105,36 @@ def measure(
         leave_out(contenders[i].masking, contenders[i].name, why)
         del contenders[i], checks[i]
     _free()
-    taken = interleaved(contenders, repeats, warmup=0, budget=budget, tell=tell)
-    runs = [
-        run_record(contender, seconds, result)
-        for contender, seconds, result in zip(contenders, taken, checks, strict=True)
-    ]
-    return {
-        "workload": workload.describe(),
-        "checks": [asdict(result) for result in checks],
-        "runs": runs,
-        "failed": failed,
-    }
+
+    def found(taken: list[dict[str, list[float]]], *, peaks: bool) -> dict[str, Any]:
+        timed = zip(contenders, taken, checks, strict=True) if taken else ()
+        return {
+            "workload": workload.describe(),
+            "checks": [asdict(result) for result in checks],
+            "runs": [run_record(*one, peak=peaks) for one in timed],
+            "failed": failed,
+        }
+
+    keep(found([], peaks=False))
+    taken = interleaved(
+        contenders,
+        repeats,
+        warmup=0,
+        budget=budget,
+        tell=tell,
+        keep=lambda taken: keep(found(taken, peaks=False)),
+    )
+    return found(taken, peaks=True)
 
 
 def warmed(contenders: Sequence[Contender], steps: int) -> list[tuple[int, str]]:
-    """Some steps of each; the places of those that don't fit into memory, and why."""
+    """Some steps of each; the places of those that fail (too little memory, say), and why."""
     found = []
     for i, contender in enumerate(contenders):
         try:
             for _ in range(steps):
                 timed_step(contender, phases=False)
-        except MISSING as error:
+        except Exception as error:
             found.append((i, reason(error)))
             contender.optimizer.zero_grad()
             _free()
@@ -123,13 +142,18 @@ def warmed(contenders: Sequence[Contender], steps: int) -> list[tuple[int, str]]
 
 
 def reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    """Why a contender is left out, in a line; of what nobody expected, all of it is printed."""
+    told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if isinstance(error, MISSING):
+        return told
+    traceback.print_exception(error)
+    return CRASHED + told
 
 
 def run_record(
-    contender: Contender, seconds: dict[str, list[float]], result: Check
+    contender: Contender, seconds: dict[str, list[float]], result: Check, *, peak: bool = True
 ) -> dict[str, Any]:
-    """One row of the record."""
+    """One row of the record; `peak`: with the memory of a step on a GPU, which takes one more."""
     workload, variant = contender.workload, contender.variant
     spec = workload.spec(contender.masking)
     total = Summary.of(seconds["total"])
@@ -151,7 +175,7 @@ def run_record(
         # Of the official multiply-adds for all, as a share of the rate: 6 = 2 flop x 3 passes
         "official_flop_per_second": official * 6 * workload.batch / total.median,
     }
-    if contender.device.type == "cuda":
+    if peak and contender.device.type == "cuda":
         row["step_peak_bytes_per_clip"] = contender.step_peak() / workload.batch
     return row
 

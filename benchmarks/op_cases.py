@@ -138,6 +138,8 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
     ]
     for where, rows, width in (("encoder", v, config.width), ("decoder", v + m, d)):
         hidden = int(width * config.mlp_ratio)
+        if torch.device(device).type != "cpu":
+            hidden += -hidden % 8  # as the models pad it
         cases += _block_cases(where, (b, rows, width), hidden, dtype, random)
     cases += _attention_cases("encoder", b, v, v, config.heads, config.width, random)
     for where, queries in (("decoder", v + m), ("last decoder block", p)):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -99,7 +100,15 @@ def measure(
         if isinstance(run, str):
             row["unavailable"] = run
             continue
-        result = run()
+        try:
+            result = run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        except Exception as failure:  # a compiler's error, say: the others go on
+            traceback.print_exception(failure)
+            told = (str(failure).splitlines() or [""])[0]
+            row |= {"failed": f"{type(failure).__name__}: {told}", "correct": False}
+            continue
         compared = truth[: len(result)] if isinstance(result, tuple) else truth
         row |= {"error": error(result, compared), "allowed": allowed}
         row["correct"] = row["error"] <= allowed
@@ -108,7 +117,7 @@ def measure(
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for i_round in range(repeats):  # interleaved, every other round in reverse order
         for name in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
-            taken[name] += times(runs[name], device, 1, 2 if i_round == 0 else 0)
+            taken[name] += times(runs[name], device, 1, 2 if i_round == 0 else 0, cold=True)
     for row in rows:
         if seconds := taken.get(row["backend"]):
             summary = Summary.of(seconds)
@@ -133,6 +142,9 @@ def table(record: dict[str, Any]) -> str:
         if "unavailable" in row:
             continue
         name = f"{row['op']} ({row['where']})"
+        if "failed" in row:
+            lines.append(f"| {name} | {row['backend']} | FAILED: {row['failed']} | | | | |")
+            continue
         checked = f"{row['error']:.1e} ({row['allowed']:.1e})"
         if not row["correct"]:
             lines.append(f"| {name} | {row['backend']} | WRONG | | | | {checked} |")

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.measuring import measure
 from benchmarks.plots import plot_paper
 from benchmarks.study import (
+    Record,
     Study,
     add_peaks,
     arguments,
@@ -28,6 +30,10 @@ from benchmarks.study import (
 )
 from benchmarks.study_tables import paper_table
 from videomae_fast.models.config import SIZES
+
+
+def _keep(study: Study, size: str, part: Record) -> None:
+    study.keep({"size": size, **part})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             repeats=args.repeats,
             warmup=args.warmup,
             budget=share.share(2 if memory else 1),
+            keep=partial(_keep, study, size),
         )
         if memory:
             add_peaks(part, args, share)

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
         "commit": commit(Path(__file__).parent),
         "machine": {
             "device": _device_name(device),
+            "capability": _capability(device),
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -37,6 +39,7 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
+            "triton": _version("triton"),
         },
         "native_library": native_missing() or "in use",
     }
@@ -67,6 +70,21 @@ def _device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(torch.device(device))
     return device
+
+
+def _capability(device: str) -> str | None:
+    """Of a GPU, such as "9.0"."""
+    if torch.device(device).type != "cuda":
+        return None
+    major, minor = torch.cuda.get_device_capability(torch.device(device))
+    return f"{major}.{minor}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu() -> str:

@@ -15,7 +15,7 @@ from benchmarks.baselines import CHECKOUTS, cases
 from benchmarks.checkout import Checkout
 from benchmarks.checks import UncheckedError
 from benchmarks.contenders import Variant
-from benchmarks.measuring import Case, Tell
+from benchmarks.measuring import CRASHED, Case, Tell
 from benchmarks.memory import CLEAR, peak_memory
 from benchmarks.record import RESULTS, environment, stamp, write
 from benchmarks.timing import Budget
@@ -168,12 +168,16 @@ class Study:
         self.record["parts"].append(part)
         write(self.record, self.path)
 
+    def keep(self, part: Record) -> None:
+        """Writes a part that is not whole yet: a command that is killed leaves that."""
+        write({**self.record, "parts": [*self.record["parts"], part]}, self.path)
+
     def finish(self, table: Callable[[Record], str], plot: Callable[[Record, Path], Path]) -> int:
         """The table and the plot beside the JSON, made from it alone.
 
         Returns:
-            The exit code: 1 where something differs from the official computation, or nothing
-            was timed.
+            The exit code: 1 where something differs from the official computation or crashed, or
+            nothing was timed.
         """
         try:
             text = table(self.record)
@@ -189,7 +193,7 @@ class Study:
             for by_name in part["failed"].values()
             for why in by_name.values()
         ]
-        return int(any(why.startswith("differs") for why in reasons))
+        return int(any(why.startswith(("differs", CRASHED)) for why in reasons))
 
 
 def sizes_argument(parser: argparse.ArgumentParser) -> None:

@@ -101,10 +101,12 @@ def interleaved(
     warmup: int = 1,
     budget: Budget = NO_LIMIT,
     tell: Callable[[str], None] = print,
+    keep: Callable[[list[dict[str, list[float]]]], None] = lambda _: None,
 ) -> list[dict[str, list[float]]]:
     """Times each contender `repeats` times in turns, every other round in reverse order.
 
-    No round is begun that `budget` would not see the end of, but for the first.
+    No round is begun that `budget` would not see the end of, but for the first. `keep` takes what
+    was timed so far after each round.
 
     Returns:
         For each contender the seconds in the order they were taken, by phase and in total.
@@ -124,10 +126,13 @@ def interleaved(
         for i in order if i_round % 2 == 0 else reversed(order):
             for name, seconds in timed_step(contenders[i], phases=phases).items():
                 taken[i].setdefault(name, []).append(seconds)
+            if contenders[i].device.type == "cuda":  # 4 GB of ViT-g that the next one needs
+                contenders[i].optimizer.zero_grad()
         longest = max(longest, budget.clock() - start)
         last = ", ".join(
             f"{c.name} {c.masking} {t['total'][-1]:.3f} s"
             for c, t in zip(contenders, taken, strict=True)
         )
         tell(f"round {i_round + 1} of {repeats}{budget.told()}: {last}")
+        keep(taken)
     return taken

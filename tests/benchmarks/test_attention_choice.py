@@ -56,6 +56,16 @@ def test_a_wrong_backend_is_not_timed(monkeypatch):
     assert "seconds" not in by_name["triton"]
 
 
+def test_the_table_of_a_record_from_elsewhere(tmp_path, monkeypatch):
+    row = {"impl": "triton", "head_dim": 64, "queries": 160, "keys": 160, "TFLOP/s": 1.0}
+    record = {"machine": {"capability": "9.0"}, "results": [{**row, "seconds": {}}]}
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    written = []
+    monkeypatch.setattr(attention_choice, "write_table", written.append)
+    assert attention_choice.main(["--table-of", str(tmp_path / "record.json")]) == 0
+    assert [(e["capability"], e["impl"]) for (e,) in written] == [("9.0", "triton")]
+
+
 def test_the_table_is_written_on_a_gpu_only(tmp_path):
     with pytest.raises(SystemExit):
         attention_choice.main(["--device", "cpu", "--tiny", "--write", "--out", str(tmp_path)])

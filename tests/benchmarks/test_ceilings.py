@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_operations(tmp_path, monkeypatch):
 
 def test_rates_count_the_work(monkeypatch):
     """With every call taking one second, the rate is the work."""
-    monkeypatch.setattr(ceilings, "times", lambda run, *_: [1.0])
+    monkeypatch.setattr(ceilings, "times", lambda run, *_, **__: [1.0])
     cpu = torch.device("cpu")
     assert ceilings.copy_bandwidth(cpu, 1000, 1, 0)["TB/s"] == pytest.approx(2000e-12)
     fc1 = ceilings.matmul_rates(cpu, [16], 8, 1, 0)[2]
@@ -44,6 +46,44 @@ def test_rates_count_the_work(monkeypatch):
     work = 2 * (2 * 3 * 10 * 10 * 8) * 2  # two matmuls of 2 flop, 2 clips, 3 heads
     assert row["forward"]["TFLOP/s"] == pytest.approx(work / 1e12)
     assert row["backward"]["TFLOP/s"] == pytest.approx(2.5 * work / 1e12)
+
+
+def test_a_gpu_is_busy_before_each_timed_call(monkeypatch):
+    """With stand-ins for what needs one: else events would time the host's launching."""
+    done: list[str] = []
+
+    class Event:
+        count = 0
+
+        def __init__(self, **_):
+            Event.count += 1
+            self.name = "before" if Event.count % 2 else "after"
+
+        def record(self):
+            done.append(self.name)
+
+        def elapsed_time(self, other):
+            return 2.0
+
+    class Scratch:
+        def __init__(self, size):
+            self.size = size
+
+        def zero_(self):
+            done.append(f"{self.size} bytes")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda ticks: done.append("sleep"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: done.append("wait"))
+    monkeypatch.setattr(torch, "empty", lambda size, **_: Scratch(size))
+    gpu = torch.device("cuda")
+    seconds = ceilings.times(lambda: done.append("run"), gpu, 2, 1, cold=True)
+    assert seconds == [2e-3, 2e-3]
+    call = ["sleep", f"{ceilings.SCRATCH} bytes", "before", "run", "after"]
+    assert done == ["run", "wait", *call, *call, "wait"]
+    done.clear()
+    ceilings.times(lambda: None, gpu, 1, 0)
+    assert "0 bytes" in done
 
 
 def test_attention_inputs_are_laid_out_as_the_models_pass_them():
@@ -130,6 +170,47 @@ def test_out_of_memory_in_the_first_steps(measured, monkeypatch):
     assert [run["contender"] for run in found["runs"]] == EAGER[:2]
     assert [check["contender"] for check in found["checks"]] == EAGER[:2]
     assert "out of memory" in found["failed"]["dual"][EAGER[2]]
+
+
+def test_what_crashes_is_told_and_the_others_go_on(measured, monkeypatch):
+    """A compiler's error in the first check, another in the first step."""
+    check, update = measuring.check, Ours.update
+
+    def crash(contender, against):
+        if contender.name == EAGER[0]:
+            raise RuntimeError("no kernel\nfor this")
+        return check(contender, against)
+
+    def fail(self):
+        raise TypeError("")
+
+    monkeypatch.setattr(measuring, "check", crash)
+    monkeypatch.setattr(Ours, "update", fail)
+    found = measured()
+    assert [run["contender"] for run in found["runs"]] == EAGER[1:2]
+    assert found["failed"]["dual"] == {
+        EAGER[0]: "crashed: RuntimeError: no kernel",
+        EAGER[2]: "crashed: TypeError: ",
+    }
+    monkeypatch.setattr(Ours, "update", update)
+
+
+def test_what_is_done_is_kept(measured):
+    """After the checks and after each round: a command may be killed at any time."""
+    kept = []
+    found = measured(keep=lambda one: kept.append(deepcopy(one)), repeats=2)
+    assert [len(one["checks"]) for one in kept] == [3, 3, 3]
+    assert [[len(run["seconds"]["total"]) for run in one["runs"]] for one in kept] == [
+        [],
+        [1, 1, 1],
+        [2, 2, 2],
+    ]
+    assert kept[-1] == found
+
+
+def test_named_baselines_come_in_that_order():
+    names = ["ours, compiled", "strong", "official as shipped, eager"]
+    assert list(baselines.variants("giant", names)) == names
 
 
 def test_no_time_left(measured):

@@ -71,6 +71,22 @@ def test_a_wrong_backend_is_not_timed(monkeypatch, dtype):
     assert rows[1]["unavailable"] == "it is Sunday"
 
 
+def test_a_backend_that_crashes_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def crash(*_):
+        raise RuntimeError("out of shared memory\nand more")
+
+    right = REGISTRY["bias_gelu"].backends
+    patched = Op("bias_gelu", {"crashing": Backend(crash, lambda *_: None), **right})
+    monkeypatch.setitem(REGISTRY, "bias_gelu", patched)
+    words = ["--tiny", "--batch", "2", "--repeats", "1", "--no-compile", "--out", str(tmp_path)]
+    assert op_speed.main([*words, "--ops", "bias_gelu"]) == 1
+    assert "FAILED: RuntimeError: out of shared memory |" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.json")
+    timed = {r["backend"] for r in json.loads(path.read_text())["results"] if "seconds" in r}
+    assert "reference" in timed
+    assert "crashing" not in timed
+
+
 STAND_INS = {  # module, function and what the library's does, by its own signature
     "apex": (
         "apex.normalization.fused_layer_norm",
