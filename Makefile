@@ -3,11 +3,13 @@
 #   make demo    set up, pre-train a small model on video files, show what it reconstructs
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests
+#   make gpu-first  the first 9 minutes on a GPU: build, tests, ceilings, attention, steps, ops, each with a
+#                   time limit of its own; a page of results in GPU_OUT (GPU_PARTS="tests ceilings")
 #   make gpu-test   the kernels' tests on a GPU: a skip is a failure
 #   make gpu-data-test, gpu-memcheck   decoders of the GPU (NVDEC); the kernels' tests under
 #                   compute-sanitizer
 #   make gpu-bench  what the GPU can do, each op, attention, the baselines; JSON in GPU_OUT
-#                   (these two set nothing up: GPU_PYTHON is a Python with a CUDA build of torch)
+#                   (all of these set nothing up: GPU_PYTHON is a Python with a CUDA build of torch)
 #   make paper-table  the paper's table of dual masking and what each gain is worth, measured here:
 #                   JSON, tables and plots in OUT (SIZES="small base", BATCH=4, DEVICE=cpu or cuda,
 #                   CHECKOUT=folder of the official code; BREAKDOWN=size of the second part)
@@ -20,7 +22,7 @@
 # number of test processes (one thread each; 0 runs the tests in one process).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table data-bench lint types format clean
+.PHONY: help setup demo test gpu-first gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table data-bench lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -64,6 +66,11 @@ GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 GPU_OUT ?= benchmarks/results
 GPU_SIZE ?= base
 GPU_BATCH ?= 128
+GPU_PARTS ?=
+
+gpu-first:
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.gpu_first --out $(GPU_OUT) \
+	$(if $(GPU_PARTS),--parts $(GPU_PARTS))
 
 gpu-test:
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu tests/kernels $(PYTEST_ARGS)
