@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     held = done.added + done.before
     print(f"cached     {held:,} of {done.videos:,} videos ({done.before:,} were there already)")
     print(f"folder     {args.folder}: {size_text(done.bytes)} of {size_text(args.limit_gb * _GB)}")
+    if done.other_version:
+        print(f"replaced   {done.other_version:,} entries of another version of this library")
     if done.no_room:
         print(f"no room    for {done.no_room:,} videos: they are decoded each time, as before")
     if done.others:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.test_cache import first_version
 from videomae_fast.cli import main
 from videomae_fast.data import DECODERS, CachedVideos, ListError, open_video
 from videomae_fast.data.cache import CacheFill, fill_cache
@@ -99,6 +100,22 @@ def test_it_goes_on_after_a_stop_and_replaces_what_is_damaged(
     assert done.bytes == sum(sizes(folder))
     assert not list(folder.glob("*.partial"))
     check_hits(folder, sorted(clips.glob("*.mp4")), 6)
+
+
+def test_entries_of_another_version_are_replaced_and_counted(
+    clip_list: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "cache"
+    fill_cache(clip_list, folder, GB)
+    good = {entry: entry.read_bytes() for entry in folder.glob("*.frames")}
+    for entry in list(good)[:2]:
+        first_version(entry)
+    words = ["cache", str(clip_list), "--folder", str(folder), "--limit-gb", "1"]
+    assert main([*words, "--workers", "1"]) == 0
+    told = capsys.readouterr()
+    assert "cached     6 of 6 videos (4 were there already)" in told.out
+    assert "replaced   2 entries of another version of this library" in told.out
+    assert {entry: entry.read_bytes() for entry in folder.glob("*.frames")} == good
 
 
 def test_what_is_too_large_for_the_room_left_is_passed_over(

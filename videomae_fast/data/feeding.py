@@ -67,6 +67,10 @@ class Feeding:
             told += [
                 f"{count:,} not added to it: {why}" for why, count in cached.not_filled.items()
             ]
+            if cached.damaged:
+                told.append(f"{cached.damaged:,} times an entry was damaged and not served")
+            if cached.other_version:
+                told.append(f"{cached.other_version:,} entries were of another version")
         if self.kept_back:
             reasons = ", ".join(f"{count:,} for {why}" for why, count in self.kept_back.items())
             told.append(f"decoded by loader processes instead of the device: {reasons}")

@@ -1,7 +1,8 @@
-"""One file of the cache: a header that says what it holds, and a video's frames, uncompressed.
+"""One file of the cache: what it holds, a video's frames, uncompressed, and their checksums.
 
 Layout: magic (8 bytes), length of the header (uint32, a multiple of 4096), CRC-32 of the rest of
-it (uint32), JSON, zeros up to that length; then the frames, uint8 [N, H, W, 3]. Little-endian.
+it (uint32), JSON, zeros up to that length; the frames, uint8 [N, H, W, 3]; a checksum of each
+(uint32 [N]) and the CRC-32 of these (uint32). Little-endian. Version 1 had no checksums of frames.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from typing import Final, Self
 
 import numpy as np
 
+from videomae_fast.data.cache.checksums import (
+    Checksums,
+    frame_checksums,
+    table_bytes,
+    unpack_table,
+)
 from videomae_fast.data.decoders import Frames
 from videomae_fast.data.decoders.base import ReaderBase, check_ids
 
@@ -26,7 +33,7 @@ Shape = tuple[int, int, int, int]
 
 SUFFIX: Final = ".frames"
 _MAGIC: Final = b"VMFFRAME"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _PREFIX: Final = struct.Struct("<8sII")
 _PAGE: Final = 4096
 # Paths have at most 4096 bytes, and JSON writes one of them with 6 characters at most.
@@ -35,6 +42,10 @@ _LONGEST: Final = 16 * _PAGE
 
 class DamagedEntryError(Exception):
     """A file in the cache is not what its name promises: cut off, corrupt or foreign."""
+
+
+class OtherVersionError(Exception):
+    """An entry in the format of another version of this library."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,12 @@ class Origin:
 
 def entry_bytes(origin: Origin, shape: Shape) -> int:
     """Size of the file with frames of this shape."""
-    return len(header(origin, shape)) + int(np.prod(shape, dtype=np.int64))
+    return len(header(origin, shape)) + _content_bytes(shape)
+
+
+def _content_bytes(shape: Shape) -> int:
+    """Frames and checksums."""
+    return int(np.prod(shape, dtype=np.int64)) + table_bytes(shape[0])
 
 
 def header(origin: Origin, shape: Shape) -> bytes:
@@ -79,7 +95,8 @@ def header(origin: Origin, shape: Shape) -> bytes:
 def open_entry(path: Path, origin: Origin) -> EntryReader | None:
     """The frames of ``origin`` in this file; None where there is no file, or one of older frames.
 
-    Raises :class:`DamagedEntryError` with the reason, and ``OSError`` where it can't be read.
+    Raises :class:`DamagedEntryError` with the reason, :class:`OtherVersionError`, and ``OSError``
+    where it can't be read.
     """
     try:
         file = path.open("rb", buffering=0)
@@ -87,20 +104,28 @@ def open_entry(path: Path, origin: Origin) -> EntryReader | None:
         return None
     try:
         about, length = _read_header(file.fileno())
+        version = about.get("version")
+        if version != _VERSION:
+            raise OtherVersionError(f"its format is version {version}, this is {_VERSION}")
         shape = about.pop("shape", None)
         if about != {"version": _VERSION, **asdict(origin)}:
             file.close()
             return None
         if not (isinstance(shape, list) and len(shape) == 4 and min(shape) >= 1):
             raise DamagedEntryError(f"its header has the shape {shape}")
-        expected = length + int(np.prod(shape, dtype=np.int64))
+        whole = (shape[0], shape[1], shape[2], shape[3])
+        expected = length + _content_bytes(whole)
         found = os.fstat(file.fileno()).st_size
         if found != expected:
             raise DamagedEntryError(f"it has {found:,} bytes, and its header says {expected:,}")
+        size = table_bytes(whole[0])
+        checksums = unpack_table(os.pread(file.fileno(), size, expected - size))
+        if checksums is None:
+            raise DamagedEntryError("its checksums are corrupt")
     except BaseException:
         file.close()
         raise
-    return EntryReader(file, length, (shape[0], shape[1], shape[2], shape[3]))
+    return EntryReader(file, length, whole, checksums)
 
 
 def _read_header(handle: int) -> tuple[dict[str, object], int]:
@@ -126,13 +151,14 @@ class EntryReader(ReaderBase):
     Frames are read and not mapped: nothing stays mapped, and a file that is cut off while it is
     open is an error here and not a signal that ends the process.
 
-    ``read`` raises :class:`DamagedEntryError` where the file has become shorter, ``OSError`` where
-    the disk fails.
+    ``read`` raises :class:`DamagedEntryError` where the file has become shorter or a frame is not
+    what was written, ``OSError`` where the disk fails.
     """
 
-    def __init__(self, file: FileIO, offset: int, shape: Shape) -> None:
+    def __init__(self, file: FileIO, offset: int, shape: Shape, checksums: Checksums) -> None:
         self._file = file
         self._offset = offset
+        self._checksums = checksums
         self.shape = shape
 
     @property
@@ -149,7 +175,17 @@ class EntryReader(ReaderBase):
                 run = frames[first:index].data.cast("B")
                 _read_into(handle, run, self._offset + numbers[first] * size)
                 first = index
+        wrong = np.flatnonzero(frame_checksums(frames) != self._checksums[numbers])
+        if len(wrong):
+            raise DamagedEntryError(f"frame {numbers[wrong[0]]} is not as it was written")
         return frames
+
+    def same_file(self, path: Path) -> bool:
+        """Whether this name is still that of the file that is read."""
+        try:
+            return os.path.samestat(os.stat(path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         self._file.close()

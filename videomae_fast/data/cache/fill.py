@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomae_fast.data.cache.entry import DamagedEntryError, Origin, open_entry
+from videomae_fast.data.cache.entry import (
+    DamagedEntryError,
+    Origin,
+    OtherVersionError,
+    open_entry,
+)
 from videomae_fast.data.cache.space import CACHED, FULL, Space
 from videomae_fast.data.cache.videos import damage, fill
 from videomae_fast.data.decoders import find_decoder
@@ -36,19 +41,22 @@ class Filled:
     """What became of a video.
 
     reason: why it was not added, empty where it was; room: bytes left in the cache; damage: an
-    entry that was not served, and why.
+    entry that was not served, and why; other_version: whether there was one of another version of
+    this library.
     """
 
     reason: str
     room: int
     damage: str = ""
+    other_version: bool = False
 
 
 @dataclass
 class CacheFill:
     """What :func:`fill_cache` did: numbers of videos, but ``folders``, which are lines.
 
-    added; before: were there already; no_room: for want of room; others: not added for another
+    added; before: were there already; other_version: were there in the format of another version
+    of this library, and are not any more; no_room: for want of room; others: not added for another
     reason, like a second command that fills the same folder; bad: can't be decoded; bad_files:
     where they are named; bytes: of all entries in the folder.
     """
@@ -62,6 +70,7 @@ class CacheFill:
     others: int = 0
     bad: int = 0
     bytes: int = 0
+    other_version: int = 0
 
 
 def fill_video(job: FillJob) -> Filled:
@@ -71,7 +80,7 @@ def fill_video(job: FillJob) -> Filled:
     :class:`OutputError` where the folder can't be written.
     """
     space, decoder = _space(job.folder, job.limit_bytes), find_decoder(job.decoder)
-    found = ""
+    found, other_version = "", False
     try:
         origin = Origin.of(job.path, decoder.name)
     except OSError:
@@ -84,11 +93,14 @@ def fill_video(job: FillJob) -> Filled:
             return Filled(CACHED, space.room())
     except DamagedEntryError as error:
         found = damage(job.folder / origin.name, origin, error)
+    except OtherVersionError:
+        other_version = True
     with decoder.open(job.path) as video:
         height, width, channels = video.read([0]).shape[1:]
         shape = (video.frame_count, height, width, channels)
     added = fill(space, job.path, decoder, origin, shape)
-    return Filled(added if isinstance(added, str) else "", space.room(), found)
+    reason = added if isinstance(added, str) else ""
+    return Filled(reason, space.room(), found, other_version)
 
 
 @functools.cache
@@ -154,6 +166,7 @@ def fill_cache(
                 summary.before += result.reason == CACHED
                 summary.no_room += result.reason == FULL
                 summary.others += result.reason not in ("", CACHED, FULL)
+                summary.other_version += result.other_version
                 room = result.room
                 if result.damage:
                     log(result.damage)

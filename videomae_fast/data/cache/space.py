@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from videomae_fast.data.cache.entry import SUFFIX, DamagedEntryError, Origin, open_entry
+from videomae_fast.data.cache.entry import (
+    SUFFIX,
+    DamagedEntryError,
+    EntryReader,
+    Origin,
+    OtherVersionError,
+    open_entry,
+)
 
 # Why a video gets no place.
 CACHED: Final = "is cached already"
@@ -42,8 +49,8 @@ class Space:
     def reserve(self, origin: Origin, size: int) -> Place | str:
         """A place of ``size`` bytes for the frames of ``origin``, or the reason why not.
 
-        An entry that can't be served (damaged, or of an older state of the video) is removed, as
-        is what a killed process left of it.
+        An entry that can't be served (damaged, of another version or of an older state of the
+        video) is removed, as is what a killed process left of it.
         """
         entry = self.folder / origin.name
         with self._locked() as total:
@@ -72,6 +79,18 @@ class Space:
                 os.close(handle)
                 raise
         return Place(self, handle, partial, entry, size)
+
+    def discard(self, origin: Origin, damaged: EntryReader) -> None:
+        """Removes an entry whose frames turned out to be damaged, unless it was replaced already.
+
+        What :meth:`reserve` sees of an entry, its header and size, would still pass.
+        """
+        entry = self.folder / origin.name
+        with self._locked() as total:
+            if damaged.same_file(entry):
+                freed = _size(entry)
+                entry.unlink()
+                total.set(total.value - freed)
 
     def room(self) -> int:
         """Bytes that are left, at least 0."""
@@ -173,7 +192,7 @@ class _Total:
 def _serves(entry: Path, origin: Origin) -> bool:
     try:
         reader = open_entry(entry, origin)
-    except DamagedEntryError:
+    except (DamagedEntryError, OtherVersionError):
         return False
     if reader is not None:
         reader.close()

@@ -12,10 +12,12 @@ from typing import Final
 
 import numpy as np
 
+from videomae_fast.data.cache.checksums import Checksums, frame_checksums, pack_table
 from videomae_fast.data.cache.entry import (
     DamagedEntryError,
     EntryReader,
     Origin,
+    OtherVersionError,
     Shape,
     entry_bytes,
     header,
@@ -40,7 +42,8 @@ class CacheCounts:
 
     hits, misses: videos that came from the cache, and from the decoder; filled, filled_bytes:
     entries that were added; damaged: entries that were not served because they were cut off,
-    corrupt or unreadable; not_filled: misses that added no entry, by reason.
+    corrupt or unreadable; not_filled: misses that added no entry, by reason; other_version: entries
+    of another version of this library, which are misses.
     """
 
     hits: int = 0
@@ -49,6 +52,7 @@ class CacheCounts:
     filled_bytes: int = 0
     damaged: int = 0
     not_filled: Counter[str] = field(default_factory=Counter)
+    other_version: int = 0
 
     def __add__(self, other: CacheCounts) -> CacheCounts:
         return CacheCounts(
@@ -58,13 +62,15 @@ class CacheCounts:
             self.filled_bytes + other.filled_bytes,
             self.damaged + other.damaged,
             self.not_filled + other.not_filled,
+            self.other_version + other.other_version,
         )
 
 
 class CachedVideos:
     """Opens videos through a folder of decoded frames.
 
-    A video that is in the folder is read from there: the very pixels that the decoder gave.
+    A video that is in the folder is read from there: the very pixels that the decoder gave, which
+    a checksum of every frame that is read makes sure of.
     Another one is decoded, and with ``fill`` all its frames are added, once a clip of it was read
     and while there is room. An entry belongs to a path, its size and time of change, and a decoder:
     a file that was changed is decoded again and its entry replaced. Nothing else is ever removed:
@@ -115,6 +121,9 @@ class CachedVideos:
         except (DamagedEntryError, OSError) as error:
             self._tell_damage(origin, error)
             entry = None
+        except OtherVersionError as error:
+            self._tell_version(error)
+            entry = None
         if entry is not None:
             self.counts.hits += 1
             return _CachedVideo(self, entry, path, decoder, origin)
@@ -134,12 +143,8 @@ class CachedVideos:
                 self._unfit.add(origin)
                 reason = UNDECODABLE
             except OutputError as error:
-                reason = self._stopped = str(error)
-                warnings.warn(
-                    f"{error}: this process adds nothing more to the cache, and goes on reading",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                reason = str(error)
+                self._stop(reason)
             else:
                 if isinstance(added, int):
                     self.counts.filled += 1
@@ -155,6 +160,43 @@ class CachedVideos:
         if once not in self._told:
             self._told.add(once)
             warnings.warn(damage(self.folder / origin.name, origin, error), RuntimeWarning, 3)
+
+    def _tell_version(self, error: OtherVersionError) -> None:
+        self.counts.other_version += 1
+        if "" not in self._told:  # all entries of such a folder are of it
+            self._told.add("")
+            warnings.warn(
+                f"{self.folder}: entries of another version of this library are not served "
+                f"({error}); their videos are decoded"
+                + (", and the entries replaced" if self.fill else ""),
+                RuntimeWarning,
+                3,
+            )
+
+    def _reopen(
+        self, entry: EntryReader, path: Path, decoder: Decoder, origin: Origin
+    ) -> VideoReader:
+        """The video itself, where its entry turned out to be damaged; with ``fill`` that is gone.
+
+        Raises :class:`~videomae_fast.data.errors.DecodeError` as ``decoder.open`` does.
+        """
+        if not self.fill:
+            return decoder.open(path)
+        if self._stopped is None:
+            try:
+                self._space.discard(origin, entry)
+            except OSError as error:
+                self._stop(f"{self.folder}: can't be changed: {error.strerror or error}")
+        return _MissedVideo(self, decoder.open(path), path, decoder, origin)
+
+    def _stop(self, reason: str) -> None:
+        """Adds nothing more, and says so."""
+        self._stopped = reason
+        warnings.warn(
+            f"{reason}: this process adds nothing more to the cache, and goes on reading",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _restored(folder: Path, limit_bytes: int, fill: bool) -> CachedVideos:
@@ -182,6 +224,7 @@ def fill(space: Space, path: Path, decoder: Decoder, origin: Origin, shape: Shap
             return place
         with place, decoder.open(path) as video:
             place.write(header(origin, shape))
+            checksums: list[Checksums] = []
             step = max(1, _CHUNK_BYTES // (shape[1] * shape[2] * shape[3]))
             for first in range(0, shape[0], step):
                 if video.frame_count != shape[0]:
@@ -189,7 +232,10 @@ def fill(space: Space, path: Path, decoder: Decoder, origin: Origin, shape: Shap
                 frames = video.read(range(first, min(first + step, shape[0])))
                 if frames.shape[1:] != shape[1:]:
                     raise DecodeError("frames of different sizes")
-                place.write(np.ascontiguousarray(frames).data)
+                frames = np.ascontiguousarray(frames)
+                place.write(frames.data)
+                checksums.append(frame_checksums(frames))
+            place.write(pack_table(np.concatenate(checksums)))
             if Origin.of(path, decoder.name) != origin:
                 return CHANGED
             place.publish()
@@ -221,9 +267,14 @@ class _CachedVideo(ReaderBase):
         if self._video is None:
             try:
                 return self._entry.read(ids)
-            except (DamagedEntryError, OSError) as error:
+            except OSError as error:  # of the disk: the entry may be whole
                 self._cache._tell_damage(self._origin, error)
                 self._video = self._decoder.open(self._path)
+            except DamagedEntryError as error:
+                self._cache._tell_damage(self._origin, error)
+                self._video = self._cache._reopen(
+                    self._entry, self._path, self._decoder, self._origin
+                )
         return self._video.read(ids)
 
     def close(self) -> None:
