@@ -19,7 +19,8 @@
 #   make clean   remove what was built (.venv too)
 #
 # PYTHON=... picks the interpreter that makes .venv; PYTEST_ARGS=... goes to pytest; WORKERS=... is the
-# number of test processes (one thread each; 0 runs the tests in one process).
+# number of test processes (one thread each; 0 runs the tests in one process), GPU_WORKERS=... those
+# of the tests on a GPU: what takes long there is compiling.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test gpu-first gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table data-bench lint types format clean
@@ -67,20 +68,21 @@ GPU_OUT ?= benchmarks/results
 GPU_SIZE ?= base
 GPU_BATCH ?= 128
 GPU_PARTS ?=
+GPU_WORKERS ?= 8
 
 gpu-first:
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.gpu_first --out $(GPU_OUT) \
 	$(if $(GPU_PARTS),--parts $(GPU_PARTS))
 
 gpu-test:
-	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu tests/kernels $(PYTEST_ARGS)
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu tests/kernels -n $(GPU_WORKERS) $(PYTEST_ARGS)
 
 gpu-data-test:
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu -m gpu tests/data $(PYTEST_ARGS)
 
 gpu-memcheck:
-	PYTHONPATH=. compute-sanitizer --tool memcheck --error-exitcode 1 \
-	$(GPU_PYTHON) -m pytest --gpu tests/kernels -x -q $(PYTEST_ARGS)
+	PYTHONPATH=. compute-sanitizer --tool memcheck --target-processes all --error-exitcode 1 \
+	$(GPU_PYTHON) -m pytest --gpu tests/kernels -n $(GPU_WORKERS) -q $(PYTEST_ARGS)
 
 gpu-bench:
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts copy matmul attention --out $(GPU_OUT)

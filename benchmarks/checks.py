@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,15 +77,31 @@ def run_once(contender: Contender) -> tuple[float, dict[str, Tensor], int]:
     """(loss, gradients on the CPU, bytes kept for the backward pass); weights are not changed."""
     kept = KeptForBackward(contender)
     contender.optimizer.zero_grad()
-    with kept:
-        loss = contender.loss()
-    contender.backward(loss)
+    with fp32_convolutions(contender):
+        with kept:
+            loss = contender.loss()
+        contender.backward(loss)
     found = {
         name: gradient.detach().float().cpu() / contender.scale
         for name, gradient in contender.gradients().items()
     }
     contender.optimizer.zero_grad()
     return float(loss.detach()), found, kept.bytes
+
+
+@contextmanager
+def fp32_convolutions(contender: Contender) -> Iterator[None]:
+    """A GPU's convolutions of fp32 are TF32 unless forbidden: ten bits, which is no reference.
+
+    Only for the check of an eager fp32 contender: compiled ones would be compiled anew for it.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    forbid = contender.variant.precision == "fp32" and not contender.variant.compiled
+    torch.backends.cudnn.allow_tf32 = before and not forbid
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def truth(reference: Contender) -> Truth:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from benchmarks import baselines, ceilings, measuring, tables
+from benchmarks.checks import truth
+from benchmarks.contenders import Official, Variant, build
 from benchmarks.ours import Ours
 from benchmarks.record import read
 from benchmarks.timing import Budget
@@ -193,6 +195,23 @@ def test_what_crashes_is_told_and_the_others_go_on(measured, monkeypatch):
         EAGER[2]: "crashed: TypeError: ",
     }
     monkeypatch.setattr(Ours, "update", update)
+
+
+def test_convolutions_of_the_reference_are_fp32(monkeypatch):
+    """A GPU's default is TF32; a contender in less is timed, and so checked, as it comes."""
+    seen = []
+    right = Official.loss
+
+    def loss(self):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return right(self)
+
+    monkeypatch.setattr(Official, "loss", loss)
+    workload = Workload(ceilings.TINY, 1)
+    for precision in ("fp32", "bf16"):
+        truth(build("x", Variant("official", precision=precision), workload, "dual"))
+    assert seen == [False, True]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_what_is_done_is_kept(measured):

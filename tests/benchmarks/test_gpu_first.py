@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from benchmarks import baselines, ceilings, gpu_first, op_speed
+from benchmarks import baselines, ceilings, data_speed, gpu_first, op_speed
 from benchmarks.gpu_first import Part
 
 
@@ -136,6 +136,10 @@ def test_every_part_has_a_command(tmp_path):
             assert args.device == "cuda"
             assert args.seconds == 70 or "baselines" not in args.parts
             assert set(args.variants or ()) <= set(baselines.BASELINES)
+        if "benchmarks.data_speed" in words:
+            assert data_speed.arguments().parse_args(words[3:]).device == "cuda"
+        if "benchmarks.paper" in words:
+            assert f"--seconds {70}" in " ".join(words)
         if "benchmarks.op_speed" in words:
             assert op_speed.arguments().parse_args(words[3:]).batch in (64, 128)
     (steps,) = (p for p in gpu_first.PARTS if p.name == "step-base")

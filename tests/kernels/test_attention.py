@@ -51,10 +51,12 @@ def test_against_truth(shape, counted, dtype, use_short, kernels, device, assert
     out, lse = kernels._forward(*arguments, use_short=use_short)
     reference = op._forward_reference(*arguments)
     exact = op._forward_reference(*doubled(arguments))
-    # On a GPU weights are rounded to the inputs' dtype before they meet the values.
-    slack = 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
+    # On a GPU weights are rounded to the inputs' dtype before they meet the values, and fp32
+    # products are three of TF32, whose sums are cut off and not rounded.
+    whole = 2e-6 if device == "cpu" else 6e-6
+    slack = whole if dtype == torch.float32 else torch.finfo(dtype).eps
     assert_accurate(out, reference[0], exact[0], absolute=slack)
-    assert_accurate(lse, reference[1], exact[1], absolute=4e-6)
+    assert_accurate(lse, reference[1], exact[1], absolute=2 * whole)
 
     grad = torch.randn(out.shape).to(dtype).to(device)
     saved = (grad, *arguments, *reference)
