@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from videomae_fast.ops import _native
@@ -123,6 +122,8 @@ def _resample(frames: Tensor, dim: int, size: int) -> Tensor:
 
 def _pillow(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
     """Pillow's own, a pass at a time: the order of both at once depends on its version."""
+    from PIL import Image
+
     out = np.empty((len(views), clips[0].shape[0], height, width, 3), dtype=np.uint8)
     for number, view in enumerate(read_views(views, clips)):
         box = clips[view.clip].numpy()[

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_ids
 from videomae_fast.data.errors import DecodeError
@@ -47,6 +46,8 @@ class FolderReader(ReaderBase):
         return np.stack([images[number] for number in numbers])
 
     def _image(self, number: int) -> Frames:
+        from PIL import Image
+
         name = self._pattern.format(self._start + number)
         try:
             with Image.open(self._folder / name) as image:
