@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -389,3 +390,12 @@ def test_real_clips(tmp_path: Path) -> None:
     assert batch.failures == []
     assert batch.frames.shape == (2 * len(files), 16, 64, 64, 3)
     assert (batch.frames.float().std(dim=(1, 2, 3, 4)) > 5).all()
+
+
+def test_threads_take_short_turns_while_processes_read(clip_list: Path) -> None:
+    usual = sys.getswitchinterval()
+    batches = clip_loader(make_dataset(clip_list), videos_per_step=4, total_steps=2, workers=1)
+    next(batches)
+    assert sys.getswitchinterval() < usual
+    batches.close()  # type: ignore[attr-defined]
+    assert sys.getswitchinterval() == usual

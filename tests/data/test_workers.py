@@ -41,25 +41,32 @@ def act(word: str) -> tuple[str, int]:
 
 
 def outcomes(words: list[str], **settings: float) -> dict[str, Outcome[str, tuple[str, int]]]:
+    workers, queued = int(settings.get("workers", 2)), int(settings.get("queued", 0))
     limit = settings.get("time_limit", 60.0)
-    with WorkerPool(act, workers=int(settings.get("workers", 2)), time_limit=limit) as pool:
+    with WorkerPool(act, workers=workers, time_limit=limit, queued=queued) as pool:
         done = list(pool.run(words))
     assert sorted(outcome.task for outcome in done) == sorted(words)  # each exactly once
     return {outcome.task: outcome for outcome in done}
 
 
-def test_every_task_is_done_once_by_all_processes() -> None:
+@pytest.fixture(params=[0, 1, 3])
+def queued(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number
+
+
+def test_every_task_is_done_once_by_all_processes(queued: int) -> None:
     words = [f"slow {index}" for index in range(12)]
-    done = outcomes(words, workers=3)
+    done = outcomes(words, workers=3, queued=queued)
     assert all(done[word].result is not None for word in words)
     assert len({done[word].result[1] for word in words}) == 3  # type: ignore[index]
     assert all(0.05 <= done[word].seconds < 5 for word in words)
 
 
-def test_each_kind_of_failure_costs_its_task_only() -> None:
+def test_each_kind_of_failure_costs_its_task_only(queued: int) -> None:
     faults = ["segfault", "killed", "exit", "bad file", "bug", "hang"]
     words = [word for fault in faults for word in (fault, f"fine {fault}")]
-    done = outcomes(words, time_limit=1.5)
+    done = outcomes(words, time_limit=1.5, queued=queued)
     for fault in faults:
         assert done[f"fine {fault}"].problem is None
         assert done[fault].result is None
@@ -86,15 +93,15 @@ def test_each_kind_of_failure_costs_its_task_only() -> None:
     assert "Unsendable" in told["bug"].trace
 
 
-def test_only_the_task_that_hangs_is_ended() -> None:
+def test_only_the_task_that_hangs_is_ended(queued: int) -> None:
     """The limit is per task: a process that works on for longer in sum is left alone."""
     words = [f"slow {index}" for index in range(30)]
-    done = outcomes(words, workers=1, time_limit=0.6)
+    done = outcomes(words, workers=1, time_limit=0.6, queued=queued)
     assert len({outcome.result[1] for outcome in done.values()}) == 1  # type: ignore[index]
 
 
-def test_a_process_that_dies_while_it_waits_is_replaced() -> None:
-    with WorkerPool(act, workers=1) as pool:
+def test_a_process_that_dies_while_it_waits_is_replaced(queued: int) -> None:
+    with WorkerPool(act, workers=1, queued=queued) as pool:
         (first,) = pool.run(["one"])
         assert first.result is not None
         os.kill(first.result[1], signal.SIGKILL)
@@ -103,6 +110,24 @@ def test_a_process_that_dies_while_it_waits_is_replaced() -> None:
     lost = [outcome for outcome in results if outcome.problem is not None]
     assert len(lost) <= 1  # the task it was given before its end was noticed
     assert results[-1].problem is None
+
+
+def test_a_process_has_its_next_task_before_it_is_asked_for() -> None:
+    """Else every task waits for a main process that is slow to answer."""
+    with WorkerPool(act, workers=1, queued=1) as pool:
+        done = pool.run(["slow 1", "slow 2", "slow 3"])
+        next(done)  # it has "slow 2" since before it reported "slow 1"
+        time.sleep(1)
+        begin = time.monotonic()
+        next(done)
+        assert time.monotonic() - begin < 0.04  # was ready: a task takes 0.05 s
+        next(done)
+
+
+def test_a_task_goes_to_the_process_with_least_to_do() -> None:
+    with WorkerPool(act, workers=2, queued=3) as pool:
+        assert len({one.result[1] for one in pool.run(["slow"] * 40) if one.result}) == 2
+        assert len({one.result[1] for one in pool.run(["slow"] * 2) if one.result}) == 2
 
 
 def report_and_hang(path: Path) -> None:
@@ -179,7 +204,11 @@ class Unloadable:
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"workers": 0}, "workers"), ({"workers": 1, "time_limit": 0.0}, "time_limit")],
+    [
+        ({"workers": 0}, "workers"),
+        ({"workers": 1, "time_limit": 0.0}, "time_limit"),
+        ({"workers": 1, "queued": -1}, "queued"),
+    ],
 )
 def test_impossible_settings(settings: dict[str, float], told: str) -> None:
     with pytest.raises(ValueError, match=told):

@@ -60,15 +60,16 @@ class ReadAhead:
         self._requests = requests
         self._feeding = feeding
         self._time_limit = time_limit
-        # Besides those that are held, each process works on one, and some wait for a slow one.
-        self._slots = [Slot() for _ in range(held + 2 * workers)]
+        # Besides those that are held, each process works on one and has one before it, and some
+        # wait for a slow one.
+        self._slots = [Slot() for _ in range(held + 3 * workers)]
         self._free = list(range(len(self._slots)))
         self._arrived: dict[int, tuple[int, Outcome[_Task, tuple[Piece, tuple[int, ...]]]]] = {}
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._in_slot: dict[int, int] = {}
         self._next = 0
-        self._pool = WorkerPool(_Reader(reading), workers=workers, time_limit=time_limit)
+        self._pool = WorkerPool(_Reader(reading), workers=workers, time_limit=time_limit, queued=1)
         self._thread = threading.Thread(target=self._pump, name="clip-reader", daemon=True)
         self._thread.start()
 

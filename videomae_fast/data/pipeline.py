@@ -26,6 +26,7 @@ from videomae_fast.data.failures import Failure
 from videomae_fast.data.feeding import Feeding
 from videomae_fast.data.order import Draw
 from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
+from videomae_fast.data.turns import ShortTurns
 
 CropOn = Literal["worker", "device"]
 
@@ -114,7 +115,8 @@ def clip_loader(
     Gives ``micro_batches`` batches per step, each of ``videos_per_step / (world *
     micro_batches)`` videos; step ``s`` belongs to epoch ``s // steps_per_epoch``. The content of
     a step depends on the data set's seed and the step alone. Nothing is drawn from torch's global
-    random generator. Closing the iterator (or its end) ends the processes.
+    random generator. Closing the iterator (or its end) ends the processes. While they run, Python's
+    threads take shorter turns (:mod:`videomae_fast.data.turns`).
 
     Args:
         workers: loader processes, a video at a time each. One that crashes, or hangs for longer
@@ -265,7 +267,7 @@ def _ahead(
             put(error)
 
     thread = threading.Thread(target=assemble, name="clip-joiner", daemon=True)
-    with ExitStack() as ending:
+    with ShortTurns(), ExitStack() as ending:
         ending.callback(joiner.stage.close)
         ending.callback(ahead.close)
         ending.callback(thread.join)

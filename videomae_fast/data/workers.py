@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,8 +69,13 @@ class WorkerPool(Generic[Task, Result]):
     """Runs ``function(task)`` in ``workers`` processes, to be used in a ``with`` block.
 
     function: importable by name (it is pickled), as are its tasks and results, which should be
-    small; workers: at least 1; time_limit: seconds for one task, None for no limit. A process
-    that crashes, is killed, or exceeds the limit is replaced, and its task is reported.
+    small; workers: at least 1; time_limit: seconds for one task, None for no limit; queued: tasks
+    that a process holds beside the one it works on. A process that crashes, is killed, or exceeds
+    the limit is replaced, the task it worked on is reported, and others do what it held.
+
+    With one queued, a process goes on at once although this one is slow to answer: a thread has
+    to wait for the interpreter (5 ms each time) while another one computes. Where tasks take long,
+    none should be: a free process could do it sooner.
     """
 
     def __init__(
@@ -78,13 +84,18 @@ class WorkerPool(Generic[Task, Result]):
         *,
         workers: int,
         time_limit: float | None = None,
+        queued: int = 0,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers ({workers}) must be at least 1")
         if time_limit is not None and not time_limit > 0:
             raise ValueError(f"time_limit ({time_limit:g} s) must be above 0")
+        if queued < 0:
+            raise ValueError(f"queued ({queued}) must be at least 0")
         self._function = function
         self._time_limit = time_limit
+        self._depth = 1 + queued
+        self._again: deque[Task] = deque()
         # Has an effect only before the first process of this kind; else imports take longer.
         _CONTEXT.set_forkserver_preload([function.__module__])
         self._workers: list[_Worker] = []
@@ -137,18 +148,21 @@ class WorkerPool(Generic[Task, Result]):
         source = iter(tasks)
         exhausted = False
         while not self._stopped:
-            while not exhausted and (free := self._free()) is not None:
+            while (self._again or not exhausted) and (free := self._free()) is not None:
                 try:
-                    task = next(source)
+                    task = self._again.popleft() if self._again else next(source)
                 except StopIteration:
                     exhausted = True
-                else:
-                    if task is None:
-                        break
-                    while not free.give(task):  # it was ended while it had nothing to do
-                        free = self._replace(free)
+                    continue
+                if task is None:
+                    break
+                if not free.give(task):  # its process is no more
+                    self._again.append(task)
+                    if free.busy:
+                        break  # told by its connection, with the task it was lost at
+                    self._replace(free)
             busy = [worker for worker in self._workers if worker.busy]
-            if exhausted and not busy:
+            if exhausted and not busy and not self._again:
                 return
             watched = {worker.connection: worker for worker in self._workers}
             for ready in wait([self._woken, *watched], self._patience(busy)):
@@ -164,7 +178,9 @@ class WorkerPool(Generic[Task, Result]):
                     yield self._lost(worker, problem)
 
     def _free(self) -> _Worker | None:
-        return next((one for one in self._workers if one.ready and not one.busy), None)
+        """The process with the least to do, if it can hold another task."""
+        able = [one for one in self._workers if one.ready and one.held < self._depth]
+        return min(able, key=lambda one: one.held, default=None)
 
     def _patience(self, busy: list[_Worker]) -> float | None:
         if self._time_limit is None or not busy:
@@ -197,12 +213,13 @@ class WorkerPool(Generic[Task, Result]):
         if not worker.ready:
             worker.ready = True
             return None
-        result, problem = reply
-        return worker.finish(result, problem)
+        return worker.finish(*reply)
 
     def _lost(self, worker: _Worker, problem: Problem) -> Outcome[Task, Result]:
         self._replace(worker)
-        return worker.finish(None, problem)
+        outcome = worker.finish(None, problem, time.monotonic() - worker.since)
+        self._again.extend(worker.give_up())
+        return outcome
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.kill()
@@ -212,7 +229,7 @@ class WorkerPool(Generic[Task, Result]):
 
 
 class _Worker:
-    """A process, the pipe to it, and the task it has."""
+    """A process, the pipe to it, and the tasks it has: it works on the first, since ``since``."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
@@ -223,9 +240,17 @@ class _Worker:
         self._process.start()
         theirs.close()
         lifeline.close()
-        self.ready = self.busy = False
+        self.ready = False
         self.since = 0.0
-        self._task: Any = None
+        self._tasks: deque[Any] = deque()
+
+    @property
+    def held(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._tasks)
 
     def give(self, task: Any) -> bool:
         """Hands the task over; False where the process is no more."""
@@ -233,12 +258,20 @@ class _Worker:
             self.connection.send(task)
         except (BrokenPipeError, ConnectionResetError):
             return False
-        self._task, self.busy, self.since = task, True, time.monotonic()
+        if not self.busy:
+            self.since = time.monotonic()
+        self._tasks.append(task)
         return True
 
-    def finish(self, result: Any, problem: Problem | None) -> Outcome[Any, Any]:
-        task, self._task, self.busy = self._task, None, False
-        return Outcome(task, result, problem, time.monotonic() - self.since)
+    def finish(self, result: Any, problem: Problem | None, seconds: float) -> Outcome[Any, Any]:
+        self.since = time.monotonic()
+        return Outcome(self._tasks.popleft(), result, problem, seconds)
+
+    def give_up(self) -> list[Any]:
+        """Tasks that it never began."""
+        tasks = list(self._tasks)
+        self._tasks.clear()
+        return tasks
 
     def end(self) -> str:
         """How the process ended, in words."""
@@ -273,14 +306,13 @@ def _serve(connection: Connection, lifeline: Connection, function: Callable[[Any
             task = connection.recv()
         except EOFError:
             return
-        reply: tuple[Any, Problem | None]
+        result, problem, begin = None, None, time.monotonic()
         try:
-            reply = function(task), None
+            result = function(task)
         except Exception as error:
             reason = str(error) or type(error).__name__
             problem = Problem("raised", reason, _portable(error), traceback.format_exc())
-            reply = None, problem
-        connection.send(reply)
+        connection.send((result, problem, time.monotonic() - begin))
 
 
 def _end_with_parent(lifeline: Connection) -> None:
