@@ -33,7 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.baselines import cases
 from benchmarks.checkout import Checkout
-from benchmarks.measuring import Keep, measure
+from benchmarks.measuring import CRASHED, Keep, measure
 from benchmarks.record import environment, read, write
 from benchmarks.tables import baseline_table
 from benchmarks.timing import Budget, Summary, synchronize
@@ -331,6 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             Checkout.at(args.official_checkout)
         except FileNotFoundError as error:
             parser.error(str(error))
+    wrong = False
     for part in args.parts:
         record = {
             "kind": part,
@@ -347,9 +348,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         found = run_part(part, args, keep)
         keep(found if isinstance(found, dict) else {"results": found})
-        print(f"\n{told(read(path))}\n", flush=True)
+        whole = read(path)
+        print(f"\n{told(whole)}\n", flush=True)
         print(f"{part}: {time.perf_counter() - start:.0f} s, written: {path}", flush=True)
-    return 0
+        reasons = [why for named in whole.get("failed", {}).values() for why in named.values()]
+        wrong = wrong or any(why.startswith((CRASHED, "differs")) for why in reasons)
+    return int(wrong)
 
 
 if __name__ == "__main__":

@@ -171,6 +171,13 @@ PARTS = (
     Part("step-giant", _steps("giant", 32, *_EAGER), 150, 60),
     Part("ops-base", _batched("op_speed", 128, *_OPS, "base"), 120, 30),
     Part("compiled-base", _steps("base", 128, *_COMPILED), 400, 120),
+    Part(
+        "launches",
+        _batched("launch_choice", 128, "--size", "base", "--repeats", "7"),
+        300,
+        60,
+        False,
+    ),
     Part("ops-giant", _batched("op_speed", 64, *_OPS, "giant"), 150, 40, by_default=False),
     Part("compiled-giant", _steps("giant", 32, *_COMPILED[:3]), 520, 180, by_default=False),
     Part(
@@ -253,7 +260,8 @@ def tested(path: Path) -> dict[str, Any] | None:
                 outcome = "skipped" if kind == "skipped" else "failed"
                 if outcome == "failed":
                     name = f"{case.get('classname', '')}.{case.get('name', '')}"
-                    failures.append(f"{name}: {(problem.get('message') or '').splitlines()[:1]}")
+                    told = (problem.get("message") or "").splitlines() or [""]
+                    failures.append(f"{name}: {told[0]}")
                 break
         found[outcome] += 1
         found["seconds"] += float(case.get("time", 0.0))
