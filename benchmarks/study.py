@@ -39,7 +39,7 @@ def arguments(module: str, doc: str | None) -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
     parser.add_argument("--batch", type=int, help="clips; default: 4 on a CPU, by size on a GPU")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU; default: 2")
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU's study; default: 2")
     parser.add_argument("--repeats", type=int, default=9, help="steps timed of each; default: 9")
     parser.add_argument("--warmup", type=int, default=1, help="steps before; default: 1")
     parser.add_argument(
@@ -90,7 +90,8 @@ def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             study_cases("base", args, MASKINGS)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    torch.set_num_threads(args.threads)
+    if not on_gpu(args):  # there the host only builds and compares: with all it has
+        torch.set_num_threads(args.threads)
 
 
 def on_gpu(args: argparse.Namespace) -> bool:
