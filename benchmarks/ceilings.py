@@ -82,8 +82,8 @@ TINY = MAEConfig(
 )
 
 
-# A GPU sleeps for so many of its clock ticks, about a millisecond, before a timed call.
-LEAD = 2_000_000
+# A GPU sleeps for so many of its clock ticks, about two milliseconds, before a timed call.
+LEAD = 4_000_000
 # Several times the 50 or 60 MB of an H100's or H200's L2.
 SCRATCH = 2**28
 
