@@ -126,6 +126,7 @@ def test_demo_leaves_checkpoint_plot_and_pictures_and_says_where(
     trained = (tmp_path / "train.txt").read_text()
     assert len(trained.splitlines()) == 2
     assert "002_" not in trained
+    assert len(list((tmp_path / "cache").glob("*.frames"))) == 2
 
     assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 0
     assert "nothing left to do" in capsys.readouterr().out
@@ -153,6 +154,7 @@ def test_demo_takes_videos_of_a_folder(
     words = ["demo", "--output", str(output), "--minutes", "1", "--videos", str(own)]
     assert main(words) == 0
     assert not (output / "videos").exists()
+    assert not (output / "cache").exists()
     assert (output / "train.txt").read_text().count(str(own)) == 3
     assert "not trained on" not in capsys.readouterr().out
 

@@ -30,6 +30,10 @@ STEPS_PER_MINUTE = 600
 """What two server cores do. The number of steps is fixed, not the time, so that the result does
 not depend on the machine's speed."""
 
+CACHE_GB = 0.2
+"""For the rendered videos, which take 37 MB and would be decoded hundreds of times each. Videos of
+the user's may be too long for any limit, and are decoded clip by clip."""
+
 FALLEN = 0.96
 """The loss at the end must be below this. A model that has learnt nothing predicts 0 and scores
 just under 1, the variance of the normalised target; above that is only a bad start."""
@@ -54,8 +58,13 @@ class DemoResult:
     last_loss: float
 
 
-def demo_config(data: Path, *, steps: int, seed: int = 0) -> PretrainConfig:
-    """A model of about 1.3 million parameters, dual-masked, small enough for minutes on a CPU."""
+def demo_config(
+    data: Path, *, steps: int, seed: int = 0, cache: Path | None = None
+) -> PretrainConfig:
+    """A model of about 1.3 million parameters, dual-masked, small enough for minutes on a CPU.
+
+    cache: where decoded videos are kept; None decodes them for each clip.
+    """
     epochs = max(1, steps // STEPS_PER_EPOCH)
     return PretrainConfig(
         image_size=64,
@@ -74,6 +83,8 @@ def demo_config(data: Path, *, steps: int, seed: int = 0) -> PretrainConfig:
         epoch_size=STEPS_PER_EPOCH * VIDEOS_PER_STEP,
         videos_per_step=VIDEOS_PER_STEP,
         workers=0,
+        cache=None if cache is None else str(cache),
+        cache_gb=CACHE_GB,
         epochs=epochs,
         warmup_epochs=min(3, epochs // 4),
         # A base rate is for 256 videos per step; this makes the peak 5e-4.
@@ -114,15 +125,18 @@ def run_demo(
     trained, shown = _videos(output, videos, seed, log)
     data = output / "train.txt"
     write_list(data, trained)
-    config = demo_config(data, steps=steps, seed=seed)
+    cache = output / "cache" if videos is None else None
+    config = demo_config(data, steps=steps, seed=seed, cache=cache)
     log(
         f"pre-training: {config.epochs * STEPS_PER_EPOCH} steps of {VIDEOS_PER_STEP} videos × "
-        f"{config.samples_per_video} clips, about {minutes:g} minutes on two CPU cores"
+        f"{config.samples_per_video} clips, about {minutes:g} minutes on two idle CPU cores"
     )
+    log("the loss begins near 1; stopped with Ctrl-C, the demo goes on with the same command")
     result = pretrain(config, output=output / "run", log=log)
     curve = read_metrics(output / "run" / "metrics.jsonl")
     plot = output / "loss.png"
     table = save_loss_plot(curve, plot, title="VideoMAE V2 pre-training on the demo's videos")
+    log(f"drawing the loss and {len(shown)} reconstructions into {output}")
     model, _ = load_model(result.checkpoint)
     pictures = [
         show_reconstruction(
