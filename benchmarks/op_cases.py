@@ -27,6 +27,7 @@ class OpCase:
         args: makes the arguments, as the op's backends take them.
         bytes: what must be read and written at least, in all.
         flop: of matmuls, in all; 0 for ops that only move bytes.
+        terms: of the longest sum that is no matmul's; 0 where there is none.
         compiles: whether the reference is one graph; not where it depends on values.
     """
 
@@ -35,6 +36,7 @@ class OpCase:
     args: Callable[[], tuple[Any, ...]]
     bytes: int
     flop: int = 0
+    terms: int = 0
     compiles: bool = True
 
     @property
@@ -50,6 +52,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
     v, m, p = masks.visible.shape[1], masks.decoder.shape[1], masks.loss_index.shape[1]
     d, values, item = config.decoder_width, config.patch_values, dtype.itemsize
     cube = (config.tubelet_size, config.patch_size)
+    pixels = config.tubelet_size * config.patch_size**2  # of a colour, in a target's statistics
 
     def random(*shape: int, of: torch.dtype = dtype) -> Tensor:
         return torch.randn(shape, dtype=of, device=device)
@@ -85,6 +88,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
             "decoder",
             lambda: (random(b, v + m, d), v, torch.float32),
             b * (2 * v + m) * d * item,
+            terms=b * m,
         ),
         OpCase(
             "append_rows",
@@ -115,6 +119,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
             "tokens in the loss",
             lambda: (random(b, p, values), frames, masks.loss_index, None, *settings),
             b * p * values * (1 + item),
+            terms=pixels,
         ),
         OpCase(
             "pixel_mse_with_gradient",
@@ -128,12 +133,14 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
                 1 / (b * p),
             ),
             b * p * values * (1 + 2 * item),
+            terms=pixels,
         ),
         OpCase(
             "pixel_mse_backward",
             "tokens in the loss",
             lambda: (one, random(b, p, values), frames, masks.loss_index, None, *settings),
             b * p * values * (1 + 2 * item),
+            terms=pixels,
         ),
     ]
     for where, rows, width in (("encoder", v, config.width), ("decoder", v + m, d)):
@@ -236,8 +243,9 @@ def _block_cases(
                 1e-6,
             ),
             4 * full,
+            terms=width,
         ),
-        OpCase("add_layer_norm_backward", where, backward_args, 4 * full),
+        OpCase("add_layer_norm_backward", where, backward_args, 4 * full, terms=b * rows),
         OpCase(
             "linear",
             f"{where}, fc1",
@@ -264,5 +272,6 @@ def _block_cases(
             where,
             lambda: (random(b, rows, hidden), random(b, rows, hidden), vector(hidden)),
             3 * wide,
+            terms=b * rows,
         ),
     ]

@@ -116,7 +116,7 @@ VMF_API int64_t vmf_bias_gelu(const float* x,     // [rows, width]
   using namespace vmf;
   if (rows < 0 || width < 1) return kBadArgument;
   try {
-    parallel_for(rows, width, threads, [&](int64_t begin, int64_t end) {
+    parallel_for(rows, width / 4, threads, [&](int64_t begin, int64_t end) {
       forward(x, bias, out, width, begin, end);
     });
   } catch (const std::bad_alloc&) {
@@ -135,7 +135,7 @@ VMF_API int64_t vmf_bias_gelu_backward(const float* grad,  // [rows, width]
   if (rows < 0 || width < 1 || (bias == nullptr) != (grad_bias == nullptr)) return kBadArgument;
   try {
     ColumnSums sums(rows, bias == nullptr ? 0 : width);
-    parallel_for(sums.blocks(), sums.block_rows() * width, threads,
+    parallel_for(sums.blocks(), sums.block_rows() * width / 4, threads,
                  [&](int64_t begin, int64_t end) {
                    for (int64_t block = begin; block < end; ++block) {
                      backward(grad, x, bias, grad_x, sums.of(block), width, sums.begin(block),

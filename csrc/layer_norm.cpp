@@ -24,24 +24,29 @@ struct Forward {
 
 VMF_CLONES void forward(const Forward& job, int64_t begin, int64_t end) {
   const int64_t width = job.width;
+  // Kept apart from `job`, which a store to the stream might change as far as the compiler knows.
+  const float *__restrict weight = job.weight, *__restrict bias = job.bias;
+  const float *__restrict scale = job.scale, *__restrict delta_bias = job.delta_bias;
   for (int64_t row = begin; row < end; ++row) {
     const float* in = job.x + row * width;
     float sum = 0.0f;
     if (job.delta != nullptr) {
-      const float* delta = job.delta + row * width;
+      const float* __restrict delta = job.delta + row * width;
       const float factor = job.factor == nullptr ? 1.0f : job.factor[row / job.rows_per_factor];
-      float* stream = job.stream + row * width;
-      if (job.scale != nullptr) {
+      float* __restrict stream = job.stream + row * width;
+      if (scale != nullptr) {
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < width; ++i) {
-          stream[i] = in[i] + factor * job.scale[i] * (delta[i] + job.delta_bias[i]);
-          sum += stream[i];
+          const float value = in[i] + factor * scale[i] * (delta[i] + delta_bias[i]);
+          stream[i] = value;
+          sum += value;
         }
       } else {
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < width; ++i) {
-          stream[i] = in[i] + factor * (delta[i] + job.delta_bias[i]);
-          sum += stream[i];
+          const float value = in[i] + factor * (delta[i] + delta_bias[i]);
+          stream[i] = value;
+          sum += value;
         }
       }
       in = stream;
@@ -62,10 +67,10 @@ VMF_CLONES void forward(const Forward& job, int64_t begin, int64_t end) {
     const float mean = guess + correction;
     const float variance = square / float(width) - correction * correction;
     const float rstd = 1.0f / std::sqrt((variance > 0.0f ? variance : 0.0f) + job.eps);
-    float* out = job.out + row * width;
+    float* __restrict out = job.out + row * width;
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) {
-      out[i] = (in[i] - mean) * rstd * job.weight[i] + job.bias[i];
+      out[i] = (in[i] - mean) * rstd * weight[i] + bias[i];
     }
     job.mean[row] = mean;
     job.rstd[row] = rstd;
@@ -123,10 +128,11 @@ VMF_CLONES void backward(const Backward& job, float* __restrict grad_weight,
     float* __restrict grad_delta = job.grad_delta + row * width;
     if (job.scale != nullptr) {
       const float* __restrict delta = job.delta + row * width;
+      const float *__restrict scale = job.scale, *__restrict delta_bias = job.delta_bias;
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) {
-        grad_delta[i] = factor * job.scale[i] * grad_x[i];
-        grad_scale[i] += factor * (delta[i] + job.delta_bias[i]) * grad_x[i];
+        grad_delta[i] = factor * scale[i] * grad_x[i];
+        grad_scale[i] += factor * (delta[i] + delta_bias[i]) * grad_x[i];
       }
     } else {
 #pragma omp simd

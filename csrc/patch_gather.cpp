@@ -10,19 +10,28 @@
 namespace vmf {
 namespace {
 
-template <typename Value>
-void gather(const uint8_t* frames, const int32_t* index, const Value* table, Value* out,
-            const Cubes& cubes, int64_t per_clip, int64_t begin, int64_t end) {
-  const int64_t p = cubes.patch, plane = cubes.pixels();
+// A patch size known at compile time (else 0) lets the look-ups of a row become gathers.
+template <int64_t known_patch, typename Value>
+VMF_INLINE void rows(const uint8_t* frames, const int32_t* index, const Value* table, Value* out,
+                     const Cubes& cubes, int64_t per_clip, int64_t begin, int64_t end) {
+  const int64_t p = known_patch ? known_patch : cubes.patch, plane = cubes.pixels();
   for (int64_t i = begin; i < end; ++i) {
     const uint8_t* cube = frames + (i / per_clip) * cubes.clip_stride() + cubes.offset(index[i]);
-    Value* red = out + i * 3 * plane;
-    Value* green = red + plane;
-    Value* blue = green + plane;
+    // Rows of a cube lie far apart, where no processor fetches ahead by itself.
+    const int64_t after = i + 1 < end ? i + 1 : i;
+    const uint8_t* next =
+        frames + (after / per_clip) * cubes.clip_stride() + cubes.offset(index[after]);
+    Value* __restrict red = out + i * 3 * plane;
+    Value* __restrict green = red + plane;
+    Value* __restrict blue = green + plane;
     for (int64_t t = 0; t < cubes.tubelet; ++t) {
       for (int64_t y = 0; y < p; ++y) {
-        const uint8_t* row = cube + t * cubes.frame_stride() + y * cubes.row_stride();
+        const int64_t place = t * cubes.frame_stride() + y * cubes.row_stride();
+        const uint8_t* row = cube + place;
+        __builtin_prefetch(next + place);
+        __builtin_prefetch(next + place + 3 * p - 1);
         const int64_t o = (t * p + y) * p;
+#pragma omp simd
         for (int64_t x = 0; x < p; ++x) {
           red[o + x] = table[row[3 * x]];
           green[o + x] = table[256 + row[3 * x + 1]];
@@ -30,6 +39,28 @@ void gather(const uint8_t* frames, const int32_t* index, const Value* table, Val
         }
       }
     }
+  }
+}
+
+template <typename Value>
+VMF_INLINE void any_patch(const uint8_t* frames, const int32_t* index, const void* table, void* out,
+                          const Cubes& cubes, int64_t per_clip, int64_t begin, int64_t end) {
+  const auto* values = static_cast<const Value*>(table);
+  auto* to = static_cast<Value*>(out);
+  if (cubes.patch == 16) {
+    rows<16>(frames, index, values, to, cubes, per_clip, begin, end);
+  } else {
+    rows<0>(frames, index, values, to, cubes, per_clip, begin, end);
+  }
+}
+
+VMF_CLONES void gather(const uint8_t* frames, const int32_t* index, const void* table, void* out,
+                       int64_t value_bytes, const Cubes& cubes, int64_t per_clip, int64_t begin,
+                       int64_t end) {
+  if (value_bytes == 4) {
+    any_patch<uint32_t>(frames, index, table, out, cubes, per_clip, begin, end);
+  } else {
+    any_patch<uint16_t>(frames, index, table, out, cubes, per_clip, begin, end);
   }
 }
 
@@ -51,13 +82,7 @@ VMF_API int64_t vmf_patch_gather(const uint8_t* frames,  // [batch, T, H, W, 3]
   if (const int64_t bad = check_index(index, n, cubes.tokens())) return bad;
   try {
     parallel_for(n, cubes.pixels() * 3, threads, [&](int64_t begin, int64_t end) {
-      if (value_bytes == 4) {
-        gather(frames, index, static_cast<const uint32_t*>(table), static_cast<uint32_t*>(out),
-               cubes, per_clip, begin, end);
-      } else {
-        gather(frames, index, static_cast<const uint16_t*>(table), static_cast<uint16_t*>(out),
-               cubes, per_clip, begin, end);
-      }
+      gather(frames, index, table, out, value_bytes, cubes, per_clip, begin, end);
     });
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;

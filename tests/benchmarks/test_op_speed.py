@@ -87,6 +87,60 @@ def test_a_backend_that_crashes_is_told_and_the_others_go_on(tmp_path, monkeypat
     assert "crashing" not in timed
 
 
+def in_order(terms: torch.Tensor) -> torch.Tensor:
+    """Their sum along the first dimension, one by one in fp32."""
+    total = torch.zeros_like(terms[0])
+    for term in terms:
+        total += term
+    return total
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("terms", [256, 4096])
+def test_a_running_sum_is_within_its_bound(terms, offset):
+    """And the bound is no ten times too wide."""
+    rows = torch.randn(terms, 512) + offset
+    found = op_speed.error(in_order(rows), rows.double().sum(0))
+    assert 0.1 * op_speed.sum_in_order(terms) < found < op_speed.sum_in_order(terms)
+
+
+def of_others(monkeypatch, backward):
+    """The rows of bias_gelu_backward, with a library's kernel that does as `backward`."""
+    case = next(
+        c for c in op_cases(Workload(TINY, 2), torch.float32) if c.op == "bias_gelu_backward"
+    )
+    monkeypatch.setattr(
+        op_speed, "library_contenders", lambda op, args: {"other": lambda: backward(*args)}
+    )
+    rows = op_speed.measure(case, torch.float32, torch.device("cpu"), 1, compiled=False)
+    return {row["backend"]: row for row in rows}
+
+
+def test_only_others_may_sum_in_plain_order(monkeypatch):
+    right = REGISTRY["bias_gelu_backward"].backends["reference"].run
+
+    def plain(grad, x, bias):
+        by_x, _ = right(grad, x, bias)
+        return by_x, in_order(by_x.flatten(0, -2))
+
+    rows = of_others(monkeypatch, plain)
+    assert rows["other"]["correct"], rows["other"]
+    assert rows["native"]["allowed"] == rows["reference"]["allowed"] < rows["other"]["allowed"]
+
+    def one_row_short(grad, x, bias):
+        by_x, _ = right(grad, x, bias)
+        return by_x, by_x.flatten(0, -2)[1:].sum(0)
+
+    def rounded(grad, x, bias):
+        by_x, by_bias = right(grad, x, bias)
+        return by_x.bfloat16().float(), by_bias
+
+    for wrong in (one_row_short, rounded):
+        row = of_others(monkeypatch, wrong)["other"]
+        assert not row["correct"], row
+        assert "seconds" not in row
+
+
 STAND_INS = {  # module, function and what the library's does, by its own signature
     "apex": (
         "apex.normalization.fused_layer_norm",

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.csrc.building import without_levels
 from videomae_fast.ops import _native
 from videomae_fast.ops._native import calls
 
 reference = import_module("videomae_fast.ops.attention")
-CSRC = Path(__file__).parents[2] / "csrc"
 
 # queries, keys, heads, head dim: one of each, tails of tiles, vectors and blocks, the models' dims
 SHAPES = [
@@ -197,28 +194,7 @@ def lower_level(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> ctypes.CDLL:
     """The library's attention for a processor that lacks these levels."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++ to compile with")
-    folder = tmp_path_factory.mktemp("csrc")
-    for path in (*CSRC.glob("*.h"), CSRC / "parallel.cpp"):
-        shutil.copy(path, folder)
-    source = (CSRC / "attention.cpp").read_text()
-    for level in request.param:
-        asked = f'__builtin_cpu_supports("{level}")'
-        assert asked in source
-        source = source.replace(asked, "false")
-    (folder / "attention.cpp").write_text(source)
-    options = ["-std=c++20", "-O2", "-fopenmp-simd", "-ffp-contract=fast", "-fno-trapping-math"]
-    command = [compiler, *options, "-shared", "-fPIC", "-DVMF_HAVE_CLONES"]
-    command += ["attention.cpp", "parallel.cpp"]
-    built = subprocess.run(
-        [*command, "-o", "attention.so"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if "arch=" in built.stderr:
-        pytest.skip("this compiler knows no x86-64 levels")
-    assert built.returncode == 0, built.stderr
-    return ctypes.CDLL(str(folder / "attention.so"))
+    return without_levels("attention.cpp", request.param, tmp_path_factory.mktemp("csrc"))
 
 
 @pytest.fixture

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
+from tests.csrc.building import without_levels
 from videomae_fast.ops import _native
+from videomae_fast.ops._native import calls
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # (clips, frames, height, width, tubelet, patch, tokens per clip); known and unknown patch sizes
@@ -76,6 +80,42 @@ def test_patch_gather(shape: Shape, dtype: torch.dtype, threads: int) -> None:
     assert out.dtype == dtype
     tolerance = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
     np.testing.assert_allclose(out.double().numpy(), exact, rtol=tolerance, atol=tolerance)
+
+
+def assert_every_value(dtype: torch.dtype, patch: int) -> None:
+    """Every value that a pixel can have, in every colour and at every place of a row."""
+    width = 3 * patch  # colours fastest: value 3x + c + shift in row `shift`
+    levels = torch.arange(width)[None] + torch.arange(0, 256 + patch)[:, None]
+    rows = -(-levels.shape[0] // patch) * patch
+    frames = (levels % 256).to(torch.uint8)
+    frames = torch.cat([frames, frames[: rows - len(frames)]]).reshape(1, 1, rows, patch, 3)
+    index = torch.arange(rows // patch, dtype=torch.int32)[None]
+    out = _native.patch_gather(frames, index, 1, patch, MEAN, STD, dtype)
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    expected = ((frames.float() / 255 - mean) / std).to(dtype)
+    expected = expected.reshape(1, rows // patch, patch, patch, 3).permute(0, 1, 4, 2, 3)
+    assert torch.equal(out, expected.reshape(out.shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("patch", [1, 5, 14, 16, 32])
+def test_patch_gather_of_every_value(dtype: torch.dtype, patch: int, threads: int) -> None:
+    assert_every_value(dtype, patch)
+
+
+@pytest.mark.parametrize("levels", [("x86-64-v4",), ("x86-64-v4", "x86-64-v3")], ids=len)
+def test_patch_gather_on_lower_instruction_sets(
+    levels: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower = without_levels("patch_gather.cpp", levels, tmp_path)
+    calls._function.cache_clear()
+    monkeypatch.setattr(calls, "library", lambda: lower)
+    try:
+        for dtype in (torch.float32, torch.bfloat16):
+            for patch in (14, 16):
+                assert_every_value(dtype, patch)
+    finally:
+        calls._function.cache_clear()
 
 
 def test_patch_gather_takes_frames_that_are_not_contiguous() -> None:

@@ -1,0 +1,40 @@
+"""One file of csrc/ as a library of its own, as another processor would run it."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+
+def without_levels(name: str, levels: Sequence[str], folder: Path) -> ctypes.CDLL:
+    """`name` compiled for a processor that lacks these x86-64 levels."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++ to compile with")
+    for path in (*CSRC.glob("*.h"), CSRC / "parallel.cpp"):
+        text = path.read_text()
+        for level in levels:  # clones of functions
+            text = text.replace(f', "arch={level}"', "")
+        (folder / path.name).write_text(text)
+    source = (CSRC / name).read_text()
+    for level in levels:  # choices at run time
+        asked = f'__builtin_cpu_supports("{level}")'
+        assert asked in source or "__builtin_cpu_supports" not in source
+        source = source.replace(asked, "false")
+    (folder / name).write_text(source)
+    options = ["-std=c++20", "-O3", "-fopenmp-simd", "-ffp-contract=fast", "-fno-trapping-math"]
+    command = [compiler, *options, "-shared", "-fPIC", "-DVMF_HAVE_CLONES", name, "parallel.cpp"]
+    built = subprocess.run(
+        [*command, "-o", "library.so"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if "arch=" in built.stderr:
+        pytest.skip("this compiler knows no x86-64 levels")
+    assert built.returncode == 0, built.stderr
+    return ctypes.CDLL(str(folder / "library.so"))
