@@ -26,10 +26,11 @@ struct Target {  // target = (pixel - mean) * scale, per value of a row
   bool flat;
 };
 
-// Reads a cube once; fills the target's statistics. A patch size known at compile time (else 0)
+// Reads a cube once, and fetches the next one; fills the target's statistics. A patch size known at compile time (else 0)
 // keeps the row's sums in registers.
 template <int64_t known_patch>
-VMF_INLINE void statistics(const uint8_t* cube, const Cubes& cubes, bool normalize, Target& out) {
+VMF_INLINE void statistics(const uint8_t* cube, const uint8_t* next, const Cubes& cubes,
+                           bool normalize, Target& out) {
   const int64_t patch = known_patch ? known_patch : cubes.patch;
   const int64_t row_values = 3 * patch, n = cubes.pixels();
   uint32_t sum[kMaxRow], square[kMaxRow];
@@ -37,7 +38,10 @@ VMF_INLINE void statistics(const uint8_t* cube, const Cubes& cubes, bool normali
   std::memset(square, 0, sizeof(uint32_t) * row_values);
   for (int64_t t = 0; t < cubes.tubelet; ++t) {
     for (int64_t y = 0; y < patch; ++y) {
-      const uint8_t* row = cube + t * cubes.frame_stride() + y * cubes.row_stride();
+      const int64_t place = t * cubes.frame_stride() + y * cubes.row_stride();
+      const uint8_t* row = cube + place;
+      __builtin_prefetch(next + place);  // rows lie far apart: nothing else fetches them ahead
+      __builtin_prefetch(next + place + row_values - 1);
 #pragma omp simd
       for (int64_t x = 0; x < row_values; ++x) {
         const uint32_t value = row[x];
@@ -80,12 +84,12 @@ struct Job {
   const uint8_t* cube(int64_t i) const {
     return frames + (i / per_clip) * cubes.clip_stride() + cubes.offset(index[i]);
   }
-  // The weight of token i; fills the target unless the weight is 0 without it.
+  // The weight of token i; fills the target unless the weight is 0 without it. Fetches token `next`.
   template <int64_t known_patch>
-  VMF_INLINE float prepare(int64_t i, Target& target) const {
+  VMF_INLINE float prepare(int64_t i, int64_t next, Target& target) const {
     const float given = weight == nullptr ? 1.0f : weight[i];
     if (given == 0.0f) return 0.0f;
-    statistics<known_patch>(cube(i), cubes, normalize, target);
+    statistics<known_patch>(cube(i), cube(next), cubes, normalize, target);
     return ignore_flat && target.flat ? 0.0f : given;
   }
 };
@@ -105,7 +109,7 @@ VMF_INLINE void tokens(const Job& job, const Outputs& to, int64_t begin, int64_t
   Target target;
   float sum[kMaxRow];
   for (int64_t i = begin; i < end; ++i) {
-    const float weight = job.prepare<known_patch>(i, target);
+    const float weight = job.prepare<known_patch>(i, i + 1 < end ? i + 1 : i, target);
     float* out = with_gradient ? to.gradient + i * values : nullptr;
     if (with_loss) {
       to.token_weight[i] = weight;
