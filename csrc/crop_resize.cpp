@@ -3,12 +3,14 @@
 //
 // Both passes are one loop, a weighted sum of K runs. Down the columns a run is an image row. Along
 // a row the neighbours of a pixel lie 3 bytes apart and are no run; so 16 rows at a time are turned
-// on their side, where a pixel column of the 16 rows is a run of 48 words.
+// on their side, where a pixel column of the 16 rows is a run of 48 words. Processors that can pick
+// bytes at will take byte_picks.h's way instead, where few enough pixels meet in one.
 #include <bit>
 #include <cstring>
 #include <new>
 #include <vector>
 
+#include "byte_picks.h"
 #include "common.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -179,7 +181,8 @@ VMF_INLINE void down(const uint8_t* rows, int64_t row, const int32_t* table, int
 }
 
 VMF_CLONES void resize_frame(const uint8_t* source, const View& view, const int32_t* tables,
-                             int64_t out_height, int64_t out_width, const Buffers& buffers,
+                             const std::vector<BytePicks>& picks, int64_t out_height,
+                             int64_t out_width, const Buffers& buffers,
                              uint8_t* out) {
   const int32_t* table = tables + view.table_across;
   const int64_t out_row = 3 * out_width;
@@ -188,7 +191,11 @@ VMF_CLONES void resize_frame(const uint8_t* source, const View& view, const int3
   if (view.width != out_width || view.flip) {  // else the one weight of every pixel is 1
     rows = buffers.rows;
     row = padded(out_row);
-    for (int64_t y = 0; y < view.height; y += kBand) {
+    if (!picks.empty()) {
+      across_picked(picks, view.taps_across, kPrecision, source, view.row_stride, view.height,
+                    buffers.rows, row);
+    }
+    for (int64_t y = 0; y < view.height && picks.empty(); y += kBand) {
       const uint8_t* band[kBand];
       for (int64_t r = 0; r < kBand; ++r) {  // below the box, its last row
         band[r] = source + (y + r < view.height ? y + r : view.height - 1) * view.row_stride;
@@ -271,6 +278,11 @@ VMF_API int64_t vmf_crop_resize(const vmf::View* views,  // [view_count]
   const int64_t bytes = 4 * (turned + resized) + padded(most_down) * padded(3 * width);
   try {
     const std::vector<Task> tasks = tasks_of(views, view_count, frames);
+    std::vector<std::vector<BytePicks>> picks;
+    for (int64_t i = 0; i < view_count; ++i) {
+      const View& view = views[i];
+      picks.push_back(byte_picks(tables + view.table_across, view.taps_across, width, view.flip));
+    }
     const int64_t cost = view_count > 0 ? work / view_count / 8 : 0, n = view_count * frames;
     Scratch scratch(threads, n, bytes);
     parallel_for(n, cost, threads, [&](int64_t begin, int64_t end) {
@@ -282,7 +294,8 @@ VMF_API int64_t vmf_crop_resize(const vmf::View* views,  // [view_count]
         const auto [number, frame] = tasks[static_cast<size_t>(i)];
         const View& view = views[number];
         const auto* source = reinterpret_cast<const uint8_t*>(view.source);
-        resize_frame(source + frame * view.frame_stride, view, tables, height, width, buffers,
+        resize_frame(source + frame * view.frame_stride, view, tables,
+                     picks[static_cast<size_t>(number)], height, width, buffers,
                      out + (number * frames + frame) * height * width * 3);
       }
     });

@@ -13,8 +13,8 @@ import pytest
 CSRC = Path(__file__).parents[2] / "csrc"
 
 
-def without_levels(name: str, levels: Sequence[str], folder: Path) -> ctypes.CDLL:
-    """`name` compiled for a processor that lacks these x86-64 levels."""
+def without_levels(name: str, levels: Sequence[str], folder: Path, *options: str) -> ctypes.CDLL:
+    """`name` compiled for a processor that lacks these x86-64 levels; options: for g++."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++ to compile with")
@@ -29,8 +29,9 @@ def without_levels(name: str, levels: Sequence[str], folder: Path) -> ctypes.CDL
         assert asked in source or "__builtin_cpu_supports" not in source
         source = source.replace(asked, "false")
     (folder / name).write_text(source)
-    options = ["-std=c++20", "-O3", "-fopenmp-simd", "-ffp-contract=fast", "-fno-trapping-math"]
-    command = [compiler, *options, "-shared", "-fPIC", "-DVMF_HAVE_CLONES", name, "parallel.cpp"]
+    usual = ["-std=c++20", "-O3", "-fopenmp-simd", "-ffp-contract=fast", "-fno-trapping-math"]
+    command = [compiler, *usual, *options, "-shared", "-fPIC", "-DVMF_HAVE_CLONES"]
+    command += [name, "parallel.cpp"]
     built = subprocess.run(
         [*command, "-o", "library.so"], cwd=folder, capture_output=True, text=True, check=False
     )

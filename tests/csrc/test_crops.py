@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 from torch import Tensor
 
+from tests.csrc.building import without_levels
 from videomae_fast.ops import _native, crop_resize
-from videomae_fast.ops.crop_plan import CropPlan, crop_plan
+from videomae_fast.ops._native import calls
+from videomae_fast.ops.crop_plan import PRECISION, CropPlan, crop_plan
 
 VIEWS = torch.tensor([[0, 3, 1, 50, 40, 0], [1, 0, 0, 31, 64, 1], [0, 0, 2, 20, 46, 1]])
 
@@ -55,3 +59,49 @@ def test_plans_that_leave_a_box_are_refused(field: int, value: int) -> None:
     wrong.views[0, field] = value
     with pytest.raises(ValueError, match="refuses its arguments"):
         _native.crop_resize(*wrong, 5, 20, 30)
+
+
+@pytest.fixture(scope="module")
+def without_picks(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The library's crops for a processor that can't pick bytes at will."""
+    folder = tmp_path_factory.mktemp("csrc")
+    return without_levels("crop_resize.cpp", (), folder, "-DVMF_NO_BYTE_PICKS")
+
+
+def assert_the_references_bits() -> None:
+    generator = torch.Generator().manual_seed(1)
+    clip = torch.randint(0, 256, (2, 70, 90, 3), dtype=torch.uint8, generator=generator)
+    for width in range(12, 90, 6):  # of boxes, to 32 pixels: 2 to 7 meet in one
+        view = torch.tensor([[0, 90 - width, 5, width, 60, width % 4 // 2]])
+        for size in ((32, 32), (60, 21)):
+            ours = crop_resize([clip], view, size, impl="native")
+            assert torch.equal(ours, crop_resize([clip], view, size, impl="reference"))
+
+
+def test_few_and_many_pixels_meet() -> None:
+    assert_the_references_bits()
+
+
+@pytest.mark.parametrize("apart", [19, 20, 40])
+def test_neighbours_far_apart(apart: int) -> None:
+    """No filter has such a table, but the library is given them: two results, 64 bytes or more."""
+    clip = torch.randint(0, 256, (1, 3, 60, 3), dtype=torch.uint8)
+    one = 1 << PRECISION
+    across = [0, one // 4, one - one // 4, apart, one // 2, one // 2]
+    down = [number for row in range(3) for number in (row, one)]
+    view = [0, clip.data_ptr(), clip.stride(0), clip.stride(1), 60, 3, 0, 2, len(across), 1, 0]
+    tables = torch.tensor(across + down, dtype=torch.int32)
+    out = _native.crop_resize(torch.tensor([view]), tables, 1, 3, 2)
+    x = clip.int()
+    left = (across[1] * x[..., 0, :] + across[2] * x[..., 1, :] + one // 2) >> PRECISION
+    right = (one // 2 * (x[..., apart, :] + x[..., apart + 1, :]) + one // 2) >> PRECISION
+    assert torch.equal(out[0].int(), torch.stack([left, right], 2))
+
+
+def test_processors_that_can_not_pick_bytes(
+    without_picks: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls._function.cache_clear()
+    monkeypatch.setattr(calls, "library", lambda: without_picks)
+    assert_the_references_bits()
+    calls._function.cache_clear()
