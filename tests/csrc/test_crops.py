@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -61,11 +64,64 @@ def test_plans_that_leave_a_box_are_refused(field: int, value: int) -> None:
         _native.crop_resize(*wrong, 5, 20, 30)
 
 
+FENCED = """
+import ctypes, mmap
+import torch
+from videomae_fast.ops import crop_resize
+from videomae_fast.ops._native.calls import _function
+from videomae_fast.ops.crop_plan import crop_plan
+
+PAGE, kept = mmap.PAGESIZE, []
+protect = ctypes.CDLL(None).mprotect
+protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+def fenced(size, at_end):
+    pages = -(-size // PAGE)
+    kept.append(mmap.mmap(-1, (pages + 2) * PAGE))
+    whole = torch.frombuffer(kept[-1], dtype=torch.uint8)
+    for page in (0, pages + 1):
+        assert protect(whole.data_ptr() + page * PAGE, PAGE, 0) == 0
+    begin = (pages + 1) * PAGE - size if at_end else PAGE
+    return whole[begin : begin + size]
+
+function = _function("vmf_crop_resize", "pppiiiiii")
+for at_end in (False, True):
+    for width in (3, 5, 16, 21, 22, 43, 64, 85, 100):
+        for out_width in (1, 5, 6, 16, 21, 32, 75):
+            for flip in (0, 1):
+                clip = fenced(7 * width * 3, at_end).view(1, 7, width, 3).random_()
+                view = torch.tensor([[0, 0, 0, width, 7, flip]])
+                plan = crop_plan([clip], view, 5, out_width)
+                out = fenced(5 * out_width * 3, at_end).fill_(77)
+                places = [tensor.data_ptr() for tensor in (*plan, out)]
+                assert function(*places, 1, plan.tables.numel(), 1, 5, out_width, 1) == 0
+                right = crop_resize([clip], view, (5, out_width), impl="reference")
+                assert torch.equal(out, right.flatten()), (width, out_width, flip)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fences are made with mprotect")
+def test_memory_around_box_and_result_is_not_touched() -> None:
+    """They begin or end where no page can be touched: an access beside them ends the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", FENCED], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
+
+
 @pytest.fixture(scope="module")
 def without_picks(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The library's crops for a processor that can't pick bytes at will."""
     folder = tmp_path_factory.mktemp("csrc")
     return without_levels("crop_resize.cpp", (), folder, "-DVMF_NO_BYTE_PICKS")
+
+
+@pytest.fixture
+def other_processor(without_picks: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    calls._function.cache_clear()
+    monkeypatch.setattr(calls, "library", lambda: without_picks)
+    yield
+    calls._function.cache_clear()
 
 
 def assert_the_references_bits() -> None:
@@ -98,10 +154,6 @@ def test_neighbours_far_apart(apart: int) -> None:
     assert torch.equal(out[0].int(), torch.stack([left, right], 2))
 
 
-def test_processors_that_can_not_pick_bytes(
-    without_picks: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls._function.cache_clear()
-    monkeypatch.setattr(calls, "library", lambda: without_picks)
+@pytest.mark.usefixtures("other_processor")
+def test_processors_that_can_not_pick_bytes() -> None:
     assert_the_references_bits()
-    calls._function.cache_clear()

@@ -189,8 +189,11 @@ class WorkerPool(Generic[Task, Result]):
         return max(0.0, first + self._time_limit - time.monotonic())
 
     def _overdue(self, worker: _Worker) -> bool:
+        """Whether it hangs; not where its report is there, and only this side was slow."""
         limit = self._time_limit
-        return limit is not None and time.monotonic() - worker.since >= limit
+        if limit is None or time.monotonic() - worker.since < limit:
+            return False
+        return not worker.connection.poll()
 
     def _receive(self, worker: _Worker) -> Outcome[Task, Result] | None:
         """The outcome that a process reports, or that its end is; None where it has no task."""
