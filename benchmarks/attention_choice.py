@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ceilings import rated, times
+from benchmarks.ceilings import rated, times_in_turns
 from benchmarks.op_speed import error
 from benchmarks.record import environment, read, write
 from videomae_fast.errors import BackendUnavailableError
@@ -104,10 +104,7 @@ def measure(
         row |= {"error": found, "allowed": allowed, "correct": found <= allowed}
         if row["correct"]:
             runs[impl] = partial(run, impl, *tensors)
-    taken: dict[str, list[float]] = {impl: [] for impl in runs}
-    for i_round in range(repeats):  # interleaved, every other round in reverse order
-        for impl in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
-            taken[impl] += times(runs[impl], device, 1, 3 if i_round == 0 else 0, cold=True)
+    taken = times_in_turns(runs, device, repeats, 3)
     work = 3.5 * 4 * batch * shape.heads * shape.queries * shape.keys * shape.head_dim
     for row in rows:
         if seconds := taken.get(row["impl"]):

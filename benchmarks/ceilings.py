@@ -19,7 +19,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -120,6 +120,21 @@ def times(
         after.record()
     synchronize(device)
     return [before.elapsed_time(after) / 1e3 for before, after in marks]
+
+
+def times_in_turns(
+    runs: Mapping[str, Callable[[], Any]], device: torch.device, repeats: int, warmup: int
+) -> dict[str, list[float]]:
+    """:func:`times` of each run, cold, one call a round; every other round in reverse order.
+
+    warmup: calls of each before its first one that is timed.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for i_round in range(repeats):
+        for name in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
+            before = warmup if i_round == 0 else 0
+            taken[name] += times(runs[name], device, 1, before, cold=True)
+    return taken
 
 
 def rated(seconds: list[float], work: float, unit: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ceilings import TINY, copy_bandwidth, times
+from benchmarks.ceilings import TINY, copy_bandwidth, times_in_turns
 from benchmarks.op_cases import OpCase, op_cases
 from benchmarks.op_libraries import library_contenders
 from benchmarks.record import RESULTS, environment, stamp, write
@@ -131,10 +131,7 @@ def measure(
         row["correct"] = row["error"] <= row["allowed"]
         if row["correct"]:
             runs[name] = run
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for i_round in range(repeats):  # interleaved, every other round in reverse order
-        for name in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
-            taken[name] += times(runs[name], device, 1, 2 if i_round == 0 else 0, cold=True)
+    taken = times_in_turns(runs, device, repeats, 2)
     for row in rows:
         if seconds := taken.get(row["backend"]):
             summary = Summary.of(seconds)

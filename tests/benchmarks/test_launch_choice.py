@@ -72,6 +72,17 @@ assert "failed" in rows["rows 3"] and "seconds" not in rows["rows 3"], rows
 assert rows["rows 32"]["seconds"] and rows["as it is"]["seconds"]
 text = lc.table({"results": list(rows.values())})
 assert "rows 8 | WRONG" in text and "| 1.00 |" in text
+
+# Where the launch as it is fails, the others are compared with nothing, and it is an error.
+assert [name for name, row in rows.items() if lc._wrong(row)] == ["rows 8"]
+failed = {**rows["rows 3"], "launch": "as it is"}
+text = lc.table({"results": [*rows.values(), failed, rows["rows 32"]]})
+assert text.endswith(") |  |")
+assert lc._wrong(failed)
+
+# What can be asked for is what is tried.
+tried = {case.op for case in cases if lc.changes(case)}
+assert tried == set(lc.TRIED), tried ^ set(lc.TRIED)
 """
 
 

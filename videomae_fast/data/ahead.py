@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -62,16 +63,25 @@ class ReadAhead:
         self._time_limit = time_limit
         # Besides those that are held, each process works on one and has one before it, and some
         # wait for a slow one.
-        self._slots = [Slot() for _ in range(held + 3 * workers)]
-        self._free = list(range(len(self._slots)))
+        count = held + 3 * workers
+        self._slots: list[Slot] = []
+        self._free = list(range(count))
         self._arrived: dict[int, tuple[int, Outcome[_Task, tuple[Piece, tuple[int, ...]]]]] = {}
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._in_slot: dict[int, int] = {}
         self._next = 0
-        self._pool = WorkerPool(_Reader(reading), workers=workers, time_limit=time_limit, queued=1)
-        self._thread = threading.Thread(target=self._pump, name="clip-reader", daemon=True)
-        self._thread.start()
+        with ExitStack() as failing:  # there may be no files, memory or processes to be had
+            for _ in range(count):
+                self._slots.append(Slot())
+                failing.callback(self._slots[-1].close)
+            self._pool = WorkerPool(
+                _Reader(reading), workers=workers, time_limit=time_limit, queued=1
+            )
+            failing.callback(self._pool.close)
+            self._thread = threading.Thread(target=self._pump, name="clip-reader", daemon=True)
+            self._thread.start()
+            failing.pop_all()
 
     def __enter__(self) -> Self:
         return self
