@@ -164,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     if args.table_of is not None:
         record = read(args.table_of)
+        if record.get("kind") != "attention_choice" or not record["machine"].get("capability"):
+            parser.error(f"{args.table_of} was not measured by this command on a GPU")
         write_table(fastest(record["results"], record["machine"]["capability"]))
         print(f"written: {TABLE}")
         return 0

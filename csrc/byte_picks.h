@@ -6,12 +6,9 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <limits>
 #include <vector>
-
-#include "common.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(VMF_NO_BYTE_PICKS)
 #include <immintrin.h>

@@ -1,7 +1,7 @@
 // What the library says of itself.
 #include "common.h"
 
-// Raised with every change of a function's arguments; videomae_fast/ops/_native.py refuses another.
+// Raised with every change of a function's arguments; ops/_native/loader.py refuses another.
 VMF_API int32_t vmf_interface_version() { return VMF_INTERFACE_VERSION; }
 
 // The instruction set that the clones of this machine use, for `videomae-fast doctor`.

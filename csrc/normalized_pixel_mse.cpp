@@ -26,8 +26,8 @@ struct Target {  // target = (pixel - mean) * scale, per value of a row
   bool flat;
 };
 
-// Reads a cube once, and fetches the next one; fills the target's statistics. A patch size known at compile time (else 0)
-// keeps the row's sums in registers.
+// Reads a cube once, and fetches the next one; fills the target's statistics. A patch size known at
+// compile time (else 0) keeps the row's sums in registers.
 template <int64_t known_patch>
 VMF_INLINE void statistics(const uint8_t* cube, const uint8_t* next, const Cubes& cubes,
                            bool normalize, Target& out) {

@@ -7,7 +7,8 @@
 
 namespace vmf {
 
-// Work, in units of roughly a nanosecond, that is worth a thread: handing it over takes 2,000 to 10,000.
+// Work, in units of roughly a nanosecond, that is worth a thread: handing it over takes 2,000 to
+// 10,000.
 constexpr int64_t kGrain = 20'000;
 
 // Calls part(body, begin, end) until all of [0, n) is done, from up to `lanes` threads at once out of
@@ -32,8 +33,7 @@ void parallel_for(int64_t n, int64_t cost, int64_t threads, Body&& body) {
   const auto part = [](void* it, int64_t begin, int64_t end) {
     (*static_cast<Type*>(it))(begin, end);
   };
-  run_parts(part, const_cast<std::remove_const_t<Type>*>(&body), n, lanes,
-            threads);
+  run_parts(part, const_cast<std::remove_const_t<Type>*>(&body), n, lanes, threads);
 }
 
 }  // namespace vmf

@@ -58,12 +58,22 @@ def test_a_wrong_backend_is_not_timed(monkeypatch):
 
 def test_the_table_of_a_record_from_elsewhere(tmp_path, monkeypatch):
     row = {"impl": "triton", "head_dim": 64, "queries": 160, "keys": 160, "TFLOP/s": 1.0}
-    record = {"machine": {"capability": "9.0"}, "results": [{**row, "seconds": {}}]}
+    record = {"kind": "attention_choice", "machine": {"capability": "9.0"}}
+    record["results"] = [{**row, "seconds": {}}]
     (tmp_path / "record.json").write_text(json.dumps(record))
     written = []
     monkeypatch.setattr(attention_choice, "write_table", written.append)
     assert attention_choice.main(["--table-of", str(tmp_path / "record.json")]) == 0
     assert [(e["capability"], e["impl"]) for (e,) in written] == [("9.0", "triton")]
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "ops"}, {"machine": {"capability": None}}])
+def test_no_table_of_what_no_gpu_was_measured_for(wrong, tmp_path, monkeypatch):
+    record = {"kind": "attention_choice", "machine": {"capability": "9.0"}, "results": [], **wrong}
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    monkeypatch.setattr(attention_choice, "write_table", lambda _: pytest.fail("written"))
+    with pytest.raises(SystemExit):
+        attention_choice.main(["--table-of", str(tmp_path / "record.json")])
 
 
 def test_the_table_is_written_on_a_gpu_only(tmp_path):

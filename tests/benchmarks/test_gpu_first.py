@@ -41,13 +41,13 @@ def ran(tmp_path):
 def test_one_that_fails_or_hangs_does_not_stop_the_others(ran):
     parts, summary, packed = ran(
         Part("broken", script("print('why'); raise SystemExit(3)"), 30, 0),
-        Part("hanging", script("print('begun', flush=True)\nwhile True: pass"), 1, 0),
+        Part("hanging", script("print('begun', flush=True)\nwhile True: pass"), 3, 0),
         Part("absent", lambda call: ["/no/such/program"], 30, 0),
         Part("good", lambda call: script(f"open({str(call.out / 'x.json')!r}, 'w')")(call), 30, 0),
     )
     assert [p["outcome"] for p in parts] == ["failed", "timed out", "failed", "passed"]
     assert [p["code"] for p in parts] == [3, None, None, 0]
-    assert 1 <= parts[1]["seconds"] < 15
+    assert 3 <= parts[1]["seconds"] < 25
     assert parts[0]["told"] == ["why"]
     assert parts[1]["told"] == ["begun"]
     assert "/no/such/program" in parts[2]["told"][0]
@@ -77,9 +77,9 @@ def test_processes_of_a_part_end_with_it(ran, tmp_path):
 
 def test_what_there_is_no_time_for_is_named(ran):
     parts, summary, _ = ran(
-        Part("first", script(""), 30, 0), Part("long", script(""), 300, 30), seconds=10.0
+        Part("first", script(""), 30, 0), Part("long", script(""), 300, 30), seconds=25.0
     )
-    assert [p["outcome"] for p in parts] == ["passed", "passed"]  # a quarter of it would do
+    assert [p["outcome"] for p in parts] == ["passed", "passed"]  # a quarter of all would do
     parts, summary, _ = ran(Part("late", script(""), 300, 30), seconds=6.0)
     assert parts[0]["outcome"] == "no time was left"
     assert "| late | no time was left |" in summary
