@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from videomae_fast.ops._native import calls
 
 CSRC = Path(__file__).parents[2] / "csrc"
 
@@ -39,3 +42,15 @@ def without_levels(name: str, levels: Sequence[str], folder: Path, *options: str
         pytest.skip("this compiler knows no x86-64 levels")
     assert built.returncode == 0, built.stderr
     return ctypes.CDLL(str(folder / "library.so"))
+
+
+@contextmanager
+def in_place_of_ours(library: ctypes.CDLL) -> Iterator[None]:
+    """The native ops call this library."""
+    with pytest.MonkeyPatch.context() as patch:
+        calls._function.cache_clear()
+        patch.setattr(calls, "library", lambda: library)
+        try:
+            yield
+        finally:
+            calls._function.cache_clear()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.csrc.building import without_levels
+from tests.csrc.building import in_place_of_ours, without_levels
 from videomae_fast.ops import _native
-from videomae_fast.ops._native import calls
 
 reference = import_module("videomae_fast.ops.attention")
 
@@ -197,16 +195,8 @@ def lower_level(
     return without_levels("attention.cpp", request.param, tmp_path_factory.mktemp("csrc"))
 
 
-@pytest.fixture
-def _lower(lower_level: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    calls._function.cache_clear()
-    monkeypatch.setattr(calls, "library", lambda: lower_level)
-    yield
-    calls._function.cache_clear()
-
-
-@pytest.mark.usefixtures("_lower")
-def test_lower_instruction_sets() -> None:
-    for shape in SHAPES:
-        assert_as_good(inputs(*shape), torch.tensor([shape[1], max(1, shape[1] // 3)]).int())
-    test_scores_of_minus_infinity()
+def test_lower_instruction_sets(lower_level: ctypes.CDLL) -> None:
+    with in_place_of_ours(lower_level):
+        for shape in SHAPES:
+            assert_as_good(inputs(*shape), torch.tensor([shape[1], max(1, shape[1] // 3)]).int())
+        test_scores_of_minus_infinity()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.csrc.building import without_levels
+from tests.csrc.building import in_place_of_ours, without_levels
 from videomae_fast.ops import _native, crop_resize
-from videomae_fast.ops._native import calls
 from videomae_fast.ops.crop_plan import PRECISION, CropPlan, crop_plan
 
 VIEWS = torch.tensor([[0, 3, 1, 50, 40, 0], [1, 0, 0, 31, 64, 1], [0, 0, 2, 20, 46, 1]])
@@ -116,14 +114,6 @@ def without_picks(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return without_levels("crop_resize.cpp", (), folder, "-DVMF_NO_BYTE_PICKS")
 
 
-@pytest.fixture
-def other_processor(without_picks: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    calls._function.cache_clear()
-    monkeypatch.setattr(calls, "library", lambda: without_picks)
-    yield
-    calls._function.cache_clear()
-
-
 def assert_the_references_bits() -> None:
     generator = torch.Generator().manual_seed(1)
     clip = torch.randint(0, 256, (2, 70, 90, 3), dtype=torch.uint8, generator=generator)
@@ -154,6 +144,6 @@ def test_neighbours_far_apart(apart: int) -> None:
     assert torch.equal(out[0].int(), torch.stack([left, right], 2))
 
 
-@pytest.mark.usefixtures("other_processor")
-def test_processors_that_can_not_pick_bytes() -> None:
-    assert_the_references_bits()
+def test_processors_that_can_not_pick_bytes(without_picks: ctypes.CDLL) -> None:
+    with in_place_of_ours(without_picks):
+        assert_the_references_bits()

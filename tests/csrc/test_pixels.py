@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.csrc.building import without_levels
+from tests.csrc.building import in_place_of_ours, without_levels
 from videomae_fast.ops import _native
-from videomae_fast.ops._native import calls
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # (clips, frames, height, width, tubelet, patch, tokens per clip); known and unknown patch sizes
@@ -104,18 +103,11 @@ def test_patch_gather_of_every_value(dtype: torch.dtype, patch: int, threads: in
 
 
 @pytest.mark.parametrize("levels", [("x86-64-v4",), ("x86-64-v4", "x86-64-v3")], ids=len)
-def test_patch_gather_on_lower_instruction_sets(
-    levels: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lower = without_levels("patch_gather.cpp", levels, tmp_path)
-    calls._function.cache_clear()
-    monkeypatch.setattr(calls, "library", lambda: lower)
-    try:
+def test_patch_gather_on_lower_instruction_sets(levels: tuple[str, ...], tmp_path: Path) -> None:
+    with in_place_of_ours(without_levels("patch_gather.cpp", levels, tmp_path)):
         for dtype in (torch.float32, torch.bfloat16):
             for patch in (14, 16):
                 assert_every_value(dtype, patch)
-    finally:
-        calls._function.cache_clear()
 
 
 def test_patch_gather_takes_frames_that_are_not_contiguous() -> None:

@@ -246,4 +246,6 @@ def test_the_loop_by_itself(flags: list[str], tmp_path: Path) -> None:
         pytest.skip(f"this compiler has no {flags[0]}: {built.stderr[-300:]}")
     assert built.returncode == 0, built.stderr
     ran = subprocess.run([program], capture_output=True, text=True, timeout=200, check=False)
+    if "unexpected memory mapping" in ran.stderr:
+        pytest.skip("this sanitizer can't run on this kernel, which places memory elsewhere")
     assert ran.returncode == 0, ran.stderr
