@@ -118,6 +118,22 @@ def test_entries_of_another_version_are_replaced_and_counted(
     assert {entry: entry.read_bytes() for entry in folder.glob("*.frames")} == good
 
 
+@pytest.mark.parametrize("refused", ["open_entry", "room"])
+def test_a_folder_that_may_not_be_used_makes_no_video_bad(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    job = FillJob(min(clips.glob("*.mp4")), tmp_path / "cache", GB, "pyav")
+    assert fill_video(job).reason == ""
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    owner = fill_module if refused == "open_entry" else fill_module.Space
+    monkeypatch.setattr(owner, refused, denied)
+    with pytest.raises(OutputError, match="cache: can't be used: Permission denied"):
+        fill_video(job)
+
+
 def test_what_is_too_large_for_the_room_left_is_passed_over(
     clips: Path, clip_list: Path, tmp_path: Path
 ) -> None:

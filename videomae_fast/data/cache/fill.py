@@ -6,6 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def fill_video(job: FillJob) -> Filled:
     """Adds a video to the cache.
 
     Raises :class:`~videomae_fast.data.errors.DecodeError` with the reason for a bad file, and
-    :class:`OutputError` where the folder can't be written.
+    :class:`OutputError` where the folder can't be read or written.
     """
     space, decoder = _space(job.folder, job.limit_bytes), find_decoder(job.decoder)
     found, other_version = "", False
@@ -87,10 +88,11 @@ def fill_video(job: FillJob) -> Filled:
         decoder.open(job.path).close()  # raises the reason
         raise
     try:
-        entry = open_entry(job.folder / origin.name, origin)
-        if entry is not None:
-            entry.close()
-            return Filled(CACHED, space.room())
+        with _blaming(job.folder):
+            entry = open_entry(job.folder / origin.name, origin)
+            if entry is not None:
+                entry.close()
+                return Filled(CACHED, space.room())
     except DamagedEntryError as error:
         found = damage(job.folder / origin.name, origin, error)
     except OtherVersionError:
@@ -100,7 +102,17 @@ def fill_video(job: FillJob) -> Filled:
         shape = (video.frame_count, height, width, channels)
     added = fill(space, job.path, decoder, origin, shape)
     reason = added if isinstance(added, str) else ""
-    return Filled(reason, space.room(), found, other_version)
+    with _blaming(job.folder):
+        return Filled(reason, space.room(), found, other_version)
+
+
+@contextmanager
+def _blaming(folder: Path) -> Iterator[None]:
+    """Errors of the system are the folder's, and no reason to call a video bad."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{folder}: can't be used: {error.strerror or error}") from error
 
 
 @functools.cache
