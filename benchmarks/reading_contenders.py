@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -125,9 +126,13 @@ class OnCore:
         self.name, self.forms = _name_and_forms(reading)
         self._reading, self._device = reading, device
         self._stage = ClipStage(reading.size, device)
+        self._slots: list[NDArray[np.uint8]] = []
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
-        pieces = [read(request, self._reading) for request in requests]
+        pieces = [
+            read(request, self._reading, partial(self._room, place))
+            for place, request in enumerate(requests)
+        ]
         begin = time.perf_counter()
         self._stage(pieces, self._reading.samples, self._reading.frames)
         synchronize(self._device)
@@ -146,6 +151,12 @@ class OnCore:
 
     def close(self) -> None:
         self._stage.close()
+
+    def _room(self, place: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Memory that is used again for the next batch, as a loader process has it."""
+        while len(self._slots) <= place:
+            self._slots.append(np.empty(shape, dtype=np.uint8))
+        return self._slots[place].reshape(shape)
 
 
 class OnDevice:

@@ -52,14 +52,13 @@ def test_plans_that_leave_a_box_are_refused(field: int, value: int) -> None:
     """A plan has checked boxes; the library checks the tables against them once more."""
     kept = clips()
     plan = crop_plan(kept, VIEWS[:1], 20, 30)
-    assert torch.equal(
-        _native.crop_resize(*plan, 5, 20, 30),
-        crop_resize(kept, VIEWS[:1], (20, 30), impl="reference"),
-    )
+    out = torch.empty((1, 5, 20, 30, 3), dtype=torch.uint8)
+    _native.crop_resize(*plan, out)
+    assert torch.equal(out, crop_resize(kept, VIEWS[:1], (20, 30), impl="reference"))
     wrong = CropPlan(plan.views.clone(), plan.tables)
     wrong.views[0, field] = value
     with pytest.raises(ValueError, match="refuses its arguments"):
-        _native.crop_resize(*wrong, 5, 20, 30)
+        _native.crop_resize(*wrong, out)
 
 
 FENCED = """
@@ -137,7 +136,8 @@ def test_neighbours_far_apart(apart: int) -> None:
     down = [number for row in range(3) for number in (row, one)]
     view = [0, clip.data_ptr(), clip.stride(0), clip.stride(1), 60, 3, 0, 2, len(across), 1, 0]
     tables = torch.tensor(across + down, dtype=torch.int32)
-    out = _native.crop_resize(torch.tensor([view]), tables, 1, 3, 2)
+    out = torch.empty((1, 1, 3, 2, 3), dtype=torch.uint8)
+    _native.crop_resize(torch.tensor([view]), tables, out)
     x = clip.int()
     left = (across[1] * x[..., 0, :] + across[2] * x[..., 1, :] + one // 2) >> PRECISION
     right = (one // 2 * (x[..., apart, :] + x[..., apart + 1, :]) + one // 2) >> PRECISION

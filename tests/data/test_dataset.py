@@ -65,10 +65,10 @@ def test_one_decode_and_one_crop_for_all_frames(
 
     crop, read = module.crop_views, PyAVReader.read
 
-    def crop_views(frames: np.ndarray, of: list[object], size: object) -> np.ndarray:
+    def crop_views(frames: np.ndarray, of: list[object], *rest: object) -> np.ndarray:
         boxes.extend(of)
         assert len(frames) == 4
-        return crop(frames, of, size)  # type: ignore[arg-type]
+        return crop(frames, of, *rest)  # type: ignore[arg-type]
 
     def read_once(self: PyAVReader, ids: list[int]) -> np.ndarray:
         reads.append(ids)

@@ -49,6 +49,16 @@ def test_a_slot_stays_mapped(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.array_equal(slot.view(PAGE - 1), pixels(PAGE - 1, 1))
 
 
+def test_room_in_a_slot_is_the_slot(slot: Slot) -> None:
+    room = SlotWriter().room(slot.path, (2, PAGE, 3))
+    room[...] = 7
+    room[1, 5, 2] = 8
+    seen = slot.view(room.size).reshape(room.shape)
+    assert seen[1, 5, 2] == 8
+    assert np.count_nonzero(seen == 7) == room.size - 1
+    assert SlotWriter().room(slot.path, (0, 3)).shape == (0, 3)
+
+
 def test_no_memory_is_an_error_and_not_a_crash(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from tests.data.videos import numbered_frame, read_numbers, remux, write_audio, write_video
 from videomae_fast.data import DecodeError, open_video
 from videomae_fast.data.decoders import DECODERS
+from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.decoders.regular import comment_of
 from videomae_fast.data.errors import OutputError
 from videomae_fast.data.prepare import Job, PrepareSettings, Transcoded, transcode
 
@@ -368,3 +371,69 @@ def test_real_clips(tmp_path: Path) -> None:
         done, target = made(clip, tmp_path)
         assert min(done.width, done.height) == min(256, done.source_width, done.source_height)
         near(clip, target, levels=6.0 if "10bits" in clip.name else 4.0)
+
+
+def changed(
+    source: Path, target: Path, packets: range, late: Sequence[float], comment: str = ""
+) -> Path:
+    """Some packets of a prepared file under the old header's comment; groups are late by frames."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        new.metadata["comment"] = comment or old.metadata["comment"]
+        stream = new.add_stream_from_template(old.streams.video[0])
+        step = int(1 / (old.streams.video[0].average_rate * old.streams.video[0].time_base))
+        for number, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            if number in packets:
+                moved = int(step * (late[number // 16] - packets.start))
+                packet.pts, packet.dts = packet.pts + moved, packet.dts + moved
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(719, 29)])
+def test_prepared_files_are_opened_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: Fraction
+) -> None:
+    times = [round(number * 1000 / rate) for number in range(60)]
+    _, target = made(write_video(tmp_path / "plain.mp4", times=times), tmp_path)
+    with PyAVReader(target, scan=True) as scanned:
+        times, keys, reordered = scanned.times, scanned.key_frames, scanned.reordered
+    monkeypatch.setattr(PyAVReader, "_scan", None)
+    with PyAVReader(target) as video:
+        assert (video.times, video.key_frames, video.reordered) == (times, keys, reordered)
+        for first in (0, 15, 16, 50):
+            assert read_numbers(video.read(range(first, first + 10))) == list(
+                range(first, first + 10)
+            )
+
+
+def test_a_comment_that_no_longer_holds_is_not_believed(tmp_path: Path) -> None:
+    _, target = made(write_video(tmp_path / "plain.mp4"), tmp_path)
+    for name, packets, late, *comment in (
+        ("cut.mp4", range(16, 60), (0, 0, 0, 0)),
+        ("short.mp4", range(32), (0, 0)),
+        ("late.mp4", range(60), (5, 5, 5, 5)),
+        ("uneven.mp4", range(60), (0, 0.5, 0, 0)),
+        ("groups.mp4", range(60), (0, 0, 0, 0), comment_of(60, 8)),
+    ):
+        other = changed(target, tmp_path / name, packets, late, *comment)
+        with av.open(str(other)) as container:
+            assert "prepared" in container.metadata["comment"]
+        with PyAVReader(other) as video, PyAVReader(other, scan=True) as scanned:
+            assert (video.times, video.key_frames) == (scanned.times, scanned.key_frames)
+            assert video.frame_count == len(packets)
+            assert read_numbers(video.read(range(len(packets)))) == list(packets)
+
+
+def test_a_prepared_file_that_is_cut_off(tmp_path: Path) -> None:
+    """What is there is read; a frame that is not has a reason; looking for it finds it."""
+    source = write_video(tmp_path / "plain.mp4", make=noise)
+    _, target = made(source, tmp_path, crf=5)
+    content = target.read_bytes()
+    target.write_bytes(content[: len(content) * 7 // 10])
+    with PyAVReader(target) as video:
+        assert read_numbers(video.read([0, 5])) == [0, 5]
+        with pytest.raises(DecodeError, match="frame 59 of 60 can't be decoded"):
+            video.read([3, 59])
+    with pytest.raises(DecodeError, match=r"truncated: .* of 60 frames are in the file"):
+        PyAVReader(target, scan=True)

@@ -212,3 +212,28 @@ def test_wrong_arguments():
         filter_table(40_000, 2)
     with pytest.raises(BackendUnavailableError, match="Triton needs CUDA tensors"):
         crop_resize([clip], views, (4, 4), impl="triton")
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_the_result_goes_where_it_is_wanted(impl):
+    clips, views = [random_clip(40, 30)], torch.tensor([[0, 1, 2, 33, 20, 1], [0, 0, 0, 24, 30, 0]])
+    memory = torch.full((3, 2, 24, 20, 3), 77, dtype=torch.uint8)
+    out = crop_resize(clips, views, (24, 20), impl=impl, out=memory[1:])
+    assert out.data_ptr() == memory[1:].data_ptr()
+    assert torch.equal(memory[1:], crop_resize(clips, views, (24, 20), impl="reference"))
+    assert (memory[0] == 77).all()
+
+
+def test_an_out_that_does_not_fit():
+    clip, views = random_clip(10, 8), torch.tensor([[0, 0, 0, 4, 4, 0]])
+    fits = torch.empty((1, 2, 4, 4, 3), dtype=torch.uint8)
+    crop_resize([clip], views, (4, 4), out=fits)
+    for out in (
+        fits.int(),
+        fits[:0],
+        fits.expand(2, -1, -1, -1, -1),
+        fits.transpose(2, 3),
+        fits.to("meta"),
+    ):
+        with pytest.raises(ValueError, match=r"out must be uint8 \[1, 2, 4, 4, 3\], contiguous"):
+            crop_resize([clip], views, (4, 4), out=out)

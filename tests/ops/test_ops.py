@@ -359,6 +359,10 @@ def opcheck_cases():
             [torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8), frames[1, :, :6]],
             torch.tensor([[1, 2, 1, 5, 3, 1], [0, 0, 0, 7, 5, 0]]), 4, 6, "auto",
         ),
+        "crop_resize_into": (
+            [frames[0]], torch.tensor([[0, 2, 1, 5, 3, 1]]),
+            torch.empty((1, frames.shape[1], 4, 6, 3), dtype=torch.uint8), "auto",
+        ),
         "token_gather": (x, index, "auto"),
         "token_scatter": (x, torch.tensor([[0, 4, 4, 1]] * 2, dtype=torch.int32), 5, "auto"),
         "decoder_assembly": (

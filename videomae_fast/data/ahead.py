@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -35,8 +36,9 @@ class _Reader:
 
     def __call__(self, task: _Task) -> tuple[Piece, tuple[int, ...]]:
         torch.set_num_threads(1)  # a process is one core's work
-        piece = read(task.request, self._reading)
-        self._slots.write(task.slot, piece.data)
+        piece = read(task.request, self._reading, partial(self._slots.room, task.slot))
+        if piece.kind != "clips":  # those were made there
+            self._slots.write(task.slot, piece.data)
         return replace(piece, data=np.empty(0, dtype=np.uint8)), piece.data.shape
 
 

@@ -58,19 +58,26 @@ def centre_box(width: int, height: int, size: Size) -> Box:
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
 
 
-def crop_views(frames: NDArray[np.uint8], boxes: Sequence[Box], size: Size) -> NDArray[np.uint8]:
-    """Views of one clip: uint8 [T, H, W, 3] and V boxes -> [V, T, h, w, 3].
+def crop_views(
+    frames: NDArray[np.uint8],
+    boxes: Sequence[Box],
+    size: Size,
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Views of one clip: uint8 [T, H, W, 3] and V boxes -> [V, T, h, w, 3], in ``out`` if given.
 
     Every frame is cropped to a box, then resized to ``size`` by PIL's bilinear filter, which is
     antialiased when it shrinks; no pixel outside the box has a part in the result. The backend is
     that of :func:`videomae_fast.ops.crop_resize`: all give the same bits.
 
-    Raises ``ValueError`` for a box outside the frames or another layout of them.
+    Raises ``ValueError`` for a box outside the frames, another layout of them, or an ``out`` that
+    does not fit.
     """
     views = torch.tensor([(0, *box, 0) for box in boxes], dtype=torch.int64).reshape(-1, 6)
     # torch takes neither negative strides nor, without a warning, arrays that are read-only.
     clip = torch.from_numpy(np.require(frames, requirements=["C", "W"]))
-    result: NDArray[np.uint8] = ops.crop_resize([clip], views, size).numpy()
+    place = None if out is None else torch.from_numpy(out)
+    result: NDArray[np.uint8] = ops.crop_resize([clip], views, size, out=place).numpy()
     return result
 
 

@@ -104,7 +104,7 @@ def probe_file(job: ProbeJob) -> Facts:
     """
     if job.total >= 0:
         return _probe_folder(job)
-    with PyAVReader(job.path) as video:
+    with PyAVReader(job.path, scan=True) as video:
         frames = video.decode_all()
         rotation = round(next(frames).rotation / 90) % 4 * 90
         decoded = 1 + sum(1 for _ in frames) if job.decode else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,8 @@ from videomae_fast.data.order import Draw, below
 from videomae_fast.data.sampling import frame_ids, possible_starts
 
 HandOver = Literal["clips", "frames", "encoded"]
+Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+"""Gives memory for an array of a shape."""
 
 # Random words of a draw: one for the start, then this many for each sample (scale pair,
 # place, mask seed, and one kept free for a flip).
@@ -103,8 +106,8 @@ class Piece:
     cached: CacheCounts | None = None
 
 
-def read(request: ClipRequest, reading: Reading) -> Piece:
-    """Reads a request.
+def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
+    """Reads a request; cropped clips are made in the memory that ``room`` gives, or in new memory.
 
     Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read.
     """
@@ -125,7 +128,8 @@ def read(request: ClipRequest, reading: Reading) -> Piece:
     seconds = decoded_at - begin
     if reading.hand_over != "clips":
         return Piece("frames", decoded, boxes, ids, count, seconds, 0.0, kept_back, cached)
-    clips = crop_views(decoded, boxes, reading.size)
+    out = None if room is None else room((len(boxes), len(decoded), *reading.size, 3))
+    clips = crop_views(decoded, boxes, reading.size, out)
     crop_seconds = time.perf_counter() - decoded_at
     return Piece("clips", clips, (), ids, count, seconds, crop_seconds, kept_back, cached)
 

@@ -7,6 +7,7 @@ containers, does not matter. A slot grows to the largest thing that was ever put
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import sys
@@ -55,20 +56,25 @@ class SlotWriter:
         self._maps: dict[str, mmap.mmap] = {}
 
     def write(self, path: str, data: NDArray[np.uint8]) -> None:
-        """Writes an array into the slot at ``path``.
+        """Copies an array into the slot at ``path``; raises as :meth:`room` does."""
+        np.copyto(self.room(path, data.shape), data)
+
+    def room(self, path: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An array of a shape in the slot at ``path``, to be written.
 
         Raises :class:`OutputError` where there is no memory for it (instead of dying of SIGBUS).
         """
-        if data.size == 0:
-            return
+        size = math.prod(shape)
+        if size == 0:
+            return np.empty(shape, dtype=np.uint8)
         try:
-            memory = self._map(path, data.nbytes)
+            memory = self._map(path, size)
         except OSError as error:
             raise OutputError(
-                f"no memory to hand over a clip of {data.nbytes / 1e6:.0f} MB "
+                f"no memory to hand over a clip of {size / 1e6:.0f} MB "
                 f"({error.strerror or error}): use fewer workers"
             ) from error
-        np.copyto(np.frombuffer(memory, dtype=np.uint8, count=data.size), np.ravel(data))
+        return np.frombuffer(memory, dtype=np.uint8, count=size).reshape(shape)
 
     def _map(self, path: str, size: int) -> mmap.mmap:
         memory = self._maps.get(path)

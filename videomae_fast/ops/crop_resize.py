@@ -36,7 +36,12 @@ from videomae_fast.ops.crop_plan import (
 
 
 def crop_resize(
-    clips: Sequence[Tensor], views: Tensor, size: tuple[int, int], *, impl: str = "auto"
+    clips: Sequence[Tensor],
+    views: Tensor,
+    size: tuple[int, int],
+    *,
+    impl: str = "auto",
+    out: Tensor | None = None,
 ) -> Tensor:
     """The views of a batch of clips, all of one size.
 
@@ -48,19 +53,26 @@ def crop_resize(
             another device is copied to the CPU first, which waits for the device.)
         size: (height, width) of the result in pixels.
         impl: "auto", "triton" (CUDA), "native" (CPU), "pillow" (CPU) or "reference".
+        out: where the result goes, of its shape and dtype, contiguous, on the clips' device; else
+            memory is allocated.
 
     Returns:
         uint8 [V, T, height, width, 3], contiguous.
 
     Raises:
-        ValueError: wrong shapes or dtypes, a box that is empty or leaves its frames.
+        ValueError: wrong shapes or dtypes, a box that is empty or leaves its frames, an `out` that
+            does not fit.
         BackendUnavailableError: `impl` can't run here.
 
     Source: GroupMultiScaleCrop in dataset/transforms.py of the official V2 code; Pillow,
     src/libImaging/Resample.c.
     """
     _check(clips, views, size)
-    out: Tensor = _crop_resize(list(clips), views, size[0], size[1], impl)
+    if out is None:
+        made: Tensor = _crop_resize(list(clips), views, size[0], size[1], impl)
+        return made
+    _check_out(clips, views, size, out)
+    _crop_resize_into(list(clips), views, out, impl)
     return out
 
 
@@ -85,6 +97,20 @@ def _check(clips: Sequence[Tensor], views: Tensor, size: tuple[int, int]) -> Non
         raise ValueError(f"size {tuple(size)} must be at least one pixel")
 
 
+def _check_out(clips: Sequence[Tensor], views: Tensor, size: tuple[int, int], out: Tensor) -> None:
+    shape = (views.shape[0], clips[0].shape[0], *size, 3)
+    if (
+        out.shape != shape
+        or out.dtype != torch.uint8
+        or out.device != clips[0].device
+        or not out.is_contiguous()
+    ):
+        raise ValueError(
+            f"out must be uint8 {list(shape)}, contiguous, on {clips[0].device}, got {out.dtype} "
+            f"{list(out.shape)} on {out.device}, strides {out.stride()}"
+        )
+
+
 @torch.library.custom_op("videomae_fast::crop_resize", mutates_args=())
 def _crop_resize(
     clips: Sequence[Tensor], views: Tensor, height: int, width: int, impl: str
@@ -98,8 +124,20 @@ def _(clips: Sequence[Tensor], views: Tensor, height: int, width: int, impl: str
     return clips[0].new_empty((views.shape[0], clips[0].shape[0], height, width, 3))
 
 
-def _reference(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
-    out = clips[0].new_empty((len(views), clips[0].shape[0], height, width, 3))
+@torch.library.custom_op("videomae_fast::crop_resize_into", mutates_args=("out",))
+def _crop_resize_into(clips: Sequence[Tensor], views: Tensor, out: Tensor, impl: str) -> None:
+    OP(impl, clips, views, *out.shape[2:4], out)
+
+
+@_crop_resize_into.register_fake
+def _(clips: Sequence[Tensor], views: Tensor, out: Tensor, impl: str) -> None:
+    return None
+
+
+def _reference(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+) -> Tensor:
+    out = _room(clips, views, height, width, out)
     for number, view in enumerate(read_views(views, clips)):
         box = clips[view.clip][
             :, view.top : view.top + view.height, view.left : view.left + view.width
@@ -120,11 +158,14 @@ def _resample(frames: Tensor, dim: int, size: int) -> Tensor:
     return total >> PRECISION
 
 
-def _pillow(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+def _pillow(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+) -> Tensor:
     """Pillow's own, a pass at a time: the order of both at once depends on its version."""
     from PIL import Image
 
-    out = np.empty((len(views), clips[0].shape[0], height, width, 3), dtype=np.uint8)
+    out = _room(clips, views, height, width, out)
+    written = out.numpy()
     for number, view in enumerate(read_views(views, clips)):
         box = clips[view.clip].numpy()[
             :, view.top : view.top + view.height, view.left : view.left + view.width
@@ -135,22 +176,37 @@ def _pillow(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> 
                 if image.size != size:
                     image = image.resize(size, Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
-            out[number, index] = pixels[:, ::-1] if view.flip else pixels
-    return torch.from_numpy(out)
+            written[number, index] = pixels[:, ::-1] if view.flip else pixels
+    return out
 
 
-def _native_run(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+def _native_run(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+) -> Tensor:
     clips = [_dense(clip) for clip in clips]
     plan = crop_plan(clips, views, height, width)
-    return _native.crop_resize(*plan, clips[0].shape[0], height, width)
+    out = _room(clips, views, height, width, out)
+    _native.crop_resize(*plan, out)
+    return out
 
 
-def _triton_run(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+def _triton_run(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+) -> Tensor:
     clips = [_dense(clip) for clip in clips]
     plan = crop_plan(clips, views, height, width)
-    out = clips[0].new_empty((len(views), clips[0].shape[0], height, width, 3))
+    out = _room(clips, views, height, width, out)
     lazy("crop_resize", "crop_resize")(*plan, out)
     return out
+
+
+def _room(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None
+) -> Tensor:
+    if out is not None:
+        return out
+    shape = (len(views), clips[0].shape[0], height, width, 3)
+    return torch.empty(shape, dtype=torch.uint8, device=clips[0].device)
 
 
 def _dense(clip: Tensor) -> Tensor:
@@ -158,17 +214,23 @@ def _dense(clip: Tensor) -> Tensor:
     return clip if clip.stride()[2:] == (3, 1) else clip.contiguous()
 
 
-def _native_why_not(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> str | None:
+def _native_why_not(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+) -> str | None:
     return needs_native(*clips)
 
 
-def _pillow_why_not(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> str | None:
+def _pillow_why_not(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+) -> str | None:
     if clips[0].device.type != "cpu":
         return f"Pillow works on CPU tensors, not on {clips[0].device}"
     return None
 
 
-def _triton_why_not(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> str | None:
+def _triton_why_not(
+    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+) -> str | None:
     if any(clip.shape[1] * clip.stride(1) >= 2**31 for clip in clips):
         return "the kernel takes frames of less than 2 GiB"
     return needs_triton(*clips)

@@ -1,8 +1,9 @@
 """PyAV (FFmpeg in a wheel): the default decoder.
 
 Opening reads the packets once without decoding, which gives every frame's time and the key
-frames. Reading seeks to the key frame before a wanted frame and decodes on from there. One
-thread: a loader process is one core's work, and FFmpeg's own threads cost more per frame.
+frames; prepared files say both in their header. Reading seeks to the key frame before a wanted
+frame and decodes on from there. One thread: a loader process is one core's work, and FFmpeg's own
+threads cost more per frame.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids, rotate
+from videomae_fast.data.decoders.regular import regular_times
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -41,10 +43,12 @@ class PyAVReader(ReaderBase):
     Frames of another size than the stream's are scaled to it. A frame that FFmpeg marks as
     damaged counts as one that can't be decoded.
 
+    scan: read all packets of a prepared file, too, which finds one that is cut off.
+
     Raises :class:`DecodeError` for a file that is not a video, has no frame or is cut off.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, scan: bool = False) -> None:
         check_file(path)
         self._path = path
         self._container, self._stream = _open(path)
@@ -52,7 +56,9 @@ class PyAVReader(ReaderBase):
             context = self._stream.codec_context
             self._converter = _Converter(context.width, context.height)
             # Presentation times of the frames, and (presentation, decoding) times of key frames.
-            self._times, self._keys = self._scan()
+            known = None if scan else regular_times(self._container, self._stream)
+            self._reordered = bool(context.has_b_frames)
+            self._times, self._keys = self._scan() if known is None else known
         except BaseException:
             self._container.close()
             raise

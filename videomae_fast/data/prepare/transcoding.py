@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.decoders.regular import comment_of
 from videomae_fast.data.errors import DecodeError, OutputError
 from videomae_fast.data.prepare.settings import PrepareSettings
 
@@ -97,6 +98,7 @@ def _write(reader: PyAVReader, job: Job) -> tuple[int, int, Fraction]:
         # The index in front: a reader finds it without a seek to the end.
         container = av.open(str(job.partial), "w", format="mp4", options={"movflags": "+faststart"})
     try:
+        container.metadata["comment"] = comment_of(reader.frame_count, job.settings.gop)
         stream = container.add_stream("libx264", rate=rate)
         for number, frame in enumerate(reader.decode_all()):
             picture = shape(frame, number)
@@ -215,11 +217,15 @@ def average_rate(reader: PyAVReader) -> Fraction:
 
 def _verify(job: Job, frames: int) -> None:
     """Reads the new file back, as training does."""
-    with PyAVReader(job.partial) as written:
+    with PyAVReader(job.partial, scan=True) as written:
         if written.frame_count != frames:
             raise DecodeError(f"{written.frame_count} of {frames} frames came out")
         if written.key_frames != list(range(0, frames, job.settings.gop)):
             raise DecodeError(f"key frames came out at {written.key_frames[:4]} ...")
+        times = written.times
+    with PyAVReader(job.partial) as written:
+        if written.times != times:
+            raise DecodeError("the header came out with other times than the frames")
 
 
 def _finish(job: Job) -> int:

@@ -8,23 +8,23 @@ from torch import Tensor
 from videomae_fast.ops._native.calls import call, expect
 
 
-def crop_resize(views: Tensor, tables: Tensor, frames: int, height: int, width: int) -> Tensor:
+def crop_resize(views: Tensor, tables: Tensor, out: Tensor) -> None:
     """The views of a plan; the clips that it points to must still be there.
 
     Args:
         views, tables: of :class:`videomae_fast.ops.crop_plan.CropPlan`.
-        frames: T, of every clip.
-        height, width: of the result, in pixels.
-
-    Returns:
-        uint8 [V, T, height, width, 3], the same for any thread count.
+        out: uint8 [V, T, height, width, 3], written; the same for any thread count. T is that of
+            every clip.
 
     Raises:
         ValueError: wrong shape or dtype, or tables that leave a box.
     """
     views = expect(views, "views", torch.int64, (len(views), 11))
     tables = expect(tables, "tables", torch.int32, (tables.numel(),))
-    out = torch.empty((len(views), frames, height, width, 3), dtype=torch.uint8)
+    _, frames, height, width, _ = out.shape
+    expect(out, "out", torch.uint8, (len(views), frames, height, width, 3))
+    if not out.is_contiguous():
+        raise ValueError("out must be contiguous")
     call(
         "vmf_crop_resize",
         "pppiiiii",
@@ -37,4 +37,3 @@ def crop_resize(views: Tensor, tables: Tensor, frames: int, height: int, width: 
         height,
         width,
     )
-    return out
