@@ -10,6 +10,8 @@ Record = dict[str, Any]
 Run = dict[str, Any]
 
 OFFICIAL = "official"
+# Ours on a core, by the files' form: the default decoder, or none
+CORE_READERS = {"raw": "ours, pyav", "prepared": "ours, pyav", "cached": "ours, cache"}
 # The cache holds the prepared files decoded
 SAME_FILES = {"cached": "prepared"}
 # Views per second that one H200 takes: 45 % of 989 TFLOP/s over the official computation's flop

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.data_tables import CORE_READERS, OFFICIAL, factor, require_equal
 from benchmarks.record import RESULTS, read
 from benchmarks.study_tables import (
     MASKED,
@@ -28,12 +29,16 @@ from benchmarks.study_tables import (
 from benchmarks.tables import Record, Run, median, require_checked, run_of
 from videomae_fast.models.config import SIZES
 
+Lines = Callable[[Path], list[str]]
+"""The lines of a table from a folder of results; none where there is no result."""
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MAKE = {
     "benchmarks": "python -m benchmarks.step --size small --batch 4",
     "drop-in": "python -m benchmarks.drop_in --official-checkout VideoMAEv2",
     "paper": "make paper-table",
+    "reading": "make data-bench",
 }
 
 
@@ -184,10 +189,80 @@ def paper_block(found: Sequence[Result]) -> list[str]:
     return lines
 
 
-BLOCKS = {
-    "benchmarks": ("step", steps_block),
-    "drop-in": ("drop-in", drop_in_block),
-    "paper": ("paper", paper_block),
+def reading_block(folder: Path) -> list[str]:
+    """Views per second, and over the official path on files as they are; of each device.
+
+    Raises:
+        UncheckedError: a record does not show that all read the same.
+    """
+    newest_of: dict[str, Path] = {}
+    for path in sorted(folder.glob("data-speed-*.json"), key=lambda path: path.stem[-15:]):
+        record = read(path)
+        if record["source"] == "real" and record["runs"]:
+            newest_of[record["machine"]["device"]] = path
+    lines: list[str] = []
+    for path in newest_of.values():
+        record = read(path)
+        require_equal(record)
+        runs = {(run["contender"], run["form"]): run for run in record["runs"]}
+        official = runs[OFFICIAL, "raw"]
+        if not lines:
+            lines = _reading_head(record)
+        machine, place = record["machine"], f"[data]({path.relative_to(ROOT)})"
+        lines.append(
+            f"| {machine['cpu']} ({place}) | official: decord, PIL, files as they are "
+            f"| {official['views_per_s']:,.0f} | | |"
+        )
+        for run in record["runs"]:
+            if run["contender"] == OFFICIAL:
+                continue
+            if run["place"] != "core" or run["contender"] == CORE_READERS[run["form"]]:
+                lines.append(_reading_row(record, run))
+    return lines
+
+
+def _reading_head(record: Record) -> list[str]:
+    work = record["settings"]
+    return [
+        f"Reading videos: views of {work['frames']} frames at stride {work['stride']}, "
+        f"{work['samples']} of each decode; the same frames and crops, pixels within 1 grey level "
+        "before normalisation.",
+        "The pipeline's loader processes share the processor with the process that takes the "
+        "batches.",
+        "",
+        "| | | views/s of a core | over official, files as they are | views/s of the pipeline |",
+        "|-|-|-:|-:|-:|",
+    ]
+
+
+def _reading_row(record: Record, run: Run) -> str:
+    told = {"raw": "files as they are", "prepared": "prepared", "cached": "prepared and cached"}
+    name = told[run["form"]]
+    if run["place"] != "core":
+        name += f", {run['contender'].removeprefix('ours, ')}"
+    whole = ""
+    for row in record["pipeline"]:
+        if run["place"] == "core" and row["form"] == run["form"] and row.get("crop_on") == "worker":
+            whole = f"{row['views_per_s']:,.0f} ({row['workers']} processes)"
+    return (
+        f"| | ours: {name} | {run['views_per_s']:,.0f} | **{factor(record, run, 'raw'):.1f}×** "
+        f"| {whole} |"
+    )
+
+
+def _of_models(kind: str, lines_of: Callable[[Sequence[Result]], list[str]]) -> Lines:
+    def lines(folder: Path) -> list[str]:
+        found = newest(kind, folder)
+        return lines_of(found) if found else []
+
+    return lines
+
+
+BLOCKS: dict[str, Lines] = {
+    "benchmarks": _of_models("step", steps_block),
+    "drop-in": _of_models("drop-in", drop_in_block),
+    "paper": _of_models("paper", paper_block),
+    "reading": reading_block,
 }
 
 
@@ -197,11 +272,10 @@ def block(name: str, folder: Path = RESULTS) -> str:
     Raises:
         UncheckedError: a record does not show equality.
     """
-    kind, lines_of = BLOCKS[name]
-    found = newest(kind, folder)
-    if not found:
+    lines = BLOCKS[name](folder)
+    if not lines:
         return f"Not measured yet: `{MAKE[name]}`, then `python -m benchmarks.readme`."
-    return "\n".join(lines_of(found))
+    return "\n".join(lines)
 
 
 def filled(text: str, name: str, content: str) -> str:

@@ -140,3 +140,57 @@ def test_markers_that_are_missing():
     text = "a\n<!-- paper: begin -->\nold\n<!-- paper: end -->\nb\n"
     wanted = "a\n<!-- paper: begin -->\nnew\n<!-- paper: end -->\nb\n"
     assert readme.filled(text, "paper", "new") == wanted
+
+
+def reading_record(**more):
+    def one(contender, form, views, place="core"):
+        return {"contender": contender, "form": form, "place": place, "views_per_s": views}
+
+    runs = [
+        one("official", "raw", 30.0),
+        one("ours, pyav", "raw", 120.0),
+        one("ours, decord", "raw", 100.0),
+        one("official", "prepared", 40.0),
+        one("ours, pyav", "prepared", 315.0),
+        one("ours, cache", "cached", 900.0),
+        one("ours, dali", "prepared", 3000.0, place="cuda"),
+    ]
+    checks = [{**run, "passed": True} for run in runs]
+    return {
+        "source": "real",
+        "machine": {"device": "cuda", "cpu": "a CPU"},
+        "settings": {"frames": 16, "stride": 4, "samples": 4},
+        "runs": runs,
+        "checks": checks,
+        "pipeline": [
+            {"form": "prepared", "crop_on": "worker", "workers": 2, "views_per_s": 532.4},
+            {"form": "prepared", "device_decoder": "dali", "workers": 2, "views_per_s": 2000.0},
+        ],
+        **more,
+    }
+
+
+def test_reading(results):
+    write(reading_record(), results / "data-speed-cuda-20260103-000000.json")
+    older = reading_record(runs=[], machine={"device": "cpu", "cpu": "old"})
+    write(older, results / "data-speed-cpu-20260104-000000.json")
+    write(reading_record(source="rendered"), results / "data-speed-cuda-20260105-000000.json")
+    found = rows("reading", results)
+    assert found[0] == (
+        "| a CPU ([data](results/data-speed-cuda-20260103-000000.json)) "
+        "| official: decord, PIL, files as they are | 30 | | |"
+    )
+    assert found[1:] == [
+        "| | ours: files as they are | 120 | **4.0×** |  |",
+        "| | ours: prepared | 315 | **10.5×** | 532 (2 processes) |",
+        "| | ours: prepared and cached | 900 | **30.0×** |  |",
+        "| | ours: prepared, dali | 3,000 | **100.0×** |  |",
+    ]
+
+
+def test_reading_that_differs_is_not_shown(results):
+    wrong = reading_record()
+    wrong["checks"][1] |= {"passed": False, "ids": True, "boxes": False, "most": 9, "mean": 1.0}
+    write(wrong, results / "data-speed-cuda-20260103-000000.json")
+    with pytest.raises(UncheckedError, match="ours, pyav, raw"):
+        readme.block("reading", results)
