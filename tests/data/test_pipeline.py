@@ -26,7 +26,7 @@ from videomae_fast.data import (
 from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import DECODERS, Decoder, Frames
 from videomae_fast.data.decoders.pyav import PyAVReader
-from videomae_fast.data.reading import Reading
+from videomae_fast.data.reading import Reading, read
 
 STEPS = 4  # of 4 videos each, from 6 videos in epochs of 9 draws: 2 steps per epoch
 
@@ -357,24 +357,47 @@ def test_a_cache_changes_nothing_but_the_decoding(
 def test_the_report_of_the_stages(clip_list: Path) -> None:
     now = [0.0]
     feeding = Feeding(2, clock=lambda: now[0])
-    feeding.read(0.2, 0.9, None)
+    feeding.read(0.2, 0.9)
     feeding.worked(1.9)
     now[0] = 1.0
     assert "mostly cropping" in feeding.bottleneck().advice
-    feeding.read(0.9, 0.2, "codec av1")
+    feeding.read(0.9, 0.2, 0.5, "codec av1")
     feeding.worked(1.9)
     now[0] = 2.0
     assert "mostly decoding" in feeding.bottleneck().advice
     assert feeding.kept_back == {"codec av1": 1}
-    feeding.assembled(0.95)
+    feeding.read(1.7, 0.2, 1.0)
+    feeding.worked(1.9)
     now[0] = 3.0
-    assert "joining batches" in feeding.bottleneck().advice
+    assert "mostly wait: for the disk or network" in feeding.bottleneck().advice
+    feeding.assembled(0.95)
     now[0] = 4.0
+    assert "joining batches" in feeding.bottleneck().advice
+    now[0] = 5.0
     assert "wait for the disk" in feeding.bottleneck().advice
     assert "--workers" in Feeding(0).bottleneck().advice
     counted = Feeding(1)
     list(clip_loader(make_dataset(clip_list), feeding=counted, workers=1, **RUN))
     assert "loader processes are busy" in counted.bottleneck().advice
+
+
+def test_waiting_for_a_file_is_told_from_decoding(
+    clip_list: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(clip_list)
+    request = dataset.request(dataset.order.draws(0, 4, 0, 1)[0])
+    quick = read(request, dataset.reading)
+    opened = PyAVReader.__init__
+
+    def slow(self: PyAVReader, path: Path) -> None:
+        time.sleep(0.5)
+        opened(self, path)
+
+    monkeypatch.setattr(PyAVReader, "__init__", slow)
+    piece = read(request, dataset.reading)
+    assert 0.49 < piece.waited_seconds <= piece.decode_seconds
+    assert piece.decode_seconds - piece.waited_seconds < 0.4  # what it computed
+    assert quick.waited_seconds < piece.waited_seconds
 
 
 REAL_CLIPS = Path(__file__).parents[3] / "shared" / "videos"

@@ -45,13 +45,18 @@ class Feeding:
         self,
         decode_seconds: float,
         crop_seconds: float,
+        waited_seconds: float = 0.0,
         kept_back: str | None = None,
         cached: CacheCounts | None = None,
     ) -> None:
-        """What a video took of a loader process, and how it was read."""
+        """What a video took of a loader process, and how it was read.
+
+        waited_seconds: of decode_seconds, without computing.
+        """
         with self._lock:
             self._decode += decode_seconds
             self._crop += crop_seconds
+            self._waited += waited_seconds
             if kept_back is not None:
                 self.kept_back[kept_back] += 1
             if cached is not None:
@@ -86,7 +91,7 @@ class Feeding:
         with self._lock:
             seconds = max(self._clock() - self._since, 1e-9)
             work, decode, crop = self._work, self._decode, self._crop
-            assemble = self._assemble
+            waited, assemble = self._waited, self._assemble
             self._reset()
         if self.workers == 0:
             return Bottleneck(
@@ -95,6 +100,13 @@ class Feeding:
             )
         busy = work / (seconds * self.workers)
         if busy >= BUSY:
+            if waited > 0.5 * (decode + crop):
+                return Bottleneck(
+                    "files",
+                    f"the loader processes are busy {busy:.0%} of the time, but mostly wait: for "
+                    "the disk or network (put the files on a faster disk, or make them smaller "
+                    "with videomae-fast prepare), or for a free core (take fewer --workers)",
+                )
             share = crop / (decode + crop) if decode + crop else 0.0
             if share > 0.5:
                 return Bottleneck(
@@ -124,4 +136,4 @@ class Feeding:
 
     def _reset(self) -> None:
         self._since = self._clock()
-        self._work = self._decode = self._crop = self._assemble = 0.0
+        self._work = self._decode = self._crop = self._waited = self._assemble = 0.0

@@ -195,7 +195,11 @@ class _Joiner:
         for piece in pieces:
             if isinstance(piece, Piece):
                 self.feeding.read(
-                    piece.decode_seconds, piece.crop_seconds, piece.kept_back, piece.cached
+                    piece.decode_seconds,
+                    piece.crop_seconds,
+                    piece.waited_seconds,
+                    piece.kept_back,
+                    piece.cached,
                 )
         batch = ClipBatch(
             frames=clips,

@@ -91,8 +91,9 @@ class Piece:
 
     data: uint8, [S, T, h, w, 3] clips, [T, H, W, 3] frames or [bytes] of a file; boxes: of the
     samples, where they are still to be cropped; ids: frame numbers; frame_count: of the video;
-    decode_seconds, crop_seconds: of this process; kept_back: why an encoded video was decoded here;
-    cached: what the cache did.
+    decode_seconds, crop_seconds: of this process; waited_seconds: of decode_seconds, those in which
+    it did not compute but waited for the file or a free core; kept_back: why an encoded video was
+    decoded here; cached: what the cache did.
     """
 
     kind: HandOver
@@ -102,6 +103,7 @@ class Piece:
     frame_count: int
     decode_seconds: float = 0.0
     crop_seconds: float = 0.0
+    waited_seconds: float = 0.0
     kept_back: str | None = None
     cached: CacheCounts | None = None
 
@@ -111,7 +113,7 @@ def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Pi
 
     Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read.
     """
-    begin = time.perf_counter()
+    clock = _Clock()
     kept_back = None
     if reading.hand_over == "encoded" and request.total < 0:
         piece = _encoded(request, reading)
@@ -124,19 +126,18 @@ def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Pi
         count = video.frame_count
     cached = None if reading.cache is None else reading.cache.take_counts()
     boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
-    decoded_at = time.perf_counter()
-    seconds = decoded_at - begin
+    seconds, waited = clock.told()
     if reading.hand_over != "clips":
-        return Piece("frames", decoded, boxes, ids, count, seconds, 0.0, kept_back, cached)
+        return Piece("frames", decoded, boxes, ids, count, seconds, 0.0, waited, kept_back, cached)
     out = None if room is None else room((len(boxes), len(decoded), *reading.size, 3))
     clips = crop_views(decoded, boxes, reading.size, out)
-    crop_seconds = time.perf_counter() - decoded_at
-    return Piece("clips", clips, (), ids, count, seconds, crop_seconds, kept_back, cached)
+    crop_seconds = clock.told()[0] - seconds
+    return Piece("clips", clips, (), ids, count, seconds, crop_seconds, waited, kept_back, cached)
 
 
 def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
     """The file with what the device needs to know of it, or why the device can't decode it."""
-    begin = time.perf_counter()
+    clock = _Clock()
     with PyAVReader(request.file) as video:
         ids = _ids(video.frame_count, request, reading)
         context = video.stream.codec_context
@@ -153,7 +154,19 @@ def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
         boxes = _boxes(first.width, first.height, request, reading)
         count = video.frame_count
     data = np.fromfile(request.file, dtype=np.uint8)
-    return Piece("encoded", data, boxes, ids, count, time.perf_counter() - begin)
+    seconds, waited = clock.told()
+    return Piece("encoded", data, boxes, ids, count, seconds, waited_seconds=waited)
+
+
+class _Clock:
+    """Seconds since it was made, and those of them in which this process did not compute."""
+
+    def __init__(self) -> None:
+        self._begin, self._computed = time.perf_counter(), time.process_time()
+
+    def told(self) -> tuple[float, float]:
+        seconds = time.perf_counter() - self._begin
+        return seconds, max(0.0, seconds - (time.process_time() - self._computed))
 
 
 def _ids(duration: int, request: ClipRequest, reading: Reading) -> tuple[int, ...]:
