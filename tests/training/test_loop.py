@@ -80,6 +80,17 @@ def test_a_run_that_waits_for_data_says_why_once(
     ]
 
 
+def test_how_videos_were_read_is_told_at_first_and_at_the_end(tiny: Make, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = tiny(workers=0, log_every=1, cache=str(tmp_path / "cache"))
+    pretrain(config, output=tmp_path / "run", log=said.append)
+    told = [line for line in said if "came from the cache" in line]
+    videos = config.videos_per_step
+    assert told[0].startswith(f"0 of {videos} videos")
+    assert f"of {8 * videos} videos" in told[1]
+    assert len(told) == 2
+
+
 def test_the_loss_falls(tiny: Make, tmp_path: Path) -> None:
     pretrain(tiny(epochs=40, base_lr=0.6, samples_per_video=4), output=tmp_path, log=quiet)
     found = [loss for _, loss, _, _ in losses(tmp_path)]

@@ -34,6 +34,7 @@ class Feeding:
         self.kept_back: Counter[str] = Counter()
         """Videos that a loader process decoded although the device was to, by reason."""
         self.cached = CacheCounts()
+        self._ways: set[object] = set()
         self._reset()
 
     def worked(self, seconds: float) -> None:
@@ -62,11 +63,20 @@ class Feeding:
             if cached is not None:
                 self.cached += cached
 
-    def how_read(self) -> str | None:
-        """How videos were read so far, where that is not the plain way; in a sentence."""
+    def how_read(self, *, again: bool = False) -> str | None:
+        """How videos were read so far, where that is not the plain way; in a sentence.
+
+        None, unless ``again``, where only the counts have changed since it was told.
+        """
         told = []
         cached = self.cached
         opened = cached.hits + cached.misses
+        # Each damaged entry is news
+        ways: set[object] = {*cached.not_filled, *self.kept_back, ("damaged", cached.damaged)}
+        ways |= {("cache", opened > 0), ("other version", cached.other_version)}
+        if not again and ways <= self._ways:
+            return None
+        self._ways |= ways
         if opened:
             told.append(f"{cached.hits:,} of {opened:,} videos came from the cache")
             told += [

@@ -250,7 +250,7 @@ class _Run:
             if speed["data_wait"] >= STARVED and held_up.stage != self._told:
                 self._told = held_up.stage  # once, until it is another one
                 self.log(f"waiting for data: {held_up.advice}")
-            how = self.feeding.how_read()
+            how = self.feeding.how_read(again=done == self.total)
             if how is not None:
                 self.log(how)
         draws = done * self.config.videos_per_step
