@@ -3,6 +3,8 @@
 #   make demo    set up, pre-train a small model on video files, show what it reconstructs
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests
+#   make fuzz    set up, damage thousands of videos, pictures, lists, weights and checkpoints: nothing
+#                may be read wrong or end in a traceback (FUZZ_ARGS="lists --share 0.1 --seed 1")
 #   make gpu-first  the first 9 minutes on a GPU: build, tests, ceilings, attention, steps, ops, each with a
 #                   time limit of its own; a page of results in GPU_OUT (GPU_PARTS="tests ceilings")
 #   make gpu-test   the kernels' tests on a GPU: a skip is a failure
@@ -23,7 +25,7 @@
 # of the tests on a GPU: what takes long there is compiling.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu-first gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table data-bench lint types format clean
+.PHONY: help setup demo test fuzz gpu-first gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table data-bench lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -62,6 +64,11 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+
+FUZZ_ARGS ?=
+
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 GPU_OUT ?= benchmarks/results
