@@ -28,13 +28,13 @@ class Branch(NamedTuple):
 
     Attributes:
         delta: [B, N, D].
-        bias: [D].
+        bias: [D], or None.
         scale: [D], LayerScale's, or None.
         factor: [B], drop path's, or None.
     """
 
     delta: Tensor
-    bias: Tensor
+    bias: Tensor | None
     scale: Tensor | None
     factor: Tensor | None
 
@@ -71,7 +71,7 @@ def add_norm(x: Tensor, branch: Branch | None, norm: nn.LayerNorm) -> tuple[Tens
 
 def add(x: Tensor, branch: Branch) -> Tensor:
     """The stream with the branch added."""
-    delta = branch.delta + branch.bias
+    delta = branch.delta if branch.bias is None else branch.delta + branch.bias
     if branch.scale is not None:
         delta = delta * branch.scale
     if branch.factor is not None:

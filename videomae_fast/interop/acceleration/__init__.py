@@ -2,52 +2,99 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
 from videomae_fast.errors import AccelerationError
-from videomae_fast.interop.acceleration.plans import recognised
-from videomae_fast.interop.acceleration.retype import original_class
+from videomae_fast.interop.acceleration.code import withdraw
+from videomae_fast.interop.acceleration.plans import Plan, accept_names, make_plan, told
+from videomae_fast.interop.acceleration.proof import Proof
+from videomae_fast.interop.acceleration.proof import prove as compared
+from videomae_fast.interop.acceleration.retype import is_form
 from videomae_fast.interop.acceleration.undoable import Acceleration, Comparison
 
-__all__ = ["Acceleration", "Comparison", "accelerate"]
+__all__ = ["Acceleration", "Comparison", "Proof", "accelerate"]
 
 
-def accelerate(model: nn.Module) -> Acceleration:
+def accelerate(
+    model: nn.Module,
+    *,
+    prove: bool = True,
+    unknown_code: Literal["keep", "compare"] = "keep",
+) -> Acceleration:
     """Makes a VideoMAE model of other code compute the same with this library's kernels, in place.
 
-    Known are the pre-training and classification models of MCG-NJU/VideoMAE and
-    OpenGVLab/VideoMAEv2, and Hugging Face's VideoMAEForPreTraining, VideoMAEModel and
-    VideoMAEForVideoClassification (transformers 5). Parameters, their names, hooks and the
-    optimizer are untouched. Call it before ``torch.compile``; before or after
-    DistributedDataParallel.
+    Known are the models of MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2, the blocks of the authors'
+    action detection, of mmaction2 and of OpenTAD, and Hugging Face's VideoMAE models
+    (transformers 5): by the source of their methods, not by their names. They may be anywhere in
+    `model`: in DistributedDataParallel, a PEFT model, `torch.compile`'s wrapper, a detector.
+    Parameters, their names, hooks and the optimizer are untouched.
+
+    A part whose code is not known, has hooks, or has been replaced is called as the model's own
+    code calls it; that is looked at in every call, so whatever changes later counts at once.
 
     Besides what they took before, models take uint8 frames [B, T, H, W, 3] (a quarter of the
     upload) and :class:`videomae_fast.Masks` (no device sync) in place of normalised clips and
     boolean masks.
 
+    Args:
+        model: on any device.
+        prove: compare both computations, outputs and gradients, on random weights and clips of
+            the model's size; the weights come back afterwards. The report says what it cost.
+        unknown_code: "keep" leaves modules that have a known class's name and other code to
+            themselves; "compare" takes them for that class if the proof, over whole stacks
+            then, says so. It can't see what depends on data, on the step or on chance.
+
     Returns:
         What was replaced and what was not; it can be undone with :meth:`Acceleration.undo`.
 
     Raises:
-        AccelerationError: a model that is not known, or has something that this library does not
-            compute (dropout within blocks, cosine attention, ...): nothing was changed then.
+        AccelerationError: no block of the model is one that is known, or both computations differ:
+            nothing is changed then.
+        ValueError: `unknown_code` is neither of both, or can't be compared without a proof.
     """
-    inner = model
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        inner = model.module
-    if hasattr(inner, "_orig_mod"):
-        raise AccelerationError("accelerate the model before torch.compile, not after")
-    if any(original_class(module) is not None for module in inner.modules()):
+    if unknown_code not in ("keep", "compare"):
+        raise ValueError(f"unknown_code must be 'keep' or 'compare', got {unknown_code!r}")
+    if unknown_code == "compare" and not prove:
+        raise ValueError("unknown_code='compare' needs the proof: leave prove=False out")
+    if any(is_form(module) for module in model.modules()):
         raise AccelerationError("this model is accelerated already; undo that first")
-    plan = recognised(inner)
-    if plan is None:
+    taken = accept_names(model) if unknown_code == "compare" else []
+    report: Acceleration | None = None
+    try:
+        plan = make_plan(model)
+        _check_blocks(model, plan)
+        report = Acceleration(model, plan)
+        if prove:
+            report.proof = compared(model, plan, report.undone, thin=not taken)
+    except BaseException:
+        if report is not None:
+            report.undo()
+        for role, kind in taken:
+            withdraw(role, kind)
+        raise
+    return report
+
+
+def _check_blocks(model: nn.Module, plan: Plan) -> None:
+    """
+    Raises:
+        AccelerationError: there is no block to accelerate.
+    """
+    if plan.blocks:
+        return
+    name = f"{type(model).__module__}.{type(model).__qualname__}"
+    why = told([*plan.unknown, *plan.kept])
+    if not why:
         raise AccelerationError(
-            f"{type(inner).__module__}.{type(inner).__qualname__} is not a model that accelerate "
-            "knows: those are the pre-training and classification models of MCG-NJU/VideoMAE and "
-            "OpenGVLab/VideoMAEv2 and Hugging Face's VideoMAE models, with their own forward"
+            f"{name} is not a model that accelerate knows: those are the models of "
+            "MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2, Hugging Face's VideoMAE models, and "
+            "models with their blocks"
         )
-    if plan.problems:
-        told = "; ".join(plan.problems[:4])
-        more = f"; and {len(plan.problems) - 4} more" if len(plan.problems) > 4 else ""
-        raise AccelerationError(f"{plan.model} can't be accelerated: {told}{more}")
-    return Acceleration(inner, plan)
+    more = f"; and {len(why) - 4} more" if len(why) > 4 else ""
+    raise AccelerationError(
+        f"{name} can't be accelerated, none of its blocks is one that is known: "
+        f"{'; '.join(why[:4])}{more}. If it computes the same as the known code, "
+        "accelerate(model, unknown_code='compare') finds out"
+    )

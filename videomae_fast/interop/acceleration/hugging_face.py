@@ -17,19 +17,24 @@ from transformers.models.videomae.modeling_videomae import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from videomae_fast.interop.acceleration.code import why_unknown
+from videomae_fast.interop.acceleration.hugging_face_blocks import HUGGING_FACE
 from videomae_fast.interop.acceleration.inputs import (
     chosen,
+    clip_tokens,
     cubes_at,
     embed,
+    own_clips,
+    own_mask,
+    own_masks,
+    projected,
+    usual_masks,
     visible_and_decoded,
+    why_no_embedding,
 )
+from videomae_fast.interop.acceleration.plain import hooked, hooked_within, is_plain, transformed
 from videomae_fast.interop.acceleration.tables import WithTable
-from videomae_fast.interop.acceleration.views import (
-    hooked_within,
-    of_hugging_face,
-    run,
-    why_not_hugging_face,
-)
+from videomae_fast.interop.acceleration.views import run
 from videomae_fast.masking import Masks
 from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly, pixel_mse, token_gather
@@ -42,20 +47,15 @@ def _run(
     return run(
         layers,
         x,
-        of_hugging_face,
-        why_not_hugging_face,
+        HUGGING_FACE,
         activation_checkpointing=False,
         # A layer checkpoints itself, in the way that the user chose for it
-        one_by_one=any(layer.gradient_checkpointing and layer.training for layer in layers),
+        one_by_one=any(
+            getattr(layer, "gradient_checkpointing", False) and layer.training for layer in layers
+        ),
         queries=queries,
         shared=shared,
     )
-
-
-def _chosen_or_none(mask: Tensor | None) -> Tensor | None:
-    if mask is None or mask.dtype == torch.int32:
-        return mask
-    return chosen(~mask)[0]
 
 
 class LayerForm(nn.Module):
@@ -64,10 +64,10 @@ class LayerForm(nn.Module):
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         here: Any = self
         # Hooks within see the layer's own computation: output_attentions works by them
-        if hooked_within(here) or why_not_hugging_face(here) is not None:
+        if kwargs or transformed() or hooked_within(here) or HUGGING_FACE.why_not(here) is not None:
             out: Tensor = super().forward(hidden_states, **kwargs)
             return out
-        return add(*of_hugging_face(here)(hidden_states))
+        return add(*HUGGING_FACE.view(here)(hidden_states))
 
 
 class EmbeddingsForm(WithTable):
@@ -86,11 +86,43 @@ class EmbeddingsForm(WithTable):
             [B, V or N, width].
         """
         here: Any = self
-        index = _chosen_or_none(bool_masked_pos)
+        mask = bool_masked_pos
         clips = _channels_first(pixel_values)
+        if (
+            transformed()
+            or not embeds_as_known(here, clips)
+            or not (
+                mask is None
+                or mask.dtype == torch.int32
+                or usual_masks(clips, here.patch_embeddings.projection, mask)
+            )
+        ):
+            own = mask if mask is None else own_mask(mask, here.position_embeddings.shape[1])
+            out: Tensor = super().forward(own_clips(pixel_values, here, channels=2), own)
+            return out
+        index = mask if mask is None or mask.dtype == torch.int32 else chosen(~mask)[0]
         tokens = embed(here.patch_embeddings.projection, clips, index)
         table = self.table(tokens).to(tokens.dtype)
         return tokens + (table if index is None else table[index.long()])
+
+
+def embeds_as_known(embeddings: Any, clips: Tensor) -> bool:
+    """Whether clips of this shape are embedded by a plain Conv3d and meet a table of their size.
+
+    Args:
+        clips: floating [B, C, T, H, W], or uint8 frames [B, T, H, W, 3].
+    """
+    patches = embeddings.patch_embeddings
+    if why_unknown(embeddings, "VideoMAEEmbeddings") is not None or hooked(patches):
+        return False
+    if why_unknown(patches, "VideoMAEPatchEmbeddings") is not None:
+        return False
+    if why_no_embedding(patches.projection) is not None:
+        return False
+    if patches.num_channels != patches.projection.in_channels:
+        return False
+    tokens = clip_tokens(clips, patches.projection, patches.image_size)
+    return tokens is not None and bool(embeddings.fits(tokens))
 
 
 class EncoderForm(nn.Module):
@@ -98,6 +130,9 @@ class EncoderForm(nn.Module):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> BaseModelOutput:
         here: Any = self
+        if kwargs or transformed() or why_unknown(here, "VideoMAEEncoder") is not None:
+            own: BaseModelOutput = super().forward(hidden_states, **kwargs)
+            return own
         stream, branch = _run(here.layer, hidden_states)
         out = stream if branch is None else add(stream, branch)
         return BaseModelOutput(last_hidden_state=out)
@@ -114,10 +149,19 @@ class DecoderForm(nn.Module):
     ) -> VideoMAEDecoderOutput:
         here: Any = self
         b, n, _ = hidden_states.shape
+        if (
+            transformed()
+            or why_unknown(here, "VideoMAEDecoder") is not None
+            or not is_plain(here.norm, nn.LayerNorm)
+            or not 0 < return_token_num <= n
+        ):
+            own: VideoMAEDecoderOutput = super().forward(hidden_states, return_token_num)
+            return own
         last = torch.arange(n - return_token_num, n, dtype=torch.int32, device=hidden_states.device)
         queries = last.expand(b, -1).contiguous()
         stream, branch = _run(here.decoder_layers, hidden_states, queries, shared)
-        return VideoMAEDecoderOutput(logits=here.head(add_norm(stream, branch, here.norm)[0]))
+        logits = projected(here.head, add_norm(stream, branch, here.norm)[0])
+        return VideoMAEDecoderOutput(logits=logits)
 
 
 class PretrainingForm(WithTable):
@@ -139,23 +183,49 @@ class PretrainingForm(WithTable):
             Hugging Face's output; logits are those of the decoded tokens.
         """
         here: Any = self
-        if bool_masked_pos is None:
-            raise ValueError("pre-training needs bool_masked_pos")
+        if not self._as_known(pixel_values, bool_masked_pos):
+            masks = own_masks(bool_masked_pos, None, decodes=False)
+            own: VideoMAEForPreTrainingOutput = super().forward(
+                own_clips(pixel_values, here, channels=2), *masks, **kwargs
+            )
+            return own
         visible, decoded = visible_and_decoded(bool_masked_pos, None)
         outputs = here.videomae(pixel_values, bool_masked_pos=visible, **kwargs)
-        seen = here.encoder_to_decoder(outputs.last_hidden_state)
+        seen = projected(here.encoder_to_decoder, outputs.last_hidden_state)
         seen = seen.to(torch.promote_types(seen.dtype, here.mask_token.dtype))
         table = self.table(seen)
         full = decoder_assembly(seen, here.mask_token, table, visible, decoded)
         shared = SharedTokens((here.mask_token[0] + table).to(full.dtype), decoded)
         logits = here.decoder(full, decoded.shape[1], shared).logits
-        masks = bool_masked_pos if isinstance(bool_masked_pos, Masks) else None
+        given = bool_masked_pos if isinstance(bool_masked_pos, Masks) else None
         return VideoMAEForPreTrainingOutput(
-            loss=_loss(here.config, logits, pixel_values, decoded, masks),
+            loss=_loss(here.config, logits, pixel_values, decoded, given),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _as_known(self, pixel_values: Tensor, mask: Tensor | Masks | None) -> bool:
+        """Whether encoder and decoder can be handed indices, and all shapes are the model's."""
+        here: Any = self
+        base: Any = here.videomae
+        decoder: Any = here.decoder
+        if not isinstance(base.embeddings, EmbeddingsForm) or not isinstance(decoder, DecoderForm):
+            return False
+        if mask is None or any(map(hooked, (base, base.embeddings, decoder))):
+            return False
+        clips = _channels_first(pixel_values)
+        if (
+            transformed()
+            or why_unknown(here, "VideoMAEForPreTraining") is not None
+            or why_unknown(base, "VideoMAEModel") is not None
+            or why_unknown(decoder, "VideoMAEDecoder") is not None
+            or not embeds_as_known(base.embeddings, clips)
+        ):
+            return False
+        projection: Any = base.embeddings.patch_embeddings.projection
+        tokens = clip_tokens(clips, projection, None)
+        return tokens is not None and self.fits(tokens) and usual_masks(clips, projection, mask)
 
 
 def _loss(

@@ -1,13 +1,17 @@
-"""What the accelerated forms make of other code's inputs: clips and boolean masks."""
+"""What the accelerated forms make of other code's inputs, clips and boolean masks, and back."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from videomae_fast.interop.acceleration.plain import is_plain
 from videomae_fast.masking import Masks
 from videomae_fast.ops import linear, patch_gather
 from videomae_fast.ops.mask_indices import compact
+from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
 
 
 def chosen(*masks: Tensor) -> list[Tensor]:
@@ -39,25 +43,129 @@ def visible_and_decoded(mask: Tensor | Masks, decode_mask: Tensor | None) -> tup
         decode_mask: bool [B, N], True = not decoded; None decodes what the encoder does not see.
 
     Raises:
-        ValueError: masks that are not bool; clips that differ in how many tokens are seen or
-            decoded; Masks and a decode_mask.
+        ValueError: clips that differ in how many tokens are seen or decoded; Masks and a
+            decode_mask; Masks that decode another number of tokens in each clip.
     """
     if isinstance(mask, Masks):
-        if decode_mask is not None:
-            raise ValueError("Masks hold the decoder's mask already: leave decode_mask out")
+        _only(mask, decode_mask)
         if mask.decoder_count is not None:
             raise ValueError(
                 "these masks decode another number of tokens in each clip, which this model's "
                 "output has no place for: use a grid or a decoder mask with equal numbers"
             )
         return mask.visible, mask.decoder
-    for given in (mask, decode_mask):
-        if given is not None and given.dtype != torch.bool:
-            raise ValueError(f"masks must be bool [B, N], True = masked, got {given.dtype}")
-    unseen = mask.flatten(1)
-    decoded = unseen if decode_mask is None else ~decode_mask.flatten(1)
-    seen, kept = chosen(~unseen, decoded)
+    seen, kept = chosen(~mask, mask if decode_mask is None else ~decode_mask)
     return seen, kept
+
+
+def _only(masks: Masks, decode_mask: Tensor | None) -> None:
+    if decode_mask is not None:
+        raise ValueError("Masks hold the decoder's mask already: leave decode_mask out")
+
+
+def clip_tokens(x: Tensor, proj: nn.Conv3d, size: tuple[int, int] | None) -> int | None:
+    """How many tokens clips give, or None where they are not of the shape that a model expects.
+
+    Args:
+        x: floating [B, C, T, H, W], or uint8 frames [B, T, H, W, 3].
+        proj: kernel and stride are a token's cube.
+        size: height and width that the model insists on; None: any.
+
+    Raises:
+        ValueError: uint8 frames of another shape, which the original code doesn't know.
+    """
+    frames = x.dtype == torch.uint8
+    if x.ndim != 5 or x.shape[-1 if frames else 1] != proj.in_channels:
+        fits = False
+    else:
+        _, *clip = (x.shape[0], *x.shape[1:4]) if frames else (x.shape[0], *x.shape[2:])
+        fits = all(n % unit == 0 for n, unit in zip(clip, proj.kernel_size, strict=True))
+        fits = fits and (size is None or tuple(clip[1:]) == tuple(size))
+    if not fits:
+        if not frames:
+            return None
+        wanted = "height and width" if size is None else f"{size[0]} x {size[1]} pixels"
+        raise ValueError(
+            f"frames must be uint8 [B, T, H, W, 3] of {wanted}, in whole cubes of "
+            f"{list(proj.kernel_size)}; got {list(x.shape)}"
+        )
+    slots, rows, columns = (n // unit for n, unit in zip(clip, proj.kernel_size, strict=True))
+    tokens: int = slots * rows * columns
+    return tokens
+
+
+def usual_masks(x: Tensor, proj: nn.Conv3d, *masks: Tensor | Masks) -> bool:
+    """Whether masks are bool [B, N] of these clips, or Masks.
+
+    Args:
+        x: floating [B, C, T, H, W], or uint8 frames [B, T, H, W, 3].
+
+    Raises:
+        ValueError: Masks of another batch or grid, which the original code doesn't know.
+    """
+    tokens = clip_tokens(x, proj, None)
+    for mask in masks:
+        if isinstance(mask, Masks):
+            if (len(mask), mask.grid.tokens) != (len(x), tokens):
+                raise ValueError(
+                    f"{len(mask)} masks of {mask.grid} don't fit {len(x)} clips of {tokens} tokens"
+                )
+        elif mask.dtype != torch.bool or tuple(mask.shape) != (len(x), tokens):
+            return False
+    return True
+
+
+def own_clips(x: Tensor, model: nn.Module, *, channels: int = 1) -> Tensor:
+    """Clips as a model's own code takes them: uint8 frames [B, T, H, W, 3] are normalised.
+
+    Args:
+        channels: which dimension of the result holds the colours.
+    """
+    if x.dtype != torch.uint8:
+        return x
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    mean = torch.tensor(IMAGENET_MEAN, device=x.device)
+    std = torch.tensor(IMAGENET_STD, device=x.device)
+    return ((x / 255 - mean) / std).to(dtype).movedim(-1, channels)
+
+
+def own_mask(mask: Tensor, tokens: int) -> Tensor:
+    """A mask as the original code takes it, of the visible tokens' positions, int32 [B, V]."""
+    if mask.dtype != torch.int32:
+        return mask
+    unseen = torch.ones((len(mask), tokens), dtype=torch.bool, device=mask.device)
+    return unseen.scatter(1, mask.long(), False)
+
+
+def own_masks(
+    mask: Tensor | Masks, decode_mask: Tensor | None, *, decodes: bool
+) -> tuple[Tensor, ...]:
+    """Masks as the original code takes them: bool [B, N], True = masked.
+
+    Args:
+        decodes: whether it takes a mask for the decoder.
+
+    Raises:
+        ValueError: Masks and a decode_mask, or Masks of a decoder that takes none.
+    """
+    if not isinstance(mask, Masks):
+        return (mask,) if decode_mask is None else (mask, decode_mask)
+    _only(mask, decode_mask)
+    encoder, decoder = mask.to_bool()
+    if decodes:
+        return encoder, decoder
+    if not torch.equal(decoder, ~encoder):
+        raise ValueError("this model's code knows no decoder mask: use MaskSpec(decoder='none')")
+    return (encoder,)
+
+
+def projected(module: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer on this library's op, and any other module in its place by its own code."""
+    if is_plain(module, nn.Linear):
+        whole: Any = module
+        return linear(x, whole.weight, whole.bias)
+    out: Tensor = module(x)
+    return out
 
 
 def cubes_at(clips: Tensor, index: Tensor, cube: tuple[int, int, int]) -> Tensor:
@@ -94,9 +202,6 @@ def embed(proj: nn.Conv3d, clips: Tensor, index: Tensor | None) -> Tensor:
 
     Returns:
         [B, K, width].
-
-    Raises:
-        ValueError: clips of a wrong shape.
     """
     tubelet, patch, _ = cube = _cube(proj)
     weight = proj.weight.flatten(1)
@@ -110,11 +215,6 @@ def embed(proj: nn.Conv3d, clips: Tensor, index: Tensor | None) -> Tensor:
             clips, index, tubelet_size=tubelet, patch_size=patch, dtype=weight.dtype
         )
         return linear(patches, weight, proj.bias)
-    if clips.ndim != 5 or clips.shape[1] != proj.in_channels:
-        raise ValueError(f"clips must be [B, {proj.in_channels}, T, H, W], got {list(clips.shape)}")
-    for size, unit in zip(clips.shape[2:], cube, strict=True):
-        if size % unit:
-            raise ValueError(f"clips of {list(clips.shape[2:])} do not divide into cubes {cube}")
     if index is None:
         b, c, t, h, w = clips.shape
         grid = clips.view(b, c, t // tubelet, tubelet, h // patch, patch, w // patch, patch)
@@ -131,8 +231,9 @@ def _cube(proj: nn.Conv3d) -> tuple[int, int, int]:
 
 def why_no_embedding(proj: nn.Module) -> str | None:
     """Why this projection is not a plain patch embedding, or None."""
-    if type(proj) is not nn.Conv3d:
-        return f"the patch projection is a {type(proj).__name__}, not a Conv3d"
+    if not is_plain(proj, nn.Conv3d):
+        return f"the patch projection is a {type(proj).__name__}, or hooked, not a plain Conv3d"
+    assert isinstance(proj, nn.Conv3d)
     if tuple(proj.kernel_size) != tuple(proj.stride):
         return f"the patches overlap: kernel {proj.kernel_size}, stride {proj.stride}"
     if proj.kernel_size[1] != proj.kernel_size[2]:

@@ -1,16 +1,88 @@
-"""Which parts of which models are given another form: recognition by names and structure."""
+"""Which modules of a model are given another form: those whose own code is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from videomae_fast.interop.acceleration.inputs import why_no_embedding
-from videomae_fast.interop.acceleration.views import why_not_hugging_face, why_not_official
-from videomae_fast.models.linear import Linear
+from videomae_fast.interop.acceleration.code import accept, why_unknown
+from videomae_fast.interop.acceleration.retype import is_form
+
+_BLOCK = "LayerNorm with residual, attention, bias with GELU: this library's ops"
+_STACK = "runs its blocks as one stack, the last one for the predicted tokens only"
+_EMBEDS = "only visible tokens are embedded; positions on the device"
+
+
+class Role(NamedTuple):
+    """A known class of other code.
+
+    Attributes:
+        form: "module.Class" of the form that takes its place.
+        what: what is computed differently then.
+        blocks: "module.NAME" of the kind of block that this is, or None.
+        model: what a model of this class is called, where it is a whole one.
+    """
+
+    form: str
+    what: str
+    blocks: str | None = None
+    model: str | None = None
+
+
+_OFFICIAL = "official_blocks.OFFICIAL"
+ROLES = {
+    "PretrainVisionTransformer": Role(
+        "official.PretrainingForm",
+        "masks as indices, one pass of assembly",
+        model="the official pre-training model",
+    ),
+    "PretrainVisionTransformerEncoder": Role("official.EncoderForm", _EMBEDS),
+    "PretrainVisionTransformerDecoder": Role("official.DecoderForm", _STACK),
+    "VisionTransformer": Role(
+        "official.ClassifierForm",
+        "embedding as a matmul, positions on the device, blocks as one stack",
+        model="the official classifier",
+    ),
+    "Block": Role("official.BlockForm", _BLOCK, _OFFICIAL),
+    "CheckpointedBlock": Role("official.BlockForm", _BLOCK, _OFFICIAL),
+    "AdapterBlock": Role("official.BlockForm", _BLOCK, _OFFICIAL),
+    "VideoMAEForPreTraining": Role(
+        "hugging_face.PretrainingForm",
+        "masks as indices, one pass of assembly, targets for the decoded tokens only",
+        model="Hugging Face's VideoMAEForPreTraining",
+    ),
+    "VideoMAEEmbeddings": Role("hugging_face.EmbeddingsForm", _EMBEDS),
+    "VideoMAEEncoder": Role("hugging_face.EncoderForm", "runs its layers as one stack"),
+    "VideoMAEDecoder": Role("hugging_face.DecoderForm", _STACK),
+    "VideoMAELayer": Role(
+        "hugging_face.LayerForm", _BLOCK, "hugging_face_blocks.HUGGING_FACE"
+    ),
+}  # fmt: skip
+# Names under which other code has a role's class, besides the role itself
+_NAMES = {"Block": ("Block", "CheckpointedBlock", "AdapterBlock")}
+
+# (class that a model can have, part, why it stays as it was)
+_STAYS = (
+    ("PretrainVisionTransformer", "encoder.norm, decoder.norm", "part of the last block's pass"),
+    (
+        "PretrainVisionTransformer",
+        "the loss",
+        "it is in the training loop: masked_pixel_loss(prediction, frames, masks) replaces it",
+    ),
+    ("VisionTransformer", "fc_norm, head", "one row per clip: nothing to gain"),
+    (
+        "VideoMAEForPreTraining",
+        "loss of float clips",
+        "with uint8 frames [B, T, H, W, 3] it is one fused pass",
+    ),
+    ("VideoMAEForVideoClassification", "fc_norm, classifier", "one row per clip: nothing to gain"),
+)
 
 
 @dataclass(frozen=True)
@@ -20,12 +92,14 @@ class Step:
     Attributes:
         path: of the module, as in ``named_modules``; "" is the model.
         module: the module.
+        role: the known class whose code it runs.
         form: whose methods go before its own.
         what: what is computed differently.
     """
 
     path: str
     module: nn.Module
+    role: str
     form: type[nn.Module]
     what: str
 
@@ -38,186 +112,104 @@ class Plan:
         model: what it was recognised as.
         steps: modules that get another form.
         kept: (path, why) of parts that stay as they are.
-        problems: why it can't be done; nothing is touched then.
+        blocks: those of the steps that are transformer blocks.
+        unknown: (path, why) of modules that have a known class's name and other code.
     """
 
     model: str
     steps: tuple[Step, ...]
     kept: tuple[tuple[str, str], ...]
-    problems: tuple[str, ...]
+    blocks: tuple[Step, ...]
+    unknown: tuple[tuple[str, str], ...]
 
 
-def recognised(model: nn.Module) -> Plan | None:
-    """The plan for a model, or None if it is none of those known."""
-    plan = {
-        "PretrainVisionTransformer": _official_pretraining,
-        "VisionTransformer": _official_classifier,
-        "VideoMAEForPreTraining": _hugging_face,
-        "VideoMAEModel": _hugging_face,
-        "VideoMAEForVideoClassification": _hugging_face,
-    }.get(_forward_class(model))
-    if plan is None or not _has_parts(model):
-        return None
-    return plan(model)
-
-
-_BLOCK = "LayerNorm with residual, attention, bias with GELU: this library's ops"
-_STACK = "runs its blocks as one stack, the last one for the predicted tokens only"
-
-
-def _official_pretraining(model: Any) -> Plan:
-    from videomae_fast.interop.acceleration import official
-
-    problems = [
-        *_wrong_class(model.encoder, "encoder", "PretrainVisionTransformerEncoder"),
-        *_wrong_class(model.decoder, "decoder", "PretrainVisionTransformerDecoder"),
-        *_no_embedding(model.encoder.patch_embed.proj, "encoder.patch_embed.proj"),
-    ]
-    steps = [
-        Step("", model, official.PretrainingForm, "masks as indices, one pass of assembly"),
-        Step(
-            "encoder",
-            model.encoder,
-            official.EncoderForm,
-            "only visible tokens are embedded; positions on the device",
-        ),
-        Step("decoder", model.decoder, official.DecoderForm, _STACK),
-        *_linear(model.encoder_to_decoder, "encoder_to_decoder"),
-        *_linear(model.decoder.head, "decoder.head"),
-    ]
-    for name in ("encoder", "decoder"):
-        stack = getattr(model, name).blocks
-        _add_blocks(stack, f"{name}.blocks", official.BlockForm, why_not_official, steps, problems)
-    kept = [("encoder.norm, decoder.norm", "part of the last block's pass"), *_own_loss()]
-    return Plan("the official pre-training model", tuple(steps), tuple(kept), tuple(problems))
-
-
-def _official_classifier(model: Any) -> Plan:
-    from videomae_fast.interop.acceleration import official
-
-    problems = _no_embedding(model.patch_embed.proj, "patch_embed.proj")
-    steps = [
-        Step(
-            "",
-            model,
-            official.ClassifierForm,
-            "embedding as a matmul, positions on the device, blocks as one stack",
-        )
-    ]
-    _add_blocks(model.blocks, "blocks", official.BlockForm, why_not_official, steps, problems)
-    kept = (("fc_norm, head", "one row per clip: nothing to gain"),)
-    return Plan("the official classifier", tuple(steps), kept, tuple(problems))
-
-
-def _hugging_face(model: Any) -> Plan:
-    from videomae_fast.interop.acceleration import hugging_face as forms
-
-    problems: list[str] = []
+def make_plan(model: nn.Module) -> Plan:
+    """The plan for a model, which may be wrapped in others and need not be known as a whole."""
     steps: list[Step] = []
     kept: list[tuple[str, str]] = []
-    name = _forward_class(model)
-    base, inner = (model, "") if name == "VideoMAEModel" else (model.videomae, "videomae.")
-    problems += _no_embedding(
-        base.embeddings.patch_embeddings.projection,
-        f"{inner}embeddings.patch_embeddings.projection",
-    )
-    if name == "VideoMAEForPreTraining":
-        steps += [
-            Step(
-                "",
-                model,
-                forms.PretrainingForm,
-                "masks as indices, one pass of assembly, targets for the decoded tokens only",
-            ),
-            Step("decoder", model.decoder, forms.DecoderForm, _STACK),
-            *_linear(model.encoder_to_decoder, "encoder_to_decoder"),
-            *_linear(model.decoder.head, "decoder.head"),
-        ]
-        layers = model.decoder.decoder_layers
-        _add_blocks(
-            layers, "decoder.decoder_layers", forms.LayerForm, why_not_hugging_face, steps, problems
-        )
-        kept.append(
-            ("loss of float clips", "with uint8 frames [B, T, H, W, 3] it is one fused pass")
-        )
-    if name == "VideoMAEForVideoClassification":
-        kept.append(("fc_norm, classifier", "one row per clip: nothing to gain"))
-    if base.layernorm is not None:
-        kept.append((f"{inner}layernorm", "torch's, outside the stack"))
-    steps += [
-        Step(
-            f"{inner}embeddings",
-            base.embeddings,
-            forms.EmbeddingsForm,
-            "only visible tokens are embedded; positions on the device",
-        ),
-        Step(f"{inner}encoder", base.encoder, forms.EncoderForm, "runs its layers as one stack"),
-    ]
-    _add_blocks(
-        base.encoder.layer,
-        f"{inner}encoder.layer",
-        forms.LayerForm,
-        why_not_hugging_face,
-        steps,
-        problems,
-    )
-    return Plan(f"Hugging Face's {name}", tuple(steps), tuple(kept), tuple(problems))
+    unknown: list[tuple[str, str]] = []
+    for path, module in model.named_modules():
+        found = list(_roles(module))
+        known = next((role for role in found if why_unknown(module, role) is None), None)
+        if known is not None:
+            role = ROLES[known]
+            steps.append(Step(path, module, known, _named(role.form), role.what))
+        elif found:
+            unknown.append((path, why_unknown(module, found[0]) or ""))
+    blocks = []
+    for step in steps:
+        kind = ROLES[step.role].blocks
+        if kind is None:
+            continue
+        why = _named(kind).why_not(step.module)
+        if why is None:
+            blocks.append(step)
+            kept += [(f"{step.path}.{part}", own) for part, own in _named(kind).kept(step.module)]
+        else:
+            kept.append((step.path, why))
+    kept += unknown
+    names = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    kept += [(part, why) for name, part, why in _STAYS if name in names]
+    return Plan(_called(model, steps), tuple(steps), tuple(kept), tuple(blocks), tuple(unknown))
 
 
-def _add_blocks(
-    blocks: Any,
-    path: str,
-    form: type[nn.Module],
-    why_not: Callable[[nn.Module], str | None],
-    steps: list[Step],
-    problems: list[str],
-) -> None:
-    for i, block in enumerate(blocks):
-        why = why_not(block)
-        if why is not None:
-            problems.append(f"{path}.{i}: {why}")
-        steps.append(Step(f"{path}.{i}", block, form, _BLOCK))
+def accept_names(model: nn.Module) -> list[tuple[str, type[nn.Module]]]:
+    """Takes every module of a known class's name for one that computes what that class does.
+
+    Returns:
+        The (role, class) pairs whose code is not known.
+    """
+    taken: list[tuple[str, type[nn.Module]]] = []
+    for module in model.modules():
+        for role in _roles(module, parts=True):
+            if why_unknown(module, role) is not None:
+                taken.append((role, type(module)))
+                accept(role, type(module))
+            break
+    return taken
 
 
-def _linear(module: nn.Module, path: str) -> Iterator[Step]:
-    if type(module) is nn.Linear:
-        yield Step(path, module, Linear, "this library's linear layer")
+_PARTS = (
+    "Attention", "Mlp", "DropPath", "PatchEmbed", "VideoMAEModel", "VideoMAEPatchEmbeddings",
+    "VideoMAESelfAttention", "VideoMAESelfOutput", "VideoMAEAttention", "VideoMAEIntermediate",
+    "VideoMAEOutput",
+)  # fmt: skip
 
 
-def _own_loss() -> Iterator[tuple[str, str]]:
-    yield (
-        "the loss",
-        "it is in the training loop: masked_pixel_loss(prediction, frames, masks) replaces it",
-    )
+def _roles(module: nn.Module, *, parts: bool = False) -> Iterator[str]:
+    """The roles that a module's class, or one that it is derived from, is named for."""
+    if is_form(module):
+        return
+    for kind in type(module).__mro__:
+        for role in _NAMES.get(kind.__name__, (kind.__name__,)):
+            if role.startswith("VideoMAE") and "transformers" not in sys.modules:
+                continue
+            if role in ROLES or (parts and role in _PARTS):
+                yield role
 
 
-def _no_embedding(proj: nn.Module, path: str) -> list[str]:
-    why = why_no_embedding(proj)
-    return [] if why is None else [f"{path}: {why}"]
+def _named(name: str) -> Any:
+    module, attribute = name.split(".")
+    return getattr(import_module(f"{__package__}.{module}"), attribute)
 
 
-def _wrong_class(module: nn.Module, path: str, name: str) -> list[str]:
-    found = _forward_class(module)
-    return [] if found == name else [f"{path}: its forward is that of {found}, not of {name}"]
+def _called(model: nn.Module, steps: list[Step]) -> str:
+    whole = {ROLES[step.role].model for step in steps} - {None}
+    if whole:
+        return " and ".join(sorted(filter(None, whole)))
+    kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    for name in ("VideoMAEForVideoClassification", "VideoMAEModel"):
+        if name in kinds and steps:
+            return f"Hugging Face's {name}"
+    return f"blocks of {type(model).__name__}"
 
 
-def _forward_class(module: nn.Module) -> str:
-    """The name of the class that defines the module's `forward`."""
-    return next(kind.__name__ for kind in type(module).__mro__ if "forward" in vars(kind))
+def told(entries: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for all (path, what) that differ in block numbers only, in the order of the first."""
+    counts = Counter((_pattern(path), what) for path, what in entries)
+    return [f"{path}{f' ({n})' if n > 1 else ''}: {what}" for (path, what), n in counts.items()]
 
 
-def _has_parts(model: nn.Module) -> bool:
-    """Whether the model has the parts that its name promises; other libraries use these names."""
-    parts = {
-        "PretrainVisionTransformer": (
-            "encoder.patch_embed.proj", "encoder.blocks", "encoder.norm", "encoder_to_decoder",
-            "decoder.blocks", "decoder.norm", "decoder.head",
-        ),
-        "VisionTransformer": ("patch_embed.proj", "pos_drop", "blocks", "norm"),
-        "VideoMAEForPreTraining": ("videomae.encoder.layer", "decoder.decoder_layers"),
-        "VideoMAEModel": ("embeddings.patch_embeddings.projection", "encoder.layer"),
-        "VideoMAEForVideoClassification": ("videomae.encoder.layer",),
-    }[_forward_class(model)]  # fmt: skip
-    names = {name for name, _ in model.named_modules()}
-    tubes = any(isinstance(module, nn.Conv3d) for module in model.modules())
-    return tubes and all(part in names for part in parts)
+def _pattern(path: str) -> str:
+    """A path with block numbers left out."""
+    return ".".join("*" if part.isdigit() else part for part in path.split(".")) or "the model"

@@ -9,9 +9,22 @@ from torch import Tensor, nn
 
 def place(module: nn.Module, name: str) -> None:
     """Moves a fixed table to the device of the module's parameters; a parameter is left alone."""
-    table = getattr(module, name)
-    if isinstance(table, Tensor) and not isinstance(table, nn.Parameter):
-        setattr(module, name, table.to(next(module.parameters()).device))
+    table = getattr(module, name, None)
+    device = next(module.parameters()).device
+    if not isinstance(table, Tensor) or isinstance(table, nn.Parameter) or table.device == device:
+        return
+    if table.is_meta:  # there is nothing to move; the original's code says so when it is used
+        return
+    moved: Any = table.to(device)
+    moved.as_given = getattr(table, "as_given", table)
+    setattr(module, name, moved)
+
+
+def put_back(module: nn.Module, name: str) -> None:
+    """Undoes :func:`place`; a table that somebody has set since stays."""
+    table: Any = getattr(module, name, None)
+    if isinstance(table, Tensor) and hasattr(table, "as_given"):
+        setattr(module, name, table.as_given)
 
 
 class WithTable(nn.Module):
@@ -27,7 +40,12 @@ class WithTable(nn.Module):
         place(self, self.table_name)
         return self
 
+    def fits(self, tokens: int) -> bool:
+        """Whether the table is one of [1, tokens, width]."""
+        table = getattr(self, self.table_name)
+        return isinstance(table, Tensor) and table.ndim == 3 and table.shape[:2] == (1, tokens)
+
     def table(self, like: Tensor) -> Tensor:
-        """[N, D], on the device of `like`."""
+        """[N, D], on the device of `like`; without a gradient, as in the original code."""
         table: Tensor = getattr(self, self.table_name)
-        return table.to(like.device)[0]
+        return table.detach().to(like.device)[0]

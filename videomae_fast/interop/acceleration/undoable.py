@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from videomae_fast.errors import AccelerationError
-from videomae_fast.interop.acceleration.plans import Plan, Step
+from videomae_fast.interop.acceleration.plans import Plan, told
+from videomae_fast.interop.acceleration.proof import Proof
 from videomae_fast.interop.acceleration.retype import original_class, retype
-from videomae_fast.interop.acceleration.tables import WithTable, place
+from videomae_fast.interop.acceleration.tables import WithTable, place, put_back
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,22 @@ class Acceleration:
         model: the model.
         replaced: (path, what is computed differently) of each replaced module; "" is the model.
         kept: (part, why it stays as it was).
+        proof: how both computations compared, or None where that was not asked for.
     """
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         self.model = model
         self.replaced = tuple((step.path, step.what) for step in plan.steps)
         self.kept = plan.kept
+        self.proof: Proof | None = None
         self._plan = plan
-        self._tables: dict[str, Tensor] = {}
         self._active = False
         self._apply()
 
     def undo(self) -> None:
         """Gives the model its own computation back; a second call does nothing.
+
+        What was replaced in the model since, a module or a position table, stays.
 
         Raises:
             AccelerationError: something else has changed a module's class meanwhile (FSDP2 does).
@@ -78,7 +81,7 @@ class Acceleration:
             original = original_class(step.module)
             assert original is not None
             if isinstance(step.module, WithTable):
-                setattr(step.module, step.module.table_name, self._tables[step.path])
+                put_back(step.module, step.module.table_name)
             step.module.__class__ = original
         self._active = False
 
@@ -90,7 +93,7 @@ class Acceleration:
                 the parameters stay as they are.
         """
         fast, fast_gradients = self._measured(loss)
-        with self._undone():
+        with self.undone():
             slow, gradients = self._measured(loss)
         errors = {
             name: float((value - fast_gradients[name]).norm() / value.norm().clamp(min=1e-30))
@@ -111,24 +114,21 @@ class Acceleration:
     def __str__(self) -> str:
         state = "" if self._active else " (undone)"
         lines = [f"{self._plan.model}, accelerated{state}"]
-        for (pattern, what), steps in groupby(self._plan.steps, key=_pattern):
-            count = len(list(steps))
-            times = f" ({count})" if count > 1 else ""
-            lines.append(f"  replaced  {pattern}{times}: {what}")
-        lines += [f"  kept      {part}: {why}" for part, why in self.kept]
+        for head, entries in (("replaced", self.replaced), ("kept    ", self.kept)):
+            lines += [f"  {head}  {line}" for line in told(entries)]
+        lines.append(f"  proof     {self.proof or 'none was asked for'}")
         return "\n".join(lines)
 
     def _apply(self) -> None:
         for step in self._plan.steps:
             retype(step.module, step.form)
             if isinstance(step.module, WithTable):
-                name = step.module.table_name
-                self._tables[step.path] = getattr(step.module, name)
-                place(step.module, name)
+                place(step.module, step.module.table_name)
         self._active = True
 
     @contextmanager
-    def _undone(self) -> Iterator[None]:
+    def undone(self) -> Iterator[None]:
+        """The model's own computation for the time of a ``with`` block."""
         active = self._active
         self.undo()
         try:
@@ -148,9 +148,3 @@ class Acceleration:
             for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
         }
         return float(value.detach()), found
-
-
-def _pattern(step: Step) -> tuple[str, str]:
-    """The step's path with block numbers left out, and what it does."""
-    parts = ["*" if part.isdigit() else part for part in step.path.split(".")]
-    return ".".join(parts) or "the model", step.what
