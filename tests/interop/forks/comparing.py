@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,7 @@ class Raised:
 
 
 Steps = list[Step] | Raised
+Run = Callable[[Any], Steps]
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -52,16 +54,21 @@ def randomise(model: nn.Module) -> nn.Module:
     return model
 
 
-def train(model: Any, loss: Loss, steps: int = 2, rate: float = 0.05) -> Steps:
-    """Steps of plain gradient descent, in train mode and then in eval mode; then without gradients.
+def training(loss: Loss) -> Run:
+    """Some steps of :func:`train`, as what is computed with a model."""
+    return lambda model: train(model, loss)
+
+
+def train(model: Any, loss: Loss, rate: float = 0.05) -> Steps:
+    """Two steps of gradient descent in train mode, one in eval mode, one pass without gradients.
 
     Args:
         loss: takes the model and the number of the step, returns a scalar with its graph.
     """
     found: list[Step] = []
     try:
-        for number in range(2 * steps):
-            model.train(number < steps)
+        for number in range(3):
+            model.train(number < 2)
             torch.manual_seed(number)
             value = loss(model, number)
             model.zero_grad(set_to_none=True)
@@ -69,12 +76,13 @@ def train(model: Any, loss: Loss, steps: int = 2, rate: float = 0.05) -> Steps:
             named = dict(model.named_parameters())
             gradients = {n: None if p.grad is None else p.grad.clone() for n, p in named.items()}
             found.append(Step(float(value.detach()), gradients))
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             with torch.no_grad():
                 for parameter in named.values():
                     if parameter.grad is not None:
                         parameter.sub_(parameter.grad, alpha=rate)
         with torch.no_grad():
-            found += [Step(float(loss(model, number)), {}) for number in (0, 1)]
+            found.append(Step(float(loss(model, 3)), {}))
     except Exception as error:
         return Raised(error)
     return found
@@ -129,69 +137,105 @@ class Outcome:
         wrong: in which way it was silently wrong, or None.
         refused: the sentence, or None.
         replaced: how many modules compute differently.
+        unchangeable: the original itself raises.
     """
 
     wrong: str | None
     refused: str | None = None
     replaced: int = 0
+    unchangeable: bool = False
 
     def __str__(self) -> str:
         if self.wrong is not None:
             return f"WRONG    {self.wrong}"
+        if self.unchangeable:
+            return "raises   as the original does"
         if self.refused is not None:
             return f"refused  {self.refused}"
         return f"equal    {self.replaced} modules replaced"
 
 
+# Returns None; a module that is called in the model's place; or what takes the change back
+Change = Callable[[Any], Any]
+
+
+def nothing(model: Any) -> None:
+    """No change."""
+
+
+@contextmanager
+def changed(model: Any, change: Change) -> Iterator[Any]:
+    """The model, or what the change puts in its place; global changes are taken back."""
+    made = change(model)
+    try:
+        yield made if isinstance(made, nn.Module) else model
+    finally:
+        if callable(made) and not isinstance(made, nn.Module):
+            made()
+
+
 def outcome(
     model: nn.Module,
-    loss: Loss,
+    run: Run,
     *,
-    before: Callable[[Any], Any] = lambda model: model,
-    after: Callable[[Any], Any] = lambda model: model,
+    before: Change = nothing,
+    after: Change = nothing,
     twin: nn.Module | None = None,
 ) -> Outcome:
     """Accelerates a model and compares it with its twin.
 
     Args:
         model: any model.
-        loss: of a model and a step's number.
-        before: a change made before `accelerate`; it may return what is called in the model's place.
+        run: what is computed with it.
+        before: a change made before `accelerate`.
         after: one made after it.
         twin: an equal model that stays as it is; a deep copy where none is given.
     """
     twin = copy.deepcopy(model) if twin is None else twin
     try:
-        expected = train(after(before(twin)), loss)
-    except Exception as error:  # the change itself is none that this model allows
+        with changed(twin, before) as original, changed(original, after) as original:
+            expected = run(original)
+    except Exception as error:
         expected = Raised(error)
-    changed = before(model)
-    kinds = [type(module) for module in changed.modules()]
+    try:
+        with changed(model, before) as ours:
+            return _accelerated(ours, run, after, expected)
+    except Exception as error:
+        if isinstance(expected, Raised):
+            return Outcome(None, unchangeable=True)
+        raise error
+
+
+def _accelerated(model: Any, run: Run, after: Change, expected: Steps) -> Outcome:
+    kinds = [type(module) for module in model.modules()]
     refused, replaced = None, 0
     try:
-        replaced = len(accelerate(changed).replaced)
+        replaced = len(accelerate(model).replaced)
     except AccelerationError as error:
         refused = str(error)
-        if not _is_sentence(error) or not names_a_part(refused, changed):
+        if not _is_sentence(error) or not names_a_part(refused, model):
             return Outcome(f"refused without saying what it is about: {error!r}")
-        if [type(module) for module in changed.modules()] != kinds:
+        if [type(module) for module in model.modules()] != kinds:
             return Outcome("refused, but changed")
+    except Exception as error:
+        return Outcome(f"accelerate raises {error!r}")
     try:
-        found = train(after(changed), loss)
+        with changed(model, after) as ours:
+            found = run(ours)
     except Exception as error:
         found = Raised(error)
     if isinstance(found, Raised) and found.is_a_sentence and refused is None:
         refused = str(found.error)
-    return Outcome(difference(expected, found), refused, replaced)
+    raises = isinstance(expected, Raised)
+    return Outcome(difference(expected, found), refused, replaced, unchangeable=raises)
 
 
 def names_a_part(sentence: str, model: nn.Module) -> bool:
     """Whether a sentence names a class or an attribute of the model."""
     known = {type(module).__name__ for module in model.modules()}
-    for name, _ in model.named_modules():
-        known.update((name, *name.split(".")))
-    known.update(name.split(".")[-1] for name in model.state_dict())
-    words = set(re.findall(r"[A-Za-z_][\w.]*\w", sentence))
+    for name in (*dict(model.named_modules()), *model.state_dict()):
+        known.update(name.split("."))
+    words = set(re.findall(r"[A-Za-z_]\w*", sentence))
     return bool(words & {name for name in known if not name.isdigit() and name})
 
 
