@@ -314,7 +314,7 @@ MODULES: dict[str, Case] = {
         m.encoder, "blocks", nn.ModuleList([Beside(m.encoder.blocks[0]), m.encoder.blocks[1]]))),
     "block, Identity": Case(lambda m: m.encoder.blocks.__setitem__(0, nn.Identity())),
     "block, torch's": Case(lambda m: m.encoder.blocks.__setitem__(0, seeded(
-        lambda: nn.TransformerEncoderLayer(WIDTH, 2, 64, 0.0, "gelu", batch_first=True))(None))),
+        lambda: nn.TransformerEncoderLayer(WIDTH, 2, 64, 0.0, batch_first=True, norm_first=True))(None))),
     "blocks, longer": Case(
         lambda m: later(m.encoder.blocks.append)(copy.deepcopy(m.encoder.blocks[0]))
     ),

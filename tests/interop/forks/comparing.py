@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,10 +22,17 @@ Loss = Callable[[Any, int], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: its loss, and the gradient of each parameter (None: it got none)."""
+    """One training step.
+
+    Attributes:
+        loss: a scalar.
+        gradients: of each parameter; None: it got none.
+        calls: how often hooks of each module were called until then, where they count that.
+    """
 
     loss: float
     gradients: dict[str, Tensor | None]
+    calls: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,17 +82,22 @@ def train(model: Any, loss: Loss, rate: float = 0.05) -> Steps:
             value.backward()
             named = dict(model.named_parameters())
             gradients = {n: None if p.grad is None else p.grad.clone() for n, p in named.items()}
-            found.append(Step(float(value.detach()), gradients))
+            found.append(Step(float(value.detach()), gradients, calls(model)))
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             with torch.no_grad():
                 for parameter in named.values():
                     if parameter.grad is not None:
                         parameter.sub_(parameter.grad, alpha=rate)
         with torch.no_grad():
-            found.append(Step(float(loss(model, 3)), {}))
+            found.append(Step(float(loss(model, 3)), {}, calls(model)))
     except Exception as error:
         return Raised(error)
     return found
+
+
+def calls(model: nn.Module) -> dict[str, int]:
+    modules = model.named_modules()
+    return {name: vars(module)["calls"] for name, module in modules if "calls" in vars(module)}
 
 
 def difference(expected: Steps, found: Steps) -> str | None:
@@ -111,6 +123,8 @@ def _difference(expected: Step, found: Step) -> str | None:
     apart = abs(found.loss - expected.loss) / max(abs(expected.loss), 1e-30)
     if not apart <= TOLERANCE:
         return f"loss {expected.loss:.6f}, accelerated {found.loss:.6f} ({apart:.1e})"
+    if expected.calls != found.calls:
+        return f"hooks called {expected.calls}, accelerated {found.calls}"
     if expected.gradients.keys() != found.gradients.keys():
         return f"parameters {expected.gradients.keys() ^ found.gradients.keys()}"
     apart_squared = size = 0.0
