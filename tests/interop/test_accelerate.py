@@ -447,7 +447,7 @@ def test_what_is_not_known_is_left_to_its_own_code(name):
         (lambda: nn.Sequential(nn.Linear(2, 2)), "Sequential is not a model that accelerate knows"),
         (
             lambda: changed("encoder.patch_embed", proj=nn.Conv3d(3, 32, 16, 8)),
-            "the model: its own code fails on random input of its size",
+            "PretrainVisionTransformer: its own code fails on random input",
         ),
         (lambda: pretraining().to("meta"), "on the meta device"),
     ],

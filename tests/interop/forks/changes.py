@@ -465,8 +465,8 @@ VALUES: dict[str, Case] = {
     "frozen linears": Case(freezes(MLP + ".fc1", ATTN + ".qkv")),
     "frozen norms": Case(freezes(BLOCK + ".norm1", "encoder.norm", "decoder.norm")),
     "frozen, all but a norm": Case(
-        lambda m: m.requires_grad_(False) is None or part(m, BLOCK + ".norm1").requires_grad_(True)
-        and None
+        lambda m: m.requires_grad_(False) is None or (part(m, BLOCK + ".norm1").requires_grad_(True)
+        and None)
     ),
     "weight.data": Case(
         lambda m: setattr(part(m, ATTN).qkv.weight, "data", 2 * part(m, ATTN).qkv.weight.data)
@@ -479,7 +479,7 @@ VALUES: dict[str, Case] = {
     "img_size": Case(sets(PATCH, img_size=(48, 48)), raises=True),
     "one block in eval mode": Case(
         lambda m: setattr(part(m, BLOCK), "train", lambda mode=True: part(m, BLOCK)) or
-        part(m, BLOCK + ".drop_path").eval() and None,
+        (part(m, BLOCK + ".drop_path").eval() and None),
         settings={"drop_path": 0.5},
     ),
     "channels_last": Case(lambda m: m.to(memory_format=torch.channels_last_3d) and None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
 import sys
@@ -115,6 +116,7 @@ def adopt(model: nn.Module, forked: nn.Module) -> None:
 
     Modules, parameters and other attributes that the fork has and the model lacks are added.
     """
+    forked = copy.deepcopy(forked)
     for path, theirs in forked.named_modules():
         try:
             ours = model.get_submodule(path)

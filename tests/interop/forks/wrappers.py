@@ -20,7 +20,7 @@ from tests.interop.forks.changes import Scaled, official_module, part
 from tests.interop.forks.comparing import Change, Run
 from tests.interop.forks.inputs import clips, mask
 from tests.interop.forks.sources import model_of
-from tests.interop.forks.uses import called, values
+from tests.interop.forks.uses import values
 
 
 class Student(nn.Module):

@@ -1,9 +1,10 @@
 """Whether a module of other code runs code that is known: told from the source of its methods.
 
 A class name promises nothing: forks keep the names and change what they compute. What this library
-computes in a module's place is what its class's methods say, so these are looked at. The digest of
-a method leaves formatting, comments, docstrings and annotations aside; ``known_code.json`` holds
-those of the official repositories and of transformers' releases, each with where it is from.
+computes in a module's place is what its class's methods say, so these are looked at, with the
+functions of the same file that they call. The digest of a source leaves formatting, comments,
+docstrings and annotations aside; ``known_code.json`` holds those of the official repositories and
+of transformers' releases, each with where it is from.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -29,8 +31,21 @@ _METHODS = {
     "VisionTransformer": ("forward_features", "forward"),
 }
 
-# Answers already found: (role, method, function), so that a call costs look-ups only.
-_ANSWERS: dict[tuple[str, str, Any], bool] = {}
+
+class _Answer(NamedTuple):
+    """Whether a method's code is known, and what it read when that was found.
+
+    Attributes:
+        known: whether it is.
+        names: the globals of its file, and each name in them that it reads with its value then.
+    """
+
+    known: bool
+    names: tuple[tuple[dict[str, Any], str, Any], ...]
+
+
+# By (role, method, function), so that a call costs look-ups only
+_ANSWERS: dict[tuple[str, str, Any], _Answer] = {}
 
 _ASIDE = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
 
@@ -43,23 +58,31 @@ def why_unknown(module: nn.Module, role: str) -> str | None:
         role: a class's name, as in ``known_code.json``.
     """
     kind: Any = getattr(type(module), "_original", type(module))
+    compiling = torch.compiler.is_compiling()
     for method in _METHODS.get(role, ("forward",)):
         if method in module.__dict__:
             return f"its {method} was set on the instance"
         function = getattr(kind, method, None)
-        if (role, method, function) not in _ANSWERS:
-            if torch.compiler.is_compiling():
+        answer = _ANSWERS.get((role, method, function))
+        if answer is None:
+            if compiling:
                 return f"{kind.__name__}.{method} has changed since it was accelerated"
-            _ANSWERS[role, method, function] = _is_known(role, method, function)
-        if not _ANSWERS[role, method, function]:
+            answer = _ANSWERS[role, method, function] = _answer(role, method, function)
+        if not answer.known:
             return f"{kind.__module__}.{kind.__name__}.{method} is other code than the known {role}"
+        if compiling:
+            continue
+        for names, name, value in answer.names:
+            if names.get(name) is not value:
+                return f"{name}, which {kind.__name__}.{method} reads, was replaced"
     return None
 
 
 def accept(role: str, kind: type[nn.Module]) -> None:
     """Takes a class for one that computes what the known class `role` does."""
     for method in _METHODS.get(role, ("forward",)):
-        _ANSWERS[role, method, getattr(kind, method)] = True
+        function = getattr(kind, method)
+        _ANSWERS[role, method, function] = _Answer(True, _names(_unwrapped(function)))
 
 
 def withdraw(role: str, kind: type[nn.Module]) -> None:
@@ -68,34 +91,52 @@ def withdraw(role: str, kind: type[nn.Module]) -> None:
         _ANSWERS.pop((role, method, getattr(kind, method)), None)
 
 
-def _is_known(role: str, method: str, function: Any) -> bool:
+def _answer(role: str, method: str, function: Any) -> _Answer:
+    function = _unwrapped(function)
     found = digest(function)
-    return found is not None and found in _known().get(f"{role}.{method}", {})
+    if found is None or found not in known_code().get(f"{role}.{method}", {}):
+        return _Answer(False, ())
+    return _Answer(True, _names(function))
+
+
+def _names(function: Any) -> tuple[tuple[dict[str, Any], str, Any], ...]:
+    if not isinstance(function, FunctionType):
+        return ()
+    names = function.__globals__
+    read = (name for name in function.__code__.co_names if name in names)
+    return tuple((names, name, names[name]) for name in read)
 
 
 @cache
-def _known() -> dict[str, dict[str, str]]:
+def known_code() -> dict[str, dict[str, str]]:
+    """ "Class.method" to the digests of its known sources, each with where it is from."""
     text = files(__package__).joinpath("known_code.json").read_text(encoding="utf-8")
     known: dict[str, dict[str, str]] = json.loads(text)
     return known
 
 
 def digest(function: Any) -> str | None:
-    """Of a function's source; None where there is none to read.
+    """Of a function's source, and of those of its file that it calls; None: it can't be read."""
+    node = _node(function)
+    if node is None:
+        return None
+    same_file = {
+        name: found
+        for name, value in function.__globals__.items()
+        if isinstance(value, FunctionType) and value.__module__ == function.__module__
+        if (found := _node(value) if name in _read(node) else None) is not None
+    }
+    return _digest(node, same_file)
 
-    Decorators of transformers and torch are looked through, since they are in the source; a wrapper
-    of anyone else's is what computes, whatever it wraps.
+
+def _unwrapped(function: Any) -> Any:
+    """What decorators of transformers and torch wrap, which the source shows.
+
+    A wrapper of anyone else's is what computes, whatever it wraps.
     """
     while hasattr(function, "__wrapped__") and _is_library(function):
         function = function.__wrapped__
-    if not inspect.isfunction(function):
-        return None
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError, TypeError):
-        return None
-    node = tree.body[0]
-    return _digest(node) if isinstance(node, ast.FunctionDef) else None
+    return function
 
 
 def _is_library(function: Any) -> bool:
@@ -103,21 +144,47 @@ def _is_library(function: Any) -> bool:
     return module.split(".")[0] in ("transformers", "torch", "functools", "contextlib")
 
 
+def _node(function: Any) -> ast.FunctionDef | None:
+    if not isinstance(function, FunctionType):
+        return None
+    try:
+        node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, SyntaxError, TypeError):
+        return None
+    return node if isinstance(node, ast.FunctionDef) else None
+
+
 def digests(source: str) -> Iterator[tuple[str, str]]:
     """("Class.method", digest) of every method that computes, in a file of other code."""
-    for node in ast.parse(source).body:
+    body = ast.parse(source).body
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    for node in body:
         if isinstance(node, ast.ClassDef):
             for item in node.body:
                 if isinstance(item, ast.FunctionDef) and item.name.startswith("forward"):
-                    yield f"{node.name}.{item.name}", _digest(item)
+                    yield f"{node.name}.{item.name}", _digest(item, functions)
 
 
-def _digest(node: ast.FunctionDef) -> str:
+def _read(node: ast.FunctionDef) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _digest(node: ast.FunctionDef, same_file: Mapping[str, ast.FunctionDef]) -> str:
+    """
+    Args:
+        same_file: other functions of the file, by name; those count that `node` reads.
+    """
+    called = [same_file[name] for name in sorted(_read(node) & set(same_file))]
+    shape = json.dumps([_shape(_bare(one)) for one in (node, *called)], separators=(",", ":"))
+    return hashlib.sha256(shape.encode()).hexdigest()[:16]
+
+
+def _bare(node: ast.FunctionDef) -> ast.FunctionDef:
+    """Without its docstring."""
     first = node.body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         node.body = node.body[1:]
-    shape = json.dumps(_shape(node), separators=(",", ":"))
-    return hashlib.sha256(shape.encode()).hexdigest()[:16]
+    return node
 
 
 def _shape(node: Any) -> Any:

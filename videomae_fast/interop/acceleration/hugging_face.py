@@ -20,6 +20,7 @@ from transformers.utils.generic import can_return_tuple
 from videomae_fast.interop.acceleration.code import why_unknown
 from videomae_fast.interop.acceleration.hugging_face_blocks import HUGGING_FACE
 from videomae_fast.interop.acceleration.inputs import (
+    Visible,
     chosen,
     clip_tokens,
     cubes_at,
@@ -32,9 +33,9 @@ from videomae_fast.interop.acceleration.inputs import (
     visible_and_decoded,
     why_no_embedding,
 )
-from videomae_fast.interop.acceleration.plain import hooked, hooked_within, is_plain, transformed
+from videomae_fast.interop.acceleration.plain import hooked, hooked_within, transformed
 from videomae_fast.interop.acceleration.tables import WithTable
-from videomae_fast.interop.acceleration.views import run
+from videomae_fast.interop.acceleration.views import run, why_not_norms
 from videomae_fast.masking import Masks
 from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly, pixel_mse, token_gather
@@ -75,12 +76,12 @@ class EmbeddingsForm(WithTable):
 
     table_name = "position_embeddings"
 
-    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None) -> Tensor:
+    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | Visible | None) -> Tensor:
         """
         Args:
             pixel_values: [B, T, C, H, W], normalised, or uint8 frames [B, T, H, W, 3].
-            bool_masked_pos: bool [B, N], True = not seen; or int32 [B, V], the visible tokens; or
-                None, all are seen.
+            bool_masked_pos: bool [B, N], True = not seen; or the visible tokens; or None, all are
+                seen.
 
         Returns:
             [B, V or N, width].
@@ -93,14 +94,16 @@ class EmbeddingsForm(WithTable):
             or not embeds_as_known(here, clips)
             or not (
                 mask is None
-                or mask.dtype == torch.int32
+                or isinstance(mask, Visible)
                 or usual_masks(clips, here.patch_embeddings.projection, mask)
             )
         ):
             own = mask if mask is None else own_mask(mask, here.position_embeddings.shape[1])
             out: Tensor = super().forward(own_clips(pixel_values, here, channels=2), own)
             return out
-        index = mask if mask is None or mask.dtype == torch.int32 else chosen(~mask)[0]
+        index = None
+        if mask is not None:
+            index = mask.tokens if isinstance(mask, Visible) else chosen(~mask)[0]
         tokens = embed(here.patch_embeddings.projection, clips, index)
         table = self.table(tokens).to(tokens.dtype)
         return tokens + (table if index is None else table[index.long()])
@@ -152,7 +155,7 @@ class DecoderForm(nn.Module):
         if (
             transformed()
             or why_unknown(here, "VideoMAEDecoder") is not None
-            or not is_plain(here.norm, nn.LayerNorm)
+            or why_not_norms(here.norm) is not None
             or not 0 < return_token_num <= n
         ):
             own: VideoMAEDecoderOutput = super().forward(hidden_states, return_token_num)
@@ -190,7 +193,7 @@ class PretrainingForm(WithTable):
             )
             return own
         visible, decoded = visible_and_decoded(bool_masked_pos, None)
-        outputs = here.videomae(pixel_values, bool_masked_pos=visible, **kwargs)
+        outputs = here.videomae(pixel_values, bool_masked_pos=Visible(visible), **kwargs)
         seen = projected(here.encoder_to_decoder, outputs.last_hidden_state)
         seen = seen.to(torch.promote_types(seen.dtype, here.mask_token.dtype))
         table = self.table(seen)
@@ -223,7 +226,7 @@ class PretrainingForm(WithTable):
             or not embeds_as_known(base.embeddings, clips)
         ):
             return False
-        projection: Any = base.embeddings.patch_embeddings.projection
+        projection: Any = here.videomae.embeddings.patch_embeddings.projection
         tokens = clip_tokens(clips, projection, None)
         return tokens is not None and self.fits(tokens) and usual_masks(clips, projection, mask)
 

@@ -37,8 +37,9 @@ _USUAL = [
 
 
 def _hugging_face_view(layer: Any) -> BlockView:
-    attn, out = layer.attention.attention, layer.output
+    out = layer.output
     if why_no_hugging_face_attention(layer.attention) is None:
+        attn = layer.attention.attention
         query, key, value = attn.query, attn.key, attn.value
         # Its three projections become one matmul
         packed = Projection(torch.cat([query.weight, key.weight, value.weight]))
@@ -80,6 +81,8 @@ def why_no_hugging_face_attention(attention: Any) -> str | None:
         return why
     if hooked(attention) or hooked_within(attention):
         return "a hook sits on it"
+    if inner.is_causal:
+        return "it is causal"
     name = inner.config._attn_implementation
     if not _is_usual_attention(name):
         return f"its attention function, {name!r}, is not transformers' own"

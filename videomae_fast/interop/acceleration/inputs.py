@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,16 @@ from videomae_fast.masking import Masks
 from videomae_fast.ops import linear, patch_gather
 from videomae_fast.ops.mask_indices import compact
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Visible(NamedTuple):
+    """Which tokens the encoder sees, where a form hands them to a form in place of a mask.
+
+    Attributes:
+        tokens: int32 [B, V], ascending.
+    """
+
+    tokens: Tensor
 
 
 def chosen(*masks: Tensor) -> list[Tensor]:
@@ -129,12 +139,13 @@ def own_clips(x: Tensor, model: nn.Module, *, channels: int = 1) -> Tensor:
     return ((x / 255 - mean) / std).to(dtype).movedim(-1, channels)
 
 
-def own_mask(mask: Tensor, tokens: int) -> Tensor:
-    """A mask as the original code takes it, of the visible tokens' positions, int32 [B, V]."""
-    if mask.dtype != torch.int32:
+def own_mask(mask: Tensor | Visible, tokens: int) -> Tensor:
+    """A mask as the original code takes it: bool [B, N], True = not seen."""
+    if not isinstance(mask, Visible):
         return mask
-    unseen = torch.ones((len(mask), tokens), dtype=torch.bool, device=mask.device)
-    return unseen.scatter(1, mask.long(), False)
+    index = mask.tokens.long()
+    unseen = torch.ones((len(index), tokens), dtype=torch.bool, device=index.device)
+    return unseen.scatter(1, index, False)
 
 
 def own_masks(

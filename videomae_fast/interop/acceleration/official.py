@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from videomae_fast.interop.acceleration.code import why_unknown
 from videomae_fast.interop.acceleration.inputs import (
+    Visible,
     chosen,
     clip_tokens,
     embed,
@@ -32,7 +33,7 @@ from videomae_fast.interop.acceleration.inputs import (
 from videomae_fast.interop.acceleration.official_blocks import OFFICIAL
 from videomae_fast.interop.acceleration.plain import hooked, is_plain, transformed
 from videomae_fast.interop.acceleration.tables import WithTable
-from videomae_fast.interop.acceleration.views import run
+from videomae_fast.interop.acceleration.views import run, why_not_norms
 from videomae_fast.masking import Masks
 from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly
@@ -89,11 +90,11 @@ def _embeds_as_known(model: Any, x: Tensor) -> bool:
 class EncoderForm(WithTable):
     """PretrainVisionTransformerEncoder: embeds the visible tokens only."""
 
-    def forward_features(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, mask: Tensor | Visible) -> Tensor:
         """
         Args:
             x: [B, 3, T, H, W], normalised, or uint8 frames [B, T, H, W, 3].
-            mask: bool [B, N], True = not seen; or int32 [B, V], the visible tokens.
+            mask: bool [B, N], True = not seen; or the visible tokens.
 
         Returns:
             [B, V, width].
@@ -103,15 +104,15 @@ class EncoderForm(WithTable):
         if (
             transformed()
             or why_unknown(self, "PretrainVisionTransformerEncoder") is not None
-            or not is_plain(here.norm, nn.LayerNorm)
+            or why_not_norms(here.norm) is not None
             or not _embeds_as_known(here, x)
-            or not (mask.dtype == torch.int32 or usual_masks(x, patches.proj, mask))
+            or not (isinstance(mask, Visible) or usual_masks(x, patches.proj, mask))
         ):
             table = getattr(here, self.table_name)
             own: Any = super()
             out: Tensor = own.forward_features(own_clips(x, here), own_mask(mask, table.shape[1]))
             return out
-        index = chosen(~mask)[0] if mask.dtype == torch.bool else mask
+        index = mask.tokens if isinstance(mask, Visible) else chosen(~mask)[0]
         tokens = embed(patches.proj, x, index)
         tokens = tokens + self.table(tokens)[index.long()].to(tokens.dtype)
         stream, branch = _run(self, tokens)
@@ -135,7 +136,7 @@ class DecoderForm(nn.Module):
         if (
             transformed()
             or why_unknown(self, "PretrainVisionTransformerDecoder") is not None
-            or not is_plain(here.norm, nn.LayerNorm)
+            or why_not_norms(here.norm) is not None
             or not 0 <= return_token_num <= x.shape[1]
         ):
             own: Tensor = super().forward(x, return_token_num)
@@ -170,7 +171,7 @@ class PretrainingForm(WithTable):
             out: Tensor = super().forward(own_clips(x, here), *masks)
             return out
         visible, decoded = visible_and_decoded(mask, decode_mask)
-        seen = projected(here.encoder_to_decoder, here.encoder(x, visible))
+        seen = projected(here.encoder_to_decoder, here.encoder(x, Visible(visible)))
         table = self.table(seen)
         # The official sum has the dtype of the table and the clips, also under autocast
         seen = seen.to(torch.promote_types(seen.dtype, here.mask_token.dtype))

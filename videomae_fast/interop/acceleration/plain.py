@@ -27,10 +27,18 @@ def hooked_within(module: nn.Module) -> bool:
     return any(hooked(part) or hooked_within(part) for part in module._modules.values() if part)
 
 
+# What torch's own classes compute with; somebody may put something else there
+_FORWARDS: dict[type[nn.Module], object] = {
+    kind: kind.forward
+    for kind in (nn.Conv3d, nn.Dropout, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear)
+}
+
+
 def is_plain(module: object, kind: type[nn.Module]) -> bool:
     """Whether a module is torch's own `kind`: no subclass, hook, parametrisation or own forward."""
     return (
         type(module) is kind
+        and kind.forward is _FORWARDS[kind]
         and isinstance(module, nn.Module)
         and not hooked(module)
         and "forward" not in module.__dict__

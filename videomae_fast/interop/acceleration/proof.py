@@ -104,9 +104,13 @@ def _compare(step: Step, probe: Probe, original: Callable[[], Any]) -> tuple[flo
     Raises:
         AccelerationError: they are too large.
     """
-    name = step.path or "the model"
+    name = f"{type(step.module).__name__}{f' at {step.path}' if step.path else ''}"
     with _random_weights(step.module) as random:
-        inputs, x = probe(step.module, random)
+        try:
+            inputs, x = probe(step.module, random)
+        except AttributeError:
+            # Nor can its form find what it needs: all is left to the original's code
+            return 0.0, 0.0
         try:
             with original():
                 evaluated, trained, gradients = _both_modes(step.module, inputs, x)
@@ -188,8 +192,7 @@ def _random_weights(module: nn.Module) -> Iterator[Callable[..., Tensor]]:
     generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        drawn: Tensor = torch.randn(*shape, generator=generator, device=device)
-        return drawn
+        return torch.randn(shape, generator=generator, device=device)
 
     twins: dict[int, nn.Parameter] = {}
     held: list[tuple[dict[str, Any], str, Any]] = []
@@ -215,7 +218,8 @@ def _random_like(name: str, value: Tensor, random: Callable[..., Tensor]) -> Ten
     drawn = random(*value.shape)
     if value.ndim > 1:
         fan_in: float = value.numel() / value.shape[0]
-        return drawn * fan_in**-0.5
+        drawn *= fan_in**-0.5
+        return drawn
     return 1 + drawn / 5 if name.endswith(("weight", "gamma_1", "gamma_2")) else drawn / 5
 
 
@@ -282,7 +286,7 @@ def _no_hooks(model: nn.Module) -> Iterator[None]:
     try:
         for hooks in everywhere:
             hooks.clear()
-        for place, name, value in own:
+        for place, name, _ in own:
             place[name] = OrderedDict() if name in _HOOKS else None
         yield
     finally:

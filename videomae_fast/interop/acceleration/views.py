@@ -158,7 +158,7 @@ def why_not_norms(*norms: nn.Module) -> str | None:
         whole: Any = norm
         if whole.weight is None or whole.bias is None:
             return "a norm lacks weight or bias"
-        if len(whole.normalized_shape) != 1:
+        if whole.weight.ndim != 1 or tuple(whole.normalized_shape) != tuple(whole.weight.shape):
             return f"a norm is over {whole.normalized_shape}"
     return None
 
@@ -255,7 +255,7 @@ def run(
     Returns:
         The stream, [B, K or N, D], and what is still to be added to it, or None.
     """
-    if not (one_by_one or transformed() or any(map(hooked, blocks))) and all(
+    if not (one_by_one or not blocks or transformed() or any(map(hooked, blocks))) and all(
         kind.why_not(block) is None for block in blocks
     ):
         views = [kind.view(block) for block in blocks]
