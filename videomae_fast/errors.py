@@ -24,6 +24,10 @@ class AccelerationError(VideoMAEFastError, ValueError):
     """A model of other code can't be accelerated, or not undone; the message says why."""
 
 
+class DerivativeError(VideoMAEFastError, RuntimeError):
+    """A derivative was asked for that this library's ops don't have."""
+
+
 class UsageError(VideoMAEFastError, ValueError):
     """A command line or a config asks for what can't be; the message says what to do instead."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
+from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import (
     Backend,
     always,
@@ -83,6 +84,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
 
 
 _append_rows.register_autograd(_backward, setup_context=_setup)
+first_only(_append_rows_backward, "append_rows")
 
 
 def _forward_reference(x: Tensor, table: Tensor, index: Tensor) -> Tensor:

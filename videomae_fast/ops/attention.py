@@ -11,6 +11,7 @@ from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import _native
 from videomae_fast.ops._attention_choice import choice
 from videomae_fast.ops._attention_libraries import LIBRARIES, key_mask
+from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import (
     Backend,
     always,
@@ -185,6 +186,7 @@ def _backward(
 
 
 _attention.register_autograd(_backward, setup_context=_setup)
+first_only(_attention_backward, "attention")
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
+from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import (
     Backend,
     always,
@@ -122,6 +123,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None,
 
 
 _decoder_assembly.register_autograd(_backward, setup_context=_setup)
+first_only(_decoder_assembly_backward, "decoder_assembly")
 
 
 def _forward_reference(

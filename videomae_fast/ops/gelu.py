@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomae_fast.ops import _native
+from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import (
     Backend,
     always,
@@ -80,6 +81,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
 
 
 _bias_gelu.register_autograd(_backward, setup_context=_setup)
+first_only(_bias_gelu_backward, "bias_gelu")
 
 
 def _forward_reference(x: Tensor, bias: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomae_fast.ops import _native
+from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import (
     Backend,
     always,
@@ -217,6 +218,7 @@ def _backward(
 
 
 _add_layer_norm.register_autograd(_backward, setup_context=_setup)
+first_only(_add_layer_norm_backward, "add_layer_norm")
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

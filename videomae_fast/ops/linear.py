@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import Backend, always, forced_impl, register
 from videomae_fast.ops._processor import WHY_NO_GAIN
 
@@ -96,6 +97,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor | N
 
 
 _linear.register_autograd(_backward, setup_context=_setup)
+first_only(_linear_backward, "linear")
 
 
 def _matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
+from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import (
     Backend,
     always,
@@ -184,6 +185,7 @@ def _backward(ctx: Any, grad: Tensor, grad_weight: Tensor) -> tuple[Tensor | Non
 
 
 _pixel_mse.register_autograd(_backward, setup_context=_setup)
+first_only(_pixel_mse_backward, "pixel_mse")
 
 
 def compute_dtype(prediction: Tensor) -> torch.dtype:

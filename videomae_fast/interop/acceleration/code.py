@@ -103,8 +103,15 @@ def _names(function: Any) -> tuple[tuple[dict[str, Any], str, Any], ...]:
     if not isinstance(function, FunctionType):
         return ()
     names = function.__globals__
-    read = (name for name in function.__code__.co_names if name in names)
-    return tuple((names, name, names[name]) for name in read)
+    read = [name for name in function.__code__.co_names if name in names]
+    called = (names[name] for name in read if _is_of_file(names[name], function))
+    of_called = (entry for one in called for entry in _names(one))
+    return (*((names, name, names[name]) for name in read), *of_called)
+
+
+def _is_of_file(value: Any, function: FunctionType) -> bool:
+    same = isinstance(value, FunctionType) and value.__module__ == function.__module__
+    return same and value is not function
 
 
 @cache
@@ -123,7 +130,7 @@ def digest(function: Any) -> str | None:
     same_file = {
         name: found
         for name, value in function.__globals__.items()
-        if isinstance(value, FunctionType) and value.__module__ == function.__module__
+        if _is_of_file(value, function)
         if (found := _node(value) if name in _read(node) else None) is not None
     }
     return _digest(node, same_file)

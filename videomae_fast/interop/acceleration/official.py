@@ -33,7 +33,7 @@ from videomae_fast.interop.acceleration.inputs import (
 from videomae_fast.interop.acceleration.official_blocks import OFFICIAL
 from videomae_fast.interop.acceleration.plain import hooked, is_plain, transformed
 from videomae_fast.interop.acceleration.tables import WithTable
-from videomae_fast.interop.acceleration.views import run, why_not_norms
+from videomae_fast.interop.acceleration.views import drops, run, why_not_norms
 from videomae_fast.masking import Masks
 from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly
@@ -215,6 +215,8 @@ class ClassifierForm(WithTable):
             or not _embeds_as_known(here, x)
             # V1 normalises all tokens before it pools them, V2 after
             or not is_plain(here.norm, nn.Identity if pools else nn.LayerNorm)
+            # Dropout draws in the order of its input in memory, which differs
+            or drops(here.pos_drop)
         ):
             own: Any = super()
             features: Tensor = own.forward_features(own_clips(x, here))

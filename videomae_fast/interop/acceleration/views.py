@@ -182,7 +182,7 @@ def why_no_attention(
         return "it lacks a bias"
     if any(module.bias is not None for module in unbiased):
         return "keys have a bias"
-    if any(_drops(dropout) for dropout in dropouts):
+    if any(drops(dropout) for dropout in dropouts):
         return "dropout within"
     if head_dim * heads != width:
         return f"{heads} heads of {head_dim} are not the width {width}"
@@ -202,7 +202,7 @@ def why_no_mlp(linears: Sequence[nn.Module], act: Any, dropout: Any) -> str | No
         return "it lacks a bias"
     if not _is_exact_gelu(act):
         return f"the activation is {act}, not GELU in its exact form"
-    return "dropout within" if _drops(dropout) else None
+    return "dropout within" if drops(dropout) else None
 
 
 def _why_no_linears(linears: Sequence[nn.Module]) -> str | None:
@@ -220,7 +220,7 @@ def _is_exact_gelu(act: Any) -> bool:
     return type(act).__name__ == "GELUActivation" and getattr(act, "act", None) is F.gelu
 
 
-def _drops(dropout: Any) -> bool:
+def drops(dropout: Any) -> bool:
     """Whether a dropout, or a probability, drops anything now."""
     if isinstance(dropout, nn.Module):
         if is_plain(dropout, nn.Dropout):
