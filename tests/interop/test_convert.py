@@ -136,6 +136,9 @@ def test_our_files_are_loaded_by_the_rest_of_the_package(tmp_path: Path) -> None
     convert(tmp_path / "p.safetensors", tmp_path / "c.safetensors", Wanted("ours", classes=3))
     with pytest.raises(CheckpointError, match="holds a classifier"):
         load_model(tmp_path / "c.safetensors")
+    save_file(load_file(tmp_path / "c.safetensors"), tmp_path / "o.safetensors")
+    with pytest.raises(CheckpointError, match="does not say what shape"):
+        load_model(tmp_path / "o.safetensors")
     with safe_open(tmp_path / "c.safetensors", "pt") as file:
         said = json.loads(file.metadata()["videomae_fast"])
     built = VideoClassifier(MAEConfig.from_dict(said["model"]), **said["options"])
@@ -212,15 +215,44 @@ def test_heads_are_asked_for(tmp_path: Path) -> None:
         ("{", "no JSON"),
         ("[]", "no JSON object"),
         ("{}", "can't be read"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"model": {"wide": 3}, "options": {}}', "unknown model fields: wide"),
+        ('{"model": [], "options": {}}', "can't be read"),
+        ('{"model": {"width": "768"}, "options": {}}', "width is of type str, not int"),
+        ('{"model": {"width": true}, "options": {}}', "width is of type bool, not int"),
+        ('{"model": {"image_size": [32, 32.5]}, "options": {}}', "image_size is of type"),
+        ('{"model": {"mlp_ratio": NaN}, "options": {}}', "mlp_ratio must be positive, got nan"),
+        ('{"model": {"norm_eps": 1e999}, "options": {}}', "norm_eps must be positive, got inf"),
+        ('{"model": {"depth": 1000000000}, "options": {}}', "the config says 1000000000 blocks"),
+        ('{"model": {"width": 1200000000}, "options": {}}', "the config says 1200000000"),
+        ('{"model": {"decoder_width": 1200000000}, "options": {}}', "the config says 1200000000"),
+        (
+            '{"model": {"frames": 2000000, "learned_positions": true}, "options": {}}',
+            r"missing: encoder\.pos_embed",
+        ),
+        ('{"model": %s, "options": {"normalize_target": 1}}', "normalize_target is no bool"),
+        ('{"model": %s, "options": {}, "labels": "abc"}', "labels are no list of names"),
+        ('{"model": %s, "options": {}, "kind": ["classifier"]}', "says that it is"),
         ('{"kind": "detector", "model": {}, "options": {}}', "says that it is 'detector'"),
         ('{"model": {}, "options": {"magic": 1}}', "unknown model option .*magic"),
     ],
 )
 def test_our_files_with_broken_descriptions(metadata: str, told: str, tmp_path: Path) -> None:
+    metadata = metadata.replace("%s", json.dumps(TINY))
     save_file(pretraining(), tmp_path / "a.safetensors", metadata={"videomae_fast": metadata})
-    with pytest.raises(WeightsError, match=told):
-        read_weights(tmp_path / "a.safetensors")
+    for read in (read_weights, load_model):
+        with pytest.raises(WeightsError, match=rf"a\.safetensors: .*{told}"):
+            read(tmp_path / "a.safetensors")
+
+
+def test_clips_that_no_table_of_positions_is_for(tmp_path: Path) -> None:
+    """Weights don't depend on the clip, so a wrong size is found when the model is built."""
+    said = {"model": {**TINY, "frames": 2**21, "image_size": 2**15}, "options": {}}
+    file = tmp_path / "a.safetensors"
+    save_file(pretraining(), file, metadata={"videomae_fast": json.dumps(said)})
+    assert same(dict(read_weights(file).state), pretraining())
+    with pytest.raises(WeightsError, match=r"a\.safetensors: says clips of 2097152 frames"):
+        load_model(file)
 
 
 def test_nothing_is_overwritten_and_names_fit_the_layout(tmp_path: Path) -> None:

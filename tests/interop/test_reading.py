@@ -329,5 +329,5 @@ def test_pipes_folders_and_forbidden_files_are_no_weights(tmp_path: Path) -> Non
     for path in (tmp_path / "pipe.pth", tmp_path):
         with pytest.raises(WeightsError, match="no weights file but"):
             load_weights(path)
-    with pytest.raises(WeightsError, match="can't be read|no such weights file"):
+    with pytest.raises(WeightsError, match=r"can't be read|no such weights file"):
         load_weights(tmp_path / "a\0b.pth")

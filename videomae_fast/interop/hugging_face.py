@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +17,15 @@ from videomae_fast.interop.hugging_face_keys import (
 )
 from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratio
 from videomae_fast.interop.model_weights import Change, Kind, ModelWeights, origin_of
-from videomae_fast.interop.weights import load_weights
+from videomae_fast.interop.reading.json_files import read_json
+from videomae_fast.interop.weights import load_weights, named
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.positions import sinusoid_table
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
+_FILES: Final = (WEIGHTS, "pytorch_model.bin")
+_INDEX: Final = ".index.json"
 FINAL_NORM_EPS: Final = 1e-5
 """What Hugging Face's decoder.norm and fc_norm have, whatever the config says."""
 
@@ -61,12 +63,12 @@ def is_hugging_face(state: Mapping[str, Tensor]) -> bool:
 
 
 def is_hugging_face_folder(folder: Path) -> bool:
-    """Whether a folder has a config.json that names a type of model (a run's does not)."""
-    try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and "model_type" in settings
+    """Whether a folder has a config.json beside weights of Hugging Face's names.
+
+    A run's has no weights beside it, and a checkpoint's has no config.json.
+    """
+    names = [name + end for name in _FILES for end in ("", _INDEX)]
+    return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in names)
 
 
 def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeights:
@@ -84,11 +86,8 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
             are missing, unused or of another shape.
     """
     folder = Path(folder)
-    try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / CONFIG}: can't be read ({error})") from error
-    if not isinstance(settings, dict) or settings.get("model_type") != "videomae":
+    settings = read_json(folder / CONFIG)
+    if settings.get("model_type") != "videomae":
         raise WeightsError(f"{folder / CONFIG}: not the config of a VideoMAE (model_type)")
     state = _load(folder)
     origin = origin_of(str(folder), "hugging-face", state)
@@ -311,26 +310,32 @@ def _checked_tables(tables: Mapping[str, Tensor], config: MAEConfig, origin: str
 
 def _load(folder: Path) -> dict[str, Tensor]:
     """The state dict, from one file or from shards."""
-    for name in (WEIGHTS, "pytorch_model.bin"):
+    for name in _FILES:
         if (folder / name).is_file():
             return load_weights(folder / name)
-        index = folder / f"{name}.index.json"
-        if not index.is_file():
-            continue
-        try:
-            places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{index}: can't be read ({error!r})") from error
-        state: dict[str, Tensor] = {}
-        for shard in sorted(set(places.values())):
-            if Path(shard).name != shard:
-                raise WeightsError(f"{index}: names {shard!r}, which is not a file beside it")
-            state.update(load_weights(folder / shard))
-        if set(state) != set(places):
-            odd = sorted(set(state) ^ set(places))
-            raise WeightsError(f"{index}: shards and index don't agree on {', '.join(odd[:5])}")
-        return state
-    raise WeightsError(f"{folder}: neither {WEIGHTS} nor pytorch_model.bin in it, nor shards")
+        index = folder / f"{name}{_INDEX}"
+        if index.is_file():
+            return _load_shards(index)
+    raise WeightsError(f"{folder}: neither {' nor '.join(_FILES)} in it, nor shards")
+
+
+def _load_shards(index: Path) -> dict[str, Tensor]:
+    """The state dict of the files that an index names."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise WeightsError(f"{index}: can't be read: its weight_map names no files")
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name:
+            raise WeightsError(f"{index}: names {name[:80]!r}, which is not a file beside it")
+        shard = load_weights(index.parent / name)
+        if twice := sorted(set(shard) & set(state)):
+            raise WeightsError(f"{index}: two of its files hold {named(twice)}")
+        state.update(shard)
+    if set(state) != set(places):
+        odd = sorted(set(state) ^ set(places))
+        raise WeightsError(f"{index}: shards and index don't agree on {named(odd)}")
+    return state
 
 
 def _dtype(state: Mapping[str, Tensor]) -> str:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.model_weights import Kind
-from videomae_fast.interop.weights import named
+from videomae_fast.interop.weights import named, strip_prefixes
 from videomae_fast.models.config import MAEConfig, Size
 
 _PATCHES: Final = "patch_embed.proj.weight"
+_WRAPPERS: Final = ("_orig_mod.", "module.", "model.", "backbone.")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,22 @@ class Told:
                     f"{origin}: says {one.name} {own}, not {value}; leave --"
                     f"{one.name.replace('_', '-')} out"
                 )
+
+
+def unwrapped(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """The state dict with the names that the model itself gives.
+
+    Cuts what other code puts before them: `model.` (a Lightning module's), `backbone.` (a
+    detector's, or a classifier's whose head is elsewhere), and `encoder.` before a classifier's
+    names.
+
+    Raises:
+        WeightsError: two keys become the same.
+    """
+    state = strip_prefixes(state, _WRAPPERS, origin)
+    if "encoder.fc_norm.weight" in state:  # in pre-training the encoder has a norm of another name
+        return strip_prefixes(state, ("encoder.",), origin)
+    return state
 
 
 def kind_of(state: Mapping[str, Tensor], origin: str) -> Kind:

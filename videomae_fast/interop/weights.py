@@ -19,6 +19,7 @@ _NESTS: Final = ("model", "module", "state_dict", "model_state_dict")
 _DEEPEST: Final = 8
 _PREFIXES: Final = ("_orig_mod.", "module.")
 _SHARED: Final = 4
+_LONGEST: Final = 120  # of a name, in messages
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -49,10 +50,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     else:
         state = _load_checkpoint(path, open_archive if kind == "zip" else open_stream)
     _check_size(path, state)
-    try:
-        return strip_prefixes(state)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    return strip_prefixes(state, origin=str(path))
 
 
 def _load_checkpoint(path: Path, opened: Callable[[Path], TorchFile]) -> dict[str, Tensor]:
@@ -116,19 +114,25 @@ def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
         )
 
 
-def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without the prefixes of torch.compile and DistributedDataParallel.
+def strip_prefixes(
+    state: Mapping[str, Tensor], prefixes: Sequence[str] = _PREFIXES, origin: str = "state dict"
+) -> dict[str, Tensor]:
+    """The state dict without these prefixes, in whatever order and however often they are there.
+
+    Args:
+        prefixes: by default those of torch.compile and DistributedDataParallel.
 
     Raises:
         WeightsError: two keys become the same.
     """
     stripped: dict[str, Tensor] = {}
     for key, value in state.items():
-        name = key
-        while (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
-            name = name[len(prefix) :]
+        start = 0
+        while prefix := next((p for p in prefixes if key.startswith(p, start)), ""):
+            start += len(prefix)
+        name = key[start:]
         if name in stripped:
-            raise WeightsError(f"two entries of the state dict become {name!r}, one is {key!r}")
+            raise WeightsError(f"{origin}: two entries become {name!r}, one is {key!r}")
         stripped[name] = value
     return stripped
 
@@ -169,4 +173,4 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "
 def named(keys: Sequence[str], most: int = 8) -> str:
     """The first of some keys, and how many more there are."""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
+    return ", ".join(key[:_LONGEST] for key in keys[:most]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -52,7 +53,7 @@ class MAEConfig:
         for name in ("patch_size", "tubelet_size", "width", "depth", "heads", "decoder_width",
                      "decoder_depth", "decoder_heads", "mlp_ratio", "norm_eps",
                      "final_norm_eps"):  # fmt: skip
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             if getattr(self, width) % getattr(self, heads):
@@ -60,7 +61,7 @@ class MAEConfig:
                     f"{width} {getattr(self, width)} is not a multiple of {heads} "
                     f"{getattr(self, heads)}"
                 )
-        if self.layer_scale < 0:
+        if not 0 <= self.layer_scale < math.inf:
             raise ValueError(f"layer_scale must be 0 (off) or positive, got {self.layer_scale}")
         _ = self.grid  # raises where a size does not divide
 
@@ -97,7 +98,7 @@ class MAEConfig:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: a key that is no field.
+            ValueError: a key that is no field, or a value of another type.
         """
         unknown = sorted(set(values) - {field.name for field in fields(MAEConfig)})
         if unknown:
@@ -105,9 +106,24 @@ class MAEConfig:
         size = values.get("image_size")
         if isinstance(size, list):  # JSON has no tuples
             values = {**values, "image_size": tuple(size)}
+        for name, value in values.items():
+            if not _is(value, _TYPES[name]):
+                raise ValueError(f"{name} is of type {type(value).__name__}, not {_TYPES[name]}")
         return MAEConfig(**values)
 
 
+def _is(value: Any, kind: str) -> bool:
+    """Whether a value has a type as annotations spell it. True and False are no numbers."""
+    if kind == "bool":
+        return type(value) is bool
+    if type(value) is float:
+        return "float" in kind
+    if type(value) is tuple:
+        return "tuple" in kind and len(value) == 2 and all(type(side) is int for side in value)
+    return type(value) is int or (value is None and "None" in kind)
+
+
+_TYPES = {field.name: str(field.type) for field in fields(MAEConfig)}
 _SIZES: dict[str, dict[str, Any]] = {
     "small": {"width": 384, "depth": 12, "heads": 6, "decoder_width": 192, "decoder_heads": 3},
     "base": {"width": 768, "depth": 12, "heads": 12, "decoder_width": 384, "decoder_heads": 6},

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
-from videomae_fast.interop.weights import load_into, load_weights
+from videomae_fast.interop.description import description_of
+from videomae_fast.interop.files import read_weights
+from videomae_fast.interop.weights import load_weights
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.training.errors import CheckpointError
@@ -54,7 +56,7 @@ class Saved:
 
     def optimizer(self) -> dict[str, Tensor]:
         """``<moment>.<parameter>`` tensors, on the CPU."""
-        return load_file(self.folder / OPTIMIZER)
+        return load_weights(self.folder / OPTIMIZER)
 
 
 def folder_name(step: int) -> str:
@@ -171,27 +173,22 @@ def load_model(path: str | Path) -> tuple[MaskedAutoencoder, MAEConfig]:
 
     Raises:
         CheckpointError: none of these, or not whole.
-        WeightsError: the weights don't fit the shape that is written beside them.
+        WeightsError: damaged, or the weights don't fit the shape that is written beside them.
     """
     file = weights_file(Path(path))
-    try:
-        with safe_open(file, "pt") as opened:
-            text = (opened.metadata() or {}).get("videomae_fast")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: not a whole safetensors file ({error})") from error
-    if text is None:
+    if description_of(file) is None:
         raise CheckpointError(
             f"{file}: does not say what shape its model has, so it was not written by pre-training "
-            "here; build a MaskedAutoencoder and load it with videomae_fast.interop.weights"
+            "here; convert it first (videomae-fast convert --to ours)"
         )
-    shape = json.loads(text)
-    kind = shape.get("kind", "pre-training")
-    if kind != "pre-training":
-        raise CheckpointError(f"{file}: holds a {kind}, not a masked autoencoder with its decoder")
-    config = MAEConfig.from_dict(shape["model"])
-    model = MaskedAutoencoder(config, **shape["options"])
-    load_into(model, load_weights(file), origin=str(file))
-    return model.eval(), config
+    weights = read_weights(file)
+    if weights.kind != "pre-training":
+        raise CheckpointError(
+            f"{file}: holds a {weights.kind}, not a masked autoencoder with its decoder"
+        )
+    model = weights.model()
+    assert isinstance(model, MaskedAutoencoder)
+    return model, weights.config
 
 
 def versions() -> dict[str, str]:
