@@ -32,7 +32,7 @@ from videomae_fast.interop import (
     to_classifier,
     write_weights,
 )
-from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio
+from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
 from videomae_fast.training.checkpoint import load_model
 from videomae_fast.training.errors import CheckpointError
 
@@ -103,12 +103,27 @@ def test_official_sizes_are_read_off_the_shapes(size: Any) -> None:
 
 
 def test_one_mlp_ratio_gives_all_hidden_widths() -> None:
-    assert mlp_ratio([(10, 40), (100, 405)], "x") == 4.05
-    assert mlp_ratio([(1408, 6144), (512, 2234)], "x") == 48 / 11
+    assert mlp_ratio([(10, 40), (100, 405)]) == 4.05
+    assert mlp_ratio([(1408, 6144), (512, 2234)]) == 48 / 11
     assert 49 * (1 / 49) < 1  # rounded down: the quotient alone would give 0
-    assert int(49 * mlp_ratio([(49, 1)], "x")) == 1
-    with pytest.raises(WeightsError, match="x: no one MLP ratio gives hidden widths 40 of 10 and"):
-        mlp_ratio([(10, 40), (100, 411)], "x")
+    assert int(49 * (mlp_ratio([(49, 1)]) or 0)) == 1
+    assert mlp_ratio([(10, 40), (100, 411)]) is None
+    assert mlp_ratios((10, 40), (100, 411), "x") == {"mlp_ratio": 4.0, "decoder_mlp_ratio": 4.11}
+    assert mlp_ratios((1408, 6144), (512, 2234), "x") == {"mlp_ratio": 48 / 11}
+
+
+def test_a_decoder_with_an_mlp_ratio_of_its_own(tmp_path: Path) -> None:
+    state = pretraining(decoder_mlp_ratio=2.5)
+    source = official(tmp_path / "a.pth", state)
+    read = read_weights(source, TOLD)
+    assert (read.config.mlp_ratio, read.config.decoder_mlp_ratio) == (4.0, 2.5)
+    convert(source, tmp_path / "b.safetensors", OURS, TOLD)
+    convert(tmp_path / "b.safetensors", tmp_path / "hf", THEIRS)
+    assert read_weights(tmp_path / "hf").config.decoder_hidden == 40
+    convert(tmp_path / "hf", tmp_path / "c.safetensors", Wanted("ours", official_eps=True))
+    assert read_weights(tmp_path / "c.safetensors").config == read.config
+    with pytest.raises(WeightsError, match="has another MLP ratio in the decoder, which the offic"):
+        convert(tmp_path / "b.safetensors", tmp_path / "d.pth", OFFICIAL)
 
 
 def test_learned_positions_and_layer_scale_are_seen(tmp_path: Path) -> None:

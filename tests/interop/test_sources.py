@@ -72,13 +72,9 @@ def deepspeed(output: Path, tag: str = "checkpoint-799", name: str = "mp_rank_00
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"_orig_mod.{key}": value for key, value in pretraining().items()}
     shapes = [{key: value.shape for key, value in state.items()}]
-    torch.save(
-        {"module": state, "param_shapes": shapes, "optimizer": None, "ds_version": "0.14", "epoch": 9},
-        folder / f"{name}_model_states.pt",
-    )  # fmt: skip
-    torch.save(
-        {"optimizer_state_dict": {}}, folder / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"
-    )
+    said = {"module": state, "param_shapes": shapes, "optimizer": None, "ds_version": "0.14"}
+    torch.save({**said, "epoch": 9}, folder / f"{name}_model_states.pt")
+    torch.save({"optimizer_state_dict": {}}, folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
     (output / "latest").write_text(f"{tag}\n")
     return output
 

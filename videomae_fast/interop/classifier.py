@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -55,6 +56,7 @@ def to_classifier(
         *(Change("left out", reason, state) for reason, state in dropped.items()),
         Change("made new", f"for {classes} classes, drawn from seed {seed}", new),
         kind="classifier",
+        config=replace(weights.config, encoder_norm=True),  # which classifiers don't have anyway
         state={**kept, **new},
         options={},
         labels=None,

@@ -18,10 +18,12 @@ from videomae_fast.errors import WeightsError
 from videomae_fast.interop.description import METADATA, describe, description_of
 from videomae_fast.interop.hugging_face import (
     CONFIG,
+    PROCESSOR,
     WEIGHTS,
     from_hugging_face,
     is_hugging_face,
     is_hugging_face_folder,
+    processor_settings,
     to_hugging_face,
 )
 from videomae_fast.interop.hugging_face_keys import BiasNames
@@ -109,8 +111,9 @@ def write_weights(
 
         def write(partial: Path) -> None:
             partial.mkdir()
-            text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-            (partial / CONFIG).write_text(text, encoding="utf-8")
+            for name, said in ((CONFIG, settings), (PROCESSOR, processor_settings(weights.config))):
+                text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+                (partial / name).write_text(text, encoding="utf-8")
             save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
 
         _write_new(path, write, state, inside=WEIGHTS)
@@ -149,6 +152,20 @@ def _check_official(weights: ModelWeights) -> list[Change]:
             "can't say otherwise. Take it with --official-eps (with_official_eps), which changes "
             "the function slightly"
         )
+    if weights.kind == "pre-training":
+        other = [
+            what
+            for what, there in (
+                ("no norm after the encoder", not config.encoder_norm),
+                ("another MLP ratio in the decoder", config.decoder_mlp_ratio is not None),
+            )
+            if there
+        ]
+        if other:
+            raise WeightsError(
+                f"{weights.origin.name}: has {' and '.join(other)}, which the official code can't; "
+                "write it with --to ours or --to hugging-face, or make a classifier of it"
+            )
     changes = []
     try:
         read = infer_config(weights.state, weights.kind, Told(), weights.origin.name).to_dict()

@@ -15,15 +15,19 @@ from videomae_fast.interop.hugging_face_keys import (
     from_hugging_face_keys,
     to_hugging_face_keys,
 )
-from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratio
+from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratios
 from videomae_fast.interop.model_weights import Change, Kind, ModelWeights, origin_of
 from videomae_fast.interop.reading.json_files import read_json
+from videomae_fast.interop.reading.refusal import refused
 from videomae_fast.interop.weights import load_weights, named
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.positions import sinusoid_table
+from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
+PROCESSOR: Final = "preprocessor_config.json"
+_BILINEAR: Final = 2  # PIL's number
 _FILES: Final = (WEIGHTS, "pytorch_model.bin")
 _INDEX: Final = ".index.json"
 FINAL_NORM_EPS: Final = 1e-5
@@ -50,6 +54,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "decoder_intermediate_size": 1536,
     "norm_pix_loss": True,
 }
+_SIDES: Final = ("image_size", "patch_size")
 _ARCHITECTURES: Final[dict[Kind, str]] = {
     "pre-training": "VideoMAEForPreTraining",
     "classifier": "VideoMAEForVideoClassification",
@@ -160,10 +165,6 @@ def to_hugging_face(
     if config.learned_positions or config.layer_scale:
         what = "learned positions" if config.learned_positions else "LayerScale"
         raise WeightsError(f"{name}: Hugging Face's VideoMAE has no {what}")
-    if weights.kind == "encoder" and "encoder.norm.weight" not in weights.state:
-        pooled = True
-    else:
-        pooled = weights.kind == "classifier"
     side = config.image_size
     settings: dict[str, Any] = {
         "architectures": [_ARCHITECTURES[weights.kind]],
@@ -177,18 +178,18 @@ def to_hugging_face(
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.heads,
-        "intermediate_size": int(config.width * config.mlp_ratio),
+        "intermediate_size": config.hidden,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,
         "layer_norm_eps": config.norm_eps,
         "qkv_bias": True,
-        "use_mean_pooling": pooled,
+        "use_mean_pooling": weights.kind == "classifier" or not config.encoder_norm,
         "decoder_num_attention_heads": config.decoder_heads,
         "decoder_hidden_size": config.decoder_width,
         "decoder_num_hidden_layers": config.decoder_depth,
-        "decoder_intermediate_size": int(config.decoder_width * config.mlp_ratio),
+        "decoder_intermediate_size": config.decoder_hidden,
         "norm_pix_loss": weights.options.get("normalize_target", True),
     }
     if weights.kind == "classifier":
@@ -214,12 +215,42 @@ def to_hugging_face(
     return settings, to_hugging_face_keys(weights.state, biases=biases), changes
 
 
+def processor_settings(config: MAEConfig) -> dict[str, Any]:
+    """What goes into preprocessor_config.json: the clips that the model is for.
+
+    As the official code takes clips for testing: the short side scaled to that of the clip,
+    bilinear, the middle cut out. Where clips are not square, both sides are scaled.
+    """
+    side = config.image_size
+    height, width = (side, side) if isinstance(side, int) else side
+    size = {"height": height, "width": width}
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": height} if height == width else size,
+        "resample": _BILINEAR,
+        "do_center_crop": True,
+        "crop_size": size,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
+
+
 def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
     """MAEConfig of a config.json.
 
     Raises:
         WeightsError: a setting that our model can't have.
     """
+    for name, value in settings.items():
+        if name in _DEFAULTS and not _fits(value, name):
+            raise WeightsError(
+                f"{origin}: {name} of {CONFIG} holds a size that is none, or no value for it (a "
+                f"{type(value).__name__}); get the file from the same place as the weights"
+            )
     bias = settings.get("qv_bias", settings.get("qkv_bias", True))
     pooled = _get(settings, "use_mean_pooling")
     for wrong, told in (
@@ -227,10 +258,6 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
         (_get(settings, "num_channels") != 3, f"num_channels {_get(settings, 'num_channels')}"),
         (not bias, "qv_bias false"),
         (kind == "classifier" and not pooled, "use_mean_pooling false in a classifier"),
-        (
-            kind == "pre-training" and pooled,
-            "use_mean_pooling true in pre-training, which leaves the encoder's norm out",
-        ),
     ):
         if wrong:
             raise WeightsError(f"{origin}: {told}: the models here don't have that")
@@ -241,9 +268,9 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
         patch = patch[0]
     side = _get(settings, "image_size")
     width, narrow = _get(settings, "hidden_size"), _get(settings, "decoder_hidden_size")
-    mlps = [(width, _get(settings, "intermediate_size"))]
+    narrow_mlp = None
     if kind == "pre-training":
-        mlps.append((narrow, _get(settings, "decoder_intermediate_size")))
+        narrow_mlp = narrow, _get(settings, "decoder_intermediate_size")
         decoder = {
             "decoder_width": narrow,
             "decoder_depth": _get(settings, "decoder_num_hidden_layers"),
@@ -251,7 +278,7 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
         }
     else:
         decoder = decoder_of(width)
-    try:
+    with refused(origin, f"{CONFIG} describes no model"):
         return make_config(
             {
                 "image_size": tuple(side) if isinstance(side, list) else side,
@@ -261,19 +288,26 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
                 "width": width,
                 "depth": _get(settings, "num_hidden_layers"),
                 "heads": _get(settings, "num_attention_heads"),
-                "mlp_ratio": mlp_ratio(mlps, origin),
+                "encoder_norm": kind == "classifier" or not pooled,
+                **mlp_ratios((width, _get(settings, "intermediate_size")), narrow_mlp, origin),
                 "norm_eps": _get(settings, "layer_norm_eps"),
                 "final_norm_eps": FINAL_NORM_EPS,
                 **decoder,
             },
             origin,
         )
-    except (TypeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{origin}: {CONFIG} holds a size that is none ({error})") from error
 
 
 def _get(settings: Mapping[str, Any], name: str) -> Any:
     return settings.get(name, _DEFAULTS[name])
+
+
+def _fits(value: Any, name: str) -> bool:
+    """Whether a value of config.json has the type of its default; sizes may be one per side."""
+    kind = type(_DEFAULTS[name])
+    if name in _SIDES and isinstance(value, list):
+        return len(value) == 2 and all(type(side) is int for side in value)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _with_prefix(key: str) -> str:
@@ -289,6 +323,8 @@ def _labels(settings: Mapping[str, Any], origin: str) -> tuple[str, ...] | None:
         return None
     if not isinstance(told, dict) or set(told) != {str(i) for i in range(len(told))}:
         raise WeightsError(f"{origin}: id2label of {CONFIG} does not number its classes from 0 on")
+    if not all(isinstance(label, str | int | float) for label in told.values()):
+        raise WeightsError(f"{origin}: id2label of {CONFIG} has classes whose name is none")
     labels = tuple(str(told[str(i)]) for i in range(len(told)))
     nameless = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
     return None if nameless else labels
@@ -298,10 +334,12 @@ def _checked_tables(tables: Mapping[str, Tensor], config: MAEConfig, origin: str
     """Position tables must be the fixed sinusoid, which is computed here and not stored."""
     for key, table in tables.items():
         width = config.width if "embeddings." in key else config.decoder_width
-        truth = sinusoid_table(config.grid.tokens, width)[None]
         # A table that was stored in half precision is still the sinusoid.
         close = 1e-5 if table.dtype == torch.float32 else 1e-2
-        if table.shape != truth.shape or (table.float() - truth).abs().max() > close:
+        right = table.shape == (1, config.grid.tokens, width) and (
+            table.float() - sinusoid_table(config.grid.tokens, width)
+        ).abs().max().le(close)  # fmt: skip
+        if not right:
             raise WeightsError(f"{origin}: {key} is not the fixed sinusoid of {config.grid}")
     if not tables:
         return []

@@ -160,7 +160,7 @@ class ModelWeights:
                 return MaskedAutoencoder(config, **self.options)
             if self.kind == "classifier":
                 return VideoClassifier(config, max(1, self.classes))
-            return _EncoderOnly(config, norm="encoder.norm.weight" in self.state)
+            return _EncoderOnly(config)
         except TypeError as error:
             raise WeightsError(f"{self.origin.name}: unknown model option ({error})") from error
 
@@ -176,16 +176,11 @@ def _smallest(config: MAEConfig) -> MAEConfig:
 
 
 class _EncoderOnly(nn.Module):
-    """What is left of a masked autoencoder without its decoder.
+    """What is left of a masked autoencoder without its decoder."""
 
-    Hugging Face's VideoMAEModel has no `encoder.norm` where it is pooled by the mean.
-    """
-
-    def __init__(self, config: MAEConfig, *, norm: bool) -> None:
+    def __init__(self, config: MAEConfig) -> None:
         super().__init__()
         self.encoder = MaskedAutoencoder(config).encoder
-        if not norm:
-            del self.encoder.norm
 
 
 def has_official_eps(config: MAEConfig) -> bool:

@@ -21,13 +21,16 @@ class MAEConfig:
         patch_size, tubelet_size: a token's cube is tubelet_size × patch_size × patch_size pixels.
         frames: frames per clip.
         width, depth, heads: of the encoder.
-        mlp_ratio: hidden width of an MLP is ``int(width * mlp_ratio)``, in encoder and decoder.
+        mlp_ratio: hidden width of an MLP is ``int(width * mlp_ratio)``.
         decoder_width, decoder_depth, decoder_heads: of the decoder.
         learned_positions: the encoder's positions are a parameter instead of the fixed sinusoid.
         layer_scale: LayerScale's initial value; 0 leaves LayerScale out.
         norm_eps: LayerNorm's epsilon in all blocks and after the encoder.
         final_norm_eps: that of the decoder's `norm` and of the classifier's `fc_norm`. The official
             code has 1e-6 everywhere; weights of Hugging Face's models come with others.
+        encoder_norm: LayerNorm after the encoder, as the official code has it. Hugging Face's
+            models for pre-training leave it out by default (``use_mean_pooling``).
+        decoder_mlp_ratio: `mlp_ratio` of the decoder where that has its own; None: the same.
 
     Raises:
         ValueError: a size that does not divide, or is not positive.
@@ -48,11 +51,15 @@ class MAEConfig:
     layer_scale: float = 0.0
     norm_eps: float = 1e-6
     final_norm_eps: float = 1e-6
+    encoder_norm: bool = True
+    decoder_mlp_ratio: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "tubelet_size", "width", "depth", "heads", "decoder_width",
                      "decoder_depth", "decoder_heads", "mlp_ratio", "norm_eps",
-                     "final_norm_eps"):  # fmt: skip
+                     "final_norm_eps", "decoder_mlp_ratio"):  # fmt: skip
+            if getattr(self, name) is None:
+                continue
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
@@ -84,6 +91,17 @@ class MAEConfig:
     def grid(self) -> Grid:
         """The token grid of clips of this shape."""
         return Grid.of(self.frames, self.image_size, self.tubelet_size, self.patch_size)
+
+    @property
+    def hidden(self) -> int:
+        """Hidden width of the encoder's MLPs."""
+        return int(self.width * self.mlp_ratio)
+
+    @property
+    def decoder_hidden(self) -> int:
+        """Hidden width of the decoder's MLPs."""
+        ratio = self.mlp_ratio if self.decoder_mlp_ratio is None else self.decoder_mlp_ratio
+        return int(self.decoder_width * ratio)
 
     @property
     def patch_values(self) -> int:

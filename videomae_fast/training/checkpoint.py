@@ -16,7 +16,6 @@ import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from videomae_fast import __version__
 from videomae_fast.interop.description import description_of
 from videomae_fast.interop.files import read_weights
 from videomae_fast.interop.weights import load_weights
@@ -193,11 +193,11 @@ def load_model(path: str | Path) -> tuple[MaskedAutoencoder, MAEConfig]:
 
 def versions() -> dict[str, str]:
     """What a checkpoint was written with."""
-    try:
-        own = metadata.version("videomae-fast")
-    except metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"videomae_fast": own, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "videomae_fast": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def weights_file(path: Path) -> Path:
