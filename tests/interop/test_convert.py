@@ -33,6 +33,7 @@ from videomae_fast.interop import (
     write_weights,
 )
 from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
+from videomae_fast.interop.model_weights import origin_of
 from videomae_fast.training.checkpoint import load_model
 from videomae_fast.training.errors import CheckpointError
 
@@ -258,6 +259,14 @@ def test_our_files_with_broken_descriptions(metadata: str, told: str, tmp_path: 
     for read in (read_weights, load_model):
         with pytest.raises(WeightsError, match=rf"a\.safetensors: .*{told}"):
             read(tmp_path / "a.safetensors")
+
+
+def test_options_that_no_model_has() -> None:
+    state = pretraining()
+    origin = origin_of("x", "ours", state)
+    for options in ({"magic": 1}, {"drop_path": "much"}):
+        with pytest.raises(WeightsError, match="x: no model has the sizes and options that it say"):
+            ModelWeights("pre-training", MAEConfig(**TINY), state, origin, options=options)
 
 
 def test_clips_that_no_table_of_positions_is_for(tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ def pickled(value: Any) -> bytes:
         (Claim(Storage(4), (2, 3), (3, 1)), "claims 6 values up to place 5"),
         (Claim(Storage(4), (4,), (2,)), "up to place 6 of a storage that has 4"),
         (Claim(Storage(4), (4,), (1,), 1), "up to place 4"),
+        (Claim(Storage(4), (2, 2), (1, 1)), "values overlap"),
         (Claim(Storage(4), (4,), (1,), -1), "no row of numbers"),
         (Claim(Storage(4), (4.5,), (1,)), "no row of numbers"),
         (Claim(Storage(4), (4,), (1, 1)), "1 sizes and 2 strides"),
@@ -246,10 +247,10 @@ def laughs() -> bytes:
     "data",
     [
         pytest.param(b"\x80\x02}" + b"X\x05\0\0\0model}" * 10**6 + b"s" * 10**6 + b".", id="dicts"),
-        pytest.param(b"\x80\x02N" + b"\x85" * 10**6 + b".", id="tuples"),
-        pytest.param(b"\x80\x02}N" + b"\x85" * 10**6 + b"K\x01s.", id="deep key"),
-        pytest.param(b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b".", id="lists"),
-        pytest.param(b"\x80\x02" + b"(" * 10**6 + b"t" * 10**6 + b".", id="marks"),
+        pytest.param(b"\x80\x02N" + b"\x85" * 10**5 + b".", id="tuples"),
+        pytest.param(b"\x80\x02}N" + b"\x85" * 5 * 10**5 + b"K\x01s.", id="deep key"),
+        pytest.param(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".", id="lists"),
+        pytest.param(b"\x80\x02" + b"(" * 10**5 + b"t" * 10**5 + b".", id="marks"),
         pytest.param(b"\x80\x02" + b"}" * 2 * 10**6 + b".", id="objects"),
         pytest.param(b"\x80\x02}r\xff\xff\xff\x7f.", id="memo"),
         pytest.param(b"\x80\x02\x8b\xff\xff\xff\x7f.", id="number"),
@@ -307,6 +308,7 @@ def test_other_things_in_archives_and_checkpoints(tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(tmp_path / "script.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
     torch.save({"model": {"x": np.ones(2)}}, tmp_path / "numpy.pth")
+    (tmp_path / "nothing.pth").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     torch.save({"x": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
     with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("archive/data.pkl", pickled({}) + bytes(1000))
@@ -316,6 +318,7 @@ def test_other_things_in_archives_and_checkpoints(tmp_path: Path) -> None:
         "module": r"holds a torch\.nn\.modules\.linear\.Linear, not a state dict; save model\.stat",
         "numpy": r"x \(numpy.*\) in it",
         "sparse": r"x \(torch\._utils\._rebuild_sparse_tensor\) in it",
+        "nothing": "not a state dict: nothing in it",
         "packed": "is compressed, which torch never does",
     }.items():
         with pytest.raises(WeightsError, match=rf"{name}\.pth: .*{told}"):

@@ -80,12 +80,13 @@ class ModelWeights:
         claims = self._claims()
         if claims:
             raise WeightsError(f"{name} do not fit its config: {'; '.join(claims)}")
-        with refused(self.origin.name, "no model has the sizes that it says"), torch.device("meta"):
+        odd = "no model has the sizes and options that it says"
+        with refused(self.origin.name, odd, "correct them"), torch.device("meta"):
             model = self._empty(_smallest(self.config))
         check_fits(model, self.state, origin=name)
-        odd = sorted(key for key, value in self.state.items() if not value.is_floating_point())
-        if odd:
-            raise WeightsError(f"{self.origin.name}: not floating-point: {named(odd)}")
+        whole = sorted(key for key, value in self.state.items() if not value.is_floating_point())
+        if whole:
+            raise WeightsError(f"{self.origin.name}: not floating-point: {named(whole)}")
         if self.labels is not None and len(self.labels) != self.classes:
             raise WeightsError(
                 f"{self.origin.name}: {len(self.labels)} class names for {self.classes} classes"
@@ -155,14 +156,11 @@ class ModelWeights:
         return replace(self, changes=(*self.changes, *changes), **values)
 
     def _empty(self, config: MAEConfig) -> MaskedAutoencoder | VideoClassifier | _EncoderOnly:
-        try:
-            if self.kind == "pre-training":
-                return MaskedAutoencoder(config, **self.options)
-            if self.kind == "classifier":
-                return VideoClassifier(config, max(1, self.classes))
-            return _EncoderOnly(config)
-        except TypeError as error:
-            raise WeightsError(f"{self.origin.name}: unknown model option ({error})") from error
+        if self.kind == "pre-training":
+            return MaskedAutoencoder(config, **self.options)
+        if self.kind == "classifier":
+            return VideoClassifier(config, max(1, self.classes))
+        return _EncoderOnly(config)
 
 
 def _smallest(config: MAEConfig) -> MAEConfig:

@@ -11,6 +11,7 @@ from videomae_fast.interop.reading.refusal import refused
 _LATEST: Final = "latest"
 _STATES: Final = "*model_states.pt"
 _TAG_BYTES: Final = 1024
+_LONGEST: Final = 600  # of what is said about checkpoints
 
 
 def file_of(folder: Path) -> Path:
@@ -53,8 +54,11 @@ def _tagged(latest: Path) -> Path:
     with refused(latest, "can't be read", "give the checkpoint's own folder"):
         with latest.open("rb") as file:
             tag = file.read(_TAG_BYTES).decode("utf-8").strip()
-        if not tag or Path(tag).name != tag or tag == "..":
-            raise WeightsError(f"{latest}: names {tag[:40]!r}, which is no folder beside it")
+        if not tag.isprintable() or Path(tag).name != tag or tag in ("", ".."):
+            raise WeightsError(
+                f"{latest}: names {tag[:40]!r}, which is no folder beside it; give the "
+                "checkpoint's own folder"
+            )
         found = latest.parent / tag
         if not found.is_dir():
             there = [path.parent.name for path in sorted(latest.parent.glob(f"*/{_STATES}"))]
@@ -73,4 +77,6 @@ def _run(folder: Path) -> Path:
         kinds = (".pth", ".pt", ".bin", ".safetensors")
         files = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
         other = f"; of the weights files in it, name one: {', '.join(files[:5])}" if files else ""
-        raise WeightsError(f"{error}{other}") from error
+        said = str(error)
+        said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} …"
+        raise WeightsError(f"{said}{other}") from error

@@ -47,6 +47,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     if kind == "safetensors":
         with refused(path, "not a whole safetensors file"):
             state = load_file(path)
+        if not state:
+            raise WeightsError(f"{path}: not a state dict: nothing in it; {AGAIN}")
     else:
         state = _load_checkpoint(path, open_archive if kind == "zip" else open_stream)
     _check_size(path, state)

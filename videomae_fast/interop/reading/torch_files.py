@@ -90,6 +90,8 @@ class TorchFile:
                 f"a tensor claims {values:,} values up to place {last:,} of a storage that has "
                 f"{count:,}"
             )
+        if values and _overlaps(shape, stride):
+            raise TorchFileError(f"a tensor's values overlap: shape {shape}, strides {stride}")
         return torch.empty(0, dtype=dtype).set_(
             memory.untyped_storage(), offset if values else 0, shape, stride
         )
@@ -251,3 +253,13 @@ def _dtype(record: StorageRecord | TensorRecord) -> torch.dtype:
 def _whole(values: Any) -> bool:
     """Whether these are counts, 0 or more."""
     return isinstance(values, tuple) and all(type(v) is int and 0 <= v < 1 << 62 for v in values)
+
+
+def _overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether two of a tensor's values may have one place. No parameter is like that."""
+    reach = 0
+    for step, size in sorted(zip(stride, shape, strict=True)):
+        if size > 1 and step <= reach:
+            return True
+        reach += (size - 1) * step
+    return False
