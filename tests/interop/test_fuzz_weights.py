@@ -22,12 +22,11 @@ def test_the_fuzz_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mo
     key = sorted(truth)[0]
 
     def slow(_: Path) -> weights.State:
-        sum(i * i for i in range(5_000_000))
+        sum(i * i for i in range(8_000_000))
         return truth
 
     def large(_: Path) -> weights.State:
-        b"x" * 60_000_000
-        return truth
+        return truth if b"x" * 60_000_000 else {}
 
     def wrong(_: Path) -> weights.State:
         raise KeyError("x")
