@@ -130,6 +130,9 @@ def test_index_files_of_both_formats(tmp_path: Path) -> None:
         ("[1, 2.0]", r"entry 2: 2\.0 is not"),
         ("[1, 1]", r"entry 2: row 1 is that of entry 1 already"),
         ("[1, 2", "not a JSON list"),
+        ("[" * 100_000, r"index: not a JSON list \(nested too deeply"),
+        ("9" * 5000, r"index, line 1: '9{39} is not a row number"),
+        ("[[[1]]]", r"entry 1: \[\[1\]\] is not"),
         ("[]", "holds no row numbers"),
     ],
 )

@@ -196,6 +196,10 @@ def without(state: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor]
             lambda s: s | {"encoder.patch_embed.proj.weight": torch.ones(32, 3, 2, 16, 8)},
             r"not \[width, 3, tubelet, patch, patch\]",
         ),
+        (
+            lambda s: s | {f"encoder.blocks.{'9' * 5000}.norm1.bias": torch.ones(2)},
+            "its tensors describe no model",
+        ),
         (lambda s: {"fc.weight": torch.ones(2)}, "no VideoMAE weights.*among fc.weight"),
         (
             lambda s: without(classifier(), "fc_norm.weight") | {"norm.weight": torch.ones(32)},

@@ -46,7 +46,10 @@ class Own:
 
 def kinds_of_tensors() -> dict[str, Tensor]:
     whole = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    attributed = whole + 1
+    attributed.note = "a reason"  # type: ignore[attr-defined]
     return {
+        "attributed": attributed,
         "whole": whole,
         "view": whole[2:, 3],
         "turned": whole.T,
@@ -309,6 +312,7 @@ def test_other_things_in_archives_and_checkpoints(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
     torch.save({"model": {"x": np.ones(2)}}, tmp_path / "numpy.pth")
     (tmp_path / "nothing.pth").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    torch.save({"x": torch.ones(2, dtype=torch.cfloat).conj()}, tmp_path / "conjugate.pth")
     torch.save({"x": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
     with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("archive/data.pkl", pickled({}) + bytes(1000))
@@ -317,6 +321,7 @@ def test_other_things_in_archives_and_checkpoints(tmp_path: Path) -> None:
         "script": "a TorchScript program; save the state dict",
         "module": r"holds a torch\.nn\.modules\.linear\.Linear, not a state dict; save model\.stat",
         "numpy": r"x \(numpy.*\) in it",
+        "conjugate": r"x \(tensor with the conj or neg bit\) in it",
         "sparse": r"x \(torch\._utils\._rebuild_sparse_tensor\) in it",
         "nothing": "not a state dict: nothing in it",
         "packed": "is compressed, which torch never does",

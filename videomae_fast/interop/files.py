@@ -36,6 +36,7 @@ from videomae_fast.interop.model_weights import (
     origin_of,
 )
 from videomae_fast.interop.parts import Tally, tally
+from videomae_fast.interop.reading.refusal import refused
 from videomae_fast.interop.sources import file_of
 from videomae_fast.interop.weights import load_weights
 
@@ -76,8 +77,9 @@ def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
                 "rest; get it from the same place"
             )
         return from_hugging_face(path.parent, told)
-    kind = kind_of(state, name)
-    config = infer_config(state, kind, told, name)
+    with refused(name, "its tensors describe no model"):
+        kind = kind_of(state, name)
+        config = infer_config(state, kind, told, name)
     origin = origin_of(name, "official", state)
     if kind != "pre-training":
         return ModelWeights(kind, config, state, origin)

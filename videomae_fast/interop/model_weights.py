@@ -69,7 +69,7 @@ class ModelWeights:
 
     kind: Kind
     config: MAEConfig
-    state: Mapping[str, Tensor]
+    state: Mapping[str, Tensor] = field(repr=False)
     origin: Origin
     options: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None

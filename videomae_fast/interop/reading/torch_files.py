@@ -41,6 +41,9 @@ _DTYPES: Final = {
     "ComplexFloatStorage": torch.complex64,
     "UntypedStorage": torch.uint8,
 }
+_NAMED_DTYPES: Final = {
+    f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
+}
 
 
 class TorchFileError(ValueError):
@@ -244,8 +247,8 @@ def _dtype(record: StorageRecord | TensorRecord) -> torch.dtype:
         return _dtype(record.storage)
     else:
         name = record.dtype
-        found = getattr(torch, name.removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype):
+        found = _NAMED_DTYPES.get(name)
+    if found is None:
         raise TorchFileError(f"a tensor of kind {name[:40]!r}, which is not known here")
     return found
 
