@@ -49,7 +49,7 @@ from videomae_fast.training.errors import CheckpointError
 FULL = 5000
 MOST_SECONDS = 2.0
 MOST_BYTES = 500_000_000
-_HANGS = 20  # seconds after which a case is given up
+_HANGS = 20  # seconds of computing after which a case is given up
 _UNNAMED = ("old.pth", "official.safetensors")
 """Names have no checksum there either, and `load_weights` knows no model that they have to fit."""
 _BATCH = 250  # cases for each child process, so that a crash costs no more than itself
@@ -82,12 +82,16 @@ def run(count: int, seed: int, folder: Path) -> Iterator[str]:
         report.write_text("")
         child = os.fork()
         if child == 0:
-            with report.open("a", buffering=1) as file:
-                for case in range(done, min(count, done + _BATCH)):
-                    print(f"case {case}", file=file)
-                    for line in _case(case, seed, folder, sources, truths):
-                        print(line, file=file)
-            os._exit(0)
+            status = 1
+            try:
+                with report.open("a", buffering=1) as file:
+                    for case in range(done, min(count, done + _BATCH)):
+                        print(f"case {case}", file=file)
+                        for line in _case(case, seed, folder, sources, truths):
+                            print(line, file=file)
+                status = 0
+            finally:  # what the parent would do at its end is not the child's to do
+                os._exit(status)
         _, status = os.waitpid(child, 0)
         lines = report.read_text().splitlines()
         cases = [line for line in lines if line.startswith("case ")]
@@ -122,8 +126,8 @@ def _outcome(read: Read, place: Path, truth: State, strict: str) -> str:
     """
     before = _memory(peak=False)
     begin = time.process_time()
-    signal.signal(signal.SIGALRM, _give_up)
-    signal.alarm(_HANGS)
+    signal.signal(signal.SIGPROF, _give_up)
+    signal.setitimer(signal.ITIMER_PROF, _HANGS)
     found: State | None = None
     try:
         found = read(place)
@@ -131,10 +135,10 @@ def _outcome(read: Read, place: Path, truth: State, strict: str) -> str:
         said = str(error)
         if str(place) not in said or "\n" in said or len(said) > 2000:
             return f"not a sentence that names the file: {said[:300]!r}"
-    except Exception as error:
+    except (Exception, _HangError) as error:
         return f"{type(error).__name__}: {error}"[:300]
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     seconds, more = time.process_time() - begin, _memory(peak=True) - before
     if seconds > MOST_SECONDS:
         return f"took {seconds:.1f} s"

@@ -261,10 +261,26 @@ def test_shards_and_old_files_are_read(tmp_path: Path) -> None:
     assert same(read_weights(tmp_path / "whole" / "pytorch_model.bin").state, whole)
 
 
+def test_a_file_that_is_named_is_the_one_that_is_read(tmp_path: Path) -> None:
+    """Though the folder has weights under the usual name too."""
+    folder = saved(their_model("VideoMAEForPreTraining"), tmp_path / "hf")
+    state = load_file(folder / "model.safetensors")
+    other = {f"model.{key}": value + 1 for key, value in state.items()}
+    torch.save({"state_dict": other}, folder / "epoch-3.ckpt")
+    found = read_weights(folder / "epoch-3.ckpt")
+    assert torch.equal(found.state["mask_token"], state["mask_token"] + 1)
+    assert torch.equal(read_weights(folder).state["mask_token"], state["mask_token"])
+    their_model("VideoMAEForPreTraining").save_pretrained(tmp_path / "s", max_shard_size="60KB")
+    shard = next((tmp_path / "s").glob("*-of-*.safetensors"))
+    assert same(dict(read_weights(shard).state), dict(from_hugging_face(tmp_path / "s").state))
+
+
 def test_incomplete_shards_are_errors(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     their_model("VideoMAEForPreTraining").save_pretrained(folder, max_shard_size="60KB")
-    first, second = sorted(folder.glob("model-*"))[:2]
+    files = sorted(folder.glob("model-*"))
+    second = max(files, key=lambda file: len(load_file(file)))
+    first = next(file for file in files if file != second)
     state = load_file(second)
     lost = sorted(state)[0]
     save_file({key: value for key, value in state.items() if key != lost}, second)

@@ -21,6 +21,7 @@ from videomae_fast.interop.hugging_face import (
     PROCESSOR,
     WEIGHTS,
     from_hugging_face,
+    from_hugging_face_file,
     is_hugging_face,
     is_hugging_face_folder,
     processor_settings,
@@ -71,12 +72,7 @@ def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
         )
     state = unwrapped(state, name)
     if is_hugging_face(state):
-        if not (path.parent / CONFIG).is_file():
-            raise WeightsError(
-                f"{path}: Hugging Face's weights without the {CONFIG} beside them, which says the "
-                "rest; get it from the same place"
-            )
-        return from_hugging_face(path.parent, told)
+        return from_hugging_face_file(path, state, told)
     with refused(name, "its tensors describe no model"):
         kind = kind_of(state, name)
         config = infer_config(state, kind, told, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ PROCESSOR: Final = "preprocessor_config.json"
 _BILINEAR: Final = 2  # PIL's number
 _FILES: Final = (WEIGHTS, "pytorch_model.bin")
 _INDEX: Final = ".index.json"
+_SHARD: Final = re.compile(r"-\d+-of-\d+\.")
 FINAL_NORM_EPS: Final = 1e-5
 """What Hugging Face's decoder.norm and fc_norm have, whatever the config says."""
 
@@ -91,20 +93,49 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
             are missing, unused or of another shape.
     """
     folder = Path(folder)
+    settings = _settings(folder)
+    return _weights(settings, _load(folder), told, str(folder))
+
+
+def from_hugging_face_file(
+    file: Path, state: Mapping[str, Tensor], told: Told | None = None
+) -> ModelWeights:
+    """The same, of one file beside a config.json, which may have another name; one shard is none.
+
+    Args:
+        state: what the file holds.
+    """
+    if not (file.parent / CONFIG).is_file():
+        raise WeightsError(
+            f"{file}: Hugging Face's weights without the {CONFIG} beside them, which says the "
+            "rest; get it from the same place"
+        )
+    if _SHARD.search(file.name):
+        return from_hugging_face(file.parent, told)
+    return _weights(_settings(file.parent), state, told, str(file))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
     settings = read_json(folder / CONFIG)
     if settings.get("model_type") != "videomae":
         raise WeightsError(f"{folder / CONFIG}: not the config of a VideoMAE (model_type)")
-    state = _load(folder)
-    origin = origin_of(str(folder), "hugging-face", state)
+    return settings
+
+
+def _weights(
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], told: Told | None, name: str
+) -> ModelWeights:
+    """Weights of a config.json and tensors by Hugging Face's names."""
+    origin = origin_of(name, "hugging-face", state)
     prefixed = {key: _with_prefix(key) for key in state}
     kind: Kind = "encoder"
     if any(key.startswith("classifier.") for key in state):
         kind = "classifier"
     elif any(key.startswith("decoder.") or key == "mask_token" for key in state):
         kind = "pre-training"
-    config = _config(settings, kind, str(folder))
+    config = _config(settings, kind, name)
     if told is not None:
-        told.check(config, str(folder))
+        told.check(config, name)
     kept: dict[str, Tensor] = {}
     tables: dict[str, Tensor] = {}
     key_biases: dict[str, Tensor] = {}
@@ -112,7 +143,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
         special = {"position_embeddings": tables, "key.bias": key_biases}
         end = next((end for end in special if key.endswith(end)), "")
         special.get(end, kept)[prefixed[key]] = value
-    changes = _checked_tables(tables, config, str(folder))
+    changes = _checked_tables(tables, config, name)
     if key_biases:
         changes.append(
             Change(
@@ -135,7 +166,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
     try:
         official = from_hugging_face_keys(kept, classifier=kind == "classifier")
     except WeightsError as error:
-        raise WeightsError(f"{folder}: {error}") from error
+        raise WeightsError(f"{name}: {error}") from error
     return ModelWeights(
         kind,
         config,
@@ -144,7 +175,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
         options={"normalize_target": _get(settings, "norm_pix_loss")}
         if kind == "pre-training"
         else {},
-        labels=_labels(settings, str(folder)) if kind == "classifier" else None,
+        labels=_labels(settings, name) if kind == "classifier" else None,
         changes=tuple(changes),
     )
 

@@ -21,12 +21,13 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from videomae_fast import __version__
 from videomae_fast.interop.description import description_of
 from videomae_fast.interop.files import read_weights
+from videomae_fast.interop.reading.refusal import refused
 from videomae_fast.interop.weights import load_weights
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
@@ -55,8 +56,9 @@ class Saved:
         return load_weights(self.folder / MODEL)
 
     def optimizer(self) -> dict[str, Tensor]:
-        """``<moment>.<parameter>`` tensors, on the CPU."""
-        return load_weights(self.folder / OPTIMIZER)
+        """``<moment>.<parameter>`` tensors, on the CPU; none before the first step."""
+        with refused(self.folder / OPTIMIZER, "not a whole safetensors file"):
+            return load_file(self.folder / OPTIMIZER)
 
 
 def folder_name(step: int) -> str:
