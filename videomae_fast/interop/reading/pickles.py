@@ -22,6 +22,7 @@ MOST_OPERATIONS: Final = 1_000_000
 """About a second of work, and far more than a checkpoint has (ViT-g, optimizer too: 100,000)."""
 
 _MOST_ARGUMENTS: Final = 16
+# Nothing is called here in any case. But who was sent a pickle that asks for these should know.
 _RUNNING: Final = frozenset(
     {"os", "posix", "nt", "sys", "subprocess", "pty", "runpy", "importlib", "shutil", "socket",
      "webbrowser", "ctypes", "code", "pickle", "marshal"}
