@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from videomae_fast.cli import version
+from videomae_fast import __version__
 from videomae_fast.ops._dispatch import native_missing
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,7 +35,7 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
             "system": f"{platform.system()} {platform.machine()}",
         },
         "versions": {
-            "videomae-fast": version(),
+            "videomae-fast": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "cuda": torch.version.cuda,

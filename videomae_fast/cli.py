@@ -12,9 +12,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import NoReturn
 
+from videomae_fast import __version__
 from videomae_fast.errors import VideoMAEFastError
 
 PROGRAM = "videomae-fast"
@@ -108,14 +108,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see: {self.prog} --help)\n")
 
 
-def version() -> str:
-    """The installed distribution's version."""
-    try:
-        return metadata.version("videomae-fast")
-    except metadata.PackageNotFoundError:
-        return "unknown (the package is imported from a folder, not installed)"
-
-
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
     """The parser, and those of the subcommands, which have no arguments of their own yet."""
     parser = Parser(
@@ -126,7 +118,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version()}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error, not only its message"
     )

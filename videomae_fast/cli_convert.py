@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         help="an official .pth or .safetensors, one of our .safetensors, a folder of Hugging "
-        "Face's (config.json and weights), or a run's or checkpoint's folder",
+        "Face's (config.json and weights) or DeepSpeed's, or a run's or checkpoint's folder",
     )
     parser.add_argument(
         "destination",
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         official_eps=args.official_eps,
         biases=args.bias_names or "q_bias",
     )
-    account = convert(_source(args.source), args.destination, wanted, told)
+    account = convert(args.source, args.destination, wanted, told)
     print("\n".join(account.lines()))
     print(f"written  {args.destination}: {args.to}, {account.result.kind}")
     return 0
@@ -109,13 +109,3 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--bias-names says how --to hugging-face is written; leave it out")
     if args.image_size is not None and len(args.image_size) > 2:
         raise UsageError("--image-size takes one side, or height and width")
-
-
-def _source(path: Path) -> Path:
-    """The folder of a run or of a checkpoint stands for the model in it."""
-    from videomae_fast.interop.hugging_face import is_hugging_face_folder
-    from videomae_fast.training.checkpoint import weights_file
-
-    if not path.is_dir() or is_hugging_face_folder(path):
-        return path
-    return weights_file(path)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.interop.random_weights import TOLD, TOLD_CLASSIFIER, classifier, pretraining
-from videomae_fast import MaskedAutoencoder, VideoClassifier
+from tests.interop.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
+from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
     ModelWeights,
@@ -19,6 +19,7 @@ from videomae_fast.interop import (
     select_classes,
     to_classifier,
 )
+from videomae_fast.interop.model_weights import origin_of
 
 
 @pytest.fixture
@@ -53,6 +54,27 @@ def test_the_encoder_becomes_a_classifier(pretrained: ModelWeights) -> None:
         "encoder.norm.weight",
         "encoder.norm.bias",
     }
+
+
+OFFICIAL = Path(__file__).parents[3] / "shared" / "golden" / "downstream_checkpoint_keys.json"
+
+
+@pytest.mark.skipif(not OFFICIAL.is_file(), reason="the official code's lists of keys aren't there")
+def test_what_is_taken_and_left_is_what_the_official_fine_tuning_does() -> None:
+    """ViT-B's keys: which it loads under which name, leaves unused, and begins anew."""
+    theirs = json.loads(OFFICIAL.read_text())
+    state = pretraining(depth=12, decoder_depth=4)
+    assert state.keys() == theirs["rename"].keys()
+    config = MAEConfig(**{**TINY, "depth": 12, "decoder_depth": 4})
+    weights = ModelWeights("pre-training", config, state, origin_of("x", "official", state))
+    made = to_classifier(weights, 5)
+    told = {c.what: c.state.keys() for c in made.changes if c.what == "made new"}
+    assert told["made new"] == set(theirs["missing"])
+    assert made.state.keys() - told["made new"] == set(theirs["used"])
+    left = {key for c in made.changes if c.what == "left out" for key in c.state}
+    assert {theirs["rename"][key] for key in left} == set(theirs["unused"])
+    for key in set(state) - left:
+        assert torch.equal(made.state[theirs["rename"][key]], state[key]), key
 
 
 def test_the_encoder_computes_what_it_did(pretrained: ModelWeights) -> None:
@@ -130,6 +152,9 @@ def test_index_files_of_both_formats(tmp_path: Path) -> None:
         ("[1, 2.0]", r"entry 2: 2\.0 is not"),
         ("[1, 1]", r"entry 2: row 1 is that of entry 1 already"),
         ("[1, 2", "not a JSON list"),
+        ("[" * 100_000, r"index: not a JSON list \(nested too deeply"),
+        ("9" * 5000, r"index, line 1: '9{39} is not a row number"),
+        ("[[[1]]]", r"entry 1: \[\[1\]\] is not"),
         ("[]", "holds no row numbers"),
     ],
 )

@@ -32,7 +32,8 @@ from videomae_fast.interop import (
     to_classifier,
     write_weights,
 )
-from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio
+from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
+from videomae_fast.interop.model_weights import origin_of
 from videomae_fast.training.checkpoint import load_model
 from videomae_fast.training.errors import CheckpointError
 
@@ -103,12 +104,27 @@ def test_official_sizes_are_read_off_the_shapes(size: Any) -> None:
 
 
 def test_one_mlp_ratio_gives_all_hidden_widths() -> None:
-    assert mlp_ratio([(10, 40), (100, 405)], "x") == 4.05
-    assert mlp_ratio([(1408, 6144), (512, 2234)], "x") == 48 / 11
+    assert mlp_ratio([(10, 40), (100, 405)]) == 4.05
+    assert mlp_ratio([(1408, 6144), (512, 2234)]) == 48 / 11
     assert 49 * (1 / 49) < 1  # rounded down: the quotient alone would give 0
-    assert int(49 * mlp_ratio([(49, 1)], "x")) == 1
-    with pytest.raises(WeightsError, match="x: no one MLP ratio gives hidden widths 40 of 10 and"):
-        mlp_ratio([(10, 40), (100, 411)], "x")
+    assert int(49 * (mlp_ratio([(49, 1)]) or 0)) == 1
+    assert mlp_ratio([(10, 40), (100, 411)]) is None
+    assert mlp_ratios((10, 40), (100, 411), "x") == {"mlp_ratio": 4.0, "decoder_mlp_ratio": 4.11}
+    assert mlp_ratios((1408, 6144), (512, 2234), "x") == {"mlp_ratio": 48 / 11}
+
+
+def test_a_decoder_with_an_mlp_ratio_of_its_own(tmp_path: Path) -> None:
+    state = pretraining(decoder_mlp_ratio=2.5)
+    source = official(tmp_path / "a.pth", state)
+    read = read_weights(source, TOLD)
+    assert (read.config.mlp_ratio, read.config.decoder_mlp_ratio) == (4.0, 2.5)
+    convert(source, tmp_path / "b.safetensors", OURS, TOLD)
+    convert(tmp_path / "b.safetensors", tmp_path / "hf", THEIRS)
+    assert read_weights(tmp_path / "hf").config.decoder_hidden == 40
+    convert(tmp_path / "hf", tmp_path / "c.safetensors", Wanted("ours", official_eps=True))
+    assert read_weights(tmp_path / "c.safetensors").config == read.config
+    with pytest.raises(WeightsError, match="has another MLP ratio in the decoder, which the offic"):
+        convert(tmp_path / "b.safetensors", tmp_path / "d.pth", OFFICIAL)
 
 
 def test_learned_positions_and_layer_scale_are_seen(tmp_path: Path) -> None:
@@ -136,6 +152,9 @@ def test_our_files_are_loaded_by_the_rest_of_the_package(tmp_path: Path) -> None
     convert(tmp_path / "p.safetensors", tmp_path / "c.safetensors", Wanted("ours", classes=3))
     with pytest.raises(CheckpointError, match="holds a classifier"):
         load_model(tmp_path / "c.safetensors")
+    save_file(load_file(tmp_path / "c.safetensors"), tmp_path / "o.safetensors")
+    with pytest.raises(CheckpointError, match="does not say what shape"):
+        load_model(tmp_path / "o.safetensors")
     with safe_open(tmp_path / "c.safetensors", "pt") as file:
         said = json.loads(file.metadata()["videomae_fast"])
     built = VideoClassifier(MAEConfig.from_dict(said["model"]), **said["options"])
@@ -177,6 +196,10 @@ def without(state: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor]
             lambda s: s | {"encoder.patch_embed.proj.weight": torch.ones(32, 3, 2, 16, 8)},
             r"not \[width, 3, tubelet, patch, patch\]",
         ),
+        (
+            lambda s: s | {f"encoder.blocks.{'9' * 5000}.norm1.bias": torch.ones(2)},
+            "its tensors describe no model",
+        ),
         (lambda s: {"fc.weight": torch.ones(2)}, "no VideoMAE weights.*among fc.weight"),
         (
             lambda s: without(classifier(), "fc_norm.weight") | {"norm.weight": torch.ones(32)},
@@ -212,15 +235,52 @@ def test_heads_are_asked_for(tmp_path: Path) -> None:
         ("{", "no JSON"),
         ("[]", "no JSON object"),
         ("{}", "can't be read"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"model": {"wide": 3}, "options": {}}', "unknown model fields: wide"),
+        ('{"model": [], "options": {}}', "can't be read"),
+        ('{"model": {"width": "768"}, "options": {}}', "width is of type str, not int"),
+        ('{"model": {"width": true}, "options": {}}', "width is of type bool, not int"),
+        ('{"model": {"image_size": [32, 32.5]}, "options": {}}', "image_size is of type"),
+        ('{"model": {"mlp_ratio": NaN}, "options": {}}', "mlp_ratio must be positive, got nan"),
+        ('{"model": {"norm_eps": 1e999}, "options": {}}', "norm_eps must be positive, got inf"),
+        ('{"model": {"depth": 1000000000}, "options": {}}', "the config says 1000000000 blocks"),
+        ('{"model": {"width": 1200000000}, "options": {}}', "the config says 1200000000"),
+        ('{"model": {"decoder_width": 1200000000}, "options": {}}', "the config says 1200000000"),
+        (
+            '{"model": {"frames": 2000000, "learned_positions": true}, "options": {}}',
+            r"missing: encoder\.pos_embed",
+        ),
+        ('{"model": %s, "options": {"normalize_target": 1}}', "normalize_target is no bool"),
+        ('{"model": %s, "options": {}, "labels": "abc"}', "labels are no list of names"),
+        ('{"model": %s, "options": {}, "kind": ["classifier"]}', "says that it is"),
         ('{"kind": "detector", "model": {}, "options": {}}', "says that it is 'detector'"),
         ('{"model": {}, "options": {"magic": 1}}', "unknown model option .*magic"),
     ],
 )
 def test_our_files_with_broken_descriptions(metadata: str, told: str, tmp_path: Path) -> None:
+    metadata = metadata.replace("%s", json.dumps(TINY))
     save_file(pretraining(), tmp_path / "a.safetensors", metadata={"videomae_fast": metadata})
-    with pytest.raises(WeightsError, match=told):
-        read_weights(tmp_path / "a.safetensors")
+    for read in (read_weights, load_model):
+        with pytest.raises(WeightsError, match=rf"a\.safetensors: .*{told}"):
+            read(tmp_path / "a.safetensors")
+
+
+def test_options_that_no_model_has() -> None:
+    state = pretraining()
+    origin = origin_of("x", "ours", state)
+    for options in ({"magic": 1}, {"drop_path": "much"}):
+        with pytest.raises(WeightsError, match="x: no model has the sizes and options that it say"):
+            ModelWeights("pre-training", MAEConfig(**TINY), state, origin, options=options)
+
+
+def test_clips_that_no_table_of_positions_is_for(tmp_path: Path) -> None:
+    """Weights don't depend on the clip, so a wrong size is found when the model is built."""
+    said = {"model": {**TINY, "frames": 2**21, "image_size": 2**15}, "options": {}}
+    file = tmp_path / "a.safetensors"
+    save_file(pretraining(), file, metadata={"videomae_fast": json.dumps(said)})
+    assert same(dict(read_weights(file).state), pretraining())
+    with pytest.raises(WeightsError, match=r"a\.safetensors: says clips of 2097152 frames"):
+        load_model(file)
 
 
 def test_nothing_is_overwritten_and_names_fit_the_layout(tmp_path: Path) -> None:

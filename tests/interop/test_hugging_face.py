@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,6 +34,7 @@ from videomae_fast.interop import (
 )
 from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
 from videomae_fast.models.positions import sinusoid_table
+from videomae_fast.training.checkpoint import load_model
 
 transformers = pytest.importorskip("transformers")
 GRID = MAEConfig(**TINY).grid
@@ -99,6 +102,58 @@ def test_their_pretraining_becomes_ours(eps: float, normalize: bool, tmp_path: P
     ours = found.model()
     assert ours.normalize_target == normalize
     assert_same_pretraining(ours, theirs)
+
+
+@pytest.mark.parametrize("changed", [{}, {"decoder_intermediate_size": 100}])
+def test_their_default_leaves_the_encoders_norm_out(
+    changed: dict[str, int], tmp_path: Path
+) -> None:
+    theirs = their_model("VideoMAEForPreTraining", use_mean_pooling=True, **changed)
+    assert theirs.videomae.layernorm is None
+    found = from_hugging_face(saved(theirs, tmp_path / "hf"))
+    assert not found.config.encoder_norm
+    assert_same_pretraining(found.model(), theirs)
+    convert(tmp_path / "hf", tmp_path / "a.safetensors", Wanted("ours"))
+    model, config = load_model(tmp_path / "a.safetensors")
+    assert config == found.config
+    assert same(dict(model.state_dict()), dict(found.state))
+    convert(tmp_path / "a.safetensors", tmp_path / "back", Wanted("hugging-face"))
+    again, told = transformers.VideoMAEForPreTraining.from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not any(told.values()), told
+    assert_same_pretraining(found.model(), again.eval())
+    with pytest.raises(WeightsError, match=r"has no norm after the encoder.*official code can't"):
+        convert(tmp_path / "hf", tmp_path / "b.pth", Wanted("official", official_eps=True))
+    wanted = Wanted("official", classes=3, official_eps=True)
+    convert(tmp_path / "hf", tmp_path / "c.pth", wanted)  # a classifier has no such norm
+    assert read_weights(tmp_path / "c.pth", TOLD_CLASSIFIER).config.encoder_norm
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_their_processor_makes_the_clips_that_the_model_is_for(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    """What AutoImageProcessor finds beside the weights gives what ours computes with."""
+    side = size[0] if size[0] == size[1] else size
+    weights = read_weights(_official(tmp_path, image_size=side), replace(TOLD, image_size=side))
+    write_weights(weights, tmp_path / "hf", "hugging-face")
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    theirs = transformers.AutoModelForPreTraining.from_pretrained(tmp_path / "hf").eval()
+    theirs.decoder.norm.eps = 1e-6
+    frames = torch.randint(0, 256, (1, 4, *size, 3), dtype=torch.uint8)
+    images = processor(list(frames[0].numpy()), return_tensors="pt")["pixel_values"]
+    masks = Masks.sample(1, weights.config.grid, MaskSpec(encoder_ratio=0.5, decoder="none"))
+    with torch.no_grad():
+        truth = theirs(images, masks.to_bool()[0]).loss
+        assert float(weights.model()(frames, masks).loss) == pytest.approx(float(truth), rel=1e-5)
+    larger = [np.zeros((64, 80, 3), dtype=np.uint8)] * 4
+    assert processor(larger, return_tensors="pt")["pixel_values"].shape == (1, 4, 3, *size)
+
+
+def _official(folder: Path, **changed: Any) -> Path:
+    save_file(pretraining(**changed), folder / "official.safetensors")
+    return folder / "official.safetensors"
 
 
 @pytest.mark.parametrize("eps", [1e-12, 1e-3])
@@ -206,10 +261,26 @@ def test_shards_and_old_files_are_read(tmp_path: Path) -> None:
     assert same(read_weights(tmp_path / "whole" / "pytorch_model.bin").state, whole)
 
 
+def test_a_file_that_is_named_is_the_one_that_is_read(tmp_path: Path) -> None:
+    """Though the folder has weights under the usual name too."""
+    folder = saved(their_model("VideoMAEForPreTraining"), tmp_path / "hf")
+    state = load_file(folder / "model.safetensors")
+    other = {f"model.{key}": value + 1 for key, value in state.items()}
+    torch.save({"state_dict": other}, folder / "epoch-3.ckpt")
+    found = read_weights(folder / "epoch-3.ckpt")
+    assert torch.equal(found.state["mask_token"], state["mask_token"] + 1)
+    assert torch.equal(read_weights(folder).state["mask_token"], state["mask_token"])
+    their_model("VideoMAEForPreTraining").save_pretrained(tmp_path / "s", max_shard_size="60KB")
+    shard = next((tmp_path / "s").glob("*-of-*.safetensors"))
+    assert same(dict(read_weights(shard).state), dict(from_hugging_face(tmp_path / "s").state))
+
+
 def test_incomplete_shards_are_errors(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     their_model("VideoMAEForPreTraining").save_pretrained(folder, max_shard_size="60KB")
-    first, second = sorted(folder.glob("model-*"))[:2]
+    files = sorted(folder.glob("model-*"))
+    second = max(files, key=lambda file: len(load_file(file)))
+    first = next(file for file in files if file != second)
     state = load_file(second)
     lost = sorted(state)[0]
     save_file({key: value for key, value in state.items() if key != lost}, second)
@@ -222,9 +293,10 @@ def test_incomplete_shards_are_errors(tmp_path: Path) -> None:
     index.write_text(index.read_text().replace(first.name, f"../{first.name}"))
     with pytest.raises(WeightsError, match="is not a file beside it"):
         from_hugging_face(folder)
-    index.write_text("{}")
-    with pytest.raises(WeightsError, match=r"index\.json: can't be read"):
-        from_hugging_face(folder)
+    for text in ("{}", "[]", '{"weight_map": {"a": 1}}', '{"weight_map": []}', "[" * 100_000, "{"):
+        index.write_text(text)
+        with pytest.raises(WeightsError, match=r"index\.json: (can't be read|is no JSON)"):
+            from_hugging_face(folder)
 
 
 def test_position_tables_must_be_the_sinusoid(tmp_path: Path) -> None:
@@ -249,10 +321,20 @@ def test_position_tables_must_be_the_sinusoid(tmp_path: Path) -> None:
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"num_channels": 4}, "num_channels 4"),
         ({"qv_bias": False}, "qv_bias false"),
-        ({"use_mean_pooling": True}, "leaves the encoder's norm out"),
+        ({"use_mean_pooling": True}, r"unused: encoder\.norm\.bias, encoder\.norm\.weight"),
         ({"patch_size": [16, 8]}, "square patches"),
-        ({"decoder_intermediate_size": 100}, "no one MLP ratio gives hidden widths 128 of 32 and"),
-        ({"hidden_size": 64}, r"no one MLP ratio"),
+        ({"decoder_intermediate_size": 100}, r"other shape: decoder\.blocks\.0\.mlp\.fc1"),
+        ({"hidden_size": 64}, r"other shape: encoder\.patch_embed\.proj\.weight"),
+        ({"hidden_size": 0}, "describes no model"),
+        ({"hidden_size": 10**400}, "describes no model|can't be read|other shape"),
+        ({"num_hidden_layers": 10**9}, r"missing: encoder\.blocks\.2\."),
+        ({"decoder_hidden_size": 10**9}, "other shape: mask_token"),
+        ({"image_size": "224"}, "image_size of config.json holds a size that is none"),
+        ({"image_size": []}, "image_size of config.json holds a size that is none"),
+        ({"patch_size": [16, True]}, "a size that is none"),
+        ({"hidden_act": ["gelu"]}, "no value for it"),
+        ({"use_mean_pooling": None}, "no value for it"),
+        ({"layer_norm_eps": float("nan")}, "norm_eps must be positive"),
         ({"num_hidden_layers": 3}, r"missing: encoder\.blocks\.2\."),
         ({"num_attention_heads": 5}, "32 is not a multiple of heads 5"),
         ({"num_frames": "many"}, "a size that is none"),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.model_weights import Change, ModelWeights
+from videomae_fast.interop.reading.refusal import refused
+
+_SHOWN: Final = 40  # characters of what is no number
 
 
 def to_classifier(
@@ -55,6 +60,7 @@ def to_classifier(
         *(Change("left out", reason, state) for reason, state in dropped.items()),
         Change("made new", f"for {classes} classes, drawn from seed {seed}", new),
         kind="classifier",
+        config=replace(weights.config, encoder_norm=True),  # which classifiers don't have anyway
         state={**kept, **new},
         options={},
         labels=None,
@@ -102,22 +108,18 @@ def read_rows(path: str | Path, classes: int) -> list[int]:
             of range, or a row that an earlier class already has.
     """
     path = Path(path)
-    try:
+    with refused(path, "can't be read", "give a file of row numbers"):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path}: can't be read ({error})") from error
     if text.lstrip().startswith("["):
-        try:
+        with refused(path, "not a JSON list", "give a file of row numbers"):
             entries = [(f"entry {i}", each) for i, each in enumerate(json.loads(text), 1)]
-        except ValueError as error:
-            raise WeightsError(f"{path}: not a JSON list ({error})") from error
     else:
         lines = enumerate(text.splitlines(), 1)
         entries = [(f"line {i}", _as_int(line)) for i, line in lines if line.strip()]
     first: dict[int, str] = {}
     for place, row in entries:
         if not isinstance(row, int) or isinstance(row, bool):
-            raise WeightsError(f"{path}, {place}: {row!r} is not a row number")
+            raise WeightsError(f"{path}, {place}: {repr(row)[:_SHOWN]} is not a row number")
         if not 0 <= row < classes:
             raise WeightsError(f"{path}, {place}: the head has rows 0 to {classes - 1}, not {row}")
         if row in first:
@@ -130,4 +132,4 @@ def read_rows(path: str | Path, classes: int) -> list[int]:
 
 def _as_int(line: str) -> int | str:
     word = line.strip()
-    return int(word) if word.removeprefix("-").isdecimal() else word
+    return int(word) if word.removeprefix("-").isdecimal() and len(word) < _SHOWN else word

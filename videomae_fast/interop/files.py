@@ -8,45 +8,49 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
+from videomae_fast.interop.description import METADATA, describe, description_of
 from videomae_fast.interop.hugging_face import (
     CONFIG,
+    PROCESSOR,
     WEIGHTS,
     from_hugging_face,
+    from_hugging_face_file,
     is_hugging_face,
+    is_hugging_face_folder,
+    processor_settings,
     to_hugging_face,
 )
 from videomae_fast.interop.hugging_face_keys import BiasNames
-from videomae_fast.interop.layouts import Told, infer_config, kind_of
+from videomae_fast.interop.layouts import Told, infer_config, kind_of, unwrapped
 from videomae_fast.interop.model_weights import (
     Change,
-    Kind,
     Layout,
     ModelWeights,
     has_official_eps,
     origin_of,
 )
 from videomae_fast.interop.parts import Tally, tally
+from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.sources import file_of
 from videomae_fast.interop.weights import load_weights
-from videomae_fast.models.config import MAEConfig
-
-METADATA: Final = "videomae_fast"
-"""Key of the JSON in our files: kind, model (the config), options, and labels of a classifier."""
 
 
 def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
     """Weights of any layout; which one it is, is seen from the files and keys.
 
     Args:
-        path: an official checkpoint (.pth, or .safetensors with official keys), one of our
-            .safetensors files, or a folder of Hugging Face's (or the weights file in one).
+        path: an official checkpoint (.pth, or .safetensors with official keys), also as other code
+            wraps it (:func:`~videomae_fast.interop.layouts.unwrapped`), one of our .safetensors
+            files, a folder of Hugging Face's (or the weights file in one), a checkpoint of
+            DeepSpeed's or the folder of its `latest`, a run's folder (its newest whole checkpoint
+            is taken) or a checkpoint's.
         told: what official files don't say.
 
     Raises:
@@ -54,18 +58,24 @@ def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
     """
     path, told = Path(path), told or Told()
     if path.is_dir():
-        return from_hugging_face(path, told)
-    metadata = _metadata(path)
+        if is_hugging_face_folder(path):
+            return from_hugging_face(path, told)
+        path = file_of(path)
+    said = description_of(path)
     state = load_weights(path)
     name = str(path)
-    if metadata is not None:
-        return _ours(metadata, state, told, name)
+    if said is not None:
+        told.check(said.config, name)
+        origin = origin_of(name, "ours", state)
+        return ModelWeights(
+            said.kind, said.config, state, origin, options=said.options, labels=said.labels
+        )
+    state = unwrapped(state, name)
     if is_hugging_face(state):
-        if not (path.parent / CONFIG).is_file():
-            raise WeightsError(f"{path}: Hugging Face's weights without the {CONFIG} beside them")
-        return from_hugging_face(path.parent, told)
-    kind = kind_of(state, name)
-    config = infer_config(state, kind, told, name)
+        return from_hugging_face_file(path, state, told)
+    with refused(name, "its tensors describe no model"):
+        kind = kind_of(state, name)
+        config = infer_config(state, kind, told, name)
     origin = origin_of(name, "official", state)
     if kind != "pre-training":
         return ModelWeights(kind, config, state, origin)
@@ -99,8 +109,9 @@ def write_weights(
 
         def write(partial: Path) -> None:
             partial.mkdir()
-            text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-            (partial / CONFIG).write_text(text, encoding="utf-8")
+            for name, said in ((CONFIG, settings), (PROCESSOR, processor_settings(weights.config))):
+                text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+                (partial / name).write_text(text, encoding="utf-8")
             save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
 
         _write_new(path, write, state, inside=WEIGHTS)
@@ -111,7 +122,7 @@ def write_weights(
     state, changes = _apart(weights.state), []
     metadata = {"format": "pt"}
     if layout == "ours":
-        metadata[METADATA] = json.dumps(_description(weights))
+        metadata[METADATA] = describe(weights)
     else:
         changes = _check_official(weights)
 
@@ -123,41 +134,6 @@ def write_weights(
 
     _write_new(path, write_file, state)
     return tally(state), changes
-
-
-def _ours(
-    metadata: Mapping[str, Any], state: Mapping[str, Tensor], told: Told, name: str
-) -> ModelWeights:
-    """Weights of a file that says its config."""
-    try:
-        kind: Kind = metadata.get("kind", "pre-training")  # checkpoints don't say it
-        config = MAEConfig.from_dict(metadata["model"])
-        options = dict(metadata["options"])
-        labels = metadata.get("labels")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(
-            f"{name}: what it says about its model can't be read ({error})"
-        ) from error
-    if kind not in ("pre-training", "classifier", "encoder"):
-        raise WeightsError(f"{name}: says that it is {kind!r}, which this version doesn't know")
-    told.check(config, name)
-    return ModelWeights(
-        kind,
-        config,
-        state,
-        origin_of(name, "ours", state),
-        options=options if kind == "pre-training" else {},
-        labels=None if labels is None else tuple(labels),
-    )
-
-
-def _description(weights: ModelWeights) -> dict[str, Any]:
-    """What our files say about their model."""
-    options = dict(weights.options)
-    if weights.kind == "classifier":
-        options = {"num_classes": weights.classes}
-    said = {"kind": weights.kind, "model": weights.config.to_dict(), "options": options}
-    return said if weights.labels is None else {**said, "labels": list(weights.labels)}
 
 
 def _check_official(weights: ModelWeights) -> list[Change]:
@@ -174,6 +150,20 @@ def _check_official(weights: ModelWeights) -> list[Change]:
             "can't say otherwise. Take it with --official-eps (with_official_eps), which changes "
             "the function slightly"
         )
+    if weights.kind == "pre-training":
+        other = [
+            what
+            for what, there in (
+                ("no norm after the encoder", not config.encoder_norm),
+                ("another MLP ratio in the decoder", config.decoder_mlp_ratio is not None),
+            )
+            if there
+        ]
+        if other:
+            raise WeightsError(
+                f"{weights.origin.name}: has {' and '.join(other)}, which the official code can't; "
+                "write it with --to ours or --to hugging-face, or make a classifier of it"
+            )
     changes = []
     try:
         read = infer_config(weights.state, weights.kind, Told(), weights.origin.name).to_dict()
@@ -197,23 +187,6 @@ def _check_official(weights: ModelWeights) -> list[Change]:
     if weights.labels is not None:
         changes.append(Change("left out", "names of the classes, which official files can't say"))
     return changes
-
-
-def _metadata(path: Path) -> Mapping[str, Any] | None:
-    """What one of our files says about its model; None for any other file."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(METADATA)
-        said = None if text is None else json.loads(text)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
-    except ValueError as error:
-        raise WeightsError(f"{path}: its {METADATA} metadata is no JSON ({error})") from error
-    if said is not None and not isinstance(said, dict):
-        raise WeightsError(f"{path}: its {METADATA} metadata is no JSON object")
-    return said
 
 
 def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

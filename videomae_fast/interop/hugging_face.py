@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,14 +16,22 @@ from videomae_fast.interop.hugging_face_keys import (
     from_hugging_face_keys,
     to_hugging_face_keys,
 )
-from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratio
+from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratios
 from videomae_fast.interop.model_weights import Change, Kind, ModelWeights, origin_of
-from videomae_fast.interop.weights import load_weights
+from videomae_fast.interop.reading.json_files import read_json
+from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights import load_weights, named
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.positions import sinusoid_table
+from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
+PROCESSOR: Final = "preprocessor_config.json"
+_BILINEAR: Final = 2  # PIL's number
+_FILES: Final = (WEIGHTS, "pytorch_model.bin")
+_INDEX: Final = ".index.json"
+_SHARD: Final = re.compile(r"-\d+-of-\d+\.")
 FINAL_NORM_EPS: Final = 1e-5
 """What Hugging Face's decoder.norm and fc_norm have, whatever the config says."""
 
@@ -48,6 +56,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "decoder_intermediate_size": 1536,
     "norm_pix_loss": True,
 }
+_SIDES: Final = ("image_size", "patch_size")
 _ARCHITECTURES: Final[dict[Kind, str]] = {
     "pre-training": "VideoMAEForPreTraining",
     "classifier": "VideoMAEForVideoClassification",
@@ -61,12 +70,12 @@ def is_hugging_face(state: Mapping[str, Tensor]) -> bool:
 
 
 def is_hugging_face_folder(folder: Path) -> bool:
-    """Whether a folder has a config.json that names a type of model (a run's does not)."""
-    try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and "model_type" in settings
+    """Whether a folder has a config.json beside weights of Hugging Face's names.
+
+    A run's has no weights beside it, and a checkpoint's has no config.json.
+    """
+    names = [name + end for name in _FILES for end in ("", _INDEX)]
+    return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in names)
 
 
 def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeights:
@@ -84,23 +93,49 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
             are missing, unused or of another shape.
     """
     folder = Path(folder)
-    try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / CONFIG}: can't be read ({error})") from error
-    if not isinstance(settings, dict) or settings.get("model_type") != "videomae":
+    settings = _settings(folder)
+    return _weights(settings, _load(folder), told, str(folder))
+
+
+def from_hugging_face_file(
+    file: Path, state: Mapping[str, Tensor], told: Told | None = None
+) -> ModelWeights:
+    """The same, of one file beside a config.json, which may have another name; one shard is none.
+
+    Args:
+        state: what the file holds.
+    """
+    if not (file.parent / CONFIG).is_file():
+        raise WeightsError(
+            f"{file}: Hugging Face's weights without the {CONFIG} beside them, which says the "
+            "rest; get it from the same place"
+        )
+    if _SHARD.search(file.name):
+        return from_hugging_face(file.parent, told)
+    return _weights(_settings(file.parent), state, told, str(file))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    settings = read_json(folder / CONFIG)
+    if settings.get("model_type") != "videomae":
         raise WeightsError(f"{folder / CONFIG}: not the config of a VideoMAE (model_type)")
-    state = _load(folder)
-    origin = origin_of(str(folder), "hugging-face", state)
+    return settings
+
+
+def _weights(
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], told: Told | None, name: str
+) -> ModelWeights:
+    """Weights of a config.json and tensors by Hugging Face's names."""
+    origin = origin_of(name, "hugging-face", state)
     prefixed = {key: _with_prefix(key) for key in state}
     kind: Kind = "encoder"
     if any(key.startswith("classifier.") for key in state):
         kind = "classifier"
     elif any(key.startswith("decoder.") or key == "mask_token" for key in state):
         kind = "pre-training"
-    config = _config(settings, kind, str(folder))
+    config = _config(settings, kind, name)
     if told is not None:
-        told.check(config, str(folder))
+        told.check(config, name)
     kept: dict[str, Tensor] = {}
     tables: dict[str, Tensor] = {}
     key_biases: dict[str, Tensor] = {}
@@ -108,7 +143,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
         special = {"position_embeddings": tables, "key.bias": key_biases}
         end = next((end for end in special if key.endswith(end)), "")
         special.get(end, kept)[prefixed[key]] = value
-    changes = _checked_tables(tables, config, str(folder))
+    changes = _checked_tables(tables, config, name)
     if key_biases:
         changes.append(
             Change(
@@ -131,7 +166,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
     try:
         official = from_hugging_face_keys(kept, classifier=kind == "classifier")
     except WeightsError as error:
-        raise WeightsError(f"{folder}: {error}") from error
+        raise WeightsError(f"{name}: {error}") from error
     return ModelWeights(
         kind,
         config,
@@ -140,7 +175,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
         options={"normalize_target": _get(settings, "norm_pix_loss")}
         if kind == "pre-training"
         else {},
-        labels=_labels(settings, str(folder)) if kind == "classifier" else None,
+        labels=_labels(settings, name) if kind == "classifier" else None,
         changes=tuple(changes),
     )
 
@@ -161,10 +196,6 @@ def to_hugging_face(
     if config.learned_positions or config.layer_scale:
         what = "learned positions" if config.learned_positions else "LayerScale"
         raise WeightsError(f"{name}: Hugging Face's VideoMAE has no {what}")
-    if weights.kind == "encoder" and "encoder.norm.weight" not in weights.state:
-        pooled = True
-    else:
-        pooled = weights.kind == "classifier"
     side = config.image_size
     settings: dict[str, Any] = {
         "architectures": [_ARCHITECTURES[weights.kind]],
@@ -178,18 +209,18 @@ def to_hugging_face(
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.heads,
-        "intermediate_size": int(config.width * config.mlp_ratio),
+        "intermediate_size": config.hidden,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,
         "layer_norm_eps": config.norm_eps,
         "qkv_bias": True,
-        "use_mean_pooling": pooled,
+        "use_mean_pooling": weights.kind == "classifier" or not config.encoder_norm,
         "decoder_num_attention_heads": config.decoder_heads,
         "decoder_hidden_size": config.decoder_width,
         "decoder_num_hidden_layers": config.decoder_depth,
-        "decoder_intermediate_size": int(config.decoder_width * config.mlp_ratio),
+        "decoder_intermediate_size": config.decoder_hidden,
         "norm_pix_loss": weights.options.get("normalize_target", True),
     }
     if weights.kind == "classifier":
@@ -215,12 +246,42 @@ def to_hugging_face(
     return settings, to_hugging_face_keys(weights.state, biases=biases), changes
 
 
+def processor_settings(config: MAEConfig) -> dict[str, Any]:
+    """What goes into preprocessor_config.json: the clips that the model is for.
+
+    As the official code takes clips for testing: the short side scaled to that of the clip,
+    bilinear, the middle cut out. Where clips are not square, both sides are scaled.
+    """
+    side = config.image_size
+    height, width = (side, side) if isinstance(side, int) else side
+    size = {"height": height, "width": width}
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": height} if height == width else size,
+        "resample": _BILINEAR,
+        "do_center_crop": True,
+        "crop_size": size,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
+
+
 def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
     """MAEConfig of a config.json.
 
     Raises:
         WeightsError: a setting that our model can't have.
     """
+    for name, value in settings.items():
+        if name in _DEFAULTS and not _fits(value, name):
+            raise WeightsError(
+                f"{origin}: {name} of {CONFIG} holds a size that is none, or no value for it (a "
+                f"{type(value).__name__}); get the file from the same place as the weights"
+            )
     bias = settings.get("qv_bias", settings.get("qkv_bias", True))
     pooled = _get(settings, "use_mean_pooling")
     for wrong, told in (
@@ -228,10 +289,6 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
         (_get(settings, "num_channels") != 3, f"num_channels {_get(settings, 'num_channels')}"),
         (not bias, "qv_bias false"),
         (kind == "classifier" and not pooled, "use_mean_pooling false in a classifier"),
-        (
-            kind == "pre-training" and pooled,
-            "use_mean_pooling true in pre-training, which leaves the encoder's norm out",
-        ),
     ):
         if wrong:
             raise WeightsError(f"{origin}: {told}: the models here don't have that")
@@ -242,9 +299,9 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
         patch = patch[0]
     side = _get(settings, "image_size")
     width, narrow = _get(settings, "hidden_size"), _get(settings, "decoder_hidden_size")
-    mlps = [(width, _get(settings, "intermediate_size"))]
+    narrow_mlp = None
     if kind == "pre-training":
-        mlps.append((narrow, _get(settings, "decoder_intermediate_size")))
+        narrow_mlp = narrow, _get(settings, "decoder_intermediate_size")
         decoder = {
             "decoder_width": narrow,
             "decoder_depth": _get(settings, "decoder_num_hidden_layers"),
@@ -252,7 +309,7 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
         }
     else:
         decoder = decoder_of(width)
-    try:
+    with refused(origin, f"{CONFIG} describes no model"):
         return make_config(
             {
                 "image_size": tuple(side) if isinstance(side, list) else side,
@@ -262,19 +319,26 @@ def _config(settings: Mapping[str, Any], kind: Kind, origin: str) -> MAEConfig:
                 "width": width,
                 "depth": _get(settings, "num_hidden_layers"),
                 "heads": _get(settings, "num_attention_heads"),
-                "mlp_ratio": mlp_ratio(mlps, origin),
+                "encoder_norm": kind == "classifier" or not pooled,
+                **mlp_ratios((width, _get(settings, "intermediate_size")), narrow_mlp, origin),
                 "norm_eps": _get(settings, "layer_norm_eps"),
                 "final_norm_eps": FINAL_NORM_EPS,
                 **decoder,
             },
             origin,
         )
-    except (TypeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{origin}: {CONFIG} holds a size that is none ({error})") from error
 
 
 def _get(settings: Mapping[str, Any], name: str) -> Any:
     return settings.get(name, _DEFAULTS[name])
+
+
+def _fits(value: Any, name: str) -> bool:
+    """Whether a value of config.json has the type of its default; sizes may be one per side."""
+    kind = type(_DEFAULTS[name])
+    if name in _SIDES and isinstance(value, list):
+        return len(value) == 2 and all(type(side) is int for side in value)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _with_prefix(key: str) -> str:
@@ -290,6 +354,8 @@ def _labels(settings: Mapping[str, Any], origin: str) -> tuple[str, ...] | None:
         return None
     if not isinstance(told, dict) or set(told) != {str(i) for i in range(len(told))}:
         raise WeightsError(f"{origin}: id2label of {CONFIG} does not number its classes from 0 on")
+    if not all(isinstance(label, str | int | float) for label in told.values()):
+        raise WeightsError(f"{origin}: id2label of {CONFIG} has classes whose name is none")
     labels = tuple(str(told[str(i)]) for i in range(len(told)))
     nameless = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
     return None if nameless else labels
@@ -299,10 +365,12 @@ def _checked_tables(tables: Mapping[str, Tensor], config: MAEConfig, origin: str
     """Position tables must be the fixed sinusoid, which is computed here and not stored."""
     for key, table in tables.items():
         width = config.width if "embeddings." in key else config.decoder_width
-        truth = sinusoid_table(config.grid.tokens, width)[None]
         # A table that was stored in half precision is still the sinusoid.
         close = 1e-5 if table.dtype == torch.float32 else 1e-2
-        if table.shape != truth.shape or (table.float() - truth).abs().max() > close:
+        right = table.shape == (1, config.grid.tokens, width) and (
+            table.float() - sinusoid_table(config.grid.tokens, width)
+        ).abs().max().le(close)  # fmt: skip
+        if not right:
             raise WeightsError(f"{origin}: {key} is not the fixed sinusoid of {config.grid}")
     if not tables:
         return []
@@ -311,26 +379,32 @@ def _checked_tables(tables: Mapping[str, Tensor], config: MAEConfig, origin: str
 
 def _load(folder: Path) -> dict[str, Tensor]:
     """The state dict, from one file or from shards."""
-    for name in (WEIGHTS, "pytorch_model.bin"):
+    for name in _FILES:
         if (folder / name).is_file():
             return load_weights(folder / name)
-        index = folder / f"{name}.index.json"
-        if not index.is_file():
-            continue
-        try:
-            places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{index}: can't be read ({error!r})") from error
-        state: dict[str, Tensor] = {}
-        for shard in sorted(set(places.values())):
-            if Path(shard).name != shard:
-                raise WeightsError(f"{index}: names {shard!r}, which is not a file beside it")
-            state.update(load_weights(folder / shard))
-        if set(state) != set(places):
-            odd = sorted(set(state) ^ set(places))
-            raise WeightsError(f"{index}: shards and index don't agree on {', '.join(odd[:5])}")
-        return state
-    raise WeightsError(f"{folder}: neither {WEIGHTS} nor pytorch_model.bin in it, nor shards")
+        index = folder / f"{name}{_INDEX}"
+        if index.is_file():
+            return _load_shards(index)
+    raise WeightsError(f"{folder}: neither {' nor '.join(_FILES)} in it, nor shards")
+
+
+def _load_shards(index: Path) -> dict[str, Tensor]:
+    """The state dict of the files that an index names."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise WeightsError(f"{index}: can't be read: its weight_map names no files")
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name:
+            raise WeightsError(f"{index}: names {name[:80]!r}, which is not a file beside it")
+        shard = load_weights(index.parent / name)
+        if twice := sorted(set(shard) & set(state)):
+            raise WeightsError(f"{index}: two of its files hold {named(twice)}")
+        state.update(shard)
+    if set(state) != set(places):
+        odd = sorted(set(state) ^ set(places))
+        raise WeightsError(f"{index}: shards and index don't agree on {named(odd)}")
+    return state
 
 
 def _dtype(state: Mapping[str, Tensor]) -> str:

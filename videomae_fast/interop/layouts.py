@@ -12,10 +12,11 @@ from torch import Tensor
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.model_weights import Kind
-from videomae_fast.interop.weights import named
+from videomae_fast.interop.weights import named, strip_prefixes
 from videomae_fast.models.config import MAEConfig, Size
 
 _PATCHES: Final = "patch_embed.proj.weight"
+_WRAPPERS: Final = ("_orig_mod.", "module.", "model.", "backbone.")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,22 @@ class Told:
                     f"{origin}: says {one.name} {own}, not {value}; leave --"
                     f"{one.name.replace('_', '-')} out"
                 )
+
+
+def unwrapped(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """The state dict with the names that the model itself gives.
+
+    Cuts what other code puts before them: `model.` (a Lightning module's), `backbone.` (a
+    detector's, or a classifier's whose head is elsewhere), and `encoder.` before a classifier's
+    names.
+
+    Raises:
+        WeightsError: two keys become the same.
+    """
+    state = strip_prefixes(state, _WRAPPERS, origin)
+    if "encoder.fc_norm.weight" in state:  # in pre-training the encoder has a norm of another name
+        return strip_prefixes(state, ("encoder.",), origin)
+    return state
 
 
 def kind_of(state: Mapping[str, Tensor], origin: str) -> Kind:
@@ -93,10 +110,12 @@ def infer_config(state: Mapping[str, Tensor], kind: Kind, told: Told, origin: st
         # The initial value is not in the weights, which replace it: only "there or not" counts.
         "layer_scale": 1.0 if f"{prefix}blocks.0.gamma_1" in state else 0.0,
     }
-    mlps = [(width, hidden)]
+    narrow_mlp = None
+    if kind == "encoder":
+        values["encoder_norm"] = f"{prefix}norm.weight" in state
     if kind == "pre-training":
         narrow = _shape(state, "encoder_to_decoder.weight", 2, origin)[0]
-        mlps.append((narrow, _shape(state, "decoder.blocks.0.mlp.fc1.weight", 2, origin)[0]))
+        narrow_mlp = narrow, _shape(state, "decoder.blocks.0.mlp.fc1.weight", 2, origin)[0]
         values |= {
             "decoder_width": narrow,
             "decoder_depth": _depth(state, "decoder.blocks.", origin),
@@ -106,7 +125,7 @@ def infer_config(state: Mapping[str, Tensor], kind: Kind, told: Told, origin: st
         raise WeightsError(f"{origin}: has no decoder; leave --decoder-heads out")
     else:
         values |= decoder_of(width)
-    values["mlp_ratio"] = mlp_ratio(mlps, origin)
+    values |= mlp_ratios((width, hidden), narrow_mlp, origin)
     config = make_config(values, origin)
     if config.learned_positions:
         tokens = _shape(state, f"{prefix}pos_embed", 3, origin)[1]
@@ -138,21 +157,41 @@ def decoder_of(width: int) -> dict[str, int]:
     }
 
 
-def mlp_ratio(mlps: Sequence[tuple[int, int]], origin: str) -> float:
-    """The ratio r with ``int(width * r) == hidden`` for each (width, hidden).
+def mlp_ratios(
+    encoder: tuple[int, int], decoder: tuple[int, int] | None, origin: str
+) -> dict[str, float]:
+    """The config's `mlp_ratio`, and `decoder_mlp_ratio` where the decoder has its own.
+
+    Args:
+        encoder, decoder: width and hidden width of its MLPs. None: there is no decoder.
+
+    Raises:
+        WeightsError: a hidden width that no ratio gives.
+    """
+    pairs = [encoder] if decoder is None else [encoder, decoder]
+    both = mlp_ratio(pairs)
+    if both is not None:
+        return {"mlp_ratio": both}
+    found = [mlp_ratio([pair]) for pair in pairs]
+    names = ("mlp_ratio", "decoder_mlp_ratio")
+    known = {name: ratio for name, ratio in zip(names, found, strict=False) if ratio is not None}
+    if len(known) < len(pairs):
+        told = " and ".join(f"{hidden} of {width}" for width, hidden in pairs)
+        raise WeightsError(f"{origin}: no MLP ratio gives hidden widths {told}")
+    return known
+
+
+def mlp_ratio(mlps: Sequence[tuple[int, int]]) -> float | None:
+    """The ratio r with ``int(width * r) == hidden`` for each (width, hidden); None: there is none.
 
     Each pair leaves an interval, as `int` cuts off: hidden 40 of width 10 may be 4 or 4.05, and
     405 of 100 in the decoder decides.
-
-    Raises:
-        WeightsError: there is none.
     """
     ratio = max(hidden / width for width, hidden in mlps)
     for candidate in (ratio, math.nextafter(ratio, math.inf)):
         if all(int(width * candidate) == hidden for width, hidden in mlps):
             return candidate
-    told = " and ".join(f"{hidden} of {width}" for width, hidden in mlps)
-    raise WeightsError(f"{origin}: no one MLP ratio gives hidden widths {told}")
+    return None
 
 
 def _official_sizes() -> list[MAEConfig]:

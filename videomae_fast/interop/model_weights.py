@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.parts import Tally, tally
+from videomae_fast.interop.reading.refusal import refused
 from videomae_fast.interop.weights import check_fits, load_into, named
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig
@@ -20,6 +21,8 @@ Kind = Literal["pre-training", "classifier", "encoder"]
 Layout = Literal["official", "ours", "hugging-face"]
 
 OFFICIAL_EPS: Final = 1e-6
+_MOST_POSITIONS: Final = 1 << 26
+"""Values in a table of positions: 64 frames of 448 pixels have half as many in ViT-g."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,24 @@ class ModelWeights:
 
     kind: Kind
     config: MAEConfig
-    state: Mapping[str, Tensor]
+    state: Mapping[str, Tensor] = field(repr=False)
     origin: Origin
     options: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     changes: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
-        with torch.device("meta"):
-            model = self._empty()
-        check_fits(model, self.state, origin=f"{self.origin.name}: its weights")
-        odd = sorted(key for key, value in self.state.items() if not value.is_floating_point())
-        if odd:
-            raise WeightsError(f"{self.origin.name}: not floating-point: {named(odd)}")
+        name = f"{self.origin.name}: its weights"
+        claims = self._claims()
+        if claims:
+            raise WeightsError(f"{name} do not fit its config: {'; '.join(claims)}")
+        odd = "no model has the sizes and options that it says"
+        with refused(self.origin.name, odd, "correct them"), torch.device("meta"):
+            model = self._empty(_smallest(self.config))
+        check_fits(model, self.state, origin=name)
+        whole = sorted(key for key, value in self.state.items() if not value.is_floating_point())
+        if whole:
+            raise WeightsError(f"{self.origin.name}: not floating-point: {named(whole)}")
         if self.labels is not None and len(self.labels) != self.classes:
             raise WeightsError(
                 f"{self.origin.name}: {len(self.labels)} class names for {self.classes} classes"
@@ -96,41 +104,81 @@ class ModelWeights:
         Raises:
             WeightsError: it is only an encoder.
         """
-        model = self._empty()
-        if isinstance(model, _EncoderOnly):
+        if self.kind == "encoder":
             raise WeightsError(
                 f"{self.origin.name}: holds an encoder without a decoder and without a head; "
                 "make a classifier of it (to_classifier)"
             )
+        values = self.config.grid.tokens * max(self.config.width, self.config.decoder_width)
+        if values > _MOST_POSITIONS:
+            raise WeightsError(
+                f"{self.origin.name}: says clips of {self.config.frames} frames of "
+                f"{self.config.image_size} pixels, whose table of positions alone has {values:,} "
+                "values; correct frames and image size"
+            )
+        with refused(self.origin.name, "its model can't be built", "see that memory is free"):
+            model = self._empty(self.config)
+        assert not isinstance(model, _EncoderOnly)
         load_into(model, self.state, origin=f"{self.origin.name}: its weights")
         return model.eval()
+
+    def _claims(self) -> list[str]:
+        """Where the config is larger than the tensors, in what decides how large a model becomes.
+
+        The model is built to compare the rest, and that must not take more than the tensors do.
+        """
+        config = self.config
+        outer = "" if self.kind == "classifier" else "encoder."
+        sizes = [(f"{outer}patch_embed.proj.weight", 0, config.width)]
+        stacks = [(f"{outer}blocks.", config.depth)]
+        if self.kind == "pre-training":
+            sizes.append(("mask_token", 2, config.decoder_width))
+            stacks.append(("decoder.blocks.", config.decoder_depth))
+        if config.learned_positions:
+            sizes.append((f"{outer}pos_embed", 1, config.grid.tokens))
+        found = []
+        for key, dim, size in sizes:
+            shape = tuple(self.state[key].shape) if key in self.state else None
+            if shape is None:
+                found.append(f"missing: {key}")
+            elif len(shape) <= dim or shape[dim] < size:
+                found.append(f"other shape: {key} {list(shape)} (the config says {size})")
+        for stack, depth in stacks:
+            blocks = {
+                key[len(stack) :].split(".")[0] for key in self.state if key.startswith(stack)
+            }
+            if depth > len(blocks):
+                found.append(f"missing: {stack}{len(blocks)}.* (the config says {depth} blocks)")
+        return found
 
     def with_changes(self, *changes: Change, **values: Any) -> ModelWeights:
         """A copy with other values, and what changed told."""
         return replace(self, changes=(*self.changes, *changes), **values)
 
-    def _empty(self) -> MaskedAutoencoder | VideoClassifier | _EncoderOnly:
-        try:
-            if self.kind == "pre-training":
-                return MaskedAutoencoder(self.config, **self.options)
-            if self.kind == "classifier":
-                return VideoClassifier(self.config, max(1, self.classes))
-            return _EncoderOnly(self.config, norm="encoder.norm.weight" in self.state)
-        except TypeError as error:
-            raise WeightsError(f"{self.origin.name}: unknown model option ({error})") from error
+    def _empty(self, config: MAEConfig) -> MaskedAutoencoder | VideoClassifier | _EncoderOnly:
+        if self.kind == "pre-training":
+            return MaskedAutoencoder(config, **self.options)
+        if self.kind == "classifier":
+            return VideoClassifier(config, max(1, self.classes))
+        return _EncoderOnly(config)
+
+
+def _smallest(config: MAEConfig) -> MAEConfig:
+    """The config of a clip of one token, where no weights depend on the clip.
+
+    Tables of positions are computed in memory even for a model on the meta device.
+    """
+    if config.learned_positions:
+        return config
+    return replace(config, frames=config.tubelet_size, image_size=config.patch_size)
 
 
 class _EncoderOnly(nn.Module):
-    """What is left of a masked autoencoder without its decoder.
+    """What is left of a masked autoencoder without its decoder."""
 
-    Hugging Face's VideoMAEModel has no `encoder.norm` where it is pooled by the mean.
-    """
-
-    def __init__(self, config: MAEConfig, *, norm: bool) -> None:
+    def __init__(self, config: MAEConfig) -> None:
         super().__init__()
         self.encoder = MaskedAutoencoder(config).encoder
-        if not norm:
-            del self.encoder.norm
 
 
 def has_official_eps(config: MAEConfig) -> bool:

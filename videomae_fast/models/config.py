@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -20,13 +21,16 @@ class MAEConfig:
         patch_size, tubelet_size: a token's cube is tubelet_size × patch_size × patch_size pixels.
         frames: frames per clip.
         width, depth, heads: of the encoder.
-        mlp_ratio: hidden width of an MLP is ``int(width * mlp_ratio)``, in encoder and decoder.
+        mlp_ratio: hidden width of an MLP is ``int(width * mlp_ratio)``.
         decoder_width, decoder_depth, decoder_heads: of the decoder.
         learned_positions: the encoder's positions are a parameter instead of the fixed sinusoid.
         layer_scale: LayerScale's initial value; 0 leaves LayerScale out.
         norm_eps: LayerNorm's epsilon in all blocks and after the encoder.
         final_norm_eps: that of the decoder's `norm` and of the classifier's `fc_norm`. The official
             code has 1e-6 everywhere; weights of Hugging Face's models come with others.
+        encoder_norm: LayerNorm after the encoder, as the official code has it. Hugging Face's
+            models for pre-training leave it out by default (``use_mean_pooling``).
+        decoder_mlp_ratio: `mlp_ratio` of the decoder where that has its own; None: the same.
 
     Raises:
         ValueError: a size that does not divide, or is not positive.
@@ -47,12 +51,16 @@ class MAEConfig:
     layer_scale: float = 0.0
     norm_eps: float = 1e-6
     final_norm_eps: float = 1e-6
+    encoder_norm: bool = True
+    decoder_mlp_ratio: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "tubelet_size", "width", "depth", "heads", "decoder_width",
                      "decoder_depth", "decoder_heads", "mlp_ratio", "norm_eps",
-                     "final_norm_eps"):  # fmt: skip
-            if getattr(self, name) <= 0:
+                     "final_norm_eps", "decoder_mlp_ratio"):  # fmt: skip
+            if getattr(self, name) is None:
+                continue
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             if getattr(self, width) % getattr(self, heads):
@@ -60,7 +68,7 @@ class MAEConfig:
                     f"{width} {getattr(self, width)} is not a multiple of {heads} "
                     f"{getattr(self, heads)}"
                 )
-        if self.layer_scale < 0:
+        if not 0 <= self.layer_scale < math.inf:
             raise ValueError(f"layer_scale must be 0 (off) or positive, got {self.layer_scale}")
         _ = self.grid  # raises where a size does not divide
 
@@ -85,6 +93,17 @@ class MAEConfig:
         return Grid.of(self.frames, self.image_size, self.tubelet_size, self.patch_size)
 
     @property
+    def hidden(self) -> int:
+        """Hidden width of the encoder's MLPs."""
+        return int(self.width * self.mlp_ratio)
+
+    @property
+    def decoder_hidden(self) -> int:
+        """Hidden width of the decoder's MLPs."""
+        ratio = self.mlp_ratio if self.decoder_mlp_ratio is None else self.decoder_mlp_ratio
+        return int(self.decoder_width * ratio)
+
+    @property
     def patch_values(self) -> int:
         """Values of one token's cube: 3 · tubelet_size · patch_size²."""
         return 3 * self.tubelet_size * self.patch_size**2
@@ -97,7 +116,7 @@ class MAEConfig:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: a key that is no field.
+            ValueError: a key that is no field, or a value of another type.
         """
         unknown = sorted(set(values) - {field.name for field in fields(MAEConfig)})
         if unknown:
@@ -105,9 +124,24 @@ class MAEConfig:
         size = values.get("image_size")
         if isinstance(size, list):  # JSON has no tuples
             values = {**values, "image_size": tuple(size)}
+        for name, value in values.items():
+            if not _is(value, _TYPES[name]):
+                raise ValueError(f"{name} is of type {type(value).__name__}, not {_TYPES[name]}")
         return MAEConfig(**values)
 
 
+def _is(value: Any, kind: str) -> bool:
+    """Whether a value has a type as annotations spell it. True and False are no numbers."""
+    if kind == "bool":
+        return type(value) is bool
+    if type(value) is float:
+        return "float" in kind
+    if type(value) is tuple:
+        return "tuple" in kind and len(value) == 2 and all(type(side) is int for side in value)
+    return type(value) is int or (value is None and "None" in kind)
+
+
+_TYPES = {field.name: str(field.type) for field in fields(MAEConfig)}
 _SIZES: dict[str, dict[str, Any]] = {
     "small": {"width": 384, "depth": 12, "heads": 6, "decoder_width": 192, "decoder_heads": 3},
     "base": {"width": 768, "depth": 12, "heads": 12, "decoder_width": 384, "decoder_heads": 6},

@@ -147,10 +147,9 @@ def _count(config: MAEConfig, counts: Counts, left_out: _LeftOut, batch: int) ->
     seen, length = counts.visible, counts.visible + counts.decoder
     embedded = seen if left_out.unseen_patches else config.grid.tokens
     predicted = counts.loss if left_out.last_block else counts.decoder
-    linear, attention = _block(seen, seen, width, int(width * config.mlp_ratio))
-    hidden = int(narrow * config.mlp_ratio)
+    linear, attention = _block(seen, seen, width, config.hidden)
     asking = [length] * (depth - 1) + [predicted if left_out.last_block else length]
-    blocks = [_block(queries, length, narrow, hidden) for queries in asking]
+    blocks = [_block(queries, length, narrow, config.decoder_hidden) for queries in asking]
     decoder_linear = sum(linear for linear, _ in blocks)
     if left_out.first_block:
         row = 3 * narrow * narrow

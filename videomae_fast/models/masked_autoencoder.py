@@ -12,7 +12,7 @@ from videomae_fast.masking import Grid, Masks
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.linear import Linear
 from videomae_fast.models.positions import SinusoidPositions
-from videomae_fast.models.transformer import Blocks, SharedTokens, add_norm
+from videomae_fast.models.transformer import Blocks, SharedTokens, add, add_norm
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops import (
     decoder_assembly,
@@ -75,11 +75,15 @@ class Encoder(VisionTransformer):
         super().__init__(
             config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
         )
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm: nn.LayerNorm | None = None
+        if config.encoder_norm:
+            self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, frames: Tensor, index: Tensor, grid: Grid) -> Tensor:
         """uint8 [B, T, H, W, 3] and the visible tokens' positions to [B, V, width]."""
         stream, branch = self.blocks(self.embed(frames, index, grid))
+        if self.norm is None:
+            return add(stream, branch)
         return add_norm(stream, branch, self.norm)[0]
 
 
@@ -94,7 +98,7 @@ class Decoder(nn.Module):
             config.decoder_depth,
             config.decoder_width,
             config.decoder_heads,
-            config.mlp_ratio,
+            config.decoder_hidden,
             drop_path=drop_path,
             layer_scale=config.layer_scale,
             norm_eps=config.norm_eps,

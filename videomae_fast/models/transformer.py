@@ -187,7 +187,7 @@ class Block(nn.Module):
         self,
         width: int,
         heads: int,
-        mlp_ratio: float,
+        hidden: int,
         *,
         drop_path: float,
         layer_scale: float,
@@ -197,7 +197,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.mlp = Mlp(width, hidden)
         self.drop_path = DropPath(drop_path)
         self.gamma_1: nn.Parameter | None = None
         self.gamma_2: nn.Parameter | None = None
@@ -248,7 +248,7 @@ class Blocks(nn.ModuleList):
         depth: int,
         width: int,
         heads: int,
-        mlp_ratio: float,
+        hidden: int,
         *,
         drop_path: float,
         layer_scale: float,
@@ -260,7 +260,7 @@ class Blocks(nn.ModuleList):
             Block(
                 width,
                 heads,
-                mlp_ratio,
+                hidden,
                 drop_path=rate,
                 layer_scale=layer_scale,
                 norm_eps=norm_eps,

@@ -31,7 +31,7 @@ class VisionTransformer(nn.Module):
             config.depth,
             config.width,
             config.heads,
-            config.mlp_ratio,
+            config.hidden,
             drop_path=drop_path,
             layer_scale=config.layer_scale,
             norm_eps=config.norm_eps,

@@ -16,16 +16,19 @@ import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from videomae_fast.interop.weights import load_into, load_weights
+from videomae_fast import __version__
+from videomae_fast.interop.description import description_of
+from videomae_fast.interop.files import read_weights
+from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights import load_weights
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.training.errors import CheckpointError
@@ -53,8 +56,9 @@ class Saved:
         return load_weights(self.folder / MODEL)
 
     def optimizer(self) -> dict[str, Tensor]:
-        """``<moment>.<parameter>`` tensors, on the CPU."""
-        return load_file(self.folder / OPTIMIZER)
+        """``<moment>.<parameter>`` tensors, on the CPU; none before the first step."""
+        with refused(self.folder / OPTIMIZER, "not a whole safetensors file"):
+            return load_file(self.folder / OPTIMIZER)
 
 
 def folder_name(step: int) -> str:
@@ -171,36 +175,31 @@ def load_model(path: str | Path) -> tuple[MaskedAutoencoder, MAEConfig]:
 
     Raises:
         CheckpointError: none of these, or not whole.
-        WeightsError: the weights don't fit the shape that is written beside them.
+        WeightsError: damaged, or the weights don't fit the shape that is written beside them.
     """
     file = weights_file(Path(path))
-    try:
-        with safe_open(file, "pt") as opened:
-            text = (opened.metadata() or {}).get("videomae_fast")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: not a whole safetensors file ({error})") from error
-    if text is None:
+    if description_of(file) is None:
         raise CheckpointError(
             f"{file}: does not say what shape its model has, so it was not written by pre-training "
-            "here; build a MaskedAutoencoder and load it with videomae_fast.interop.weights"
+            "here; convert it first (videomae-fast convert --to ours)"
         )
-    shape = json.loads(text)
-    kind = shape.get("kind", "pre-training")
-    if kind != "pre-training":
-        raise CheckpointError(f"{file}: holds a {kind}, not a masked autoencoder with its decoder")
-    config = MAEConfig.from_dict(shape["model"])
-    model = MaskedAutoencoder(config, **shape["options"])
-    load_into(model, load_weights(file), origin=str(file))
-    return model.eval(), config
+    weights = read_weights(file)
+    if weights.kind != "pre-training":
+        raise CheckpointError(
+            f"{file}: holds a {weights.kind}, not a masked autoencoder with its decoder"
+        )
+    model = weights.model()
+    assert isinstance(model, MaskedAutoencoder)
+    return model, weights.config
 
 
 def versions() -> dict[str, str]:
     """What a checkpoint was written with."""
-    try:
-        own = metadata.version("videomae-fast")
-    except metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"videomae_fast": own, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "videomae_fast": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def weights_file(path: Path) -> Path:

@@ -61,6 +61,16 @@ class PretrainConfig:
     decoder_width: int | None = _model(None, "decoder width (none: the size's)", least=1)
     decoder_depth: int = _model(4, "decoder blocks", least=1)
     decoder_heads: int | None = _model(None, "decoder attention heads (none: the size's)", least=1)
+    decoder_mlp_ratio: float | None = _model(
+        None, "hidden width of the decoder's MLPs over its width (none: mlp_ratio)", kind=float,
+        least=0,
+    )  # fmt: skip
+    encoder_norm: bool = _model(
+        True,
+        "LayerNorm after the encoder, as the official code has it; Hugging Face's models leave it "
+        "out by default",
+        kind=bool,
+    )
     learned_positions: bool = _model(
         False, "the encoder's positions are learned instead of the fixed sinusoid", kind=bool
     )

@@ -1,0 +1,49 @@
+"""A short form of the fuzz of weights, which ``make fuzz`` runs at length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import weights
+
+
+def test_damaged_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    assert list(weights.run(150, 11, tmp_path)) == []
+
+
+def test_the_fuzz_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader with each fault in turn: a traceback, other values, other names, time, memory."""
+    (source,) = [one for one in weights.healthy(tmp_path) if one.name == "zip.pth"]
+    monkeypatch.setattr(weights, "MOST_SECONDS", 0.2)
+    monkeypatch.setattr(weights, "MOST_BYTES", 50_000_000)
+    truth = source.readers["read_weights"](source.path)
+    key = sorted(truth)[0]
+
+    def slow(_: Path) -> weights.State:
+        sum(i * i for i in range(8_000_000))
+        return truth
+
+    def large(_: Path) -> weights.State:
+        return truth if b"x" * 60_000_000 else {}
+
+    def wrong(_: Path) -> weights.State:
+        raise KeyError("x")
+
+    def silent(_: Path) -> weights.State:
+        raise weights.WeightsError("bad weights")
+
+    for read, told in (
+        (wrong, "KeyError"),
+        (silent, "not a sentence that names the file"),
+        (lambda _: truth | {key: truth[key] + 1}, f"other values in ['{key}']"),
+        (lambda _: {key: truth[key]}, "other names"),
+        (large, "took .* MB"),
+        (slow, "took .* s"),
+        (lambda _: truth, ""),
+    ):
+        said = weights._outcome(read, source.path, truth, "bits")
+        parts = told.split(".*")
+        assert all(part in said for part in parts), (said, told)
+        assert bool(said) == bool(told)
