@@ -48,7 +48,8 @@ def accelerate_if_asked(model: nn.Module, variant: Variant) -> None:
     if variant.accelerated == "no":
         return
     try:
-        accelerate(model)
+        # Transcriptions of the official code are taken for it where they compute the same
+        accelerate(model, unknown_code="compare")
     except AccelerationError as error:
         raise UnavailableError(str(error)) from error
 
