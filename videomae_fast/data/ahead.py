@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.errors import DecodeError, OutputError
 from videomae_fast.data.feeding import Feeding
 from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
 from videomae_fast.data.slots import Slot, SlotWriter
@@ -38,7 +38,10 @@ class _Reader:
         torch.set_num_threads(1)  # a process is one core's work
         piece = read(task.request, self._reading, partial(self._slots.room, task.slot))
         if piece.kind != "clips":  # those were made there
-            self._slots.write(task.slot, piece.data)
+            try:
+                self._slots.write(task.slot, piece.data)
+            except OutputError as error:  # its size is the file's
+                raise DecodeError(str(error)) from error
         return replace(piece, data=np.empty(0, dtype=np.uint8)), piece.data.shape
 
 

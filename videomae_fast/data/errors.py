@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+import traceback
+from typing import Final
+
 from videomae_fast.errors import VideoMAEFastError
+
+MISSING: Final = ("no such file", "no such folder")
+"""Reasons of a :class:`DecodeError` for what is not there."""
+
+_LONGEST: Final = 300
+_FRAMES: Final = 20
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says, as one line that any file can hold.
+
+    Its class stands in front, unless it is one of this library's, whose words suffice.
+    """
+    try:
+        words = " ".join(str(error).split())
+    except Exception as other:  # an error that can't even say what it is
+        words = f"says nothing ({type(other).__name__})"
+    words = words.encode("utf-8", "backslashreplace").decode()
+    if len(words) > _LONGEST:
+        words = words[: _LONGEST - 3] + "..."
+    if isinstance(error, VideoMAEFastError):
+        return words or type(error).__name__
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 class ListError(VideoMAEFastError, ValueError):
@@ -13,12 +39,22 @@ class DecodeError(VideoMAEFastError):
     """A video (or a frame of it) can't be decoded.
 
     The only error that the data pipeline turns into a :class:`~videomae_fast.data.Failure`:
-    decoders translate what their libraries raise for bad input, and nothing else.
+    decoders translate what their libraries raise for bad input, and what nobody foresaw becomes
+    one where files are read (:func:`videomae_fast.data.reading.read`).
+
+    reason: a sentence; trace: the traceback of an error that nobody foresaw, else empty.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, trace: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.trace = trace
+
+    @classmethod
+    def unforeseen(cls, error: Exception) -> DecodeError:
+        """For an error that no decoder translates: its class and what it says."""
+        trace = "".join(traceback.format_exception(error, limit=-_FRAMES))
+        return cls(sentence(error), trace.encode("utf-8", "backslashreplace").decode())
 
 
 class FailureShareError(VideoMAEFastError):

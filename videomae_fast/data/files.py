@@ -1,9 +1,8 @@
-"""Text files that are whole or not there, and what is no file."""
+"""Text files that are whole or not there."""
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,15 +29,3 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
-
-
-def file_kind(mode: int) -> str:
-    """What ``st_mode`` says that something is, for a sentence."""
-    kinds = {
-        stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a named pipe (FIFO)",
-        stat.S_IFCHR: "a character device",
-        stat.S_IFBLK: "a block device",
-        stat.S_IFSOCK: "a socket",
-    }
-    return kinds.get(stat.S_IFMT(mode), "a file")

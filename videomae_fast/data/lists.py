@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.files import file_kind
+from videomae_fast.data.file_kinds import file_kind
 
 ListFormat = Literal["pretrain", "labels", "folder-labels"]
 

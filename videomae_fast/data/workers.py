@@ -21,8 +21,7 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
-from videomae_fast.data.errors import WorkerDiedError
-from videomae_fast.errors import VideoMAEFastError
+from videomae_fast.data.errors import WorkerDiedError, sentence
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -38,21 +37,14 @@ class Problem:
     """Why a task has no result.
 
     kind: ``"raised"``: the function raised ``error``; ``"crashed"``: its process ended;
-    ``"timed out"``: it was killed after the time limit; reason: a sentence for a reader; trace:
-    the traceback of ``error``.
+    ``"timed out"``: it was killed after the time limit; reason: a sentence for a reader, which
+    begins with the class of an error that is not this library's; trace: the traceback of ``error``.
     """
 
     kind: Literal["raised", "crashed", "timed out"]
     reason: str
     error: BaseException | None = None
     trace: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """The reason; where it is an error that nobody foresaw, with its kind in front."""
-        if self.error is None or isinstance(self.error, VideoMAEFastError):
-            return self.reason
-        return f"{type(self.error).__name__}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -313,8 +305,7 @@ def _serve(connection: Connection, lifeline: Connection, function: Callable[[Any
         try:
             result = function(task)
         except Exception as error:
-            reason = str(error) or type(error).__name__
-            problem = Problem("raised", reason, _portable(error), traceback.format_exc())
+            problem = Problem("raised", sentence(error), _portable(error), traceback.format_exc())
         connection.send((result, problem, time.monotonic() - begin))
 
 

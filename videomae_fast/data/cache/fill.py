@@ -224,7 +224,7 @@ def _bad_lines(
             "path": path,
             "list_path": str(list_path),
             "line": line,
-            "reason": problem.sentence,
+            "reason": problem.reason,
         }
 
 

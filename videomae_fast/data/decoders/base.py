@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.file_kinds import check_regular
 
 Frames = NDArray[np.uint8]
 
@@ -80,7 +81,7 @@ def check_ids(ids: Sequence[int], frame_count: int) -> list[int]:
 def check_file(path: Path) -> None:
     """Raises :class:`DecodeError` with a plain reason where ``path`` is no readable file."""
     try:
-        size = path.stat().st_size
+        size = check_regular(path).st_size
         if path.is_dir():
             raise DecodeError("is a folder, not a video (a list names frames `folder start total`)")
         if size == 0:

@@ -70,12 +70,14 @@ class DaliDecoder:
     def _decode(self, clips: Sequence[EncodedClip]) -> Sequence[Tensor | DecodeError]:
         try:
             return self._run(clips)
-        # DALI reports a bad file with either, depending on how far it has prefetched
-        except (RuntimeError, IndexError) as error:
+        except Exception as error:
             self._pipeline = None
             if len(clips) > 1:
                 return [result for clip in clips for result in self._decode([clip])]
-            return [DecodeError(f"DALI: {_reason(error)}")]
+            # DALI reports a bad file with either, depending on how far it has prefetched
+            if isinstance(error, RuntimeError | IndexError):
+                return [DecodeError(f"DALI: {_reason(error)}")]
+            return [DecodeError.unforeseen(error)]
 
     def _run(self, clips: Sequence[EncodedClip]) -> list[Tensor | DecodeError]:
         if self._pipeline is None:

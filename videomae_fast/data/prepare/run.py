@@ -282,7 +282,7 @@ def _record(outcome: Outcome[Job, Transcoded], state: State | None, videos: Path
         kind = "missing" if _state(source) is None else "unreadable"
         return Record(source, state, kind=kind, reason=problem.reason)
     if problem.error is not None:
-        return Record(source, state, kind="unexpected", reason=problem.sentence)
+        return Record(source, state, kind="unexpected", reason=problem.reason)
     return Record(source, state, kind=problem.kind, reason=problem.reason)
 
 
