@@ -15,6 +15,7 @@ import pytest
 
 from tests.interrupts import heed_interrupts
 from videomae_fast.data.errors import DecodeError, WorkerDiedError
+from videomae_fast.data.running_clock import RunningClock
 from videomae_fast.data.workers import Outcome, WorkerPool
 
 
@@ -37,6 +38,9 @@ def act(word: str) -> tuple[str, int]:
         raise DecodeError("0 bytes")
     elif word == "bug":
         raise Unsendable(1, 2)
+    elif word.startswith("works for a second"):
+        for _ in range(20):
+            time.sleep(0.05)
     elif word.startswith("slow"):
         time.sleep(0.05)
     return word, os.getpid()
@@ -123,6 +127,43 @@ def test_only_the_task_that_hangs_is_ended(queued: int) -> None:
     words = [f"slow {index}" for index in range(30)]
     done = outcomes(words, workers=1, time_limit=1.2, queued=queued)
     assert len({outcome.result[1] for outcome in done.values()}) == 1  # type: ignore[index]
+
+
+STOPPED = """
+from tests.data.test_workers import act
+from videomae_fast.data.workers import WorkerPool
+if __name__ == "__main__":
+    with WorkerPool(act, workers=2, time_limit=2.0, queued=1) as pool:
+        assert not any(done.problem for done in pool.run(["slow"] * 4))
+        print("begun", flush=True)
+        print([done.problem for done in pool.run(["works for a second"] * 2)], flush=True)
+"""
+
+
+def test_seconds_in_which_the_job_is_stopped_are_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(STOPPED)
+    job = subprocess.Popen(
+        [sys.executable, str(tmp_path / "job.py")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert job.stdout is not None
+    with job:
+        assert job.stdout.readline() == "begun\n"
+        time.sleep(0.3)
+        os.killpg(job.pid, signal.SIGSTOP)
+        time.sleep(2.2)
+        os.killpg(job.pid, signal.SIGCONT)
+        assert job.stdout.readline() == "[None, None]\n"
+
+
+def test_a_long_gap_counts_as_a_stop() -> None:
+    now = 0.0
+    clock = RunningClock(1.0, clock=lambda: now)
+    for now, ran in ((0.9, 0.9), (1.9, 1.9), (3.9, 3.9), (100.0, 5.9), (100.5, 6.4)):
+        assert clock.now() == pytest.approx(ran)
 
 
 def test_a_process_that_dies_while_it_waits_is_replaced(queued: int) -> None:
