@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -339,6 +340,38 @@ def test_an_iterator_that_is_left_ends_its_processes(clip_list: Path) -> None:
     batches.close()  # type: ignore[attr-defined]
     assert not set(multiprocessing.active_children()) - before
     assert not [t for t in threading.enumerate() if t.name.startswith("clip-")]
+
+
+def slots_open() -> int:
+    names = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return sum("videomae-fast-clip" in os.readlink(name) for name in names if os.path.lexists(name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are counted in /proc")
+@pytest.mark.parametrize("ended", ["closed", "failed"])
+def test_memory_is_given_back_at_once(clip_list: Path, tmp_path: Path, ended: str) -> None:
+    """And not when Python's collector comes round: 24 open files each, and their clips."""
+    shutil.copy(clip_list.read_text().split()[0], tmp_path / "hang.mp4")
+    late = make_faultless(clip_list).order.draws(0, 6, 4, 5)[0].entry
+    lines = clip_list.read_text().splitlines()
+    lines[late] = f"{tmp_path}/hang.mp4 0 -1"  # the second batch has a video before it
+    clip_list.write_text("\n".join(lines))
+    dataset = with_faults(clip_list, tmp_path)
+    gc.disable()
+    try:
+        batches = clip_loader(dataset, workers=2, videos_per_step=3, total_steps=2)
+        next(batches)
+        assert slots_open()
+        time.sleep(0.5)
+        if ended == "closed":
+            batches.close()  # type: ignore[attr-defined]
+        elif ended == "failed":
+            with pytest.raises(KeyError):
+                batches.throw(KeyError("the loop's"))  # type: ignore[attr-defined]
+        del batches
+        assert slots_open() == 0
+    finally:
+        gc.enable()
 
 
 def test_processes_that_are_killed_from_outside_are_replaced(clip_list: Path) -> None:

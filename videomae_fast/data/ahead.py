@@ -74,6 +74,7 @@ class ReadAhead:
         self._arrived: dict[int, tuple[int, Outcome[_Task, tuple[Piece, tuple[int, ...]]]]] = {}
         self._changed = threading.Condition()
         self._error: BaseException | None = None
+        self._stopped = False
         self._in_slot: dict[int, int] = {}
         self._next = 0
         with ExitStack() as failing:  # there may be no files, memory or processes to be had
@@ -106,8 +107,9 @@ class ReadAhead:
         """
         with self._changed:
             while self._next not in self._arrived:
-                if self._error is not None:
-                    raise self._error
+                self._raise_error()
+                if self._stopped:
+                    raise RuntimeError("reading ahead was stopped")
                 self._changed.wait()
             slot, outcome = self._arrived.pop(self._next)
             self._next += 1
@@ -131,15 +133,27 @@ class ReadAhead:
         self._thread.join()
         self._pool.close()
         with self._changed:
-            self._error = self._error or RuntimeError("reading ahead was stopped")
+            self._stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
         """Stops, and gives the memory back: nobody may look at pieces any more."""
         self.stop()
+        self._arrived.clear()
+        self._error = None
         for slot in self._slots:
             slot.close()
         self._slots.clear()
+
+    def _raise_error(self) -> None:
+        """Raises what ended the reading, once, and keeps nothing that would keep this alive."""
+        error, self._error = self._error, None
+        if error is not None:
+            self._stopped = True
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
 
     def _pump(self) -> None:
         try:

@@ -292,6 +292,7 @@ class _Worker:
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
+        self._process.close()
         self._lifeline.close()
         self.connection.close()
 
