@@ -268,11 +268,7 @@ def test_what_ends_the_program_is_no_failure(
 
 def test_what_is_no_file_is_not_waited_for(clips: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    for number in (1, 2):
-        os.mkfifo(frames / f"img_{number:05}.jpg")
-    lines = [f"{tmp_path}/pipe.mp4 0 -1", "/dev/zero 0 -1", f"{frames} 1 2", "a\0b.mp4 0 -1"]
+    lines = [f"{tmp_path}/pipe.mp4 0 -1", "/dev/zero 0 -1", "/ 0 -1", "a\0b.mp4 0 -1"]
     (tmp_path / "list.csv").write_text("\n".join(lines))
     dataset = ClipDataset([Source(tmp_path / "list.csv")], frames=2, image_size=16, samples=1)
     reasons: list[str] = []
@@ -285,12 +281,8 @@ def test_what_is_no_file_is_not_waited_for(clips: Path, tmp_path: Path) -> None:
     thread = threading.Thread(target=read_all, daemon=True)
     thread.start()
     thread.join(timeout=60)
-    assert reasons[:2] == [
-        "is a named pipe (FIFO), not a file",
-        "is a character device, not a file",
-    ]
-    assert "is a named pipe" in reasons[2]
-    assert "null byte" in reasons[3]
+    told = ("a pipe", "a device", "is a folder", "null byte")
+    assert all(words in reason for words, reason in zip(told, reasons, strict=True)), reasons
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from videomae_fast.errors import VideoMAEFastError
@@ -40,7 +42,7 @@ class DecodeError(VideoMAEFastError):
 
     The only error that the data pipeline turns into a :class:`~videomae_fast.data.Failure`:
     decoders translate what their libraries raise for bad input, and what nobody foresaw becomes
-    one where files are read (:func:`videomae_fast.data.reading.read`).
+    one where files are read (:func:`one_file`).
 
     reason: a sentence; trace: the traceback of an error that nobody foresaw, else empty.
     """
@@ -55,6 +57,21 @@ class DecodeError(VideoMAEFastError):
         """For an error that no decoder translates: its class and what it says."""
         trace = "".join(traceback.format_exception(error, limit=-_FRAMES))
         return cls(sentence(error), trace.encode("utf-8", "backslashreplace").decode())
+
+
+@contextmanager
+def one_file() -> Iterator[None]:
+    """Every error within is one of the file that is read there, or of what is made of it.
+
+    What one file makes a library raise must not end a run, which would meet the file again when it
+    goes on. A fault that has nothing to do with files is met at all of them, and told so often.
+    """
+    try:
+        yield
+    except (DecodeError, OutputError):
+        raise
+    except Exception as error:
+        raise DecodeError.unforeseen(error) from error
 
 
 class FailureShareError(VideoMAEFastError):

@@ -38,7 +38,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.file_kinds import file_kind
 
 ListFormat = Literal["pretrain", "labels", "folder-labels"]
 
@@ -176,9 +175,8 @@ def load_list(file: str | Path, format: ListFormat = "pretrain", *, start: int =
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ListError(
-                f"{file}: the data list can't be read: it is {file_kind(status.st_mode)}; "
+                f"{file}: the data list can't be read: it is {_kind(status.st_mode)}; "
                 f"expected a text file with lines {EXPECTED[format]}"
-                + (f" ({OF_A_FOLDER})" if stat.S_ISDIR(status.st_mode) else "")
             )
         key = (str(file.resolve()), format, start, status.st_mtime_ns, status.st_size)
         known = _loaded.get(key)
@@ -217,6 +215,12 @@ def list_line(entry: Entry, path: str, format: ListFormat) -> str:
     if format == "labels":
         return f"{path} {entry.label}\n"
     return f"{path} {entry.total} {entry.label}\n"
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return f"a folder ({OF_A_FOLDER})"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
 
 
 def _misread(raw: bytes) -> bool:

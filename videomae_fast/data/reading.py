@@ -22,7 +22,7 @@ from videomae_fast.data.crops import (
 )
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
 from videomae_fast.data.decoders.pyav import PyAVReader
-from videomae_fast.data.errors import DecodeError, OutputError
+from videomae_fast.data.errors import one_file
 from videomae_fast.data.order import Draw, below
 from videomae_fast.data.sampling import frame_ids, possible_starts
 
@@ -112,19 +112,11 @@ class Piece:
 def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
     """Reads a request; cropped clips are made in the memory that ``room`` gives, or in new memory.
 
-    What one file makes a library raise must not end a run, which would draw the file again when it
-    goes on: every error becomes one of this file. A fault that has nothing to do with files is
-    met at all of them, and ends the run by its share of failed draws.
-
-    Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read, and what
-    ``room`` raises where there is no memory.
+    Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read, whatever
+    it made a library raise, and :class:`OutputError` where ``room`` has no memory.
     """
-    try:
+    with one_file():
         return _read(request, reading, room)
-    except (DecodeError, OutputError):
-        raise
-    except Exception as error:
-        raise DecodeError.unforeseen(error) from error
 
 
 def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:

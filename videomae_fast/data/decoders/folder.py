@@ -9,7 +9,6 @@ import numpy as np
 
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_ids
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.data.file_kinds import check_regular
 
 
 class FolderReader(ReaderBase):
@@ -51,7 +50,6 @@ class FolderReader(ReaderBase):
 
         name = self._pattern.format(self._start + number)
         try:
-            check_regular(self._folder / name)
             with Image.open(self._folder / name) as image:
                 return np.asarray(image.convert("RGB"))
         except FileNotFoundError as error:
