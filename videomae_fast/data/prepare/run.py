@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from videomae_fast.data.errors import DecodeError, OutputError
+from videomae_fast.data.errors import DecodeError, OutputError, sentence
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ClipList, Entry, ListFormat, list_line, load_list
 from videomae_fast.data.order import permutation
@@ -176,12 +176,23 @@ def _check_output(list_path: Path, paths: _Paths) -> None:
     if paths.list.name in (JOURNAL, VIDEOS, PARTIAL):
         raise UsageError(f"{list_path}: the name {paths.list.name} is taken: rename the list")
     if paths.report.exists():
-        made_from = json.loads(paths.report.read_text(encoding="utf-8"))["list"]
+        made_from = _made_from(paths.report)
         if made_from != os.path.abspath(list_path):
             raise UsageError(
                 f"{paths.list} was made from {made_from}, another list of the same name: rename "
                 f"{list_path} or give another output folder"
             )
+
+
+def _made_from(report: Path) -> str:
+    """The list that a report was written for."""
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8"))["list"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"{report}: can't be read as this command's report ({sentence(error)}): remove it, or "
+            "give another output folder"
+        ) from error
 
 
 def _each(entries: ClipList) -> Iterator[Entry]:
@@ -195,7 +206,7 @@ def _source(entry: Entry, root: str | Path | None) -> str:
 def _state(path: str | Path) -> State | None:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a ValueError: a null byte in the path
         return None
     return status.st_size, status.st_mtime_ns
 
