@@ -205,7 +205,7 @@ def list_line(entry: Entry, path: str, format: ListFormat) -> str:
     Raises :class:`ListError` for an empty path and one with a line feed, which no line can hold.
     """
     if not path or "\n" in path:
-        raise ListError(f"{path!r} can't be written to a list: a path is one line; rename the file")
+        raise ListError(f"{path!r}: a list has one path per line; rename this file or folder")
     raw = os.fsencode(path)
     spaced = format != "pretrain" and any(sign.isspace() for sign in path)
     if spaced or _misread(raw):

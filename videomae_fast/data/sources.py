@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.lists import ClipList, Entry, ListFormat, load_list
+from videomae_fast.data.lists import EXPECTED, ClipList, Entry, ListFormat, load_list
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ class Source:
             )
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"{self.path}: stride {self.stride} must be at least 1")
+        if self.format not in EXPECTED:
+            raise ValueError(
+                f"{self.path}: format {self.format!r} is not one of {', '.join(EXPECTED)}"
+            )
+        if self.first_frame < 0:
+            raise ValueError(f"{self.path}: first frame {self.first_frame} must be at least 0")
         if self.only not in (None, "videos", "folders"):
             raise ValueError(f'{self.path}: only={self.only!r} must be "videos", "folders" or None')
         try:

@@ -20,6 +20,7 @@ from videomae_fast.data.prepare.names import Names
 from videomae_fast.data.prepare.reading_speed import ReadingSpeed, reading_speed
 from videomae_fast.data.prepare.settings import PrepareSettings
 from videomae_fast.data.prepare.transcoding import Job, Transcoded, transcode
+from videomae_fast.data.sources import where_paths_start
 from videomae_fast.data.workers import Outcome, WorkerPool
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
@@ -128,10 +129,12 @@ def prepare(
         else:
             bad.append(_bad_file(records[source], entry, list_path))
     write_lines(paths.bad_files, (json.dumps(one, ensure_ascii=False) + "\n" for one in bad))
+    lost = all(record.kind == "missing" for record in records.values())
     if not good:
         raise VideoMAEFastError(
             f"none of {len(videos):,} files could be transcoded; see {paths.bad_files}. "
             f"The first: {bad[0]['path']}: {bad[0]['reason']}; {bad[0]['remedy']}"
+            + (f". {where_paths_start(_listed(next(iter(videos.values())), root))}" if lost else "")
         )
     write_lines(paths.list, lines)
     pairs = [
@@ -199,8 +202,12 @@ def _each(entries: ClipList) -> Iterator[Entry]:
     return (entries[index] for index in range(len(entries)))
 
 
+def _listed(path: str, root: str | Path | None) -> str:
+    return os.path.join(root or "", path)
+
+
 def _source(entry: Entry, root: str | Path | None) -> str:
-    return os.path.abspath(os.path.join(root or "", entry.path))
+    return os.path.abspath(_listed(entry.path, root))
 
 
 def _state(path: str | Path) -> State | None:
