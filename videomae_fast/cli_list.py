@@ -74,6 +74,8 @@ def check(args: argparse.Namespace) -> None:
     """Raises UsageError for what can be seen without looking into the folder."""
     if args.classes is not None and not args.labels:
         raise UsageError("--classes goes with --labels")
+    if args.classes is not None and args.classes.exists() and not args.classes.is_file():
+        raise UsageError(f"--classes {args.classes} is no file")
     if args.output is not None and args.output.is_dir():
         raise UsageError(f"--output {args.output} is a folder: name a file")
 

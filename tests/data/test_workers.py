@@ -24,6 +24,11 @@ class Unsendable(Exception):
         super().__init__(f"{one} and {two}")
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("no words")
+
+
 def act(word: str) -> tuple[str, int]:
     """Does what the word says."""
     if word == "hang":
@@ -38,6 +43,10 @@ def act(word: str) -> tuple[str, int]:
         raise DecodeError("0 bytes")
     elif word == "bug":
         raise Unsendable(1, 2)
+    elif word == "speechless":
+        raise Speechless(Unsendable(1, 2))
+    elif word == "no text":
+        raise ValueError("\ud800\n" + "x" * 999)
     elif word.startswith("works for a second"):
         for _ in range(20):
             time.sleep(0.05)
@@ -93,7 +102,7 @@ def test_every_task_is_done_once_by_all_processes(queued: int) -> None:
 
 
 def test_each_kind_of_failure_costs_its_task_only(queued: int) -> None:
-    faults = ["segfault", "killed", "exit", "bad file", "bug", "hang"]
+    faults = ["segfault", "killed", "exit", "bad file", "bug", "speechless", "no text", "hang"]
     words = [word for fault in faults for word in (fault, f"fine {fault}")]
     done = outcomes(words, time_limit=3, queued=queued)
     for fault in faults:
@@ -107,6 +116,8 @@ def test_each_kind_of_failure_costs_its_task_only(queued: int) -> None:
         "exit": "crashed",
         "bad file": "raised",
         "bug": "raised",
+        "speechless": "raised",
+        "no text": "raised",
         "hang": "timed out",
     }
     reasons = {fault: problem.reason for fault, problem in told.items() if problem}
@@ -114,6 +125,9 @@ def test_each_kind_of_failure_costs_its_task_only(queued: int) -> None:
     assert "SIGKILL (by hand, or for want of memory)" in reasons["killed"]
     assert reasons["exit"] == "its process ended with exit code 3"
     assert reasons["hang"] == "took longer than 3 s"
+    assert reasons["bug"] == "Unsendable: 1 and 2"
+    assert reasons["speechless"] == "Speechless: says nothing (AttributeError)"
+    assert reasons["no text"] == "ValueError: \\ud800 " + "x" * 290 + "..."
     assert told["bad file"] is not None
     assert isinstance(told["bad file"].error, DecodeError)
     assert told["bad file"].error.reason == "0 bytes"
