@@ -75,7 +75,7 @@ WRONG = [
     ),
     (
         lambda masks: {"loss_weight": torch.full(masks.loss_slot.shape, -1.0)},
-        r"loss_weight of clip 0 has -1 at place 0, which is no weight",
+        r"loss_weight of clip 0 has -1.0 at place 0, which is no weight",
     ),
     (
         lambda masks: {"decoder_count": torch.tensor([32, 33, 1], dtype=torch.int32)},
@@ -130,6 +130,13 @@ def test_what_the_library_makes_is_valid() -> None:
         masks.validate()
         masks.weighted(torch.tensor([0.0, 0.5, *[1.0] * (len(masks) - 2)])).validate()
         Masks.from_bool(*made().to_bool(), grid=GRID).validate()
+
+
+def test_checks_do_not_depend_on_the_default_device() -> None:
+    masks = uneven()
+    with torch.device("meta"):
+        masks.validate()
+        replace(masks)
 
 
 def test_values_that_are_not_on_the_cpu_are_not_waited_for() -> None:

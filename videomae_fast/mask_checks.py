@@ -73,7 +73,7 @@ def check_values(masks: Masks) -> None:
     """
     visible, decoder, slot, index = (getattr(masks, name).cpu().long() for name in _LISTS)
     batch, tokens = len(visible), masks.grid.tokens
-    count = torch.full((batch,), decoder.shape[1])
+    count = torch.full((batch,), decoder.shape[1], device="cpu")
     if masks.decoder_count is not None:
         count = masks.decoder_count.cpu().long()
         _refuse("decoder_count", count, (count < 0) | (count > decoder.shape[1]),
@@ -91,7 +91,7 @@ def check_values(masks: Masks) -> None:
     _refuse("loss_slot", slot, used & (slot >= count[:, None]), "is padding of decoder")
     _refuse("loss_index", index, used & (decoder.gather(1, slot) != index),
             "is not the token that loss_slot points to in decoder")  # fmt: skip
-    valid = torch.arange(decoder.shape[1]) < count[:, None]
+    valid = torch.arange(decoder.shape[1], device="cpu") < count[:, None]
     everything = torch.ones_like(visible, dtype=torch.bool)
     _refuse("visible", visible, _repeated(visible, everything, tokens), "is there already")
     _refuse("decoder", decoder, _repeated(decoder, valid, tokens), "is there already")
@@ -111,8 +111,8 @@ def _refuse(name: str, value: Tensor, wrong: Tensor, what: str) -> None:
         return
     clip, *place = (int(number) for number in wrong.nonzero()[0])
     where = f" at place {place[0]}" if place else ""
-    told = f"masks: {name} of clip {clip} has {value[clip, *place].item():g}{where}, which {what}"
-    raise ValueError(told)
+    found = value[clip, *place].item()
+    raise ValueError(f"masks: {name} of clip {clip} has {found}{where}, which {what}")
 
 
 def _repeated(value: Tensor, counted: Tensor, size: int) -> Tensor:
@@ -120,7 +120,7 @@ def _repeated(value: Tensor, counted: Tensor, size: int) -> Tensor:
 
     counted: bool [B, K], those that are looked at.
     """
-    times = torch.zeros((len(value), size), dtype=torch.int32)
+    times = torch.zeros((len(value), size), dtype=torch.int32, device="cpu")
     times.scatter_add_(1, value, counted.to(torch.int32))
     if times.numel() == 0 or int(times.max()) <= 1:
         return torch.zeros_like(counted)

@@ -131,16 +131,3 @@ def test_refusals_say_what_to_do(
     shown = capsys.readouterr().err
     assert told in shown
     assert shown.count("\n") == 1
-
-
-def test_what_installs_an_extra_is_what_the_package_asks_for() -> None:
-    import tomllib
-
-    from videomae_fast.extras import EXTRAS, install
-
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    wanted = {
-        name: needs for name, needs in project["optional-dependencies"].items() if name != "dev"
-    }
-    assert {name: [needs] for name, needs in EXTRAS.items()} == wanted
-    assert install("decord") == "pip install 'decord>=0.6'"

@@ -100,7 +100,7 @@ def test_where_missing_files_were_looked_for(
         report.check(0.5)
     assert "The first: v/b.mp4 (list.csv:3): no such file. " in str(caught.value)
     assert (
-        f"All of them are missing: v/a.mp4 was looked for at {tmp_path}/v/a.mp4: relative paths of "
+        f"All of them are missing. v/a.mp4 was looked for at {tmp_path}/v/a.mp4: relative paths of "
         "a list start from the working folder, or from its root (pretrain: --data LIST,root="
     ) in str(caught.value)
     report.add([failure(1, "c.mp4")], draws=1)

@@ -143,9 +143,9 @@ def test_what_hides_entries_is_refused(tmp_path: Path, content: bytes, says: str
 
 def test_no_list_waits_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ListError, match=r"pipe: .* it is a pipe; expected a text file"):
+    with pytest.raises(ListError, match=r"pipe: .* \(it is a pipe\); expected a text file"):
         load_list(tmp_path / "pipe")
-    with pytest.raises(ListError, match=r"it is a folder \(videomae-fast list FOLDER"):
+    with pytest.raises(ListError, match=r"it is a folder: videomae-fast list FOLDER > train\.csv"):
         load_list(tmp_path)
     with pytest.raises(ListError, match="null byte"):
         load_list("a\0b")

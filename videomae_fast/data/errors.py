@@ -17,10 +17,11 @@ _FRAMES: Final = 20
 
 
 def sentence(error: BaseException) -> str:
-    """What an error says, as one line that any file can hold.
-
-    Its class stands in front, unless it is one of this library's, whose words suffice.
+    """What an error says; of one that is not this library's, with its class in front, cut short,
+    and as one line that any file can hold.
     """
+    if isinstance(error, VideoMAEFastError):
+        return str(error) or type(error).__name__
     try:
         words = " ".join(str(error).split())
     except Exception as other:  # an error that can't even say what it is
@@ -28,8 +29,6 @@ def sentence(error: BaseException) -> str:
     words = words.encode("utf-8", "backslashreplace").decode()
     if len(words) > _LONGEST:
         words = words[: _LONGEST - 3] + "..."
-    if isinstance(error, VideoMAEFastError):
-        return words or type(error).__name__
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 

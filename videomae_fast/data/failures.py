@@ -127,7 +127,7 @@ class FailureReport:
         """Sentences on what the failures have in common."""
         clues = "" if self._first is None else f"The first: {self._first}. "
         if self._files and self._files == self._missing:
-            clues += f"All of them are missing: {where_paths_start(min(self._files))}. "
+            clues += f"All of them are missing. {where_paths_start(min(self._files))}. "
         if self._first_unforeseen is not None:
             clues += (
                 f"No decoder foresaw this: {self._first_unforeseen} (its traceback is in the "

@@ -46,7 +46,6 @@ EXPECTED: Final[dict[str, str]] = {
     "labels": "`path label`",
     "folder-labels": "`folder total label`",
 }
-OF_A_FOLDER: Final = "videomae-fast list FOLDER > train.csv makes a list of a folder's videos"
 _FIELDS: Final[dict[str, int]] = {"pretrain": 2, "labels": 1, "folder-labels": 2}
 _INT32_MAX: Final = 2**31 - 1
 _MAX_DIGITS: Final = 10
@@ -173,23 +172,18 @@ def load_list(file: str | Path, format: ListFormat = "pretrain", *, start: int =
         raise ListError(f"{file}: list format {format!r} is not one of {', '.join(EXPECTED)}")
     try:
         status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ListError(
-                f"{file}: the data list can't be read: it is {_kind(status.st_mode)}; "
-                f"expected a text file with lines {EXPECTED[format]}"
-            )
-        key = (str(file.resolve()), format, start, status.st_mtime_ns, status.st_size)
-        known = _loaded.get(key)
-        if known is not None:
-            return known
-        content = file.read_bytes()
+        content = None
+        if stat.S_ISREG(status.st_mode):
+            key = (str(file.resolve()), format, start, status.st_mtime_ns, status.st_size)
+            known = _loaded.get(key)
+            if known is not None:
+                return known
+            content = file.read_bytes()
     except (OSError, ValueError) as error:  # a ValueError: a null byte in the name
-        if isinstance(error, ListError):
-            raise
-        raise ListError(
-            f"{file}: the data list can't be read ({getattr(error, 'strerror', None) or error}); "
-            f"expected a text file with lines {EXPECTED[format]}"
-        ) from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise _unreadable(file, format, why) from error
+    if content is None:
+        raise _unreadable(file, format, f"it is {_kind(status.st_mode)}")
     parsed = _parse(file, np.frombuffer(_decoded(file, content), dtype=np.uint8), format, start)
     _loaded[key] = parsed
     return parsed
@@ -217,9 +211,16 @@ def list_line(entry: Entry, path: str, format: ListFormat) -> str:
     return f"{path} {entry.total} {entry.label}\n"
 
 
+def _unreadable(file: Path, format: ListFormat, why: str) -> ListError:
+    return ListError(
+        f"{file}: the data list can't be read ({why}); expected a text file with lines "
+        f"{EXPECTED[format]}"
+    )
+
+
 def _kind(mode: int) -> str:
     if stat.S_ISDIR(mode):
-        return f"a folder ({OF_A_FOLDER})"
+        return "a folder: videomae-fast list FOLDER > train.csv makes a list of its videos"
     return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
 
 
@@ -309,7 +310,7 @@ def _lines(
         breaks = np.flatnonzero(text == _CR)
     begin = np.concatenate([np.zeros(1, np.int64), breaks + 1])
     end = np.concatenate([breaks, np.array([len(text)], np.int64)])
-    if text[:3].tobytes() == b"\xef\xbb\xbf":
+    if text[:3].tobytes() == codecs.BOM_UTF8:
         begin[0] = 3
     comment = np.zeros(len(begin), dtype=np.bool_)
     filled = begin < end

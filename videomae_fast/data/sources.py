@@ -163,7 +163,7 @@ def unlabeled_hybrid(
 def where_paths_start(path: str) -> str:
     """Where a missing file of a list was looked for, and how that is changed."""
     if os.path.isabs(path):
-        return f"is {path} right, and its disk there?"
+        return f"{path} is an absolute path: is it right, and its disk there?"
     return (
         f"{path} was looked for at {os.path.abspath(path)}: relative paths of a list start from "
         "the working folder, or from its root (pretrain: --data LIST,root=FOLDER; other commands: "

@@ -170,10 +170,13 @@ class Journal:
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 if isinstance(error, UsageError):
                     raise
+                wanted = "what became of a file, as JSON"
+                remedy = "take the line out: its file is then transcoded again"
+                if number == 1:
+                    wanted, remedy = "the settings, as JSON", "give another output folder"
                 raise UsageError(
-                    f"{self.path}:{number}: found {line[:80]!r}; expected what became of a file, "
-                    f"as JSON ({sentence(error)}); take the line out: its file is then transcoded "
-                    "again"
+                    f"{self.path}:{number}: found {line[:80]!r}; expected {wanted} "
+                    f"({sentence(error)}); {remedy}"
                 ) from error
         self._check_owners()
 
