@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Final
 
 EXTRAS: Final = {
@@ -15,5 +16,11 @@ EXTRAS: Final = {
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra; pip finds what it names however this package got here."""
-    return f"pip install '{EXTRAS[extra]}'"
+    """The command that installs an extra; pip finds what it names however this package got here.
+
+    Pip takes the newest, so only limits from above need to be said.
+    """
+    requirement = EXTRAS[extra]
+    if "<" not in requirement:
+        requirement = requirement.partition(">=")[0]
+    return f"pip install {shlex.quote(requirement)}"
