@@ -39,6 +39,13 @@ COMMANDS: dict[str, Command] = {
       --data train.csv --output runs/base
   videomae-fast pretrain --help             every recipe and every field""",
     ),
+    "list": Command(
+        "videomae_fast.cli_list",
+        "make a list of the videos in a folder and the folders below it, with classes if asked to",
+        """\
+  videomae-fast list videos > train.csv
+  videomae-fast list k400/train --labels --classes classes.txt --output train.csv""",
+    ),
     "probe": Command(
         "videomae_fast.cli_probe",
         "look at every file of a list: codec, size, frames, rate, and whether it can be read",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from videomae_fast.errors import UsageError
@@ -42,14 +43,27 @@ def add_list_arguments(parser: argparse.ArgumentParser, *, time_limit: float) ->
 
 def check_list_arguments(args: argparse.Namespace) -> None:
     """Raises UsageError for what can be seen without reading the list."""
-    if not args.list.is_file():
-        raise UsageError(f"{args.list}: no such list file")
+    check_list_file(args.list)
     if args.root is not None and not args.root.is_dir():
         raise UsageError(f"--root {args.root}: no such folder")
     if args.workers < 1:
         raise UsageError(f"--workers must be 1 or more, not {args.workers}")
     if not args.time_limit > 0:
         raise UsageError(f"--time-limit must be more than 0, not {args.time_limit:g}")
+
+
+def check_list_file(path: Path, named: str = "") -> None:
+    """Raises UsageError where there is no such list; named: by what words, its path by default."""
+    named = named or str(path)
+    if path.is_dir():
+        raise UsageError(
+            f"{named}: {path} is a folder: make a list of its videos with "
+            f"videomae-fast list {shlex.quote(str(path))} > train.csv"
+        )
+    if not path.exists():
+        raise UsageError(f"{named}: no such list file: {path}")
+    if not path.is_file():
+        raise UsageError(f"{named}: {path} is a pipe or a device: write the list to a file")
 
 
 def usable_cpus() -> int:

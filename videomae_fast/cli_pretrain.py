@@ -11,6 +11,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videomae_fast.cli_lists import check_list_file
 from videomae_fast.errors import UsageError
 from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.recipes import RECIPES
@@ -36,6 +37,8 @@ _DATA_OPTIONS: dict[str, tuple[str, Any]] = {
     "pattern": ("name_pattern", str),
     "contains": ("contains", str),
     "only": ("only", str),
+    "format": ("format", str),
+    "first": ("first_frame", int),
     "name": ("name", str),
 }
 
@@ -56,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST[,OPTION=VALUE...]",
         help="data list; repeat it to mix several. Options: weight (share of the draws), stride, "
         "root (folder that its paths start from), pattern (of images in frame folders, like "
-        "img_{:05}.jpg), contains (keep paths with this text), only (videos or folders), name",
+        "img_{:05}.jpg), contains (keep paths with this text), only (videos or folders), "
+        "format (of its lines: pretrain, labels or folder-labels), first (number of the first "
+        "image, which folder-labels does not say), name",
     )
     main.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for checkpoints, metrics and reports"
@@ -132,7 +137,7 @@ def config_from(args: argparse.Namespace) -> PretrainConfig:
     if not args.data:
         raise UsageError(
             "--data is missing: name at least one list, a text file with a line "
-            "'path 0 -1' per video"
+            "'path 0 -1' per video (videomae-fast list FOLDER > train.csv makes one)"
         )
     sources = tuple(parse_source(text) for text in args.data)
     return replace(_recipe(args.recipe)(), **given, data=sources)
@@ -162,8 +167,7 @@ def parse_source(text: str) -> Source:
             values[field] = read(value)
         except ValueError:
             raise UsageError(f"--data {text}: {name} must be a number, not {value!r}") from None
-    if not Path(path).is_file():
-        raise UsageError(f"--data {text}: no such list file: {path}")
+    check_list_file(Path(path), f"--data {text}")
     root = values.get("root")
     if root is not None and not root.is_dir():
         raise UsageError(f"--data {text}: root {root} is no folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check(args)
+    from videomae_fast.data.errors import MISSING
+    from videomae_fast.data.lists import load_list
     from videomae_fast.data.probe import probe
+    from videomae_fast.data.sources import where_paths_start
     from videomae_fast.progress import ProgressLine
 
     summary = probe(
@@ -62,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
         progress=lambda total: ProgressLine(total, "files"),
     )
     print(table(summary))
+    if summary.bad and summary.bad.total() == summary.lines and summary.bad.keys() <= set(MISSING):
+        first = load_list(args.list, args.format)[0].path
+        print(f"all missing    {where_paths_start(os.path.join(args.root or '', first))}")
     print(f"manifest       {args.output}")
     if args.good_list is not None:
         print(f"readable only  {args.good_list}")

@@ -11,6 +11,8 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal
 
+from videomae_fast.extras import install
+
 State = Literal["ok", "missing", "broken"]
 
 
@@ -46,22 +48,16 @@ class OptionalPackage:
 
 OPTIONAL = (
     OptionalPackage("triton", "triton", "GPU kernels", "pip install triton (Linux on x86-64)"),
-    OptionalPackage("decord", "decord", "video decoder", "pip install 'videomae-fast[decord]'"),
-    OptionalPackage(
-        "torchcodec", "torchcodec", "video decoder", "pip install 'videomae-fast[torchcodec]'"
-    ),
-    OptionalPackage(
-        "nvidia.dali", "nvidia-dali-cuda130", "GPU decoding", "pip install 'videomae-fast[dali]'"
-    ),
+    OptionalPackage("decord", "decord", "video decoder", install("decord")),
+    OptionalPackage("torchcodec", "torchcodec", "video decoder", install("torchcodec")),
+    OptionalPackage("nvidia.dali", "nvidia-dali-cuda130", "GPU decoding", install("dali")),
     OptionalPackage(
         "transformers",
         "transformers",
         "Hugging Face models",
-        "pip install 'videomae-fast[transformers]'",
+        install("transformers"),
     ),
-    OptionalPackage(
-        "tensorboard", "tensorboard", "metrics", "pip install 'videomae-fast[tensorboard]'"
-    ),
+    OptionalPackage("tensorboard", "tensorboard", "metrics", install("tensorboard")),
     OptionalPackage(
         "flash_attn", "flash-attn", "comparison in benchmarks", "pip install flash-attn"
     ),
@@ -128,7 +124,8 @@ def _versions() -> list[Check]:
         try:
             checks.append(Check(name, "ok", metadata.version(name)))
         except metadata.PackageNotFoundError:
-            checks.append(Check(name, "broken", f"not installed: pip install {name}"))
+            what = "-e . (in its folder)" if name == "videomae-fast" else name
+            checks.append(Check(name, "broken", f"not installed: pip install {what}"))
     return checks
 
 

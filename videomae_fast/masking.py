@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from videomae_fast.mask_checks import can_look, check_shapes, check_values
 from videomae_fast.ops.mask_indices import (
     CELL,
     DECODER_KINDS,
@@ -259,6 +260,12 @@ class Masks:
         decoder_count: int32 [B], how many entries of `decoder` are valid where that differs by
             clip (running cell on an odd grid with a slot count that is no multiple of 4; skip_seen
             with random masks). None: all.
+
+    Shapes, dtypes and devices are checked whenever masks are made; values, too, where they lie on
+    the CPU. Masks that are made by hand on a GPU, or changed in place, :meth:`validate` checks.
+
+    Raises:
+        ValueError: names the field, and for a value the clip.
     """
 
     grid: Grid
@@ -268,6 +275,30 @@ class Masks:
     loss_index: Tensor
     loss_weight: Tensor | None = None
     decoder_count: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if torch.compiler.is_compiling():
+            return
+        check_shapes(self)
+        if can_look(self):
+            check_values(self)
+
+    def validate(self) -> Masks:
+        """Checks every value, on any device, which it waits for.
+
+        Tokens lie in the grid and come once each; ``loss_slot`` points into the valid part of
+        ``decoder``, at the tokens of ``loss_index``; counts and weights are possible ones. Padding
+        (weight 0, or beyond ``decoder_count``) has to lie in range only.
+
+        Returns:
+            These masks.
+
+        Raises:
+            ValueError: names the field, the clip and the place of the first value that is wrong.
+        """
+        check_shapes(self)
+        check_values(self)
+        return self
 
     def __len__(self) -> int:
         return self.visible.shape[0]

@@ -57,6 +57,24 @@ def test_probe_says_what_it_found(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "probe lost.csv --output m.jsonl",
+        "prepare lost.csv --output out",
+        "cache lost.csv --folder frames --limit-gb 1",
+    ],
+)
+def test_where_paths_start_is_said_where_all_files_are_missing(
+    folder: Path, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("lost.csv").write_text("sub/0.mp4 0 -1\nsub/1.mp4 0 -1\n")
+    main(words.split())
+    told = capsys.readouterr()
+    where = f"sub/0.mp4 was looked for at {folder}/sub/0.mp4: relative paths of a list start from"
+    assert where in told.out + told.err
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         ("prepare none.csv --output out", "none.csv: no such list file"),

@@ -537,6 +537,49 @@ def test_a_video_that_changes_while_it_is_filled_is_not_cached(tmp_path: Path) -
     assert taken(tmp_path / "cache") == total(tmp_path / "cache") == 0
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), MemoryError(), KeyError("comment")]
+)
+@pytest.mark.parametrize("place", ["open", "read"])
+def test_what_a_video_makes_a_library_raise_is_not_the_folders(
+    tmp_path: Path, error: Exception, place: str
+) -> None:
+    """It was taken for a folder that can't be written, which ends the filling of all others."""
+    path = made(tmp_path, 1)
+
+    class Raising(Made):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            if place == "open" and Made.opened == 2:  # to fill the entry
+                raise error
+
+        def read(self, ids: Sequence[int]) -> Frames:
+            if len(ids) == self.frame_count:
+                raise error
+            return super().read(ids)
+
+    cache = CachedVideos(tmp_path / "cache", GB)
+    read(cache, path, by=Decoder("raising", Raising, lambda: None))
+    assert cache.counts.not_filled == {UNDECODABLE: 1}
+    assert taken(tmp_path / "cache") == total(tmp_path / "cache") == 0
+    read(cache, path)
+    assert cache.counts.filled == 1
+
+
+def test_a_video_that_vanishes_while_it_is_filled_is_not_cached(tmp_path: Path) -> None:
+    path = made(tmp_path, 1)
+
+    class Vanishing(Made):
+        def read(self, ids: Sequence[int]) -> Frames:
+            if len(ids) == self.frame_count:
+                path.unlink()
+            return super().read(ids)
+
+    cache = CachedVideos(tmp_path / "cache", GB)
+    read(cache, path, by=Decoder("vanishing", Vanishing, lambda: None))
+    assert cache.counts.not_filled == {videos_module.CHANGED: 1}
+
+
 @pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])
 def test_a_full_disk_stops_filling_with_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

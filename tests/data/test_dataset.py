@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.data.videos import numbered_frame, read_numbers, write_audio, write_video
-from videomae_fast.data import ClipDataset, Draw, Source, possible_starts
+from videomae_fast.data import (
+    ClipDataset,
+    Draw,
+    FailureReport,
+    Source,
+    possible_starts,
+    read_report,
+)
 from videomae_fast.data.dataset import ClipSample
 
 
@@ -201,17 +211,78 @@ def test_a_file_that_vanishes(clips: Path, tmp_path: Path) -> None:
     assert failure.reason == "no such file"
 
 
-@pytest.mark.parametrize("error", [TypeError, MemoryError, KeyboardInterrupt])
-def test_other_errors_are_not_swallowed(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("no words")
+
+
+ODD = [
+    (MemoryError(), "MemoryError"),
+    (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+    (KeyError("comment"), "KeyError: 'comment'"),
+    (ValueError("a\n  b"), "ValueError: a b"),
+    (ValueError("x" * 9999), "ValueError: " + "x" * 297 + "..."),
+    (ValueError("\ud800"), "ValueError: \\ud800"),
+    (b"\xff".decode, "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0"),
+    (RecursionError("too deep"), "RecursionError: too deep"),
+    (LookupError("no decoder"), "LookupError: no decoder"),
+    (Speechless(), "Speechless: says nothing (AttributeError)"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), ODD)
+def test_any_error_of_a_file_is_a_failed_draw(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, reason: str
 ) -> None:
+    """Else one file ends the run for good: going on, it draws the same file."""
+
     def broken(*_: object) -> None:
+        if callable(error):
+            error()
         raise error
 
     dataset = dataset_of([clips / "clip0.mp4"], tmp_path)
     monkeypatch.setattr("videomae_fast.data.decoders.pyav._Converter.__call__", broken)
+    item = dataset[draw(0)]
+    assert not item.frames.any()
+    assert item.failure is not None
+    assert item.failure.reason.startswith(reason)
+    assert "in broken" in item.failure.trace
+    with FailureReport(tmp_path) as report:
+        report.add([item.failure], draws=1)
+        assert read_report(report.path) == [item.failure]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_is_no_failure(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def ended(*_: object) -> None:
+        raise error
+
+    dataset = dataset_of([clips / "clip0.mp4"], tmp_path)
+    monkeypatch.setattr("videomae_fast.data.decoders.pyav._Converter.__call__", ended)
     with pytest.raises(error):
         dataset[draw(0)]
+
+
+def test_what_is_no_file_is_not_waited_for(clips: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    lines = [f"{tmp_path}/pipe.mp4 0 -1", "/dev/zero 0 -1", "/ 0 -1", "a\0b.mp4 0 -1"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    dataset = ClipDataset([Source(tmp_path / "list.csv")], frames=2, image_size=16, samples=1)
+    reasons: list[str] = []
+
+    def read_all() -> None:
+        for entry in range(4):
+            failure = dataset[draw(entry)].failure
+            reasons.append("" if failure is None else failure.reason)
+
+    thread = threading.Thread(target=read_all, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    told = ("a pipe", "a device", "is a folder", "null byte")
+    assert all(words in reason for words, reason in zip(told, reasons, strict=True)), reasons
 
 
 @pytest.mark.parametrize(

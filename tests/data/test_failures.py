@@ -90,6 +90,25 @@ def test_share(tmp_path: Path) -> None:
         report.check(0.01, failed=50, draws=1000)
 
 
+def test_where_missing_files_were_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = FailureReport(tmp_path / "run")
+    report.add([failure(0, f"v/{name}.mp4", "no such file") for name in "ba"], draws=2)
+    with pytest.raises(FailureShareError) as caught:
+        report.check(0.5)
+    assert "The first: v/b.mp4 (list.csv:3): no such file. " in str(caught.value)
+    assert (
+        f"All of them are missing. v/a.mp4 was looked for at {tmp_path}/v/a.mp4: relative paths of "
+        "a list start from the working folder, or from its root (pretrain: --data LIST,root="
+    ) in str(caught.value)
+    report.add([failure(1, "c.mp4")], draws=1)
+    with pytest.raises(FailureShareError) as caught:
+        report.check(0.5)
+    assert "All of them are missing" not in str(caught.value)
+
+
 def test_names_of_any_bytes(tmp_path: Path) -> None:
     names = ["café/影片.mp4", os.fsdecode(b"\xff\xfe.mp4")]
     with FailureReport(tmp_path) as report:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz import lists as fuzz
 from videomae_fast.data import Entry, ListError, Source, load_list, unlabeled_hybrid
-from videomae_fast.data.lists import ListFormat
+from videomae_fast.data import lists as module
+from videomae_fast.data.lists import ListFormat, list_line
 from videomae_fast.data.sources import load_sources
 
 
@@ -82,6 +84,78 @@ def test_wrong_lines(tmp_path: Path, format: ListFormat, line: str, says: str) -
     assert str(caught.value).startswith(f"{path}:3: found {line!r}; expected ")
     assert says in str(caught.value)
     assert "1 more line is wrong" in str(caught.value)
+
+
+NAMES = [
+    b"#h.mp4", b"##", b" a.mp4", b"a.mp4 ", b"\ta", b"a\x0b", b"\x0ca", b"a b.mp4", b'"a"', b'"',
+    b'""', b'" "', b'a"b', b'a""b c', b'"a', b"a\rb.mp4", b"\ra", b"a\r", b"\xef\xbb\xbfa",
+    b"\xff\xfea.mp4", b"\xfe\xff", b"\0\0\xfe\xffa", b"a\0b", b"0 -1", b"1", b"-1", b".", b"/",
+    "a\u2028b".encode(), "\u3000a".encode(), b"caf\xe9", b"a,b", b"./#h.mp4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["pretrain", "labels", "folder-labels"])
+def test_any_path_is_read_back_as_it_was_written(tmp_path: Path, format: ListFormat) -> None:
+    numbers = {"pretrain": (7, -1, -1), "labels": (0, -1, 3), "folder-labels": (1, 9, 3)}[format]
+    for names in ([name] for name in NAMES), (NAMES, NAMES[::-1]):
+        for each in names:
+            given = [Entry(os.fsdecode(n), *numbers, i) for i, n in enumerate(each, start=1)]
+            lines = "".join(list_line(entry, entry.path, format) for entry in given)
+            assert entries(write(tmp_path / "list.csv", os.fsencode(lines)), format) == given
+
+
+def test_plain_paths_are_written_as_the_official_code_reads_them() -> None:
+    entry = Entry("", 0, -1, 5, 1)
+    assert list_line(entry, "a b/c.mp4", "pretrain") == "a b/c.mp4 0 -1\n"
+    assert list_line(entry, "c.mp4", "labels") == "c.mp4 5\n"
+    assert list_line(entry, 'a "b".mp4', "labels") == '"a ""b"".mp4" 5\n'  # CSV
+    for path in ("", "a\nb.mp4"):
+        with pytest.raises(ListError, match="one path per line; rename"):
+            list_line(entry, path, "labels")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_marks_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
+    text = end.join(["# list", "a.mp4 0 -1", "", "f/\u00e9 1 30", ""])
+    text = text if encoding in ("utf-16", "utf-8-sig") else "\ufeff" + text
+    assert entries(write(tmp_path / "list.csv", text.encode(encoding))) == [
+        Entry("a.mp4", 0, -1, -1, 2),
+        Entry("f/\u00e9", 1, 30, -1, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a 0 -1\rb 0 -1\nc 0 -1\n", r":1: found 'a 0 -1\\rb 0 -1'.*the same ends"),
+        (b"a 0 -1\n# c\rb 0 -1\n", r":2: found a carriage return within a comment"),
+        (b'"" 0 -1\n', r":1: found '\"\" 0 -1'"),
+        ("a.mp4 0 -1\n".encode("utf-16-le"), r":1: found .*save it as UTF-8"),
+        ("a.mp4 0 -1\n".encode("utf-32"), r"mark of UTF-32: save it as UTF-8"),
+        (b"\xff\xfea.mp4 0 -1\n", r"mark of UTF-16 but is none .*: save it as UTF-8"),
+    ],
+)
+def test_what_hides_entries_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    with pytest.raises(ListError, match=r"list\.csv" + f".*{says}"):
+        load_list(write(tmp_path / "list.csv", content))
+
+
+def test_no_list_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ListError, match=r"pipe: .* \(it is a pipe\); expected a text file"):
+        load_list(tmp_path / "pipe")
+    with pytest.raises(ListError, match=r"it is a folder: videomae-fast list FOLDER > train\.csv"):
+        load_list(tmp_path)
+    with pytest.raises(ListError, match="null byte"):
+        load_list("a\0b")
+
+
+def test_damaged_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short form of ``python -m tests.fuzz lists``."""
+    assert list(fuzz.run(600, 0, tmp_path)) == []
+    monkeypatch.setattr(module, "_misread", lambda raw: False)
+    assert list(fuzz.run(100, 0, tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n"])

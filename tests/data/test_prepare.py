@@ -373,6 +373,44 @@ def test_names_keep_the_tree_and_never_collide() -> None:
     assert not outside.startswith("/")
 
 
+def test_every_path_has_a_name_that_can_be_made(tmp_path: Path) -> None:
+    names, made = Names(), set()
+    strange = [".", "/", "..", "/..", "//", "", "a/", "/" * 9, "./#", " ", "\udcff", "c.mp4/1.mp4"]
+    long = ["x" * 251 + ".avi", "x" * 251 + ".mov", "\u00e9" * 127 + ".", "d/" * 2000 + "1.mp4"]
+    for path in [*strange, *long, "C.MP4", "/c.mp4", "c.mp4/2.mp4", "c.mp4", "y.mp4", "y.mp4/1"]:
+        name = names.name(path)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        assert name.casefold() not in made
+        assert ".." not in Path(name).parts
+        made.add(name.casefold())
+
+
+def test_odd_lines_cost_themselves_only(sources: Path, tmp_path: Path) -> None:
+    """A name for ``.`` could not be made, which ended the run without file and line."""
+    long = tmp_path / ("x" * 251 + ".mkv")
+    write_video(long, 5)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    lines = [".", "/", "..", f"{sources}/a/1.mp4", "a\0b.mp4", f"{tmp_path}/pipe.mp4", str(long)]
+    path = write_list(tmp_path / "train.csv", [f"{line} 0 -1" for line in lines])
+    done = prepare(path, tmp_path / "out", **QUICK)
+    assert (done.lines, done.bad) == (2, 5)
+    bad = [json.loads(line) for line in done.bad_files.read_text().splitlines()]
+    assert [(one["line"], one["list_path"]) for one in bad] == [
+        (line, str(path)) for line in (1, 2, 3, 5, 6)
+    ]
+    assert prepare(path, tmp_path / "out", **QUICK).lines == 2
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "\0\0", "[" * 20_000])
+def test_a_damaged_report_is_named(sources: Path, tmp_path: Path, content: str) -> None:
+    path = write_list(tmp_path / "train.csv", [f"{sources}/a/1.mp4 0 -1"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train.csv.report.json").write_text(content)
+    with pytest.raises(UsageError, match=r"train\.csv\.report\.json: can't be read.*remove it"):
+        prepare(path, tmp_path / "out", **QUICK)
+
+
 def test_journal_keeps_whole_lines_and_any_name(tmp_path: Path) -> None:
     path, settings = tmp_path / "prepare.jsonl", PrepareSettings()
     strange = os.fsdecode(b"/x/\xff\xfe\n\r.mp4")

@@ -111,6 +111,25 @@ def crash_or_hang(job: ProbeJob) -> Facts:
     return probe_file(job)
 
 
+def test_odd_lines_cost_themselves_only_and_good_ones_are_read_back(tmp_path: Path) -> None:
+    """``#h.mp4`` was written as a comment: lost without a word."""
+    names = ["#h.mp4", " s.mp4", '"q".mp4', '"', "plain.mp4"]
+    video = write_video(tmp_path / "plain.mp4", 5).read_bytes()
+    for name in names:
+        (tmp_path / name).write_bytes(video)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    good = ['"#h.mp4"', '" s.mp4"', '"""q"".mp4"', '"', "plain.mp4"]
+    odd = [".", "/", "a\0b.mp4", "pipe.mp4"]
+    path = tmp_path / "train.csv"
+    path.write_text("".join(f"{line} 0 -1\n" for line in [*odd, *good]))
+    summary = probe(
+        path, tmp_path / "m.jsonl", root=tmp_path, good_list=tmp_path / "good.csv", workers=2
+    )
+    assert (summary.videos, summary.bad.total()) == (5, 4)
+    entries = load_list(tmp_path / "good.csv")
+    assert [entries[index].path for index in range(len(entries))] == names
+
+
 def test_manifest_summary_and_good_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("slow", "crashes", "fine", "hangs", "a b"):
         write_video(tmp_path / f"{name}.mp4", 10)

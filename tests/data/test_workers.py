@@ -15,12 +15,18 @@ import pytest
 
 from tests.interrupts import heed_interrupts
 from videomae_fast.data.errors import DecodeError, WorkerDiedError
+from videomae_fast.data.running_clock import RunningClock
 from videomae_fast.data.workers import Outcome, WorkerPool
 
 
 class Unsendable(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("no words")
 
 
 def act(word: str) -> tuple[str, int]:
@@ -37,6 +43,13 @@ def act(word: str) -> tuple[str, int]:
         raise DecodeError("0 bytes")
     elif word == "bug":
         raise Unsendable(1, 2)
+    elif word == "speechless":
+        raise Speechless(Unsendable(1, 2))
+    elif word == "no text":
+        raise ValueError("\ud800\n" + "x" * 999)
+    elif word.startswith("works for a second"):
+        for _ in range(20):
+            time.sleep(0.05)
     elif word.startswith("slow"):
         time.sleep(0.05)
     return word, os.getpid()
@@ -89,7 +102,7 @@ def test_every_task_is_done_once_by_all_processes(queued: int) -> None:
 
 
 def test_each_kind_of_failure_costs_its_task_only(queued: int) -> None:
-    faults = ["segfault", "killed", "exit", "bad file", "bug", "hang"]
+    faults = ["segfault", "killed", "exit", "bad file", "bug", "speechless", "no text", "hang"]
     words = [word for fault in faults for word in (fault, f"fine {fault}")]
     done = outcomes(words, time_limit=3, queued=queued)
     for fault in faults:
@@ -103,6 +116,8 @@ def test_each_kind_of_failure_costs_its_task_only(queued: int) -> None:
         "exit": "crashed",
         "bad file": "raised",
         "bug": "raised",
+        "speechless": "raised",
+        "no text": "raised",
         "hang": "timed out",
     }
     reasons = {fault: problem.reason for fault, problem in told.items() if problem}
@@ -110,6 +125,9 @@ def test_each_kind_of_failure_costs_its_task_only(queued: int) -> None:
     assert "SIGKILL (by hand, or for want of memory)" in reasons["killed"]
     assert reasons["exit"] == "its process ended with exit code 3"
     assert reasons["hang"] == "took longer than 3 s"
+    assert reasons["bug"] == "Unsendable: 1 and 2"
+    assert reasons["speechless"] == "Speechless: says nothing (AttributeError)"
+    assert reasons["no text"] == "ValueError: \\ud800 " + "x" * 290 + "..."
     assert told["bad file"] is not None
     assert isinstance(told["bad file"].error, DecodeError)
     assert told["bad file"].error.reason == "0 bytes"
@@ -123,6 +141,43 @@ def test_only_the_task_that_hangs_is_ended(queued: int) -> None:
     words = [f"slow {index}" for index in range(30)]
     done = outcomes(words, workers=1, time_limit=1.2, queued=queued)
     assert len({outcome.result[1] for outcome in done.values()}) == 1  # type: ignore[index]
+
+
+STOPPED = """
+from tests.data.test_workers import act
+from videomae_fast.data.workers import WorkerPool
+if __name__ == "__main__":
+    with WorkerPool(act, workers=2, time_limit=2.0, queued=1) as pool:
+        assert not any(done.problem for done in pool.run(["slow"] * 4))
+        print("begun", flush=True)
+        print([done.problem for done in pool.run(["works for a second"] * 2)], flush=True)
+"""
+
+
+def test_seconds_in_which_the_job_is_stopped_are_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(STOPPED)
+    job = subprocess.Popen(
+        [sys.executable, str(tmp_path / "job.py")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert job.stdout is not None
+    with job:
+        assert job.stdout.readline() == "begun\n"
+        time.sleep(0.3)
+        os.killpg(job.pid, signal.SIGSTOP)
+        time.sleep(2.2)
+        os.killpg(job.pid, signal.SIGCONT)
+        assert job.stdout.readline() == "[None, None]\n"
+
+
+def test_a_long_gap_counts_as_a_stop() -> None:
+    times = iter([0.0, 0.9, 1.9, 3.9, 100.0, 100.5])
+    clock = RunningClock(1.0, clock=lambda: next(times))
+    ran = [clock.now() for _ in range(5)]
+    assert ran == pytest.approx([0.9, 1.9, 3.9, 5.9, 6.4])
 
 
 def test_a_process_that_dies_while_it_waits_is_replaced(queued: int) -> None:

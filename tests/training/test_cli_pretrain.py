@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from videomae_fast import cli, cli_pretrain
-from videomae_fast.data import Source
+from videomae_fast.data import ListError, Source
+from videomae_fast.data.sources import load_sources
 from videomae_fast.errors import UsageError
 from videomae_fast.training import RECIPES, PretrainConfig
 
@@ -72,9 +73,27 @@ def test_lists_with_options(tiny_list: Path, tmp_path: Path) -> None:
     )
 
 
+def test_lists_with_labels(tmp_path: Path) -> None:
+    """Those of VideoMAE, the first: ``path label``, and ``folder total label``."""
+    (tmp_path / "a.csv").write_text("x.mp4 3\ny z.mp4 4\n")
+    (tmp_path / "b.csv").write_text("frames 30 7\n")
+    found = config(
+        "--data", f"{tmp_path}/a.csv,format=labels",
+        "--data", f"{tmp_path}/b.csv,format=folder-labels,first=0",
+        "--data-format", "plain",
+    ).data  # fmt: skip
+    videos, folders = (source.entries for source in load_sources(found))
+    assert [videos[index].path for index in range(2)] == ["x.mp4", "y z.mp4"]
+    assert (folders[0].start, folders[0].total) == (0, 30)
+    with pytest.raises(ListError, match="--data LIST,format=labels"):
+        load_sources([cli_pretrain.parse_source(f"{tmp_path}/a.csv")])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("{list},format=label", "format 'label' is not one of pretrain, labels, folder-labels"),
+        ("{list},first=-1", "first frame -1 must be at least 0"),
         ("{list},wieght=2", "unknown option 'wieght=2'; did you mean weight?"),
         ("{list},stride=x", "stride must be a number, not 'x'"),
         ("{list},weight=-1", "weight -1.0 must be above 0"),

@@ -75,7 +75,7 @@ def test_tensorboard_that_is_not_there_says_how_to_get_it(
     tiny: Callable[..., PretrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UsageError, match=r"pip install 'videomae-fast\[tensorboard\]'"):
+    with pytest.raises(UsageError, match="pip install tensorboard, or"):
         pretrain(tiny(tensorboard=True), output=tmp_path, log=lambda _: None)
 
 

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.errors import DecodeError, OutputError
 from videomae_fast.data.feeding import Feeding
 from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
 from videomae_fast.data.slots import Slot, SlotWriter
@@ -38,7 +38,10 @@ class _Reader:
         torch.set_num_threads(1)  # a process is one core's work
         piece = read(task.request, self._reading, partial(self._slots.room, task.slot))
         if piece.kind != "clips":  # those were made there
-            self._slots.write(task.slot, piece.data)
+            try:
+                self._slots.write(task.slot, piece.data)
+            except OutputError as error:  # its size is the file's
+                raise DecodeError(str(error)) from error
         return replace(piece, data=np.empty(0, dtype=np.uint8)), piece.data.shape
 
 
@@ -71,6 +74,7 @@ class ReadAhead:
         self._arrived: dict[int, tuple[int, Outcome[_Task, tuple[Piece, tuple[int, ...]]]]] = {}
         self._changed = threading.Condition()
         self._error: BaseException | None = None
+        self._stopped = False
         self._in_slot: dict[int, int] = {}
         self._next = 0
         with ExitStack() as failing:  # there may be no files, memory or processes to be had
@@ -103,8 +107,9 @@ class ReadAhead:
         """
         with self._changed:
             while self._next not in self._arrived:
-                if self._error is not None:
-                    raise self._error
+                self._raise_error()
+                if self._stopped:
+                    raise RuntimeError("reading ahead was stopped")
                 self._changed.wait()
             slot, outcome = self._arrived.pop(self._next)
             self._next += 1
@@ -128,15 +133,27 @@ class ReadAhead:
         self._thread.join()
         self._pool.close()
         with self._changed:
-            self._error = self._error or RuntimeError("reading ahead was stopped")
+            self._stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
         """Stops, and gives the memory back: nobody may look at pieces any more."""
         self.stop()
+        self._arrived.clear()
+        self._error = None
         for slot in self._slots:
             slot.close()
         self._slots.clear()
+
+    def _raise_error(self) -> None:
+        """Raises what ended the reading, once, and keeps nothing that would keep this alive."""
+        error, self._error = self._error, None
+        if error is not None:
+            self._stopped = True
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
 
     def _pump(self) -> None:
         try:

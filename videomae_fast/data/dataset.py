@@ -167,4 +167,5 @@ def failure_of(request: ClipRequest, error: DecodeError) -> Failure:
         step=draw.step,
         epoch=draw.epoch,
         position=draw.position,
+        trace=error.trace,
     )

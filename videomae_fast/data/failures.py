@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
-from videomae_fast.data.errors import FailureShareError, ListError
+from videomae_fast.data.errors import MISSING, FailureShareError, ListError
+from videomae_fast.data.sources import where_paths_start
 
 _TOP_REASONS: Final = 5
 
@@ -20,7 +21,8 @@ class Failure:
     """One draw that gave no clip.
 
     path: the file or frame folder; list_path, line: where a list names it (line from 1);
-    reason: for a reader; step, epoch, position: the draw.
+    reason: for a reader; step, epoch, position: the draw; trace: the traceback of an error that no
+    decoder foresaw, else empty.
     """
 
     path: str
@@ -30,6 +32,11 @@ class Failure:
     step: int
     epoch: int
     position: int
+    trace: str = ""
+
+    def to_json(self) -> str:
+        about = {name: value for name, value in asdict(self).items() if name != "trace" or value}
+        return json.dumps(about, ensure_ascii=False)
 
     def __str__(self) -> str:
         return f"{self.path} ({self.list_path}:{self.line}): {self.reason}"
@@ -66,6 +73,9 @@ class FailureReport:
         self.failed = 0
         self._files: set[str] = set()
         self._reasons: Counter[str] = Counter()
+        self._first: Failure | None = None
+        self._first_unforeseen: Failure | None = None
+        self._missing: set[str] = set()
         for old in sorted(folder.glob("bad_files.rank*.jsonl")):
             number = old.name.removeprefix("bad_files.rank").removesuffix(".jsonl")
             if number.isdigit() and int(number) % world == rank:
@@ -88,7 +98,7 @@ class FailureReport:
         self.draws += draws
         self._count(failures)
         for failure in failures:
-            self._file.write(json.dumps(asdict(failure), ensure_ascii=False) + "\n")
+            self._file.write(failure.to_json() + "\n")
         if failures:
             self._file.flush()
 
@@ -109,9 +119,21 @@ class FailureReport:
         raise FailureShareError(
             f"{failed} of {draws} draws ({failed / draws:.2%}, {self.distinct} different files "
             f"on this rank) could not be read, more than the {max_share:.2%} allowed; "
-            f"see {self.path}. Most frequent: {reasons or 'on other ranks'}. "
+            f"see {self.path}. Most frequent: {reasons or 'on other ranks'}. {self._clues()}"
             "Mend the files or take them out of the list, or allow a larger share"
         )
+
+    def _clues(self) -> str:
+        """Sentences on what the failures have in common."""
+        clues = "" if self._first is None else f"The first: {self._first}. "
+        if self._files and self._files == self._missing:
+            clues += f"All of them are missing. {where_paths_start(min(self._files))}. "
+        if self._first_unforeseen is not None:
+            clues += (
+                f"No decoder foresaw this: {self._first_unforeseen} (its traceback is in the "
+                "report); where it has nothing to do with the file, please report it. "
+            )
+        return clues
 
     def close(self) -> None:
         self._file.close()
@@ -126,6 +148,11 @@ class FailureReport:
         for failure in failures:
             self.failed += 1
             self._files.add(failure.path)
+            self._first = self._first or failure
+            if failure.trace:
+                self._first_unforeseen = self._first_unforeseen or failure
+            if failure.reason in MISSING:
+                self._missing.add(failure.path)
             self._reasons[failure.reason] += 1
 
 
@@ -150,7 +177,7 @@ def read_report(path: str | Path) -> list[Failure]:
 def _keep_before(path: Path, start_step: int) -> list[Failure]:
     kept = [failure for failure in read_report(path) if failure.step < start_step]
     partial = path.with_suffix(".partial")
-    text = "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in kept)
+    text = "".join(failure.to_json() + "\n" for failure in kept)
     partial.write_text(text, encoding="utf-8", errors="surrogateescape")
     os.replace(partial, path)
     return kept

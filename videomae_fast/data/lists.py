@@ -13,16 +13,22 @@ Rules:
 
 * The numbers are read from the right end of the line; the path is everything to their left,
   so **a path may contain spaces** (not at its ends). Fields are separated by any number of
-  spaces or tabs. A path wholly in double quotes loses them, as in the official fine-tuning
-  lists, which are read as CSV.
+  spaces or tabs. A path wholly in double quotes loses them, and ``""`` in it means ``"``, as in
+  the official fine-tuning lists, which are read as CSV. So any file name without a line feed
+  can be written, and :func:`list_line` does.
 * Blank lines and lines whose first character is ``#`` are skipped, but counted in the line
-  numbers of messages. A path that begins with ``#`` is written ``./#...``.
-* ``\\r\\n`` line ends and a UTF-8 byte-order mark are accepted; the bytes of a path are kept.
+  numbers of messages. A path that begins with ``#`` is written ``"#..."`` or ``./#...``.
+* Lines end in ``\\n`` or ``\\r\\n``, or in ``\\r`` where the file has no ``\\n`` at all. Another
+  ``\\r`` may stand in quotes only: elsewhere it is an error, since it may hide a line.
+* The bytes of a path are kept; a UTF-8 byte-order mark is dropped. A file that begins with the
+  mark of UTF-16 is decoded to UTF-8.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
+import stat
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +50,16 @@ _FIELDS: Final[dict[str, int]] = {"pretrain": 2, "labels": 1, "folder-labels": 2
 _INT32_MAX: Final = 2**31 - 1
 _MAX_DIGITS: Final = 10
 
+_LF, _CR, _QUOTE = ord("\n"), ord("\r"), ord('"')
+_SPACES: Final = b"\t\v\f\r "
 _IS_SPACE: Final = np.zeros(256, dtype=np.bool_)
-_IS_SPACE[[9, 11, 12, 13, 32]] = True
+_IS_SPACE[list(_SPACES)] = True
 _IS_DIGIT: Final = np.zeros(256, dtype=np.bool_)
 _IS_DIGIT[48:58] = True
+# What a file is taken for that begins so; a path must not be.
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UTF32: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_MARKS: Final = (codecs.BOM_UTF8, *_UTF16, *_UTF32)
 
 
 @dataclass(frozen=True)
@@ -74,9 +86,9 @@ class Entry:
 class ClipList:
     """The entries of a list as columns over the file's bytes.
 
-    ``text`` uint8 [file size]; ``path_start`` int64 [n] and ``path_length`` int32 [n] say where
-    each path lies in it; ``start``, ``total``, ``label``, ``line`` int32 [n] as in
-    :class:`Entry`. 28 bytes per line beside the text; no Python object per line, so processes
+    ``text`` uint8 [file size] (of UTF-16, as UTF-8); ``path_start`` int64 [n] and ``path_length``
+    int32 [n] say where each path lies in it; ``start``, ``total``, ``label``, ``line`` int32 [n] as
+    in :class:`Entry`. 28 bytes per line beside the text; no Python object per line, so processes
     that are forked share the pages.
     """
 
@@ -98,7 +110,7 @@ class ClipList:
         first = int(self.path_start[index])
         raw = self.text[first : first + int(self.path_length[index])].tobytes()
         if len(raw) > 1 and raw[:1] == raw[-1:] == b'"':
-            raw = raw[1:-1]
+            raw = raw[1:-1].replace(b'""', b'"')
         return Entry(
             os.fsdecode(raw),
             int(self.start[index]),
@@ -153,24 +165,26 @@ def load_list(file: str | Path, format: ListFormat = "pretrain", *, start: int =
     (official default: 1).
 
     Raises :class:`ListError` naming ``file:line``, what was found and what is expected; also
-    for a file that is missing or holds no entry.
+    for a file that is missing, no regular file (nothing waits for a pipe) or holds no entry.
     """
     file = Path(file)
     if format not in EXPECTED:
         raise ListError(f"{file}: list format {format!r} is not one of {', '.join(EXPECTED)}")
     try:
         status = file.stat()
-        key = (str(file.resolve()), format, start, status.st_mtime_ns, status.st_size)
-        known = _loaded.get(key)
-        if known is not None:
-            return known
-        text = np.frombuffer(file.read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise ListError(
-            f"{file}: the data list can't be read ({error.strerror}); "
-            f"expected a text file with lines {EXPECTED[format]}"
-        ) from error
-    parsed = _parse(file, text, format, start)
+        content = None
+        if stat.S_ISREG(status.st_mode):
+            key = (str(file.resolve()), format, start, status.st_mtime_ns, status.st_size)
+            known = _loaded.get(key)
+            if known is not None:
+                return known
+            content = file.read_bytes()
+    except (OSError, ValueError) as error:  # a ValueError: a null byte in the name
+        why = getattr(error, "strerror", None) or str(error)
+        raise _unreadable(file, format, why) from error
+    if content is None:
+        raise _unreadable(file, format, f"it is {_kind(status.st_mode)}")
+    parsed = _parse(file, np.frombuffer(_decoded(file, content), dtype=np.uint8), format, start)
     _loaded[key] = parsed
     return parsed
 
@@ -178,18 +192,65 @@ def load_list(file: str | Path, format: ListFormat = "pretrain", *, start: int =
 def list_line(entry: Entry, path: str, format: ListFormat) -> str:
     """The line, with its end, that says what ``entry`` says of the file ``path``.
 
-    In formats with labels a path with white space is quoted, as the official code needs it.
+    Read back, it gives the same path and numbers, whatever the path: one that would be read as
+    something else is quoted, and in formats with labels one with white space, as the official code
+    needs it. To be written with ``errors="surrogateescape"``, which keeps the path's bytes.
+
+    Raises :class:`ListError` for an empty path and one with a line feed, which no line can hold.
     """
+    if not path or "\n" in path:
+        raise ListError(f"{path!r}: a list has one path per line; rename this file or folder")
+    raw = os.fsencode(path)
+    spaced = format != "pretrain" and any(sign.isspace() for sign in path)
+    if spaced or _misread(raw):
+        path = '"' + path.replace('"', '""') + '"'
     if format == "pretrain":
-        return f"{path} {entry.start if not entry.is_video else 0} {entry.total}\n"
-    quoted = f'"{path}"' if any(sign.isspace() for sign in path) else path
+        return f"{path} {entry.start} {entry.total}\n"
     if format == "labels":
-        return f"{quoted} {entry.label}\n"
-    return f"{quoted} {entry.total} {entry.label}\n"
+        return f"{path} {entry.label}\n"
+    return f"{path} {entry.total} {entry.label}\n"
+
+
+def _unreadable(file: Path, format: ListFormat, why: str) -> ListError:
+    return ListError(
+        f"{file}: the data list can't be read ({why}); expected a text file with lines "
+        f"{EXPECTED[format]}"
+    )
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder: videomae-fast list FOLDER > train.csv makes a list of its videos"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+
+
+def _misread(raw: bytes) -> bool:
+    """Whether a path that is not quoted would be read as another one, or as none."""
+    return (
+        raw.startswith((b"#", *_MARKS))
+        or raw != raw.strip(_SPACES)
+        or b"\r" in raw
+        or (len(raw) > 1 and raw[:1] == raw[-1:] == b'"')
+    )
+
+
+def _decoded(file: Path, content: bytes) -> bytes:
+    """The file's bytes; of UTF-16, which some editors and shells write, as UTF-8."""
+    if content.startswith(_UTF32):
+        raise ListError(f"{file}: begins with the byte-order mark of UTF-32: save it as UTF-8")
+    if not content.startswith(_UTF16):
+        return content
+    try:
+        return content.decode("utf-16").encode("utf-8")
+    except UnicodeError as error:
+        raise ListError(
+            f"{file}: begins with the byte-order mark of UTF-16 but is none ({error}): save it as "
+            "UTF-8"
+        ) from error
 
 
 def _parse(file: Path, text: NDArray[np.uint8], format: ListFormat, start: int) -> ClipList:
-    begin, end, number = _lines(text)
+    begin, end, number = _lines(file, text)
     if not len(begin):
         raise ListError(f"{file}: the list has no entry; expected lines {EXPECTED[format]}")
 
@@ -201,7 +262,12 @@ def _parse(file: Path, text: NDArray[np.uint8], format: ListFormat, start: int) 
         fields.insert(0, value)
         valid &= good
     _strip_right(text, begin, path_end)
-    valid &= path_end > begin
+    length = path_end - begin
+    valid &= length > 0
+    quoted = length > 1
+    quoted[quoted] = (text[begin[quoted]] == _QUOTE) & (text[path_end[quoted] - 1] == _QUOTE)
+    valid &= ~quoted | (length > 2)
+    valid[_holding_returns(text, begin, end, np.where(quoted, path_end, begin))] = False
 
     unlabelled = np.full(len(begin), -1, dtype=np.int64)
     if format == "pretrain":
@@ -236,21 +302,45 @@ def _parse(file: Path, text: NDArray[np.uint8], format: ListFormat, start: int) 
 
 
 def _lines(
-    text: NDArray[np.uint8],
+    file: Path, text: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Where the entries begin and end (int64 [n], white space stripped) and their line numbers."""
-    breaks = np.flatnonzero(text == 10)
+    breaks = np.flatnonzero(text == _LF)
+    if not len(breaks):
+        breaks = np.flatnonzero(text == _CR)
     begin = np.concatenate([np.zeros(1, np.int64), breaks + 1])
     end = np.concatenate([breaks, np.array([len(text)], np.int64)])
-    if text[:3].tobytes() == b"\xef\xbb\xbf":
+    if text[:3].tobytes() == codecs.BOM_UTF8:
         begin[0] = 3
     comment = np.zeros(len(begin), dtype=np.bool_)
     filled = begin < end
     comment[filled] = text[begin[filled]] == ord("#")
     _strip_right(text, begin, end)
     _strip_left(text, begin, end)
+    rows = np.flatnonzero(comment)
+    wrong = _holding_returns(text, begin[rows], end[rows], begin[rows])
+    if len(wrong):
+        raise ListError(
+            f"{file}:{rows[wrong[0]] + 1}: found a carriage return within a comment, which may "
+            "hide an entry: give all lines of the file the same ends"
+        )
     keep = np.flatnonzero(~comment & (begin < end))
     return begin[keep], end[keep], keep + 1
+
+
+def _holding_returns(
+    text: NDArray[np.uint8],
+    begin: NDArray[np.int64],
+    end: NDArray[np.int64],
+    first: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Which spans (of a file without overlap) hold a carriage return at ``first`` or later."""
+    if not len(begin):
+        return np.zeros(0, dtype=np.int64)
+    places = np.flatnonzero(text == _CR)
+    rows = np.searchsorted(begin, places, side="right") - 1
+    held = (rows >= 0) & (places < end[rows]) & (places >= first[rows])
+    return np.unique(rows[held])
 
 
 def _strip_right(text: NDArray[np.uint8], begin: NDArray[np.int64], end: NDArray[np.int64]) -> None:
@@ -311,10 +401,17 @@ def _explain(file: Path, line: int, found: str, format: ListFormat, others: int)
     message = f"{file}:{line}: found {shown!r}; expected {EXPECTED[format]}"
     fields = found.rsplit(None, 2)
     numbers = [field.lstrip("-").isdigit() for field in fields]
-    if "," in found and not any(numbers):
+    if "\0" in found:
+        message += " (null bytes: if it was written as UTF-16, save it as UTF-8)"
+    elif "\r" in found:
+        message += " (a carriage return within the line: give all lines the same ends)"
+    elif "," in found and not any(numbers):
         message += " (separated by spaces, not by commas)"
     elif format == "pretrain" and len(fields) >= 2 and numbers[-2:] == [False, True]:
-        message += '; a list of `path label` lines is read with format="labels"'
+        message += (
+            '; a list of `path label` lines is read with format="labels" (pretrain: --data '
+            "LIST,format=labels; other commands: --format labels)"
+        )
     elif format == "pretrain" and len(fields) == 3 and numbers[1:] == [True, True]:
         message += " (total is -1 for a video, at least 1 for a folder; start is at least 0)"
     elif len(fields) == 1:

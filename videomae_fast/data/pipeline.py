@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -256,18 +257,23 @@ def _ahead(
             return True
         return False
 
+    def joined(part: list[Draw]) -> tuple[ClipBatch, torch.cuda.Event | None]:
+        requests = joiner.requests(part)
+        taken = [ahead.take() for _ in requests]
+        batch = joiner.join(requests, [piece for piece, _ in taken])
+        for _, slot in taken:
+            ahead.free(slot)
+        return batch
+
     def assemble() -> None:
         try:
             for part in draws:
-                requests = joiner.requests(part)
-                taken = [ahead.take() for _ in requests]
-                joined = joiner.join(requests, [piece for piece, _ in taken])
-                for _, slot in taken:
-                    ahead.free(slot)
-                if not put(joined):
+                if not put(joined(part)):
                     return
             put(None)
         except BaseException as error:  # raised where the batches are taken
+            # What the frames hold is views of the slots, and keeps their memory
+            traceback.clear_frames(error.__traceback__)
             put(error)
 
     thread = threading.Thread(target=assemble, name="clip-joiner", daemon=True)
@@ -280,7 +286,10 @@ def _ahead(
         thread.start()
         while (item := done.get()) is not None:
             if isinstance(item, BaseException):
-                raise item
+                try:
+                    raise item
+                finally:
+                    del item  # its traceback holds this frame
             yield _ready(*item)
 
 

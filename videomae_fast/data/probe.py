@@ -213,7 +213,7 @@ def probe(
     def written(outcomes: Iterator[Outcome[ProbeJob, Facts]]) -> Iterator[str]:
         for outcome in _in_order(outcomes):
             entry, facts = entries[outcome.task.index], outcome.result
-            reason = "" if outcome.problem is None else outcome.problem.sentence
+            reason = "" if outcome.problem is None else outcome.problem.reason
             summary.add(facts, reason)
             if facts is not None:
                 good.append(list_line(entry, entry.path, format))

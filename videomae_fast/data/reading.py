@@ -22,6 +22,7 @@ from videomae_fast.data.crops import (
 )
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
 from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.errors import one_file
 from videomae_fast.data.order import Draw, below
 from videomae_fast.data.sampling import frame_ids, possible_starts
 
@@ -111,8 +112,14 @@ class Piece:
 def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
     """Reads a request; cropped clips are made in the memory that ``room`` gives, or in new memory.
 
-    Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read.
+    Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read, whatever
+    it made a library raise, and :class:`OutputError` where ``room`` has no memory.
     """
+    with one_file():
+        return _read(request, reading, room)
+
+
+def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:
     clock = _Clock()
     kept_back = None
     if reading.hand_over == "encoded" and request.total < 0:

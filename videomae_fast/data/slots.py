@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import tempfile
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,11 @@ class Slot:
         return np.frombuffer(self._map, dtype=np.uint8, count=size)
 
     def close(self) -> None:
-        """Lets go of the memory; views that are left keep their part of it."""
-        self._map = None
+        """Gives the memory back; where views are left, with the last of them."""
+        if self._map is not None:
+            with suppress(BufferError):  # views are left
+                self._map.close()
+            self._map = None
         os.close(self._file)
         if sys.platform != "linux":
             os.unlink(self.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.lists import ClipList, Entry, ListFormat, load_list
+from videomae_fast.data.lists import EXPECTED, ClipList, Entry, ListFormat, load_list
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,17 @@ class Source:
             )
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"{self.path}: stride {self.stride} must be at least 1")
+        if self.format not in EXPECTED:
+            raise ValueError(
+                f"{self.path}: format {self.format!r} is not one of {', '.join(EXPECTED)}"
+            )
+        if self.first_frame < 0:
+            raise ValueError(f"{self.path}: first frame {self.first_frame} must be at least 0")
         if self.only not in (None, "videos", "folders"):
             raise ValueError(f'{self.path}: only={self.only!r} must be "videos", "folders" or None')
         try:
             names = {self.name_pattern.format(number) for number in (1, 2)}
-        except (IndexError, KeyError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.path}: name_pattern {self.name_pattern!r} can't be formatted with a frame "
                 f"number ({error}); write it like 'img_{{:05}}.jpg'"
@@ -151,6 +158,17 @@ def unlabeled_hybrid(
     ]
     entries = load_list(whole.path)
     return [part for part in parts if _kept(part, entries).any()]
+
+
+def where_paths_start(path: str) -> str:
+    """Where a missing file of a list was looked for, and how that is changed."""
+    if os.path.isabs(path):
+        return f"{path} is an absolute path: is it right, and its disk there?"
+    return (
+        f"{path} was looked for at {os.path.abspath(path)}: relative paths of a list start from "
+        "the working folder, or from its root (pretrain: --data LIST,root=FOLDER; other commands: "
+        "--root FOLDER)"
+    )
 
 
 def _entries(source: Source, entries: ClipList) -> ClipList:

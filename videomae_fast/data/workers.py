@@ -6,6 +6,7 @@ lock behind that others wait for. Processes end with the one that started them, 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -21,8 +22,8 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
-from videomae_fast.data.errors import WorkerDiedError
-from videomae_fast.errors import VideoMAEFastError
+from videomae_fast.data.errors import WorkerDiedError, sentence
+from videomae_fast.data.running_clock import RunningClock
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -31,6 +32,8 @@ Result = TypeVar("Result")
 # milliseconds, and no thread or CUDA context of the caller's is copied.
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _JOIN_SECONDS: Final = 5.0
+_TICK: Final = 1.0
+_TICKS: Final = 20  # of a time limit, at least
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,14 @@ class Problem:
     """Why a task has no result.
 
     kind: ``"raised"``: the function raised ``error``; ``"crashed"``: its process ended;
-    ``"timed out"``: it was killed after the time limit; reason: a sentence for a reader; trace:
-    the traceback of ``error``.
+    ``"timed out"``: it was killed after the time limit; reason: a sentence for a reader, which
+    begins with the class of an error that is not this library's; trace: the traceback of ``error``.
     """
 
     kind: Literal["raised", "crashed", "timed out"]
     reason: str
     error: BaseException | None = None
     trace: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """The reason; where it is an error that nobody foresaw, with its kind in front."""
-        if self.error is None or isinstance(self.error, VideoMAEFastError):
-            return self.reason
-        return f"{type(self.error).__name__}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,8 @@ class WorkerPool(Generic[Task, Result]):
     """Runs ``function(task)`` in ``workers`` processes, to be used in a ``with`` block.
 
     function: importable by name (it is pickled), as are its tasks and results, which should be
-    small; workers: at least 1; time_limit: seconds for one task, None for no limit; queued: tasks
+    small; workers: at least 1; time_limit: seconds for one task, None for no limit, those left out
+    in which the whole job was stopped (:class:`RunningClock`); queued: tasks
     that a process holds beside the one it works on. A process that crashes, is killed, or exceeds
     the limit is replaced, the task it worked on is reported, and others do what it held.
 
@@ -94,6 +91,8 @@ class WorkerPool(Generic[Task, Result]):
             raise ValueError(f"queued ({queued}) must be at least 0")
         self._function = function
         self._time_limit = time_limit
+        tick = math.inf if time_limit is None else min(_TICK, time_limit / _TICKS)
+        self._clock = RunningClock(tick)
         self._depth = 1 + queued
         self._again: deque[Task] = deque()
         # Has an effect only before the first process of this kind; else imports take longer.
@@ -103,7 +102,7 @@ class WorkerPool(Generic[Task, Result]):
         self._stopped = False
         try:
             for _ in range(workers):
-                self._workers.append(_Worker(function))
+                self._workers.append(_Worker(function, self._clock))
         except BaseException:
             self.close()
             raise
@@ -185,13 +184,13 @@ class WorkerPool(Generic[Task, Result]):
     def _patience(self, busy: list[_Worker]) -> float | None:
         if self._time_limit is None or not busy:
             return None
-        first = min(worker.since for worker in busy)
-        return max(0.0, first + self._time_limit - time.monotonic())
+        left = min(worker.since for worker in busy) + self._time_limit - self._clock.now()
+        return min(max(0.0, left), self._clock.tick)
 
     def _overdue(self, worker: _Worker) -> bool:
         """Whether it hangs; not where its report is there, and only this side was slow."""
         limit = self._time_limit
-        if limit is None or time.monotonic() - worker.since < limit:
+        if limit is None or self._clock.now() - worker.since < limit:
             return False
         return not worker.connection.poll()
 
@@ -220,13 +219,13 @@ class WorkerPool(Generic[Task, Result]):
 
     def _lost(self, worker: _Worker, problem: Problem) -> Outcome[Task, Result]:
         self._replace(worker)
-        outcome = worker.finish(None, problem, time.monotonic() - worker.since)
+        outcome = worker.finish(None, problem, self._clock.now() - worker.since)
         self._again.extend(worker.give_up())
         return outcome
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.kill()
-        new = _Worker(self._function)
+        new = _Worker(self._function, self._clock)
         self._workers[self._workers.index(worker)] = new
         return new
 
@@ -234,7 +233,7 @@ class WorkerPool(Generic[Task, Result]):
 class _Worker:
     """A process, the pipe to it, and the tasks it has: it works on the first, since ``since``."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], clock: RunningClock) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         lifeline, self._lifeline = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(
@@ -245,6 +244,7 @@ class _Worker:
         lifeline.close()
         self.ready = False
         self.since = 0.0
+        self._clock = clock
         self._tasks: deque[Any] = deque()
 
     @property
@@ -262,12 +262,12 @@ class _Worker:
         except (BrokenPipeError, ConnectionResetError):
             return False
         if not self.busy:
-            self.since = time.monotonic()
+            self.since = self._clock.now()
         self._tasks.append(task)
         return True
 
     def finish(self, result: Any, problem: Problem | None, seconds: float) -> Outcome[Any, Any]:
-        self.since = time.monotonic()
+        self.since = self._clock.now()
         return Outcome(self._tasks.popleft(), result, problem, seconds)
 
     def give_up(self) -> list[Any]:
@@ -292,6 +292,7 @@ class _Worker:
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
+        self._process.close()
         self._lifeline.close()
         self.connection.close()
 
@@ -313,8 +314,7 @@ def _serve(connection: Connection, lifeline: Connection, function: Callable[[Any
         try:
             result = function(task)
         except Exception as error:
-            reason = str(error) or type(error).__name__
-            problem = Problem("raised", reason, _portable(error), traceback.format_exc())
+            problem = Problem("raised", sentence(error), _portable(error), traceback.format_exc())
         connection.send((result, problem, time.monotonic() - begin))
 
 
@@ -331,5 +331,5 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(sentence(error))
     return error

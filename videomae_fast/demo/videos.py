@@ -10,13 +10,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from videomae_fast.data.errors import ListError
+from videomae_fast.data.files import write_lines
+from videomae_fast.data.lists import Entry, list_line
+from videomae_fast.data.video_files import find_video_files
 from videomae_fast.demo.scenes import SCENES, frames
 from videomae_fast.errors import VideoMAEFastError
-
-EXTENSIONS = frozenset(
-    [".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".flv", ".wmv",
-     ".3gp", ".ogv"]
-)  # fmt: skip
 
 
 class DemoError(VideoMAEFastError):
@@ -88,17 +87,10 @@ def find_videos(folder: Path) -> list[Path]:
     Raises:
         DemoError: no such folder, or no video in it.
     """
-    if not folder.is_dir():
-        raise DemoError(f"{folder}: no such folder; --videos takes a folder with video files")
-    found = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in EXTENSIONS
-    )
-    if not found:
-        raise DemoError(
-            f"{folder}: no videos in it or in the folders below; looked for files ending in "
-            f"{', '.join(sorted(EXTENSIONS))}"
-        )
-    return found
+    try:
+        return [folder / video for video in find_video_files(folder).videos]
+    except ListError as error:
+        raise DemoError(str(error)) from error
 
 
 def write_list(path: Path, videos: Iterable[Path]) -> None:
@@ -107,11 +99,9 @@ def write_list(path: Path, videos: Iterable[Path]) -> None:
     Raises:
         DemoError: a path has a line break in it, which the format can't say.
     """
-    lines = []
-    for video in videos:
-        text = str(video.resolve())
-        if "\n" in text or "\r" in text:
-            raise DemoError(f"{text!r}: a list has one path per line; rename this file or folder")
-        lines.append(f"{text} 0 -1\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines), encoding="utf-8")
+    entry = Entry("", 0, -1, -1, 0)
+    try:
+        lines = [list_line(entry, str(video.resolve()), "pretrain") for video in videos]
+    except ListError as error:
+        raise DemoError(str(error)) from error
+    write_lines(path, lines)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videomae_fast.errors import UsageError, VideoMAEFastError
+from videomae_fast.extras import install
 from videomae_fast.progress import duration
 
 Number = int | float | None
@@ -176,8 +177,8 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UsageError(
-                "tensorboard was asked for and is not installed: pip install "
-                f"'videomae-fast[tensorboard]', or leave it out ({error})"
+                f"tensorboard was asked for and is not installed: {install('tensorboard')}, or "
+                f"leave it out ({error})"
             ) from None
         self._writer: Any = SummaryWriter(str(folder), purge_step=start_step)
 

@@ -19,9 +19,10 @@ from videomae_fast.data.cache.entry import (
 from videomae_fast.data.cache.space import CACHED, FULL, Space
 from videomae_fast.data.cache.videos import damage, fill
 from videomae_fast.data.decoders import find_decoder
-from videomae_fast.data.errors import OutputError
+from videomae_fast.data.errors import MISSING, OutputError
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ListFormat, load_list
+from videomae_fast.data.sources import where_paths_start
 from videomae_fast.data.workers import Outcome, WorkerPool
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
@@ -188,10 +189,14 @@ def fill_cache(
     if line is not None:
         line.finish(summary.videos, **_shown(summary, summary.bytes))
     write_lines(summary.bad_files, (json.dumps(one, ensure_ascii=False) + "\n" for one in bad))
+    lost = all(one["reason"] in MISSING for one in bad)
     if summary.bad == summary.videos:
+        listed = (entries[index] for index in range(len(entries)))
+        first = os.path.join(root or "", next(one.path for one in listed if one.is_video))
         raise VideoMAEFastError(
             f"none of {summary.videos:,} videos can be decoded; see {summary.bad_files}. "
             f"The first: {bad[0]['path']}: {bad[0]['reason']}"
+            + (f". {where_paths_start(first)}" if lost else "")
         )
     return summary
 
@@ -224,7 +229,7 @@ def _bad_lines(
             "path": path,
             "list_path": str(list_path),
             "line": line,
-            "reason": problem.sentence,
+            "reason": problem.reason,
         }
 
 

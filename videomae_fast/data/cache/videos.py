@@ -26,7 +26,7 @@ from videomae_fast.data.cache.entry import (
 from videomae_fast.data.cache.space import Space
 from videomae_fast.data.decoders import Decoder, Frames, VideoReader
 from videomae_fast.data.decoders.base import ReaderBase
-from videomae_fast.data.errors import DecodeError, OutputError
+from videomae_fast.data.errors import DecodeError, OutputError, one_file
 
 CHANGED: Final = "the video was changed meanwhile"
 UNDECODABLE: Final = "not all of its frames can be decoded"
@@ -222,26 +222,39 @@ def fill(space: Space, path: Path, decoder: Decoder, origin: Origin, shape: Shap
         place = space.reserve(origin, size)
         if isinstance(place, str):
             return place
-        with place, decoder.open(path) as video:
+        with place, _opened(path, decoder) as video:
             place.write(header(origin, shape))
             checksums: list[Checksums] = []
             step = max(1, _CHUNK_BYTES // (shape[1] * shape[2] * shape[3]))
             for first in range(0, shape[0], step):
                 if video.frame_count != shape[0]:
                     return CHANGED
-                frames = video.read(range(first, min(first + step, shape[0])))
+                with one_file():
+                    frames = video.read(range(first, min(first + step, shape[0])))
                 if frames.shape[1:] != shape[1:]:
                     raise DecodeError("frames of different sizes")
                 frames = np.ascontiguousarray(frames)
                 place.write(frames.data)
                 checksums.append(frame_checksums(frames))
             place.write(pack_table(np.concatenate(checksums)))
-            if Origin.of(path, decoder.name) != origin:
+            if not _unchanged(path, decoder, origin):
                 return CHANGED
             place.publish()
     except OSError as error:
         raise OutputError(f"{space.folder}: can't be filled: {error.strerror or error}") from error
     return size
+
+
+def _opened(path: Path, decoder: Decoder) -> VideoReader:
+    with one_file():
+        return decoder.open(path)
+
+
+def _unchanged(path: Path, decoder: Decoder, origin: Origin) -> bool:
+    try:
+        return Origin.of(path, decoder.name) == origin
+    except OSError:  # it is gone
+        return False
 
 
 class _CachedVideo(ReaderBase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -80,10 +81,12 @@ def check_ids(ids: Sequence[int], frame_count: int) -> list[int]:
 def check_file(path: Path) -> None:
     """Raises :class:`DecodeError` with a plain reason where ``path`` is no readable file."""
     try:
-        size = path.stat().st_size
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise DecodeError("is a folder, not a video (a list names frames `folder start total`)")
-        if size == 0:
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+            raise DecodeError("is no regular file but a pipe, a socket or a device")
+        if status.st_size == 0:
             raise DecodeError("0 bytes")
         with path.open("rb") as file:
             file.read(1)
@@ -91,6 +94,8 @@ def check_file(path: Path) -> None:
         raise DecodeError("no such file") from error
     except OSError as error:
         raise DecodeError(f"can't be read: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte
+        raise DecodeError(f"can't be a path: {error}") from error
 
 
 def rotate(frame: Frames, degrees: int) -> Frames:

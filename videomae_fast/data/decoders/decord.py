@@ -16,12 +16,13 @@ from typing import Any
 
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
 from videomae_fast.data.errors import DecodeError
+from videomae_fast.extras import install
 
 
 def why_not() -> str | None:
     """Why decord can't be used here, or None."""
     if find_spec("decord") is None:
-        return "decord is not installed: pip install videomae-fast[decord]"
+        return f"decord is not installed: {install('decord')}"
     try:
         import decord  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
 from videomae_fast.data.errors import DecodeError
+from videomae_fast.extras import install
 
 
 def why_not() -> str | None:
     """Why torchcodec can't be used here, or None."""
     if find_spec("torchcodec") is None:
-        return "torchcodec is not installed: pip install videomae-fast[torchcodec]"
+        return f"torchcodec is not installed: {install('torchcodec')}"
     try:
         import torchcodec.decoders  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast.data.errors import DecodeError
+from videomae_fast.extras import install
 
 if TYPE_CHECKING:
     from videomae_fast.data.device.decoders import EncodedClip
@@ -30,7 +31,7 @@ _GPU_CODECS: Final = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "m
 def why_not(device: torch.device) -> str | None:
     """Why DALI can't be used on this device, or None."""
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
-        return "DALI is not installed: pip install videomae-fast[dali]"
+        return f"DALI is not installed: {install('dali')}"
     try:
         import nvidia.dali  # noqa: F401
     except (ImportError, OSError) as error:
@@ -70,12 +71,14 @@ class DaliDecoder:
     def _decode(self, clips: Sequence[EncodedClip]) -> Sequence[Tensor | DecodeError]:
         try:
             return self._run(clips)
-        # DALI reports a bad file with either, depending on how far it has prefetched
-        except (RuntimeError, IndexError) as error:
+        except Exception as error:
             self._pipeline = None
             if len(clips) > 1:
                 return [result for clip in clips for result in self._decode([clip])]
-            return [DecodeError(f"DALI: {_reason(error)}")]
+            # DALI reports a bad file with either, depending on how far it has prefetched
+            if isinstance(error, RuntimeError | IndexError):
+                return [DecodeError(f"DALI: {_reason(error)}")]
+            return [DecodeError.unforeseen(error)]
 
     def _run(self, clips: Sequence[EncodedClip]) -> list[Tensor | DecodeError]:
         if self._pipeline is None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae_fast.data.crops import Box, Size
+from videomae_fast.data.crops import Size
 from videomae_fast.data.device.decoders import DeviceDecoder, EncodedClip
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.reading import Piece
@@ -73,19 +73,19 @@ class ClipStage:
             assert self._decoder is not None
             found = self._decoder.decode([_encoded(piece) for piece in encoded.values()])
             for number, result in zip(encoded, found, strict=True):
-                if isinstance(result, DecodeError):
-                    failed[number] = result
+                checked = _as_told(result, encoded[number])
+                if isinstance(checked, DecodeError):
+                    failed[number] = checked
                 else:
-                    decoded[number] = result
+                    decoded[number] = checked
         clips = torch.empty(shape, dtype=torch.uint8, device=self._device)
         views, rows = [], []
         order = sorted(decoded)
         for place, number in enumerate(order):
             piece = pieces[number]
             assert isinstance(piece, Piece)
-            height, width = decoded[number].shape[1:3]
             for sample, box in enumerate(piece.boxes):
-                views.append((place, *_inside(box, width, height), 0))
+                views.append((place, *box, 0))
                 rows.append(number * samples + sample)
         missing = sorted(set(range(len(clips))) - set(rows))
         if order:
@@ -130,12 +130,15 @@ def _encoded(piece: Piece) -> EncodedClip:
     return EncodedClip(torch.from_numpy(piece.data.copy()), piece.ids, piece.frame_count)
 
 
-def _inside(box: Box, width: int, height: int) -> Box:
-    """The box as it was drawn; an error where the device's frames have another size."""
-    left, top, box_width, box_height = box
-    if left + box_width > width or top + box_height > height:
-        raise RuntimeError(f"the device decoded frames of {width} x {height}, too small for {box}")
-    return box
+def _as_told(frames: Tensor | DecodeError, piece: Piece) -> Tensor | DecodeError:
+    """The device's frames [T, H, W, 3]; an error where boxes were drawn for larger ones."""
+    if isinstance(frames, DecodeError):
+        return frames
+    height, width = frames.shape[1:3]
+    for left, top, box_width, box_height in piece.boxes:
+        if left + box_width > width or top + box_height > height:
+            return DecodeError(f"the device decoded frames of {width}x{height}, smaller than told")
+    return frames
 
 
 def _writable(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -54,4 +54,6 @@ class TorchCodecCudaDecoder:
                 frames: Tensor = decoder.get_frames_at(list(clip.ids)).data
         except DecodeError as error:
             return error
+        except Exception as error:
+            return DecodeError.unforeseen(error)
         return frames

@@ -7,17 +7,21 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
-from videomae_fast.data.errors import OutputError
+from videomae_fast.data.errors import OutputError, sentence
+from videomae_fast.data.prepare.names import SUFFIX
 from videomae_fast.data.prepare.settings import PrepareSettings
 from videomae_fast.data.prepare.transcoding import Transcoded
 from videomae_fast.errors import UsageError
 
 _VERSION: Final = 1
 _SYNC_SECONDS: Final = 2.0
+
+KINDS: Final = ("missing", "unreadable", "crashed", "timed out", "unexpected")
+"""Why there is no new file of a source."""
 
 State = tuple[int, int]
 
@@ -28,7 +32,7 @@ class Record:
 
     source: its path; state: its bytes and its time of change in ns, None where there was no such
     file; output: the new file's path below ``videos/``, and ``made``: what is in it; or ``kind``
-    and ``reason``: why there is none.
+    (one of ``KINDS``) and ``reason``: why there is none.
     """
 
     source: str
@@ -48,12 +52,58 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> Record:
-        record = json.loads(line)
+        """
+        Raises:
+            ValueError, KeyError, TypeError: no record, or its file lies outside of ``videos/``.
+        """
+        record = _object(line)
         source, state = record.pop("source"), record.pop("state")
-        state = None if state is None else (int(state[0]), int(state[1]))
+        if not isinstance(source, str):
+            raise TypeError(f"source {source!r}")
+        if state is not None:
+            size, changed = state
+            state = _whole("state", size), _whole("state", changed)
         if "output" not in record:
-            return cls(source, state, **record)
-        return cls(source, state, record.pop("output"), Transcoded(**record))
+            made_not = cls(source, state, **record)
+            if made_not.kind not in KINDS or not isinstance(made_not.reason, str):
+                raise ValueError(f"kind {made_not.kind!r}")
+            return made_not
+        output = _inside(record.pop("output"))
+        made = Transcoded(**record)
+        for field in fields(made):
+            value = getattr(made, field.name)
+            if field.type == "int":
+                _whole(field.name, value)
+            elif not isinstance(value, str):
+                raise TypeError(f"{field.name} {value!r}")
+        return cls(source, state, output, made)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(record, dict):
+        raise TypeError("no JSON object")
+    return record
+
+
+def _whole(name: str, value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{name} {value!r}")
+    return value
+
+
+def _inside(output: Any) -> str:
+    """A path as :class:`Names` gives them: below ``videos/``, wherever it is joined to."""
+    if not isinstance(output, str):
+        raise TypeError(f"output {output!r}")
+    path = PurePosixPath(output)
+    within = not path.is_absolute() and ".." not in path.parts and "\0" not in output
+    if not within or str(path) != output or not output.endswith(SUFFIX):
+        raise ValueError(f"output {output!r} is no path of a new file below videos/")
+    return output
 
 
 class Journal:
@@ -113,19 +163,39 @@ class Journal:
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 if number == 1:
-                    self._check(json.loads(line), settings)
+                    self._check(_object(line), settings)
                 else:
                     record = Record.from_json(line)
                     self.records[record.source] = record
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 if isinstance(error, UsageError):
                     raise
+                wanted = "what became of a file, as JSON"
+                remedy = "take the line out: its file is then transcoded again"
+                if number == 1:
+                    wanted, remedy = "the settings, as JSON", "give another output folder"
                 raise UsageError(
-                    f"{self.path}:{number}: found {line[:80]!r}; expected what became of a file, "
-                    "as JSON (take the line out: its file is then transcoded again)"
+                    f"{self.path}:{number}: found {line[:80]!r}; expected {wanted} "
+                    f"({sentence(error)}); {remedy}"
                 ) from error
+        self._check_owners()
+
+    def _check_owners(self) -> None:
+        """Raises where two sources have one new file: clips of one would be called the other's."""
+        owners: dict[str, str] = {}
+        for source, record in self.records.items():
+            if record.output is None:
+                continue
+            other = owners.setdefault(record.output.casefold(), source)
+            if other != source:
+                raise UsageError(
+                    f"{self.path}: {other!r} and {source!r} have the same new file "
+                    f"{record.output!r}; take the line of one of them out"
+                )
 
     def _check(self, header: dict[str, Any], settings: PrepareSettings) -> None:
+        if not isinstance(header["settings"], dict):
+            raise TypeError("no settings")
         if header["videomae_fast_prepare"] != _VERSION:
             raise UsageError(f"{self.path}: made by another version; give another output folder")
         wanted = settings.to_dict()

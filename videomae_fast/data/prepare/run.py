@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from videomae_fast.data.errors import DecodeError, OutputError
+from videomae_fast.data.errors import DecodeError, OutputError, sentence
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ClipList, Entry, ListFormat, list_line, load_list
 from videomae_fast.data.order import permutation
@@ -20,6 +20,7 @@ from videomae_fast.data.prepare.names import Names
 from videomae_fast.data.prepare.reading_speed import ReadingSpeed, reading_speed
 from videomae_fast.data.prepare.settings import PrepareSettings
 from videomae_fast.data.prepare.transcoding import Job, Transcoded, transcode
+from videomae_fast.data.sources import where_paths_start
 from videomae_fast.data.workers import Outcome, WorkerPool
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
@@ -128,10 +129,12 @@ def prepare(
         else:
             bad.append(_bad_file(records[source], entry, list_path))
     write_lines(paths.bad_files, (json.dumps(one, ensure_ascii=False) + "\n" for one in bad))
+    lost = all(record.kind == "missing" for record in records.values())
     if not good:
         raise VideoMAEFastError(
             f"none of {len(videos):,} files could be transcoded; see {paths.bad_files}. "
             f"The first: {bad[0]['path']}: {bad[0]['reason']}; {bad[0]['remedy']}"
+            + (f". {where_paths_start(_listed(next(iter(videos.values())), root))}" if lost else "")
         )
     write_lines(paths.list, lines)
     pairs = [
@@ -176,7 +179,7 @@ def _check_output(list_path: Path, paths: _Paths) -> None:
     if paths.list.name in (JOURNAL, VIDEOS, PARTIAL):
         raise UsageError(f"{list_path}: the name {paths.list.name} is taken: rename the list")
     if paths.report.exists():
-        made_from = json.loads(paths.report.read_text(encoding="utf-8"))["list"]
+        made_from = _made_from(paths.report)
         if made_from != os.path.abspath(list_path):
             raise UsageError(
                 f"{paths.list} was made from {made_from}, another list of the same name: rename "
@@ -184,18 +187,33 @@ def _check_output(list_path: Path, paths: _Paths) -> None:
             )
 
 
+def _made_from(report: Path) -> str:
+    """The list that a report was written for."""
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8"))["list"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"{report}: can't be read as this command's report ({sentence(error)}): remove it, or "
+            "give another output folder"
+        ) from error
+
+
 def _each(entries: ClipList) -> Iterator[Entry]:
     return (entries[index] for index in range(len(entries)))
 
 
+def _listed(path: str, root: str | Path | None) -> str:
+    return os.path.join(root or "", path)
+
+
 def _source(entry: Entry, root: str | Path | None) -> str:
-    return os.path.abspath(os.path.join(root or "", entry.path))
+    return os.path.abspath(_listed(entry.path, root))
 
 
 def _state(path: str | Path) -> State | None:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a ValueError: a null byte in the path
         return None
     return status.st_size, status.st_mtime_ns
 
@@ -282,7 +300,7 @@ def _record(outcome: Outcome[Job, Transcoded], state: State | None, videos: Path
         kind = "missing" if _state(source) is None else "unreadable"
         return Record(source, state, kind=kind, reason=problem.reason)
     if problem.error is not None:
-        return Record(source, state, kind="unexpected", reason=problem.sentence)
+        return Record(source, state, kind="unexpected", reason=problem.reason)
     return Record(source, state, kind=problem.kind, reason=problem.reason)
 
 

@@ -19,7 +19,7 @@ from videomae_fast.ops._native.threads import share_threads
 INTERFACE = 4
 
 SWITCH = "VIDEOMAE_FAST_NATIVE"
-REBUILD = "rebuild it with: pip install --force-reinstall --no-deps <videomae-fast or -e .>"
+REBUILD = "rebuild it with: pip install --force-reinstall --no-deps . (in the source folder)"
 
 
 def _file_name() -> str:
