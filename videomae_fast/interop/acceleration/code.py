@@ -31,6 +31,9 @@ _METHODS = {
     "VisionTransformer": ("forward_features", "forward"),
 }
 
+# Roles that a class of this name may have, where they are not the name itself
+NAMES = {"Block": ("Block", "CheckpointedBlock", "AdapterBlock")}
+
 
 class _Answer(NamedTuple):
     """Whether a method's code is known, and what it read when that was found.

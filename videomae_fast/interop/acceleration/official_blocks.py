@@ -26,6 +26,9 @@ from videomae_fast.interop.acceleration.views import (
     why_not_norms,
 )
 
+# Blocks of OpenTAD that recompute themselves; their forms see to that, and to an adapter
+_OTHERS = ("CheckpointedBlock", "AdapterBlock")
+
 
 def _official_view(block: Any) -> BlockView:
     attn, mlp, path = block.attn, block.mlp, block.drop_path
@@ -48,7 +51,7 @@ def _official_view(block: Any) -> BlockView:
 def why_not_official(block: nn.Module) -> str | None:
     """Why this block is left to its own code, or None. Its attention and MLP may be anything."""
     why = why_unknown(block, "Block")
-    if why is not None and why_unknown(block, "CheckpointedBlock") is not None:
+    if why is not None and all(why_unknown(block, other) is not None for other in _OTHERS):
         return why
     whole: Any = block
     path = whole.drop_path

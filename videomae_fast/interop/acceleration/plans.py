@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from videomae_fast.interop.acceleration.code import accept, why_unknown
+from videomae_fast.interop.acceleration.code import NAMES, accept, why_unknown
 from videomae_fast.interop.acceleration.retype import is_form
 
 _BLOCK = "LayerNorm with residual, attention, bias with GELU: this library's ops"
@@ -64,9 +64,6 @@ ROLES = {
         "hugging_face.LayerForm", _BLOCK, "hugging_face_blocks.HUGGING_FACE"
     ),
 }  # fmt: skip
-# Names under which other code has a role's class, besides the role itself
-_NAMES = {"Block": ("Block", "CheckpointedBlock", "AdapterBlock")}
-
 # (class that a model can have, part, why it stays as it was)
 _STAYS = (
     ("PretrainVisionTransformer", "encoder.norm, decoder.norm", "part of the last block's pass"),
@@ -181,7 +178,7 @@ def _roles(module: nn.Module, *, parts: bool = False) -> Iterator[str]:
     if is_form(module):
         return
     for kind in type(module).__mro__:
-        for role in _NAMES.get(kind.__name__, (kind.__name__,)):
+        for role in NAMES.get(kind.__name__, (kind.__name__,)):
             if role.startswith("VideoMAE") and "transformers" not in sys.modules:
                 continue
             if role in ROLES or (parts and role in _PARTS):

@@ -91,9 +91,13 @@ def _tokens(block: nn.Module) -> Probe:
     norm: Any = next(part for part in block.modules() if isinstance(part, nn.LayerNorm))
 
     def probe(_: nn.Module, random: Callable[..., Tensor]) -> tuple[tuple[Any, ...], Tensor]:
-        x = random(2, _TOKENS, norm.normalized_shape[0])
-        sizes = (4, 3) if getattr(block, "use_adapter", False) else ()
-        return (x, *sizes), x
+        if not getattr(block, "use_adapter", False):
+            x = random(2, _TOKENS, norm.normalized_shape[0])
+            return (x,), x
+        # OpenTAD's adapters run along the time of tokens [slots, height, width]
+        adapter: Any = block.adapter
+        x = random(2, adapter.temporal_size, norm.normalized_shape[0])
+        return (x, 1, 1), x
 
     return probe
 
