@@ -1,9 +1,9 @@
 """Packages that the checkouts import and that can't be had beside any build of torch.
 
 timm and torchvision require a build of torch of their own, deepspeed a CUDA toolchain, and some
-modules are gone from newer versions; the functions of CUDA that the scripts call without asking have no meaning
-on a CPU. Each has our own code in its place, in the child process that runs a script, and only as
-far as the scripts use it. An installed torchvision is used instead.
+modules are gone from newer versions; what the scripts call of CUDA without asking has no meaning on
+a CPU. Each has our own code in its place, in the child process that runs a script, and only as far
+as the scripts use it. An installed torchvision is used instead.
 """
 
 from __future__ import annotations
@@ -158,13 +158,14 @@ class RandomHorizontalFlip:
 
 def _torchvision() -> dict[str, dict[str, Any]]:
     def refuse(*args: Any, **settings: Any) -> Any:
-        raise NotImplementedError("this transform of torchvision has no stand-in")
+        raise NotImplementedError("this part of torchvision has no stand-in")
 
     kinds = (Compose, ToTensor, ToPILImage, Normalize, RandomHorizontalFlip)
     others = ("CenterCrop", "Grayscale", "Resize", "RandomVerticalFlip", "ColorJitter")
     transforms = {kind.__name__: kind for kind in kinds} | dict.fromkeys(others, refuse)
     return {
         "torchvision": {},
+        "torchvision.ops": dict.fromkeys(("roi_align", "roi_pool"), refuse),
         "torchvision.transforms": transforms,
         "torchvision.transforms.functional": {"resized_crop": refuse},
     }

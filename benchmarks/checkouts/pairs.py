@@ -93,7 +93,9 @@ def pair(name: str, make: Callable[[Path], Job], folder: Path, compare: Compare)
     bounds = {"apart by": TOLERANCE, "weights": WEIGHTS, "averaged weights": WEIGHTS}
     far = [key for key in numbers if not numbers[key] <= bounds.get(key, TOLERANCE)
            and key not in ("losses", "last loss", "files")]  # fmt: skip
-    return Row(name, "FAILED" if far else "equal", f"too far: {', '.join(far)}" * bool(far), numbers)
+    return Row(
+        name, "FAILED" if far else "equal", f"too far: {', '.join(far)}" * bool(far), numbers
+    )
 
 
 def relative(expected: Iterable[float], found: Iterable[float]) -> float:

@@ -37,7 +37,7 @@ class Material:
         """Four videos of two seconds, with two classes."""
         videos = render_videos(folder / "videos", 4, size=96, seconds=2.0)
         found = Material(folder, videos)
-        # V2's pre-training reads a start and a number of frames, V1's a class, as do the classifiers
+        # V2's pre-training reads a start and a number of frames, all others read a class
         found.list_for("V2").write_text("".join(f"{path} 0 -1\n" for path in videos))
         labelled = "".join(f"{path} {i % 2}\n" for i, path in enumerate(videos))
         for path in (found.list_for("V1"), folder / "train.csv", folder / "val.csv"):
@@ -91,8 +91,8 @@ def fine_tuning(checkout: Path, material: Material, device: str, *, drop_path: f
     words = [
         "--model", "vit_small_patch16_224", "--data_set", "Kinetics-400", "--nb_classes", "400",
         "--data_path", str(material.folder), "--short_side_size", str(SIDE),
-        "--dist_eval", "--test_num_segment", "2", "--test_num_crop", "3", "--layer_decay", "0.75", "--model_ema",
-        "--model_ema_decay", "0.5", "--drop_path", str(drop_path), "--init_scale", "1",
+        "--dist_eval", "--test_num_segment", "2", "--test_num_crop", "3", "--layer_decay", "0.75",
+        "--model_ema", "--model_ema_decay", "0.5", "--drop_path", str(drop_path), "--init_scale", "1",
     ]  # fmt: skip
 
     def make(folder: Path) -> Job:
