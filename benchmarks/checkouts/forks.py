@@ -89,13 +89,17 @@ def compared(name: str, model: nn.Module, loss: Callable[[Any], Tensor]) -> Row:
         value = loss(one)
         torch.autograd.backward(value)
         values.append(float(value.detach()))
-        gradients.append(
-            torch.cat([p.grad.flatten() for p in one.parameters() if p.grad is not None])
-        )
+        gradients.append(_gradient(one))
     apart = float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
     numbers = {"loss apart by": relative(values[:1], values[1:]), "gradients apart by": apart}
     equal = all(value <= TOLERANCE for value in numbers.values())
     return Row(name, "equal" if equal else "FAILED", "" if equal else "another function", numbers)
+
+
+def _gradient(model: nn.Module) -> Tensor:
+    """Of all parameters, [values]; zero where there is none."""
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([part.flatten() for part in parts])
 
 
 def row(kind: str, checkout: Path, folder: Path) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -101,8 +102,8 @@ def pair(name: str, make: Callable[[Path], Job], folder: Path, compare: Compare)
 def relative(expected: Iterable[float], found: Iterable[float]) -> float:
     """The largest relative difference; infinite where one is no number."""
     pairs = zip(expected, found, strict=True)
-    worst = max(abs(one - other) / max(abs(one), 1e-30) for one, other in pairs)
-    return float(worst) if worst == worst else float("inf")
+    apart = [abs(one - other) / max(abs(one), 1e-30) for one, other in pairs]
+    return max(value if math.isfinite(value) else math.inf for value in apart)
 
 
 def checkpoints(original: Path, ours: Path) -> dict[str, float]:

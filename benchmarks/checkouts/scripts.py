@@ -92,7 +92,8 @@ def fine_tuning(checkout: Path, material: Material, device: str, *, drop_path: f
         "--model", "vit_small_patch16_224", "--data_set", "Kinetics-400", "--nb_classes", "400",
         "--data_path", str(material.folder), "--short_side_size", str(SIDE),
         "--dist_eval", "--test_num_segment", "2", "--test_num_crop", "3", "--layer_decay", "0.75",
-        "--model_ema", "--model_ema_decay", "0.5", "--drop_path", str(drop_path), "--init_scale", "1",
+        "--model_ema", "--model_ema_decay", "0.5", "--drop_path", str(drop_path),
+        "--init_scale", "1",
     ]  # fmt: skip
 
     def make(folder: Path) -> Job:

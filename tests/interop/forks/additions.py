@@ -96,9 +96,7 @@ def everywhere(register: Callable[..., Any], kind: type[nn.Module] | str, when: 
 
     hooks = {
         "output": lambda module, inputs, out: scaled(out) if fits(module) else None,
-        "input": lambda module, inputs: (
-            (inputs[0].tanh(), *inputs[1:]) if fits(module) else None
-        ),
+        "input": lambda module, inputs: (inputs[0].tanh(), *inputs[1:]) if fits(module) else None,
         "gradient": lambda module, inner, outer: halved(inner) if fits(module) else None,
         "outer gradient": lambda module, outer: halved(outer) if fits(module) else None,
     }

@@ -22,7 +22,17 @@ from transformers.models.videomae import modeling_videomae
 
 from tests.interop.forks import inputs
 from tests.interop.forks.additions import Doubled, on_gradient, on_output
-from tests.interop.forks.changes import Beside, LowRank, Scaled, Unit, forwards, part, scaled, sets, wraps
+from tests.interop.forks.changes import (
+    Beside,
+    LowRank,
+    Scaled,
+    Unit,
+    forwards,
+    part,
+    scaled,
+    sets,
+    wraps,
+)
 from tests.interop.forks.comparing import Change, Loss, nothing, randomise
 
 KINDS: dict[str, type[nn.Module]] = {
@@ -141,7 +151,9 @@ def _scaled(out: Any) -> Any:
         return (scaled(out[0]), *out[1:])
     if isinstance(out, Tensor):
         return scaled(out)
-    first = next(name for name in ("last_hidden_state", "logits") if getattr(out, name, None) is not None)
+    first = next(
+        name for name in ("last_hidden_state", "logits") if getattr(out, name, None) is not None
+    )
     return type(out)(**{**out, first: scaled(out[first])})
 
 

@@ -39,7 +39,5 @@ def test_a_fork_that_is_loaded_into_the_classes_afterwards_counts(name):
     settings = {k: v for k, v in fork.settings.items() if k in ("drop_path", "use_mean_pooling")}
     forked = fork.model(fork.module())
     model, twin = (model_of(fresh(), fork.classifier, **settings) for _ in range(2))
-    found = outcome(
-        model, run_of(fork.classifier), twin=twin, after=lambda m: adopt(m, forked)
-    )
+    found = outcome(model, run_of(fork.classifier), twin=twin, after=lambda m: adopt(m, forked))
     assert found.wrong is None, found

@@ -176,7 +176,9 @@ INPUTS: dict[str, Run] = {
     "keywords": called(x=clips(), mask=mask(), decode_mask=decode_mask()),
     "decode_mask None": called(clips(), mask(), None),
     "larger clips": called(torch.ones(3, 3, 4, 48, 48), mask()),
-    "larger clips and mask": called(torch.ones(3, 3, 4, 48, 48), torch.arange(18).expand(3, 18) < 9),
+    "larger clips and mask": called(
+        torch.ones(3, 3, 4, 48, 48), torch.arange(18).expand(3, 18) < 9
+    ),
     "larger clips, flat": called(torch.ones(3, 3, 4, 16, 64), mask()),
     "smaller clips": called(torch.ones(3, 3, 4, 16, 16), mask()),
     "more frames": called(torch.ones(3, 3, 8, 32, 32), mask()),
