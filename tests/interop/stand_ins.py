@@ -127,7 +127,7 @@ class PretrainVisionTransformerEncoder(nn.Module):
 
     def forward_features(self, x, mask):
         x = self.patch_embed(x)
-        x = x + self.pos_embed.type_as(x).to(x.device)
+        x = x + self.pos_embed.type_as(x).to(x.device).detach()
         return self.norm(_through(self, x[~mask].reshape(len(x), -1, x.shape[-1])))
 
     def forward(self, x, mask):
@@ -166,7 +166,7 @@ class PretrainVisionTransformer(nn.Module):
     def forward(self, x, mask, decode_mask=None):
         decoded = mask if decode_mask is None else ~decode_mask
         seen = self.encoder_to_decoder(self.encoder(x, mask))
-        table = self.pos_embed.expand(len(x), -1, -1).type_as(x).to(x.device)
+        table = self.pos_embed.expand(len(x), -1, -1).type_as(x).to(x.device).detach()
         shape = (len(x), -1, table.shape[-1])
         hidden = self.mask_token + table[decoded].reshape(shape)
         full = torch.cat([seen + table[~mask].reshape(shape), hidden], dim=1)
@@ -189,7 +189,7 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, x):
         x = self.patch_embed(x)
-        x = _through(self, self.pos_drop(x + self.pos_embed.type_as(x).to(x.device)))
+        x = _through(self, self.pos_drop(x + self.pos_embed.type_as(x).to(x.device).detach()))
         return self.norm(x[:, 0]) if self.fc_norm is None else self.fc_norm(x.mean(1))
 
     def forward(self, x):
