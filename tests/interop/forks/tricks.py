@@ -101,10 +101,12 @@ class Weight(Tensor):
     def __torch_function__(
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if function is not F.linear:
+            return super().__torch_function__(function, types, args, kwargs or {})
         with torch._C.DisableTorchFunctionSubclass():
-            if function is F.linear:
-                args = tuple(scaled(one) if isinstance(one, Weight) else one for one in args)
-            return function(*args, **(kwargs or {}))
+            plain = (one.as_subclass(Tensor) if isinstance(one, Weight) else one for one in args)
+            x, weight, *bias = plain
+            return function(x, scaled(weight), *bias, **(kwargs or {}))
 
 
 def weight_of_a_kind(path: str) -> Change:
