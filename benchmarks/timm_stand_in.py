@@ -18,11 +18,27 @@ from torch import Tensor
 
 
 def drop_path(x: Tensor, drop_prob: float = 0.0, training: bool = False) -> Tensor:
-    """Zeroes whole clips of a residual branch [B, ...] and scales the others up."""
+    """Zeroes whole clips of a residual branch [B, ...] and scales the others up.
+
+    Draws what timm 0.4.12 draws, the version that the official code asks for.
+    """
     if not drop_prob or not training:
         return x
-    kept = x.new_empty((len(x),) + (1,) * (x.ndim - 1)).bernoulli_(1 - drop_prob)
-    return x * kept / (1 - drop_prob)
+    kept = 1 - drop_prob
+    drawn = torch.rand(_one_per_clip(x), dtype=x.dtype, device=x.device)
+    return x.div(kept) * drawn.add_(kept).floor_()
+
+
+def drop_path_since_0_5(x: Tensor, drop_prob: float = 0.0, training: bool = False) -> Tensor:
+    """The same with the draws of later versions of timm."""
+    if not drop_prob or not training:
+        return x
+    kept = 1 - drop_prob
+    return x * x.new_empty(_one_per_clip(x)).bernoulli_(kept).div_(kept)
+
+
+def _one_per_clip(x: Tensor) -> tuple[int, ...]:
+    return (len(x),) + (1,) * (x.ndim - 1)
 
 
 def to_2tuple(value: Any) -> tuple[Any, ...]:

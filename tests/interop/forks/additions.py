@@ -15,14 +15,39 @@ from tests.interop.forks.comparing import Change
 
 BLOCK, ATTN, MLP = "encoder.blocks.1", "encoder.blocks.1.attn", "encoder.blocks.0.mlp"
 PARTS = (
-    "", "encoder", "encoder.patch_embed", "encoder.patch_embed.proj", "encoder.blocks", BLOCK,
-    BLOCK + ".norm1", ATTN, ATTN + ".qkv", ATTN + ".attn_drop", ATTN + ".proj", BLOCK + ".drop_path",
-    MLP, MLP + ".fc1", MLP + ".act", "encoder.norm", "encoder.head", "encoder_to_decoder", "decoder",
-    "decoder.blocks.0", "decoder.norm", "decoder.head",
-)  # fmt: skip
+    "",
+    "encoder",
+    "encoder.patch_embed",
+    "encoder.patch_embed.proj",
+    "encoder.blocks",
+    BLOCK,
+    BLOCK + ".norm1",
+    ATTN,
+    ATTN + ".qkv",
+    ATTN + ".attn_drop",
+    ATTN + ".proj",
+    BLOCK + ".drop_path",
+    MLP,
+    MLP + ".fc1",
+    MLP + ".act",
+    "encoder.norm",
+    "encoder.head",
+    "encoder_to_decoder",
+    "decoder",
+    "decoder.blocks.0",
+    "decoder.norm",
+    "decoder.head",
+)
 CLASSIFIER_PARTS = (
-    "", "patch_embed", "pos_drop", "blocks.0.mlp", "norm", "fc_norm", "head_dropout", "head",
-)  # fmt: skip
+    "",
+    "patch_embed",
+    "pos_drop",
+    "blocks.0.mlp",
+    "norm",
+    "fc_norm",
+    "head_dropout",
+    "head",
+)
 DROPPED = {"drop_path": 0.3}
 
 
@@ -105,37 +130,74 @@ def everywhere(register: Callable[..., Any], kind: type[nn.Module] | str, when: 
 
 _module = nn.modules.module
 HOOKS: dict[str, Case] = {
-    **{f"on the output of {path or 'the model'}": Case(on_output(path), settings=DROPPED)
-       for path in PARTS if path != "encoder.blocks"},
-    **{f"on the input of {path or 'the model'}": Case(on_input(path), settings=DROPPED)
-       for path in PARTS[1::2] if path != "encoder.blocks"},
-    **{f"on the gradient of {path or 'the model'}": Case(on_gradient(path), settings=DROPPED)
-       for path in PARTS[1:] if path != "encoder.blocks"},
-    **{f"on the outer gradient of {path or 'the model'}": Case(on_outer_gradient(path))
-       for path in (BLOCK, ATTN, MLP + ".fc1", "encoder.norm", "encoder.patch_embed.proj")},
-    **{f"with keywords on {path}": Case(with_words(path))
-       for path in ("decoder", BLOCK, MLP, "encoder.norm")},
-    **{f"on the output of the classifier's {path or 'whole'}": Case(on_output(path), True)
-       for path in CLASSIFIER_PARTS},
+    **{
+        f"on the output of {path or 'the model'}": Case(on_output(path), settings=DROPPED)
+        for path in PARTS
+        if path != "encoder.blocks"
+    },
+    **{
+        f"on the input of {path or 'the model'}": Case(on_input(path), settings=DROPPED)
+        for path in PARTS[1::2]
+        if path != "encoder.blocks"
+    },
+    **{
+        f"on the gradient of {path or 'the model'}": Case(on_gradient(path), settings=DROPPED)
+        for path in PARTS[1:]
+        if path != "encoder.blocks"
+    },
+    **{
+        f"on the outer gradient of {path or 'the model'}": Case(on_outer_gradient(path))
+        for path in (BLOCK, ATTN, MLP + ".fc1", "encoder.norm", "encoder.patch_embed.proj")
+    },
+    **{
+        f"with keywords on {path}": Case(with_words(path))
+        for path in ("decoder", BLOCK, MLP, "encoder.norm")
+    },
+    **{
+        f"on the output of the classifier's {path or 'whole'}": Case(on_output(path), True)
+        for path in CLASSIFIER_PARTS
+    },
     "on the gradient of the classifier's fc_norm": Case(on_gradient("fc_norm"), True),
-    **{f"on the output of every {getattr(kind, '__name__', kind)}": Case(
-        everywhere(_module.register_module_forward_hook, kind, "output"), settings=DROPPED)
-       for kind in (nn.LayerNorm, nn.Conv3d, nn.Linear, nn.GELU, "PatchEmbed", "Attention", "Block",
-                    "DropPath", "PretrainVisionTransformerEncoder")},
-    **{f"on the input of every {getattr(kind, '__name__', kind)}": Case(
-        everywhere(_module.register_module_forward_pre_hook, kind, "input"))
-       for kind in (nn.LayerNorm, "Mlp")},
-    **{f"on the gradient of every {getattr(kind, '__name__', kind)}": Case(
-        everywhere(_module.register_module_full_backward_hook, kind, "gradient"))
-       for kind in (nn.LayerNorm, nn.Conv3d, "Attention")},
+    **{
+        f"on the output of every {getattr(kind, '__name__', kind)}": Case(
+            everywhere(_module.register_module_forward_hook, kind, "output"), settings=DROPPED
+        )
+        for kind in (
+            nn.LayerNorm,
+            nn.Conv3d,
+            nn.Linear,
+            nn.GELU,
+            "PatchEmbed",
+            "Attention",
+            "Block",
+            "DropPath",
+            "PretrainVisionTransformerEncoder",
+        )
+    },
+    **{
+        f"on the input of every {getattr(kind, '__name__', kind)}": Case(
+            everywhere(_module.register_module_forward_pre_hook, kind, "input")
+        )
+        for kind in (nn.LayerNorm, "Mlp")
+    },
+    **{
+        f"on the gradient of every {getattr(kind, '__name__', kind)}": Case(
+            everywhere(_module.register_module_full_backward_hook, kind, "gradient")
+        )
+        for kind in (nn.LayerNorm, nn.Conv3d, "Attention")
+    },
     "on the outer gradient of every Linear": Case(
         everywhere(_module.register_module_full_backward_pre_hook, nn.Linear, "outer gradient")
     ),
     "after a gradient is accumulated": Case(
-        lambda m: part(m, MLP).fc1.weight.register_post_accumulate_grad_hook(
-            lambda p: setattr(p, "grad", p.grad / 2)) and None
+        lambda m: (
+            part(m, MLP).fc1.weight.register_post_accumulate_grad_hook(
+                lambda p: setattr(p, "grad", p.grad / 2)
+            )
+            and None
+        )
     ),
-}  # fmt: skip
+}
 
 
 class Doubled(nn.Module):
@@ -171,25 +233,43 @@ def applies(function: Callable[..., Any], path: str, *args: Any, **settings: Any
 
 WEIGHTED = ("encoder.patch_embed.proj", ATTN + ".qkv", MLP + ".fc2", "decoder.head")
 PARAMETRISED: dict[str, Case] = {
-    **{f"{path}.weight": Case(registers(path))
-       for path in (*WEIGHTED, ATTN + ".proj", "encoder_to_decoder", BLOCK + ".norm1", "encoder.norm",
-                    "decoder.norm")},
+    **{
+        f"{path}.weight": Case(registers(path))
+        for path in (
+            *WEIGHTED,
+            ATTN + ".proj",
+            "encoder_to_decoder",
+            BLOCK + ".norm1",
+            "encoder.norm",
+            "decoder.norm",
+        )
+    },
     f"{ATTN}.q_bias": Case(registers(ATTN, "q_bias")),
     "encoder.patch_embed.proj.bias": Case(registers("encoder.patch_embed.proj", "bias")),
     "mask_token": Case(registers("", "mask_token")),
     f"{BLOCK}.gamma_1": Case(registers(BLOCK, "gamma_1"), settings={"init_values": 0.5}),
     **{f"{path}.weight, thinned": Case(registers(path, kind=Thinned)) for path in WEIGHTED[:3]},
-    **{f"{path}, weight_norm": Case(applies(parametrizations.weight_norm, path))
-       for path in WEIGHTED},
+    **{
+        f"{path}, weight_norm": Case(applies(parametrizations.weight_norm, path))
+        for path in WEIGHTED
+    },
     **{f"{path}, old weight_norm": Case(applies(nn.utils.weight_norm, path)) for path in WEIGHTED},
-    **{f"{path}, spectral_norm": Case(applies(parametrizations.spectral_norm, path))
-       for path in WEIGHTED},
-    **{f"{path}, old spectral_norm": Case(applies(nn.utils.spectral_norm, path))
-       for path in WEIGHTED},
-    **{f"{path}, orthogonal": Case(applies(parametrizations.orthogonal, path))
-       for path in WEIGHTED[1:2]},
-    **{f"{path}, pruned": Case(applies(prune.l1_unstructured, path, "weight", amount=0.5))
-       for path in WEIGHTED},
+    **{
+        f"{path}, spectral_norm": Case(applies(parametrizations.spectral_norm, path))
+        for path in WEIGHTED
+    },
+    **{
+        f"{path}, old spectral_norm": Case(applies(nn.utils.spectral_norm, path))
+        for path in WEIGHTED
+    },
+    **{
+        f"{path}, orthogonal": Case(applies(parametrizations.orthogonal, path))
+        for path in WEIGHTED[1:2]
+    },
+    **{
+        f"{path}, pruned": Case(applies(prune.l1_unstructured, path, "weight", amount=0.5))
+        for path in WEIGHTED
+    },
     f"{MLP}.fc1, pruned in rows": Case(
         applies(prune.ln_structured, MLP + ".fc1", "weight", amount=0.5, n=2, dim=0)
     ),
@@ -201,7 +281,7 @@ PARAMETRISED: dict[str, Case] = {
     "the classifier's blocks.0.mlp.fc1, spectral_norm": Case(
         applies(parametrizations.spectral_norm, "blocks.0.mlp.fc1"), True
     ),
-}  # fmt: skip
+}
 
 ALL: dict[str, Case] = {
     **{f"hook: {name}": one for name, one in HOOKS.items()},

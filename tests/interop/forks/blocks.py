@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.interop.forks.sources import Fork, fork
+from tests.interop.forks.sources import Fork, also, fork
 
 # Lines of tests/interop/stand_ins.py
 ATTEND = "x = x + self.drop_path(one * self.attn(self.norm1(x)))"
@@ -54,7 +54,7 @@ BLOCKS: dict[str, Fork] = {
         (FEED, "return self.norm2(x + self.drop_path(two * self.mlp(x)))"),
     ),
     "sandwich norm": fork(
-        (BLOCK_END, BLOCK_END + "        self.norm3 = nn.LayerNorm(width, eps=1e-6)\n"),
+        also(BLOCK_END, "self.norm3 = nn.LayerNorm(width, eps=1e-6)"),
         (FEED, "return x + self.norm3(self.mlp(self.norm2(x)))"),
     ),
     "norm at the block's end": fork((FEED, "return self.norm1(x + self.mlp(self.norm2(x)))")),
@@ -70,19 +70,22 @@ BLOCKS: dict[str, Fork] = {
         (FEED, "return x + self.drop_path(one * self.attn(self.norm1(x)))"),
     ),
     "LayerScale under another name": fork(
-        (BLOCK_END, BLOCK_END + "        self.scale = nn.Parameter(0.7 * torch.ones(width))\n"),
+        also(BLOCK_END, "self.scale = nn.Parameter(0.7 * torch.ones(width))"),
         (FEED, "return x + self.scale * self.mlp(self.norm2(x))"),
     ),
     "LayerScale on the input": fork(
         (ATTEND, "x = one * x + self.attn(self.norm1(x))"), settings={"init_values": 0.5}
     ),
     "a gate that begins as zero": fork(
-        (BLOCK_END, BLOCK_END + "        self.gate = nn.Parameter(torch.zeros(1))\n"),
+        also(BLOCK_END, "self.gate = nn.Parameter(torch.zeros(1))"),
         (FEED, "return x + self.mlp(self.norm2(x)) + self.gate * x.tanh()"),
         zero=("gate",),
     ),
     "a block left out at random": fork(
-        (ATTEND, "if self.training and torch.rand(()) < 0.5:\n            return x\n        " + ATTEND)
+        (
+            ATTEND,
+            "if self.training and torch.rand(()) < 0.5:\n            return x\n        " + ATTEND,
+        )
     ),
     "dropout on the residual": fork(
         (FEED, "return x + nn.functional.dropout(self.mlp(self.norm2(x)), 0.2, self.training)")
@@ -98,19 +101,21 @@ BLOCKS: dict[str, Fork] = {
     "other while training": fork((FEED, f"{FED} * (1 + self.training)")),
     "other without gradients": fork((FEED, f"{FED} * (1 + (not x.requires_grad))")),
     "other from the second call on": fork(
-        (BLOCK_END, BLOCK_END + "        self.calls = 0\n"),
+        also(BLOCK_END, "self.calls = 0"),
         (ATTEND, "self.calls += 1\n        " + ATTEND),
         (FEED, f"{FED} * self.calls"),
     ),
     "other for large values": fork((FEED, f"{FED} * (1 + (x.amax() > 3))")),
     "one block that differs": fork(
-        (BLOCK_END, BLOCK_END + "        self.power = 1\n"),
+        also(BLOCK_END, "self.power = 1"),
         (FEED, f"{FED} * self.power"),
-        ("self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Identity()",
-         "self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Identity()\n"
-         "        self.blocks[1].power = 2"),
+        (
+            "self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Identity()",
+            "self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Identity()\n"
+            "        self.blocks[1].power = 2",
+        ),
     ),
-}  # fmt: skip
+}
 
 ATTENTION: dict[str, Fork] = {
     "relative position bias": fork(
@@ -134,7 +139,7 @@ ATTENTION: dict[str, Fork] = {
         ("@ k.mT)", "@ k.mT + self.bias[:n])"),
     ),
     "normed queries and keys": fork(
-        (ATTENTION_END, ATTENTION_END + "        self.q_norm = nn.LayerNorm(width // num_heads)\n"),
+        also(ATTENTION_END, "self.q_norm = nn.LayerNorm(width // num_heads)"),
         (WEIGHTS, WEIGHTS.replace("q *", "self.q_norm(q) *")),
     ),
     "rotary embedding": fork((SPLIT, ROTATED)),
@@ -149,7 +154,7 @@ ATTENTION: dict[str, Fork] = {
         ),
     ),
     "a learned temperature": fork(
-        (ATTENTION_END, ATTENTION_END + "        self.heat = nn.Parameter(torch.ones(1))\n"),
+        also(ATTENTION_END, "self.heat = nn.Parameter(torch.ones(1))"),
         (WEIGHTS, WEIGHTS.replace("q *", "self.heat * q *")),
     ),
     "softmax with one more in the sum": fork(
@@ -159,60 +164,81 @@ ATTENTION: dict[str, Fork] = {
     "softmax over queries": fork((".softmax(-1)", ".softmax(-2)")),
     "scaled twice": fork((WEIGHTS, WEIGHTS.replace("q *", "self.scale * q *"))),
     "LoRA in the forward": fork(
-        (ATTENTION_END, ATTENTION_END + "        self.a = nn.Linear(width, 2, bias=False)\n"
-         "        self.b = nn.Linear(2, 3 * width, bias=False)\n"),
+        also(
+            ATTENTION_END,
+            "self.a = nn.Linear(width, 2, bias=False)",
+            "self.b = nn.Linear(2, 3 * width, bias=False)",
+        ),
         ("parts = self.qkv(x)", "parts = (self.qkv(x) + self.b(self.a(x)))"),
     ),
     "LoRA in the forward, begins as zero": fork(
-        (ATTENTION_END, ATTENTION_END + "        self.a = nn.Linear(width, 2, bias=False)\n"
-         "        self.b = nn.Linear(2, 3 * width, bias=False)\n"),
+        also(
+            ATTENTION_END,
+            "self.a = nn.Linear(width, 2, bias=False)",
+            "self.b = nn.Linear(2, 3 * width, bias=False)",
+        ),
         ("parts = self.qkv(x)", "parts = (self.qkv(x) + self.b(self.a(x)))"),
         zero=("attn.b.weight",),
     ),
     "gated heads": fork(
-        (ATTENTION_END, ATTENTION_END + "        self.gate = nn.Linear(width, width)\n"),
+        also(ATTENTION_END, "self.gate = nn.Linear(width, width)"),
         (PROJECT, PROJECT[:-1] + " * self.gate(x).sigmoid())"),
     ),
-    "dropout by a function": fork((WEIGHTS, f"nn.functional.dropout({WEIGHTS}, 0.1, self.training)")),
+    "dropout by a function": fork(
+        (WEIGHTS, f"nn.functional.dropout({WEIGHTS}, 0.1, self.training)")
+    ),
     "keys have a bias": fork(
-        (ATTENTION_END, ATTENTION_END + "        self.k_bias = nn.Parameter(torch.ones(width))\n"),
+        also(ATTENTION_END, "self.k_bias = nn.Parameter(torch.ones(width))"),
         (SPLIT, SPLIT + "        k = k + (self.k_bias * x.mean()).view(self.num_heads, 1, -1)\n"),
     ),
     "values are not biased": fork(("v = v + self.v_bias.view(self.num_heads, 1, -1)", "pass")),
     "q, k, v in another order": fork((SPLIT, "        k, q, v = parts\n")),
     "heads laid out otherwise": fork(
-        (".view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)",
-         ".view(b, n, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)")
+        (
+            ".view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)",
+            ".view(b, n, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)",
+        )
     ),
     "time only, in one block": fork(
-        ("        b, n, c = x.shape\n", "        whole = x\n"
-         "        if getattr(self, 'frames', 0):\n"
-         "            x = x.unflatten(1, (self.frames, -1)).transpose(1, 2).flatten(0, 1)\n"
-         "        b, n, c = x.shape\n"),
-        (f"return self.proj_drop({PROJECT})",
-         f"out = self.proj_drop({PROJECT})\n"
-         "        if getattr(self, 'frames', 0):\n"
-         "            out = out.unflatten(0, (len(whole), -1)).transpose(1, 2).flatten(1, 2)\n"
-         "        return out"),
-        ("        self.head_dropout = nn.Dropout(0.0)\n",
-         "        self.head_dropout = nn.Dropout(0.0)\n        self.blocks[1].attn.frames = 2\n"),
+        (
+            "        b, n, c = x.shape\n",
+            "        whole = x\n"
+            "        if getattr(self, 'frames', 0):\n"
+            "            x = x.unflatten(1, (self.frames, -1)).transpose(1, 2).flatten(0, 1)\n"
+            "        b, n, c = x.shape\n",
+        ),
+        (
+            f"return self.proj_drop({PROJECT})",
+            f"out = self.proj_drop({PROJECT})\n"
+            "        if getattr(self, 'frames', 0):\n"
+            "            out = out.unflatten(0, (len(whole), -1)).transpose(1, 2).flatten(1, 2)\n"
+            "        return out",
+        ),
+        (
+            "        self.head_dropout = nn.Dropout(0.0)\n",
+            "        self.head_dropout = nn.Dropout(0.0)\n        self.blocks[1].attn.frames = 2\n",
+        ),
         classifier=True,
     ),
     "windows": fork(
-        ("    def forward(self, x):\n        b, n, c = x.shape\n",
-         "    def forward(self, x):\n"
-         "        return torch.cat([self.whole(part) for part in x.chunk(2, 1)], 1)\n\n"
-         "    def whole(self, x):\n        b, n, c = x.shape\n"),
+        (
+            "    def forward(self, x):\n        b, n, c = x.shape\n",
+            "    def forward(self, x):\n"
+            "        return torch.cat([self.whole(part) for part in x.chunk(2, 1)], 1)\n\n"
+            "    def whole(self, x):\n        b, n, c = x.shape\n",
+        ),
     ),
     "values of a neighbour": fork((SPLIT, SPLIT + "        v = v.roll(1, -2)\n")),
     "softmax in fp64": fork((".softmax(-1)", ".double().softmax(-1).type_as(x)")),
     "no gradient through the weights": fork((".softmax(-1)", ".softmax(-1).detach()")),
-}  # fmt: skip
+}
 
 MLPS: dict[str, Fork] = {
     "GEGLU": fork(
-        ("self.fc1, self.act, self.fc2 = nn.Linear(width, hidden)",
-         "self.fc1, self.act, self.fc2 = nn.Linear(width, 2 * hidden)"),
+        (
+            "self.fc1, self.act, self.fc2 = nn.Linear(width, hidden)",
+            "self.fc1, self.act, self.fc2 = nn.Linear(width, 2 * hidden)",
+        ),
         (MLP, "a, gate = self.fc1(x).chunk(2, -1); return self.fc2(a * self.act(gate))"),
     ),
     "ReLU by a function": fork((MLP, "return self.fc2(self.fc1(x).relu())")),
@@ -221,11 +247,11 @@ MLPS: dict[str, Fork] = {
         (MLP, "return self.fc2(nn.functional.gelu(self.fc1(x), approximate='tanh'))")
     ),
     "a norm within": fork(
-        (MLP_END, MLP_END + "        self.norm = nn.LayerNorm(hidden)\n", ),
+        also(MLP_END, "self.norm = nn.LayerNorm(hidden)"),
         (MLP, "return self.fc2(self.norm(self.act(self.fc1(x))))"),
     ),
     "a convolution within": fork(
-        (MLP_END, MLP_END + "        self.conv = nn.Conv1d(hidden, hidden, 3, 1, 1, groups=hidden)\n"),
+        also(MLP_END, "self.conv = nn.Conv1d(hidden, hidden, 3, 1, 1, groups=hidden)"),
         (MLP, "return self.fc2(self.act(self.conv(self.fc1(x).mT).mT))"),
     ),
     "its own residual": fork((MLP, "return x + self.fc2(self.act(self.fc1(x)))")),
@@ -234,11 +260,11 @@ MLPS: dict[str, Fork] = {
         (MLP, "return self.fc2(nn.functional.dropout(self.act(self.fc1(x)), 0.1, self.training))")
     ),
     "two experts": fork(
-        (MLP_END, MLP_END + "        self.fc3 = nn.Linear(width, hidden)\n"),
+        also(MLP_END, "self.fc3 = nn.Linear(width, hidden)"),
         (MLP, "return self.fc2(self.act(self.fc1(x)) + self.act(self.fc3(x)))"),
     ),
     "tokens mixed": fork((MLP, "x = x + x.mean(1, keepdim=True); " + MLP)),
-}  # fmt: skip
+}
 
 DROPPED = {"drop_path": 0.4}
 DROP_PATHS: dict[str, Fork] = {
@@ -249,10 +275,11 @@ DROP_PATHS: dict[str, Fork] = {
     "drawn otherwise": fork(
         (SCALED, "return x * (torch.rand(shape) < keep) / keep"), settings=DROPPED
     ),
-    "twice the rate": fork(("keep = 1 - self.drop_prob", "keep = 1 - 2 * self.drop_prob"),
-                           settings=DROPPED),
+    "twice the rate": fork(
+        ("keep = 1 - self.drop_prob", "keep = 1 - 2 * self.drop_prob"), settings=DROPPED
+    ),
     "with noise": fork((SCALED, SCALED + " + 0.1 * torch.randn_like(x)"), settings=DROPPED),
-}  # fmt: skip
+}
 
 ALL: dict[str, Fork] = {
     **{f"block: {name}": one for name, one in BLOCKS.items()},

@@ -225,10 +225,16 @@ METHODS: dict[str, Case] = {
     ),
     "norm.forward": Case(forwards("encoder.norm", lambda self, x: 1.5 * x)),
     "model.forward": Case(
-        forwards("", lambda self, x, mask, decode_mask=None: self.decoder(
-            self.encoder_to_decoder(self.encoder(x, mask)), 2))
+        forwards(
+            "",
+            lambda self, x, mask, decode_mask=None: self.decoder(
+                self.encoder_to_decoder(self.encoder(x, mask)), 2
+            ),
+        )
     ),
-    "encoder.forward": Case(forwards("encoder", lambda self, x, mask: self.forward_features(-x, mask))),
+    "encoder.forward": Case(
+        forwards("encoder", lambda self, x, mask: self.forward_features(-x, mask))
+    ),
     "encoder.forward_features": Case(
         forwards("encoder", lambda self, x, mask: self.norm(self.patch_embed(x)[:, :4]))
     ),
@@ -236,13 +242,26 @@ METHODS: dict[str, Case] = {
     **{
         f"{path or 'model'}.{name} wrapped": Case(wraps(path, name))
         for path, name in [
-            ("", "forward"), ("encoder", "forward"), ("encoder", "forward_features"),
-            ("decoder", "forward"), (PATCH, "forward"), (PROJ, "forward"), (BLOCK, "forward"),
-            (BLOCK + ".norm1", "forward"), (ATTN, "forward"), (ATTN + ".qkv", "forward"),
-            (ATTN + ".proj", "forward"), (ATTN + ".attn_drop", "forward"), (MLP, "forward"),
-            (MLP + ".fc1", "forward"), (MLP + ".act", "forward"), (BLOCK + ".drop_path", "forward"),
-            ("encoder.norm", "forward"), ("encoder.head", "forward"),
-            ("encoder_to_decoder", "forward"), ("decoder.norm", "forward"),
+            ("", "forward"),
+            ("encoder", "forward"),
+            ("encoder", "forward_features"),
+            ("decoder", "forward"),
+            (PATCH, "forward"),
+            (PROJ, "forward"),
+            (BLOCK, "forward"),
+            (BLOCK + ".norm1", "forward"),
+            (ATTN, "forward"),
+            (ATTN + ".qkv", "forward"),
+            (ATTN + ".proj", "forward"),
+            (ATTN + ".attn_drop", "forward"),
+            (MLP, "forward"),
+            (MLP + ".fc1", "forward"),
+            (MLP + ".act", "forward"),
+            (BLOCK + ".drop_path", "forward"),
+            ("encoder.norm", "forward"),
+            ("encoder.head", "forward"),
+            ("encoder_to_decoder", "forward"),
+            ("decoder.norm", "forward"),
             ("decoder.head", "forward"),
         ]
     },
@@ -251,14 +270,17 @@ METHODS: dict[str, Case] = {
     "classifier's fc_norm.forward wrapped": Case(wraps("fc_norm"), True),
     "classifier's head.forward wrapped": Case(wraps("head"), True),
     "classifier's pos_drop.forward wrapped": Case(wraps("pos_drop"), True),
-}  # fmt: skip
+}
 
 CLASSES: dict[str, Case] = {
     **{
         f"{kind}.{name}": Case(patches(kind, name), settings={"drop_path": 0.3})
         for kind, name in [
-            ("Attention", "forward"), ("Mlp", "forward"), ("Block", "forward"),
-            ("PatchEmbed", "forward"), ("DropPath", "forward"),
+            ("Attention", "forward"),
+            ("Mlp", "forward"),
+            ("Block", "forward"),
+            ("PatchEmbed", "forward"),
+            ("DropPath", "forward"),
             ("PretrainVisionTransformerEncoder", "forward_features"),
             ("PretrainVisionTransformerEncoder", "forward"),
             ("PretrainVisionTransformerDecoder", "forward"),
@@ -280,7 +302,7 @@ CLASSES: dict[str, Case] = {
         patches_function("checkpoint", lambda _: lambda block, x, **_settings: block(1.5 * x)),
         settings={"with_cp": True},
     ),
-}  # fmt: skip
+}
 
 MODULES: dict[str, Case] = {
     "patch_embed, wrapped": Case(sets("encoder", patch_embed=Scaled)),
@@ -292,11 +314,20 @@ MODULES: dict[str, Case] = {
         sets(PATCH, proj=seeded(lambda: nn.Conv3d(3, WIDTH, (2, 16, 16), (2, 16, 16), bias=False)))
     ),
     "patch_embed.proj, dilated": Case(
-        sets(PATCH, proj=seeded(lambda: nn.Conv3d(3, WIDTH, (2, 8, 8), (2, 16, 16), dilation=(1, 2, 2))))
+        sets(
+            PATCH,
+            proj=seeded(lambda: nn.Conv3d(3, WIDTH, (2, 8, 8), (2, 16, 16), dilation=(1, 2, 2))),
+        )
     ),
     "patch_embed.proj, circular": Case(
-        sets(PATCH, proj=seeded(lambda: nn.Conv3d(
-            3, WIDTH, (2, 16, 16), (2, 16, 16), padding=(0, 16, 0), padding_mode="circular"))),
+        sets(
+            PATCH,
+            proj=seeded(
+                lambda: nn.Conv3d(
+                    3, WIDTH, (2, 16, 16), (2, 16, 16), padding=(0, 16, 0), padding_mode="circular"
+                )
+            ),
+        ),
         raises=True,
     ),
     "encoder.norm, other eps": Case(sets("encoder", norm=norm(eps=0.5))),
@@ -310,11 +341,22 @@ MODULES: dict[str, Case] = {
     "block's norm, RMSNorm": Case(sets(BLOCK, norm2=lambda old: nn.RMSNorm(WIDTH))),
     "block's norm, other eps": Case(sets(BLOCK, norm1=norm(eps=0.5))),
     "block": Case(replaces_block),
-    "block, wrapped": Case(lambda m: setattr(
-        m.encoder, "blocks", nn.ModuleList([Beside(m.encoder.blocks[0]), m.encoder.blocks[1]]))),
+    "block, wrapped": Case(
+        lambda m: setattr(
+            m.encoder, "blocks", nn.ModuleList([Beside(m.encoder.blocks[0]), m.encoder.blocks[1]])
+        )
+    ),
     "block, Identity": Case(lambda m: m.encoder.blocks.__setitem__(0, nn.Identity())),
-    "block, torch's": Case(lambda m: m.encoder.blocks.__setitem__(0, seeded(
-        lambda: nn.TransformerEncoderLayer(WIDTH, 2, 64, 0.0, batch_first=True, norm_first=True))(None))),
+    "block, torch's": Case(
+        lambda m: m.encoder.blocks.__setitem__(
+            0,
+            seeded(
+                lambda: nn.TransformerEncoderLayer(
+                    WIDTH, 2, 64, 0.0, batch_first=True, norm_first=True
+                )
+            )(None),
+        )
+    ),
     "blocks, longer": Case(
         lambda m: later(m.encoder.blocks.append)(copy.deepcopy(m.encoder.blocks[0]))
     ),
@@ -328,7 +370,9 @@ MODULES: dict[str, Case] = {
     "attn, wrapped": Case(sets(BLOCK, attn=Beside)),
     "attn, Identity": Case(sets(BLOCK, attn=lambda old: nn.Identity())),
     "mlp, wrapped": Case(sets(BLOCK, mlp=Beside)),
-    "mlp, Sequential": Case(sets(BLOCK, mlp=lambda old: nn.Sequential(old.fc1, nn.ReLU(), old.fc2))),
+    "mlp, Sequential": Case(
+        sets(BLOCK, mlp=lambda old: nn.Sequential(old.fc1, nn.ReLU(), old.fc2))
+    ),
     "act, ReLU": Case(sets(MLP, act=lambda old: nn.ReLU())),
     "act, GELU's tanh form": Case(sets(MLP, act=lambda old: nn.GELU("tanh"))),
     **{
@@ -336,7 +380,11 @@ MODULES: dict[str, Case] = {
             sets(path, **{name: lambda old, zero=zero: LowRank(old, zero)})
         )
         for path, name in [
-            (ATTN, "qkv"), (ATTN, "proj"), (MLP, "fc1"), (MLP, "fc2"), ("", "encoder_to_decoder"),
+            (ATTN, "qkv"),
+            (ATTN, "proj"),
+            (MLP, "fc1"),
+            (MLP, "fc2"),
+            ("", "encoder_to_decoder"),
             ("decoder", "head"),
         ]
         for zero in (False, True)
@@ -357,7 +405,9 @@ MODULES: dict[str, Case] = {
     "encoder, wrapped": Case(sets("", encoder=Scaled)),
     "drop_path, dropout": Case(sets(BLOCK, drop_path=lambda old: nn.Dropout(0.3))),
     "classifier's head": Case(sets("", head=seeded(lambda: nn.Linear(WIDTH, 3))), True),
-    "classifier's head, Sequential": Case(sets("", head=lambda old: nn.Sequential(nn.GELU(), old)), True),
+    "classifier's head, Sequential": Case(
+        sets("", head=lambda old: nn.Sequential(nn.GELU(), old)), True
+    ),
     "classifier's head, Identity": Case(sets("", head=lambda old: nn.Identity()), True),
     "classifier's fc_norm, wrapped": Case(sets("", fc_norm=Beside), True),
     "classifier's fc_norm, None": Case(lambda m: setattr(m, "fc_norm", None), True),
@@ -368,126 +418,11 @@ MODULES: dict[str, Case] = {
     "classifier's patch_embed": Case(sets("", patch_embed=Scaled), True),
     "classifier's pos_drop": Case(sets("", pos_drop=lambda old: nn.Dropout(0.2)), True),
     "classifier's head_dropout": Case(sets("", head_dropout=lambda old: nn.Dropout(0.2)), True),
-}  # fmt: skip
+}
 
-
-def in_place(path: str, name: str) -> Change:
-    def change(model: Any) -> None:
-        with torch.no_grad():
-            getattr(part(model, path), name).mul_(0.3)
-
-    return change
-
-
-def grows(table: Tensor) -> nn.Parameter:
-    return nn.Parameter(table.detach() + 0.5)
-
-
-def shares(model: Any) -> None:
-    first, second = model.encoder.blocks
-    second.mlp.fc1.weight = first.mlp.fc1.weight
-
-
-def freezes(*paths: str) -> Change:
-    def change(model: Any) -> None:
-        for path in paths:
-            part(model, path).requires_grad_(False)
-
-    return change
-
-
-VALUES: dict[str, Case] = {
-    "encoder.pos_embed": Case(sets("encoder", pos_embed=lambda old: 2 * old + 1)),
-    "encoder.pos_embed in place": Case(in_place("encoder", "pos_embed")),
-    "encoder.pos_embed.data": Case(
-        lambda m: setattr(m.encoder.pos_embed, "data", 2 * m.encoder.pos_embed)
-    ),
-    "encoder.pos_embed, a parameter": Case(sets("encoder", pos_embed=grows)),
-    "encoder.pos_embed, longer": Case(
-        sets("encoder", pos_embed=lambda old: torch.cat([old, old], 1)), raises=True
-    ),
-    "encoder.pos_embed, one row": Case(sets("encoder", pos_embed=lambda old: old[:, :1])),
-    "encoder.pos_embed, one per clip": Case(
-        sets("encoder", pos_embed=lambda old: old * torch.arange(3)[:, None, None])
-    ),
-    "encoder.pos_embed, bf16": Case(sets("encoder", pos_embed=lambda old: old.bfloat16())),
-    "model.pos_embed": Case(sets("", pos_embed=lambda old: 2 * old + 1)),
-    "model.pos_embed in place": Case(in_place("", "pos_embed")),
-    "model.pos_embed, a parameter": Case(sets("", pos_embed=grows)),
-    "classifier's pos_embed": Case(sets("", pos_embed=lambda old: 2 * old + 1), True),
-    "classifier's pos_embed, a parameter": Case(sets("", pos_embed=grows), True),
-    "mask_token": Case(sets("", mask_token=lambda old: nn.Parameter(old.detach() + 1))),
-    "mask_token, per clip": Case(
-        sets("", mask_token=lambda old: nn.Parameter(torch.arange(3.0)[:, None, None] - old.detach()))
-    ),
-    "mask_token, no parameter": Case(
-        lambda m: m._parameters.pop("mask_token") is None
-        or setattr(m, "mask_token", torch.ones(1, 1, DECODER_WIDTH))
-    ),
-    "attn.scale": Case(sets(ATTN, scale=lambda old: 2 * old)),
-    "attn.scale, a parameter": Case(
-        lambda m: delattr(part(m, ATTN), "scale")
-        or setattr(part(m, ATTN), "scale", nn.Parameter(torch.tensor(0.4)))
-    ),
-    "attn.num_heads": Case(sets(ATTN, num_heads=1)),
-    "attn.q_bias, None": Case(sets(ATTN, q_bias=lambda old: None)),
-    "attn.v_bias": Case(sets(ATTN, v_bias=grows)),
-    "qkv.bias": Case(sets(ATTN + ".qkv", bias=lambda old: nn.Parameter(torch.ones(3 * WIDTH)))),
-    "proj.bias, None": Case(sets(ATTN + ".proj", bias=lambda old: None)),
-    "norm.eps": Case(sets(BLOCK + ".norm1", eps=0.4)),
-    "encoder.norm.eps": Case(sets("encoder.norm", eps=0.4)),
-    "norm.bias, None": Case(sets(BLOCK + ".norm1", bias=lambda old: None)),
-    "norm.normalized_shape": Case(sets("encoder.norm", normalized_shape=(4, WIDTH)), raises=True),
-    "gamma_1 and gamma_2": Case(
-        sets(BLOCK, gamma_1=lambda old: nn.Parameter(torch.full((WIDTH,), 0.5)),
-             gamma_2=lambda old: nn.Parameter(torch.full((WIDTH,), 0.7)))
-    ),
-    "gamma_1 alone": Case(sets(BLOCK, gamma_1=lambda old: 0.5), raises=True),
-    "gammas removed": Case(
-        sets(BLOCK, gamma_1=lambda old: None, gamma_2=lambda old: None),
-        settings={"init_values": 0.5},
-    ),
-    "drop_prob": Case(sets(BLOCK + ".drop_path", drop_prob=0.6), settings={"drop_path": 0.3}),
-    "drop_prob, None": Case(
-        sets(BLOCK + ".drop_path", drop_prob=lambda old: None), settings={"drop_path": 0.3}
-    ),
-    "attn_drop.p": Case(sets(ATTN + ".attn_drop", p=0.3)),
-    "proj_drop.p": Case(sets(ATTN + ".proj_drop", p=0.3)),
-    "mlp.drop.p": Case(sets(MLP + ".drop", p=0.3)),
-    "mlp.drop.p back to 0": Case(sets(MLP + ".drop", p=0.0), settings={"drop": 0.2}),
-    "dropout": Case(lambda m: None, settings={"drop": 0.2}),
-    "classifier's dropout": Case(lambda m: None, True, settings={"drop": 0.2}),
-    "act.approximate": Case(sets(MLP + ".act", approximate="tanh")),
-    "with_cp": Case(sets("encoder", with_cp=True)),
-    "weights shared": Case(shares),
-    "frozen embedding": Case(freezes(PATCH)),
-    "frozen encoder": Case(freezes("encoder")),
-    "frozen linears": Case(freezes(MLP + ".fc1", ATTN + ".qkv")),
-    "frozen norms": Case(freezes(BLOCK + ".norm1", "encoder.norm", "decoder.norm")),
-    "frozen, all but a norm": Case(
-        lambda m: m.requires_grad_(False) is None or (part(m, BLOCK + ".norm1").requires_grad_(True)
-        and None)
-    ),
-    "weight.data": Case(
-        lambda m: setattr(part(m, ATTN).qkv.weight, "data", 2 * part(m, ATTN).qkv.weight.data)
-    ),
-    "weight, another parameter": Case(sets(MLP + ".fc1", weight=lambda old: grows(old))),
-    "weight's gradient by a hook": Case(lambda m: halves(part(m, MLP).fc1)),
-    "proj's gradient by a hook": Case(lambda m: halves(part(m, PROJ))),
-    "proj.stride": Case(sets(PROJ, stride=(2, 8, 8)), raises=True),
-    "proj.padding": Case(sets(PROJ, padding=(0, 8, 8), _reversed_padding_repeated_twice=[8, 8, 8, 8, 0, 0]), raises=True),
-    "img_size": Case(sets(PATCH, img_size=(48, 48)), raises=True),
-    "one block in eval mode": Case(
-        lambda m: setattr(part(m, BLOCK), "train", lambda mode=True: part(m, BLOCK)) or
-        (part(m, BLOCK + ".drop_path").eval() and None),
-        settings={"drop_path": 0.5},
-    ),
-    "channels_last": Case(lambda m: m.to(memory_format=torch.channels_last_3d) and None),
-}  # fmt: skip
 
 ALL: dict[str, Case] = {
     **{f"method: {name}": one for name, one in METHODS.items()},
     **{f"class: {name}": one for name, one in CLASSES.items()},
     **{f"module: {name}": one for name, one in MODULES.items()},
-    **{f"value: {name}": one for name, one in VALUES.items()},
 }

@@ -202,8 +202,11 @@ CASES: dict[str, Case] = {
     "classification without mean pooling": Case(
         kind="classification", settings={"use_mean_pooling": False}
     ),
-    "regression": Case(kind="classification", settings={"num_labels": 1},
-                       loss=lambda m, n=0: m(pixels(), labels=torch.ones(3)).loss),
+    "regression": Case(
+        kind="classification",
+        settings={"num_labels": 1},
+        loss=lambda m, n=0: m(pixels(), labels=torch.ones(3)).loss,
+    ),
     "no biases": Case(settings={"qv_bias": False}),
     "GELU's tanh form": Case(settings={"hidden_act": "gelu_new"}),
     "ReLU": Case(settings={"hidden_act": "relu"}),
@@ -217,8 +220,12 @@ CASES: dict[str, Case] = {
         patches_file("eager_attention_forward", attends_otherwise), settings=EAGER
     ),
     "set_attn_implementation eager": Case(lambda m: m.set_attn_implementation("eager")),
-    "set_attn_implementation sdpa": Case(lambda m: m.set_attn_implementation("sdpa"), settings=EAGER),
-    "set_attn_implementation unknown": Case(lambda m: m.set_attn_implementation("none of these"), raises=True),
+    "set_attn_implementation sdpa": Case(
+        lambda m: m.set_attn_implementation("sdpa"), settings=EAGER
+    ),
+    "set_attn_implementation unknown": Case(
+        lambda m: m.set_attn_implementation("none of these"), raises=True
+    ),
     # Values
     "scaling": Case(sets(ATTN, scaling=0.5)),
     "dropout_prob": Case(sets(ATTN, dropout_prob=0.3), settings=EAGER),
@@ -251,61 +258,105 @@ CASES: dict[str, Case] = {
     "patch_embeddings": Case(sets(BASE, patch_embeddings=Scaled)),
     "projection": Case(sets(BASE + ".patch_embeddings", projection=Scaled)),
     "embeddings": Case(sets("videomae", embeddings=Scaled)),
-    "encoder's layernorm": Case(sets("videomae", layernorm=lambda old: Unit(32)),
-                                settings={"use_mean_pooling": False}),
-    "encoder's layernorm, None": Case(lambda m: setattr(m.videomae, "layernorm", None),
-                                      settings={"use_mean_pooling": False}),
+    "encoder's layernorm": Case(
+        sets("videomae", layernorm=lambda old: Unit(32)), settings={"use_mean_pooling": False}
+    ),
+    "encoder's layernorm, None": Case(
+        lambda m: setattr(m.videomae, "layernorm", None), settings={"use_mean_pooling": False}
+    ),
     "encoder's layernorm, new": Case(lambda m: setattr(m.videomae, "layernorm", Unit(32))),
     "decoder's norm": Case(sets("decoder", norm=lambda old: Unit(16))),
     "layer's norm": Case(sets(LAYER, layernorm_after=lambda old: Unit(32))),
     "decoder's head": Case(sets("decoder", head=Beside)),
     "encoder_to_decoder": Case(sets("", encoder_to_decoder=Scaled)),
     "attention": Case(sets(LAYER, attention=Scaled)),
-    "layer": Case(lambda m: m.videomae.encoder.layer.__setitem__(0, Scaled(m.videomae.encoder.layer[0]))),
+    "layer": Case(
+        lambda m: m.videomae.encoder.layer.__setitem__(0, Scaled(m.videomae.encoder.layer[0]))
+    ),
     "fewer layers": Case(lambda m: m.videomae.encoder.layer.__delitem__(0)),
     "the layers' order": Case(
-        lambda m: setattr(m.videomae.encoder, "layer", nn.ModuleList(reversed(m.videomae.encoder.layer)))
+        lambda m: setattr(
+            m.videomae.encoder, "layer", nn.ModuleList(reversed(m.videomae.encoder.layer))
+        )
     ),
     "classifier": Case(sets("", classifier=Beside), "classification"),
     "fc_norm": Case(sets("", fc_norm=Beside), "classification"),
     "fc_norm, None": Case(lambda m: setattr(m, "fc_norm", None), "classification"),
     "frozen": Case(lambda m: m.videomae.requires_grad_(False) and None),
     # Methods
-    "layer.forward": Case(forwards(LAYER, lambda self, x, **words: x + self.intermediate(x)[..., :32])),
+    "layer.forward": Case(
+        forwards(LAYER, lambda self, x, **words: x + self.intermediate(x)[..., :32])
+    ),
     **{
         f"{path or 'model'}.forward wrapped": Case(_wraps)
-        for path in (ATTN + ".query", LAYER + ".attention", LAYER + ".intermediate", LAYER + ".output",
-                     LAYER, LAYER + ".layernorm_before", BASE + ".patch_embeddings", BASE,
-                     "encoder_to_decoder", "decoder.norm", "decoder.head")
+        for path in (
+            ATTN + ".query",
+            LAYER + ".attention",
+            LAYER + ".intermediate",
+            LAYER + ".output",
+            LAYER,
+            LAYER + ".layernorm_before",
+            BASE + ".patch_embeddings",
+            BASE,
+            "encoder_to_decoder",
+            "decoder.norm",
+            "decoder.head",
+        )
         for _wraps in [wraps(path)]
     },
     **{
         f"{name}.forward patched": Case(patches_class(name), settings=EAGER)
-        for name in ("VideoMAESelfAttention", "VideoMAEAttention", "VideoMAEIntermediate",
-                     "VideoMAEOutput", "VideoMAELayer", "VideoMAEPatchEmbeddings",
-                     "VideoMAEEmbeddings", "VideoMAEEncoder", "VideoMAEDecoder", "VideoMAEModel")
+        for name in (
+            "VideoMAESelfAttention",
+            "VideoMAEAttention",
+            "VideoMAEIntermediate",
+            "VideoMAEOutput",
+            "VideoMAELayer",
+            "VideoMAEPatchEmbeddings",
+            "VideoMAEEmbeddings",
+            "VideoMAEEncoder",
+            "VideoMAEDecoder",
+            "VideoMAEModel",
+        )
     },
-    "a constant of the file": Case(patches_file("IMAGENET_DEFAULT_MEAN", (0.5, 0.5, 0.5)),
-                                   settings={"norm_pix_loss": False}),
+    "a constant of the file": Case(
+        patches_file("IMAGENET_DEFAULT_MEAN", (0.5, 0.5, 0.5)), settings={"norm_pix_loss": False}
+    ),
     # Hooks and parametrisations
     **{
         f"hook on the output of {path}": Case(on_output(path))
-        for path in (BASE, BASE + ".patch_embeddings", BASE + ".patch_embeddings.projection",
-                     LAYER, ATTN + ".value", LAYER + ".intermediate", "decoder.norm",
-                     "decoder.head", "encoder_to_decoder")
+        for path in (
+            BASE,
+            BASE + ".patch_embeddings",
+            BASE + ".patch_embeddings.projection",
+            LAYER,
+            ATTN + ".value",
+            LAYER + ".intermediate",
+            "decoder.norm",
+            "decoder.head",
+            "encoder_to_decoder",
+        )
     },
     "hook on the gradient of decoder.norm": Case(on_gradient("decoder.norm")),
     "hook on the gradient of a layer": Case(on_gradient(LAYER)),
     "parametrised projection": Case(
-        lambda m: parametrize.register_parametrization(
-            part(m, BASE + ".patch_embeddings.projection"), "weight", Doubled()) and None
+        lambda m: (
+            parametrize.register_parametrization(
+                part(m, BASE + ".patch_embeddings.projection"), "weight", Doubled()
+            )
+            and None
+        )
     ),
     "parametrised query": Case(
-        lambda m: parametrize.register_parametrization(part(m, ATTN).query, "weight", Doubled()) and None
+        lambda m: (
+            parametrize.register_parametrization(part(m, ATTN).query, "weight", Doubled()) and None
+        )
     ),
     "pruned projection": Case(
-        lambda m: prune.l1_unstructured(part(m, BASE + ".patch_embeddings.projection"), "weight", 0.5)
-        and None
+        lambda m: (
+            prune.l1_unstructured(part(m, BASE + ".patch_embeddings.projection"), "weight", 0.5)
+            and None
+        )
     ),
     "spectral_norm on value": Case(lambda m: nn.utils.spectral_norm(part(m, ATTN).value) and None),
     # What comes out
@@ -321,4 +372,4 @@ CASES: dict[str, Case] = {
         kind="classification", loss=classified(output_hidden_states=True)
     ),
     "classified as a tuple": Case(kind="classification", loss=classified(return_dict=False)),
-}  # fmt: skip
+}

@@ -66,6 +66,16 @@ def fork(*edits: tuple[str, str], **changed: Any) -> Fork:
     return Fork(edits, **changed)
 
 
+def also(line: str, *more: str) -> tuple[str, str]:
+    """An edit that leaves a line of `__init__` and adds some after it."""
+    return line, line + "".join(f"        {one}\n" for one in more)
+
+
+def lines(*them: str) -> str:
+    """Lines of a method, the first where another began."""
+    return "\n        ".join(them)
+
+
 def model_of(module: ModuleType, classifier: bool, **settings: Any) -> nn.Module:
     """A tiny model of the stand-in's classes, random in every parameter."""
     sizes = {**SIZE, **settings}

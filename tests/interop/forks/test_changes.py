@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.forks import additions, changes, inputs
+from tests.interop.forks import additions, attributes, changes, inputs, tricks
 from tests.interop.forks.changes import Case
 from tests.interop.forks.comparing import Outcome, outcome, training
 from tests.interop.forks.sources import fresh, model_of
 
-CASES = {**changes.ALL, **additions.ALL}
+VALUES = {f"value: {name}": case for name, case in attributes.ALL.items()}
+TRICKS = {f"trick: {name}": case for name, case in tricks.ALL.items()}
+CASES = {**changes.ALL, **VALUES, **additions.ALL, **TRICKS}
 # What is there at the start is found in the same way, whatever it is
 SIMILAR = [name for name in CASES if name.startswith(("method", "hook", "parametrised"))]
 BEFORE = [name for name in CASES if name not in SIMILAR] + SIMILAR[::4]

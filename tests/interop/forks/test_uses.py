@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.forks import uses
+from tests.interop.forks import tricks, uses
 from tests.interop.forks.comparing import Run, outcome
 from tests.interop.forks.sources import fresh, model_of
 
@@ -26,6 +26,11 @@ def test_inputs(name):
 @pytest.mark.parametrize("name", uses.CLASSIFIER_INPUTS)
 def test_inputs_of_the_classifier(name):
     check(uses.CLASSIFIER_INPUTS[name], classifier=True)
+
+
+@pytest.mark.parametrize("name", tricks.CONTEXTS)
+def test_contexts(name):
+    check(tricks.CONTEXTS[name])
 
 
 @pytest.mark.parametrize("name", uses.TRANSFORMS)

@@ -173,8 +173,10 @@ WHOLE: dict[str, Change] = {
     "bf16 and back": in_bf16,
     "share_memory": lambda model: model.share_memory() and None,
     "zero weights": lambda model: [p.data.zero_() for p in model.decoder.parameters()] and None,
-    "eval of the encoder": lambda model: part(model, "encoder").requires_grad_(False).eval() and None,
-}  # fmt: skip
+    "eval of the encoder": lambda model: (
+        part(model, "encoder").requires_grad_(False).eval() and None
+    ),
+}
 
 
 # Compiling takes long, so these are made for the classifier's output alone
