@@ -40,10 +40,12 @@ class _Answer(NamedTuple):
 
     Attributes:
         known: whether it is.
+        code: what the function consisted of.
         names: the globals of its file, and each name in them that it reads with its value then.
     """
 
     known: bool
+    code: Any
     names: tuple[tuple[dict[str, Any], str, Any], ...]
 
 
@@ -53,15 +55,20 @@ _ANSWERS: dict[tuple[str, str, Any], _Answer] = {}
 _ASIDE = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
 
 
-def why_unknown(module: nn.Module, role: str) -> str | None:
+def why_unknown(module: Any, role: str) -> str | None:
     """Why this module may compute something else than the known class `role`, or None.
 
     Args:
-        module: forms of this package are looked through.
+        module: anything that stands where the known code calls a module; forms of this package
+            are looked through.
         role: a class's name, as in ``known_code.json``.
     """
+    if not isinstance(module, nn.Module):
+        return f"it is a {type(module).__name__}, no module"
     kind: Any = getattr(type(module), "_original", type(module))
     compiling = torch.compiler.is_compiling()
+    if not compiling and not _is_usual_call(kind):
+        return f"{kind.__name__} has its own __call__"
     for method in _METHODS.get(role, ("forward",)):
         if method in module.__dict__:
             return f"its {method} was set on the instance"
@@ -75,17 +82,27 @@ def why_unknown(module: nn.Module, role: str) -> str | None:
             return f"{kind.__module__}.{kind.__name__}.{method} is other code than the known {role}"
         if compiling:
             continue
+        if getattr(function, "__code__", None) is not answer.code:
+            return f"{kind.__name__}.{method} consists of other code since"
         for names, name, value in answer.names:
             if names.get(name) is not value:
                 return f"{name}, which {kind.__name__}.{method} reads, was replaced"
     return None
 
 
+def _is_usual_call(kind: Any) -> bool:
+    """Whether modules of a class are called as others are; transformers' layers have their own."""
+    call = kind.__call__
+    return call is nn.Module.__call__ or str(call.__module__).startswith("transformers.")
+
+
 def accept(role: str, kind: type[nn.Module]) -> None:
     """Takes a class for one that computes what the known class `role` does."""
     for method in _METHODS.get(role, ("forward",)):
         function = getattr(kind, method)
-        _ANSWERS[role, method, function] = _Answer(True, _names(_unwrapped(function)))
+        _ANSWERS[role, method, function] = _Answer(
+            True, getattr(function, "__code__", None), _names(_unwrapped(function))
+        )
 
 
 def withdraw(role: str, kind: type[nn.Module]) -> None:
@@ -95,11 +112,12 @@ def withdraw(role: str, kind: type[nn.Module]) -> None:
 
 
 def _answer(role: str, method: str, function: Any) -> _Answer:
+    code = getattr(function, "__code__", None)
     function = _unwrapped(function)
     found = digest(function)
     if found is None or found not in known_code().get(f"{role}.{method}", {}):
-        return _Answer(False, ())
-    return _Answer(True, _names(function))
+        return _Answer(False, code, ())
+    return _Answer(True, code, _names(function))
 
 
 def _names(function: Any) -> tuple[tuple[dict[str, Any], str, Any], ...]:

@@ -104,8 +104,8 @@ class EncoderForm(WithTable):
         if (
             transformed()
             or why_unknown(self, "PretrainVisionTransformerEncoder") is not None
-            or why_not_norms(here.norm) is not None
             or not _embeds_as_known(here, x)
+            or why_not_norms(here.norm, like=patches.proj) is not None
             or not (isinstance(mask, Visible) or usual_masks(x, patches.proj, mask))
         ):
             table = getattr(here, self.table_name)
@@ -136,7 +136,9 @@ class DecoderForm(nn.Module):
         if (
             transformed()
             or why_unknown(self, "PretrainVisionTransformerDecoder") is not None
-            or why_not_norms(here.norm) is not None
+            or len(here.blocks) == 0
+            or OFFICIAL.why_not(here.blocks[0]) is not None
+            or why_not_norms(here.norm, like=here.blocks[0].norm1) is not None
             or not 0 <= return_token_num <= x.shape[1]
         ):
             own: Tensor = super().forward(x, return_token_num)

@@ -150,8 +150,12 @@ def no_drop(_: Tensor) -> None:
     return
 
 
-def why_not_norms(*norms: nn.Module) -> str | None:
-    """Why a block with these LayerNorms is left to its own code, or None."""
+def why_not_norms(*norms: nn.Module, like: Any = None) -> str | None:
+    """Why a block with these LayerNorms is left to its own code, or None.
+
+    Args:
+        like: a module whose weight has the dtype that theirs has to have, or None.
+    """
     for norm in norms:
         if not is_plain(norm, nn.LayerNorm):
             return f"a norm is {type(norm).__name__}{', hooked' if hooked(norm) else ''}"
@@ -160,6 +164,9 @@ def why_not_norms(*norms: nn.Module) -> str | None:
             return "a norm lacks weight or bias"
         if whole.weight.ndim != 1 or tuple(whole.normalized_shape) != tuple(whole.weight.shape):
             return f"a norm is over {whole.normalized_shape}"
+        other = norms[0] if like is None else like
+        if whole.weight.dtype != other.weight.dtype:
+            return f"a norm is in {whole.weight.dtype}, other parts in {other.weight.dtype}"
     return None
 
 
