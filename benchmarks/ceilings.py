@@ -4,10 +4,9 @@
     python -m benchmarks.ceilings --parts baselines --size giant --variants strong "ours, compiled"
     python -m benchmarks.ceilings --parts baselines --official-checkout VideoMAEv2 --out results
 
-Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, torch's
-attention backends at the encoders' and decoders' shapes, and the training steps of
-:mod:`benchmarks.baselines`. Each part is written as soon as it is done. The folder is --out, or
-$OUT.
+Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, and the
+training steps of :mod:`benchmarks.baselines`. Each part is written as soon as it is done. The
+folder is --out, or $OUT. Attention: :mod:`benchmarks.attention_choice`.
 
 This script has never been run on a GPU. Its logic is tested on the CPU with tiny shapes
 (``--device cpu --tiny``); the numbers of such a run say nothing.
@@ -20,16 +19,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.baselines import cases
 from benchmarks.checkout import Checkout
@@ -41,35 +37,10 @@ from benchmarks.workload import MASKINGS, Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
 
-PARTS = ("copy", "matmul", "attention", "baselines")
-BACKENDS: dict[str, SDPBackend | None] = {
-    "default": None,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
+PARTS = ("copy", "matmul", "baselines")
 WIDTHS = (384, 512, 768, 1024, 1280, 1408)
 
 
-@dataclass(frozen=True)
-class AttentionShape:
-    """Sequence length, head dim, heads, and where it occurs."""
-
-    length: int
-    head_dim: int
-    heads: int
-    where: str
-
-
-ATTENTION = (
-    AttentionShape(160, 64, 12, "encoder of B; S and L have 6 and 16 heads"),
-    AttentionShape(160, 80, 16, "encoder of H"),
-    AttentionShape(208, 88, 16, "encoder of g"),
-    AttentionShape(944, 64, 6, "decoder of B; S has 3 heads, L and H 8"),
-    AttentionShape(1232, 64, 8, "decoder of g"),
-)
-TINY_ATTENTION = (AttentionShape(16, 8, 2, "a test"),)
 TINY = MAEConfig(
     image_size=64,
     frames=8,
@@ -173,72 +144,6 @@ def matmul_rates(
     return found
 
 
-def packed_qkv(
-    shape: AttentionShape, batch: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v as the models pass them: [B, heads, N, head dim] views of one packed matmul."""
-    size = (batch, shape.length, 3, shape.heads, shape.head_dim)
-    packed = torch.randn(size, dtype=torch.bfloat16, device=device)
-    q, k, v = (x.transpose(1, 2).detach().requires_grad_() for x in packed.unbind(2))
-    return q, k, v
-
-
-def attention_rates(
-    device: torch.device,
-    shapes: Sequence[AttentionShape],
-    batch: int,
-    repeats: int,
-    warmup: int,
-) -> list[dict[str, Any]]:
-    """TFLOP/s of torch's attention, bf16, forward and backward, by backend.
-
-    Counted are 4 · N² · head dim flop per head and clip forward and 2.5 times that backward (the
-    scores are computed again). A backend that can't run a shape is named with the reason.
-    """
-    found = []
-    for shape in shapes:
-        work = 4 * batch * shape.heads * shape.length**2 * shape.head_dim
-        for name, backend in BACKENDS.items():
-            row: dict[str, Any] = {**asdict(shape), "batch": batch, "backend": name}
-            try:
-                row |= _attention(shape, batch, device, backend, work, repeats, warmup)
-            except RuntimeError as error:
-                row["unavailable"] = str(error).splitlines()[0]
-            found.append(row)
-    return found
-
-
-def _attention(
-    shape: AttentionShape,
-    batch: int,
-    device: torch.device,
-    backend: SDPBackend | None,
-    work: float,
-    repeats: int,
-    warmup: int,
-) -> dict[str, Any]:
-    q, k, v = packed_qkv(shape, batch, device)
-    chosen = nullcontext() if backend is None else sdpa_kernel(backend)
-    with chosen:
-        with torch.no_grad():
-            forward = times(
-                lambda: F.scaled_dot_product_attention(q, k, v), device, repeats, warmup, cold=True
-            )
-        out = F.scaled_dot_product_attention(q, k, v)
-        grad = torch.randn_like(out)
-        backward = times(
-            lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True),
-            device,
-            repeats,
-            warmup,
-            cold=True,
-        )
-    return {
-        "forward": rated(forward, work, "TFLOP/s"),
-        "backward": rated(backward, 2.5 * work, "TFLOP/s"),
-    }
-
-
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ceilings", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -272,9 +177,6 @@ def run_part(part: str, args: argparse.Namespace, keep: Keep) -> Any:
         rows = [8] if args.tiny else [args.batch * 160, args.batch * 944]
         widths = (16,) if args.tiny else WIDTHS
         return [rate for n in rows for rate in matmul_rates(device, widths, n, *often)]
-    if part == "attention":
-        shapes = TINY_ATTENTION if args.tiny else ATTENTION
-        return attention_rates(device, shapes, args.batch, *often)
     config = TINY if args.tiny else MAEConfig.from_size(args.size)
     workload = Workload(config, args.batch, device=args.device)
     found: dict[str, Any] = {"checks": [], "runs": [], "failed": {}}
@@ -315,19 +217,8 @@ def told(record: dict[str, Any]) -> str:
         return baseline_table(record, ours)
     if record["kind"] == "copy":
         return "\n".join(f"{row['bytes']:,} B: {row['TB/s']:.2f} TB/s" for row in record["results"])
-    if record["kind"] == "matmul":
-        return "\n".join(
-            f"{row['layer']} of width {row['width']}, {row['rows']} rows: "
-            f"{row['TFLOP/s']:.0f} TFLOP/s"
-            for row in record["results"]
-        )
     return "\n".join(
-        f"{row['where']}, {row['backend']}: "
-        + (
-            row["unavailable"]
-            if "unavailable" in row
-            else f"{row['forward']['TFLOP/s']:.0f} and {row['backward']['TFLOP/s']:.0f} TFLOP/s"
-        )
+        f"{row['layer']} of width {row['width']}, {row['rows']} rows: {row['TFLOP/s']:.0f} TFLOP/s"
         for row in record["results"]
     )
 
