@@ -86,10 +86,10 @@ def run(impl: str, query: Tensor, key: Tensor, value: Tensor, grad: Tensor) -> t
 def exact(tensors: Sequence[Tensor]) -> list[Tensor]:
     """What :func:`run` gives in fp32, some clips at a time: all scores of 128 clips are 15 GB."""
     parts = []
-    for clips in zip(*(x.detach().split(AT_ONCE) for x in tensors), strict=True):
-        *qkv, grad = (x.float() for x in clips)
-        found = run("reference", *(x.requires_grad_() for x in qkv), grad)
-        parts.append([x.detach() for x in found])
+    for clips in zip(*(torch.split(x.detach(), AT_ONCE) for x in tensors), strict=True):
+        query, key, value, grad = (x.float() for x in clips)
+        asked = [x.requires_grad_() for x in (query, key, value)]
+        parts.append([x.detach() for x in run("reference", asked[0], asked[1], asked[2], grad)])
     return [torch.cat(of_all) for of_all in zip(*parts, strict=True)]
 
 
