@@ -29,9 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ceilings import rated, times_in_turns
 from benchmarks.op_speed import error
 from benchmarks.record import environment, read, write
+from benchmarks.timing import rated, times_in_turns
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import attention
 from videomae_fast.ops._attention_choice import SHIPPED

@@ -18,8 +18,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,10 @@ import torch.nn.functional as F
 
 from benchmarks.baselines import cases
 from benchmarks.checkout import Checkout
-from benchmarks.measuring import CRASHED, Keep, measure
+from benchmarks.measuring import CRASHED, Keep, measure, one_by_one
 from benchmarks.record import environment, read, write
 from benchmarks.tables import baseline_table
-from benchmarks.timing import Budget, Summary, synchronize
+from benchmarks.timing import Budget, rated, times
 from benchmarks.workload import MASKINGS, Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
@@ -51,67 +50,6 @@ TINY = MAEConfig(
     decoder_heads=1,
     decoder_depth=2,
 )
-
-
-# A GPU sleeps for so many of its clock ticks, about two milliseconds, before a timed call.
-LEAD = 4_000_000
-# Several times the 50 or 60 MB of an H100's or H200's L2.
-SCRATCH = 2**28
-
-
-def times(
-    run: Callable[[], Any], device: torch.device, repeats: int, warmup: int, *, cold: bool = False
-) -> list[float]:
-    """Seconds of each call: by events on a GPU, so that launching is not counted.
-
-    Events mark when the GPU comes by, so a GPU that has nothing to do waits for the host between
-    them. It is kept busy before each call until the host has launched all of it.
-
-    Args:
-        cold: on a GPU, nothing of the inputs is left in its L2 from the call before.
-    """
-    for _ in range(warmup):
-        run()
-    synchronize(device)
-    if device.type != "cuda":
-        found = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
-        return found
-    event = partial(torch.cuda.Event, enable_timing=True)
-    marks = [(event(), event()) for _ in range(repeats)]
-    scratch = torch.empty(SCRATCH if cold else 0, dtype=torch.uint8, device=device)
-    for before, after in marks:
-        torch.cuda._sleep(LEAD)  # type: ignore[no-untyped-call]
-        scratch.zero_()
-        before.record()
-        run()
-        after.record()
-    synchronize(device)
-    return [before.elapsed_time(after) / 1e3 for before, after in marks]
-
-
-def times_in_turns(
-    runs: Mapping[str, Callable[[], Any]], device: torch.device, repeats: int, warmup: int
-) -> dict[str, list[float]]:
-    """:func:`times` of each run, cold, one call a round; every other round in reverse order.
-
-    warmup: calls of each before its first one that is timed.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for i_round in range(repeats):
-        for name in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
-            before = warmup if i_round == 0 else 0
-            taken[name] += times(runs[name], device, 1, before, cold=True)
-    return taken
-
-
-def rated(seconds: list[float], work: float, unit: str) -> dict[str, Any]:
-    """Times with the rate at their median: work per second, in 1e12 of the unit."""
-    summary = Summary.of(seconds)
-    return {"seconds": asdict(summary), unit: work / summary.median / 1e12}
 
 
 def copy_bandwidth(device: torch.device, size: int, repeats: int, warmup: int) -> dict[str, Any]:
@@ -161,6 +99,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=float, default=540, help="for the baselines; default: %(default)s"
     )
+    parser.add_argument(
+        "--one-by-one",
+        action=argparse.BooleanOptionalAction,
+        help="build a baseline when the one before is gone, instead of timing them in turns; "
+        "default: on a GPU",
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
     parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     return parser
@@ -187,7 +131,7 @@ def run_part(part: str, args: argparse.Namespace, keep: Keep) -> Any:
         print(f"official code: {found['official_checkout']}", flush=True)
     budget = Budget(args.seconds)
     for i, masking in enumerate(args.masking):
-        one = measure(
+        one = (one_by_one if args.one_by_one else measure)(
             workload,
             cases(args.size, masking, args.variants, checkout),
             repeats=args.repeats,
@@ -237,12 +181,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             Checkout.at(args.official_checkout)
         except FileNotFoundError as error:
             parser.error(str(error))
+    if args.one_by_one is None:
+        args.one_by_one = torch.device(args.device).type == "cuda"
     wrong = False
     for part in args.parts:
         record = {
             "kind": part,
             **environment(args.device, ["python", "-m", "benchmarks.ceilings", *words]),
-            "settings": {"repeats": args.repeats, "warmup": args.warmup, "tiny": args.tiny},
+            "settings": {
+                "repeats": args.repeats,
+                "warmup": args.warmup,
+                "tiny": args.tiny,
+                "interleaved": not args.one_by_one,
+            },
             "workload": {"size": args.size, "batch": args.batch, "device": args.device},
         }
         start = time.perf_counter()

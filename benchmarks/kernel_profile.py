@@ -31,18 +31,18 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ceilings import TINY, copy_bandwidth, rated, times
+from benchmarks.ceilings import TINY, copy_bandwidth
 from benchmarks.contenders import Contender, Variant, build
 from benchmarks.record import environment, write
 from benchmarks.step_model import KNOWN, LABEL, Call, Ceilings, Recorder, modelled_step, step
-from benchmarks.timing import Summary, timed_step
+from benchmarks.tables import mfu
+from benchmarks.timing import Summary, rated, timed_step, times
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
 from videomae_fast.models.flops import flops
 
 STEPS = 3
-PEAK = 989e12  # flop/s, of an H100's and an H200's data sheet
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")  # categories of a trace
 LAUNCHES = ("cuda_runtime", "cuda_driver")
 
@@ -199,11 +199,12 @@ def told(record: dict[str, Any], rows: int) -> str:
     if record["step"] is None:
         lines.append(f"modelled {total['modelled'] / 1e3:.2f} ms, floor {total['floor'] / 1e3:.2f}")
     else:
+        share = mfu(record, record["step"])
         lines.append(
             f"step {1e3 * record['step']['seconds']['median']:.2f} ms, its kernels "
             f"{total['measured'] / 1e3:.2f}, modelled {total['modelled'] / 1e3:.2f}, floor "
-            f"{total['floor'] / 1e3:.2f} ms; {total['launches']:.0f} launches; MFU "
-            f"{record['step']['MFU']:.1%}"
+            f"{total['floor'] / 1e3:.2f} ms; {total['launches']:.0f} launches"
+            + ("" if share is None else f"; MFU {share:.1%}")
         )
     lines += [
         "",
@@ -250,7 +251,7 @@ def measure(args: argparse.Namespace, workload: Workload, folder: Path) -> dict[
     rate = official * 6 * workload.batch / statistics.median(seconds)
     return {
         "ceilings": asdict(card),
-        "step": {"seconds": asdict(Summary.of(seconds)), "MFU": rate / PEAK},
+        "step": {"seconds": asdict(Summary.of(seconds)), "official_flop_per_second": rate},
         "groups": found,
         "total": totals(found),
     }
