@@ -200,8 +200,7 @@ def told(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.attention_choice",
         description=__doc__,
@@ -220,6 +219,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
     parser.add_argument("--out", type=Path, help="folder; default: $OUT")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = arguments()
     args = parser.parse_args(words)
     if args.table_of is not None:
         record = read(args.table_of)

@@ -178,6 +178,8 @@ def measure(
         }
 
     keep(found([], peaks=False))
+    if not contenders:
+        return found([], peaks=False)
     taken = interleaved(
         contenders,
         repeats,

@@ -58,8 +58,11 @@ def git_commit(folder: Path) -> str | None:
     return head + ("+" if changed else "")
 
 
-def write(root: Path = ROOT) -> Path:
+def write(root: Path = ROOT, to: Path | None = None) -> Path:
     """Writes the file of a repository's tree as it is; changes that are not committed give "+".
+
+    Args:
+        to: another place for it, such as a copy of the tree.
 
     Raises:
         RuntimeError: no repository here.
@@ -73,7 +76,7 @@ def write(root: Path = ROOT) -> Path:
         for name in names
         if not name.startswith(OTHERS) and not (root / name).is_symlink()
     }
-    path = root / FILE
+    path = to or root / FILE
     told = {"commit": commit, "files": {name: value for name, value in files.items() if value}}
     path.write_text(json.dumps(told, indent=0) + "\n", encoding="utf-8")
     return path
