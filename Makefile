@@ -10,8 +10,8 @@
 #                   (GPU_PARTS="tests ceilings"; benchmarks/README.md has the plan of a session)
 #   make gpu-rehearse  the same on a CPU with tiny shapes
 #   make gpu-test   the tests of kernels and steps on a GPU: a skip is a failure
-#   make gpu-data-test, gpu-racecheck, gpu-memcheck   decoders of the GPU (NVDEC); tests of attention
-#                   under compute-sanitizer
+#   make gpu-data-test, gpu-sanitize   decoders of the GPU (NVDEC); tests of attention under
+#                   compute-sanitizer
 #   make gpu-bench  what the GPU can do, each op, attention, the baselines; JSON in GPU_OUT
 #                   (all of these set nothing up: GPU_PYTHON is a Python with a CUDA build of torch)
 #   make gpu-commit, gpu-wheels   for a machine with a GPU and no package index: the commit, which a copy
@@ -32,8 +32,8 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fuzz \
-	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-racecheck gpu-memcheck gpu-bench gpu-commit \
-	gpu-wheels gpu-install paper-table data-bench lint types format clean
+	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-sanitize gpu-bench gpu-commit gpu-wheels \
+	gpu-install paper-table data-bench lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -103,8 +103,8 @@ gpu-test:
 gpu-data-test:
 	$(GPU_RUN) -m pytest --gpu -m gpu tests/data $(PYTEST_ARGS)
 
-gpu-racecheck gpu-memcheck:
-	$(GPU_FIRST) --parts $(@:gpu-%=%)
+gpu-sanitize:
+	$(GPU_FIRST) --parts racecheck memcheck
 
 gpu-bench:
 	$(GPU_RUN) -m benchmarks.ceilings --parts copy matmul --out $(GPU_OUT)

@@ -71,6 +71,17 @@ def run_all(parts: Sequence[Part], args: argparse.Namespace, record: dict[str, A
             keep(record, folder, args.out)
 
 
+def free(out: Path) -> Path:
+    """The folder, or a numbered one in it where results of an earlier run are."""
+    number, folder = 1, out
+    while any((folder / name).exists() for name in FILES):
+        number += 1
+        folder = out / str(number)
+    if folder != out:
+        print(f"{out} has results of an earlier run: these go to {folder}", flush=True)
+    return folder
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_first", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -104,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     if args.out is None and not os.environ.get("OUT"):
         parser.error("where should the results go? give --out FOLDER, or set $OUT")
-    args.out = args.out or Path(os.environ["OUT"])
+    args.out = free(args.out or Path(os.environ["OUT"]))
     if args.rehearse:
         args.device, args.batch = "cpu", args.batch or 2
     parts = [part for part in PARTS if (part.name in args.parts if args.parts else part.first)]

@@ -69,8 +69,8 @@ SETS = {
             "nvidia-dali-cuda130>=2.4", "astunparse>=1.6,<=1.6.3", "gast<=0.7", "six<=1.17",
             "optree", "nvtx", "makefun", "libcst>=1.8,<2",
         ),
-        # For pictures and compressed arrays; videos are decoded without them
-        unneeded=("nvidia-nvimgcodec-cu13", "nvidia-libnvcomp-cu13"),
+        # For pictures, compressed arrays and building: videos are decoded without them
+        unneeded=("nvidia-nvimgcodec-cu13", "nvidia-libnvcomp-cu13", "wheel"),
     ),
 }  # fmt: skip
 

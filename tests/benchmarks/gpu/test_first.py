@@ -301,6 +301,16 @@ def test_tests_under_the_sanitizer_are_there():
             assert "flash" not in done.stdout
 
 
+def test_results_of_an_earlier_run_stay(tmp_path, capsys):
+    assert gpu_first.free(tmp_path) == tmp_path
+    (tmp_path / "summary.md").touch()
+    assert gpu_first.free(tmp_path) == tmp_path / "2"
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "results.tar.gz").touch()
+    assert gpu_first.free(tmp_path) == tmp_path / "3"
+    assert "an earlier run" in capsys.readouterr().out
+
+
 def test_parts_run_in_the_order_they_are_named(monkeypatch, tmp_path):
     seen: list[str] = []
     monkeypatch.setattr(
