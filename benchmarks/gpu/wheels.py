@@ -203,15 +203,18 @@ def install(name: str, folder: Path, staging: Path, target: Path) -> list[str]:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise WheelError(f"pip: {done.stderr.strip()[-2000:]}")
-    _open_namespaces(target)
+    _open(target)
     return []
 
 
-def _open_namespaces(target: Path) -> None:
-    """Packages spread over folders: torch's own `nvidia` must not hide the one that came."""
-    spread = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+def _open(target: Path) -> None:
+    """Makes of a folder in PYTHONPATH what Python makes of an environment's own."""
+    if any(target.glob("*.pth")):  # where the CUTLASS DSL says that its modules are elsewhere
+        told = "import os, site\n\nsite.addsitedir(os.path.dirname(os.path.abspath(__file__)))\n"
+        (target / "sitecustomize.py").write_text(told, encoding="utf-8")
     path = target / "nvidia"
-    if path.is_dir() and not (path / "__init__.py").exists():
+    if path.is_dir() and not (path / "__init__.py").exists():  # torch's own would hide it
+        spread = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
         (path / "__init__.py").write_text(spread, encoding="utf-8")
 
 

@@ -43,7 +43,8 @@ def fetched(tmp_path, monkeypatch):
     monkeypatch.setattr(wheels, "PART", 70_000)
 
     def download(names, options, folder):
-        big = {"big_module.py": b"value = 7\n", "data.bin": os.urandom(100_000)}
+        big = {"inner/big_module.py": b"value = 7\n", "data.bin": os.urandom(100_000),
+               "big.pth": b"inner\n"}  # fmt: skip
         wheel(folder, "big-module", big, "small>=1", "numpy", "absent; extra == 'all'",
               "older; python_version < '3.11'")  # fmt: skip
         wheel(folder, "small", {"nvidia/small.py": b""})
