@@ -64,10 +64,11 @@ def kernels_of(events: Iterable[dict[str, Any]]) -> list[Timed]:
     """The kernels of a Chrome trace, each with the number of the labelled call it belongs to.
 
     A kernel has the correlation number of its launch; the launch lies within a labelled range of
-    the same thread.
+    the same thread. Where that says nothing, the kernel has the number of torch's op.
     """
     ranges: dict[Any, list[tuple[float, float, int]]] = defaultdict(list)
     launched: dict[Any, tuple[Any, float]] = {}
+    ops: dict[Any, tuple[Any, float]] = {}
     ran = []
     for event in events:
         kind, told = event.get("cat"), event.get("args", {})
@@ -77,14 +78,19 @@ def kernels_of(events: Iterable[dict[str, Any]]) -> list[Timed]:
             ranges[event["pid"], event["tid"]].append((begin, begin + length, number))
         elif kind in LAUNCHES and "correlation" in told:
             launched[told["correlation"]] = ((event["pid"], event["tid"]), float(event["ts"]))
+        elif kind == "cpu_op" and "External id" in told:
+            ops[told["External id"]] = ((event["pid"], event["tid"]), float(event["ts"]))
         elif kind in KERNELS:
             ran.append(event)
     for found in ranges.values():
         found.sort()
     timed = []
     for event in ran:
-        where = launched.get(event["args"].get("correlation"))
-        call = None if where is None else _within(ranges[where[0]], where[1])
+        told = event["args"]
+        call = None
+        for where in (launched.get(told.get("correlation")), ops.get(told.get("External id"))):
+            if call is None and where is not None:
+                call = _within(ranges[where[0]], where[1])
         timed.append(Timed(call, str(event["name"]), float(event["dur"]) / 1e6))
     return timed
 

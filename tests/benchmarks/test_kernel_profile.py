@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,29 @@ def test_fakes_and_real_tensors_are_counted_alike():
     assert ours(real)
 
 
+def test_bytes_of_single_ops_are_those_of_their_benchmark():
+    """What op_cases says by formula, the model counts from tensors; indices and vectors apart."""
+    from benchmarks.op_cases import op_cases
+    from videomae_fast.ops._dispatch import forced
+
+    config = replace(TINY, image_size=224, width=384, heads=6, decoder_width=192)
+    apart = {}
+    with forced("reference"):
+        for case in op_cases(Workload(config, 2), torch.float32):
+            op = getattr(torch.ops.videomae_fast, case.op, None)
+            if op is None or case.op in ("crop_resize", "linear", "linear_backward"):
+                continue
+            args = (*case.args(), "reference")
+            schema = op.default._schema.arguments
+            assert len(schema) == len(args), case.op
+            (call,) = recorded(lambda op=op, args=args: op(*args))
+            # The table of positions, one for the batch: only of two clips it counts
+            table = args[2].numel() * 4 if case.op == "decoder_assembly" else 0
+            apart[case.name] = (call.bytes - table) / case.bytes
+    assert len(apart) > 15
+    assert {name: share for name, share in apart.items() if not 0.97 < share < 1.06} == {}
+
+
 def trace(*kernels: tuple[float, str], labels: list[tuple[float, float, int]]) -> list[dict]:
     """A Chrome trace: labels (begin, length, number) on thread 1, launches at the given times."""
     events = [
@@ -131,10 +155,13 @@ def test_a_kernel_belongs_to_the_call_that_launched_it():
     labels = [(0, 10, 0), (20, 10, 1), (22, 3, 2)]
     events = trace((5, "a"), (23, "b"), (27, "c"), (15, "d"), labels=labels)
     events.append({**events[-1], "args": {"correlation": 77}})  # its launch is not there
+    events.append({**events[-1], "name": "e", "args": {"External id": 5}})  # but its op
+    events.append({"cat": "cpu_op", "name": "aten::mm", "pid": 9, "tid": 1, "ts": 23, "dur": 1,
+                   "args": {"External id": 5}})  # fmt: skip
     assert kernels_of(events) == [
         Timed(0, "a", pytest.approx(3e-5)), Timed(2, "b", pytest.approx(3e-5)),
         Timed(1, "c", pytest.approx(3e-5)), Timed(None, "d", pytest.approx(3e-5)),
-        Timed(None, "d", pytest.approx(3e-5)),
+        Timed(None, "d", pytest.approx(3e-5)), Timed(2, "e", pytest.approx(3e-5)),
     ]  # fmt: skip
 
 
