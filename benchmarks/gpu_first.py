@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -130,7 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "parts": [],
         "left_out": [],
     }
-    run_all(parts, args, record)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running part ends, too
+    try:
+        run_all(parts, args, record)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"\n{summary(record)}\n\nwritten: {args.out}/{', '.join(FILES)}")
     return int(any(part["outcome"] != "passed" for part in record["parts"]))
 

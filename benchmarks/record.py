@@ -96,7 +96,9 @@ def _card(device: str) -> dict[str, Any] | None:
     """What nvidia-smi says of a GPU now; None of a CPU."""
     if torch.device(device).type != "cuda":
         return None
-    return card(f"GPU-{torch.cuda.get_device_properties(torch.device(device)).uuid}")
+    index = torch.device(device).index or 0
+    found = card(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+    return card(str(index)) if "unknown" in found else found
 
 
 def _version(package: str) -> str | None:

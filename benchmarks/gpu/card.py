@@ -25,7 +25,8 @@ def card(which: str = "0") -> dict[str, Any]:
     """What nvidia-smi says now of one card (its number or "GPU-…" name).
 
     Returns:
-        The values of :data:`FIELDS`, numbers as numbers; or {"unknown": why}.
+        The values of :data:`FIELDS`, numbers as numbers, what the card does not tell as text
+        ("[N/A]"); or {"unknown": why}.
     """
     command = ["nvidia-smi", "-i", which, f"--query-gpu={','.join(FIELDS)}"]
     try:
@@ -53,7 +54,8 @@ def giant_batch(found: dict[str, Any], *, full: bool = False) -> int:
 
     full: for ours and one strong baseline without checkpointing, which need less.
     """
-    roomy = float(found.get("memory_MiB") or 0) >= ROOMY
+    memory = found.get("memory_MiB")
+    roomy = isinstance(memory, float) and memory >= ROOMY
     if full:
         return 128 if roomy else 64
     return 32 if roomy else 16

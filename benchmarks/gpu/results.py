@@ -17,11 +17,13 @@ FILES = ("summary.md", "gpu-first.json", "results.tar.gz")
 
 def tested(path: Path) -> dict[str, Any] | None:
     """What a file of pytest's results says: counts, and what failed, with the reason."""
-    if not path.exists():
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError):  # not there (yet), or not whole
         return None
     found = {"passed": 0, "failed": 0, "skipped": 0, "seconds": 0.0}
     failures = []
-    for case in ElementTree.parse(path).getroot().iter("testcase"):
+    for case in root.iter("testcase"):
         outcome = "passed"
         for kind in ("failure", "error", "skipped"):
             problem = case.find(kind)
@@ -40,17 +42,13 @@ def tested(path: Path) -> dict[str, Any] | None:
 def summary(record: dict[str, Any]) -> str:
     """A page of markdown."""
     card = record["card"]
-    clocks = (
-        f"{card['sm_MHz']:.0f} of {card['max_sm_MHz']:.0f} MHz, memory {card['memory_MHz']:.0f}, "
-        f"{card['power_limit_W']:.0f} W at most"
-        if "sm_MHz" in card
-        else card.get("unknown", "")
-    )
+    names = ("sm_MHz", "max_sm_MHz", "memory_MHz", "power_limit_W", "temperature_C", "unknown")
+    found = ", ".join(f"{name} {card[name]}" for name in names if name in card)
     lines = [
         f"# {card.get('name', record['device'])}, {record['date'][:10]}, commit "
         f"{record['commit']} (from {record['commit_from']})",
         "",
-        f"As found: {clocks}; torch {record['versions']['torch']}, triton "
+        f"As found: {found or 'no card'}; torch {record['versions']['torch']}, triton "
         f"{record['versions']['triton']}.",
         "",
         "| part | outcome | seconds | limit |",

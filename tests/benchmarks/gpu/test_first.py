@@ -25,8 +25,8 @@ from benchmarks import (
     loss_curves,
     op_speed,
 )
+from benchmarks.gpu import results
 from benchmarks.gpu.parts import NAMES, PARTS, Call, Part
-from benchmarks.gpu.results import archived
 from benchmarks.gpu.running import environment
 from videomae_fast.ops._attention_choice import VARIABLE
 
@@ -189,8 +189,12 @@ gpu_first.main(["--rehearse", "--out", sys.argv[1]])
 """
 
 
-def test_results_survive_a_kill(tmp_path):
-    """Of the whole command, in the middle of a part: what is done, and what the part wrote."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_results_survive_a_kill(how, tmp_path):
+    """Of the whole command, in the middle of a part: what is done, and what the part wrote.
+
+    Where it is asked to end, its part ends, too.
+    """
     out = tmp_path / "out"
     root = Path(__file__).parents[3]
     process = subprocess.Popen(
@@ -208,10 +212,13 @@ def test_results_survive_a_kill(tmp_path):
         children = subprocess.run(
             ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
         ).stdout.split()
-        process.kill()
+        process.send_signal(how)
         process.wait()
-        for child in children:  # a session of its own, as parts have
+        left = [child for child in children if Path(f"/proc/{child}").exists()]
+        for child in left:  # a session of its own, as parts have
             os.kill(int(child), signal.SIGKILL)
+    assert children
+    assert bool(left) == (how == signal.SIGKILL)
     assert [(part["outcome"], part["told"]) for part in parts] == [
         ("passed", ["whole"]), ("running", ["half"]),
     ]  # fmt: skip
@@ -220,14 +227,34 @@ def test_results_survive_a_kill(tmp_path):
         assert "results/half/x" in archive.getnames()
 
 
+def test_a_summary_takes_whatever_a_card_says(ran):
+    parts, summary, _ = ran(Part("one", script(""), 30, 0))
+    assert "As found: no card; torch 2" in summary
+    record = {
+        "device": "cuda", "date": "2026-01-01", "commit": None, "commit_from": "nowhere",
+        "versions": {"torch": "2", "triton": None}, "parts": parts, "left_out": ["a"],
+        "card": {"name": "NVIDIA H200", "sm_MHz": 345.0, "power_limit_W": "[N/A]"},
+    }  # fmt: skip
+    told = results.summary(record)
+    assert told.startswith("# NVIDIA H200, 2026-01-01, commit None (from nowhere)")
+    assert "sm_MHz 345.0, power_limit_W [N/A]" in told
+    assert "too large: a" in told
+
+
+def test_tests_that_are_not_written_whole(tmp_path):
+    (tmp_path / "tests.xml").write_text("<testsuites><testsui")
+    assert results.tested(tmp_path / "tests.xml") is None
+    assert results.tested(tmp_path / "none.xml") is None
+
+
 def test_an_archive_that_is_too_large_is_without_its_largest_files(tmp_path):
     (tmp_path / "part").mkdir()
     for name, size in (("small", 100), ("large", 50_000), ("larger", 60_000)):
         (tmp_path / "part" / name).write_bytes(os.urandom(size))
-    packed, left_out = archived(tmp_path, 20_000)
+    packed, left_out = results.archived(tmp_path, 20_000)
     assert left_out == ["part/larger", "part/large"]
     assert len(packed) < 20_000
-    assert archived(tmp_path)[1] == []
+    assert results.archived(tmp_path)[1] == []
 
 
 H100 = {"name": "NVIDIA H100 80GB HBM3", "memory_MiB": 81559.0}

@@ -112,6 +112,9 @@ def test_a_card_as_found(smi):
     assert cards.clocks() == {
         "sm_MHz": 345, "memory_MHz": 3201, "power_W": 76.31, "temperature_C": 27,
     }  # fmt: skip
+    smi(SAID.replace("76.31", "[N/A]").replace("143771", "[N/A]"))
+    assert cards.card()["power_W"] == "[N/A]"
+    assert cards.giant_batch(cards.card()) == 16
     smi("No devices were found")
     assert "No devices" in cards.card()["unknown"]
 
