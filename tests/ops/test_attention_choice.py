@@ -66,6 +66,17 @@ def test_the_table_serves_calls_like_those_it_was_measured_with(tmp_path, monkey
     assert choice.choice(half, half, torch.ones(1, dtype=torch.int32)) == "sdpa"
 
 
+def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypatch):
+    table = table_of(tmp_path / "table.json", (H100, 160, "flash-attn-4"))
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    half = OnCuda(torch.bfloat16)
+    for reason, chosen in (("it is not installed", "sdpa"), (None, "flash-attn-4")):
+        monkeypatch.setattr(libraries, "_missing", lambda *_, reason=reason: reason)
+        assert choice.choice(half, half) == chosen
+
+
 def test_another_table_by_name(tmp_path):
     """In a process of its own: the table is read once, at import."""
     table = table_of(tmp_path / "mine.json", (H200, 160, "flash"))

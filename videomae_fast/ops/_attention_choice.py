@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
+from videomae_fast.ops._attention_libraries import LIBRARIES
 from videomae_fast.ops._dispatch import native_missing
 from videomae_fast.ops._processor import WHY_NO_GAIN
 
@@ -82,7 +83,7 @@ def choice(query: Tensor, key: Tensor, key_count: Tensor | None = None) -> str:
     """The backend of query [B, Nq, heads, head dim] and key [B, Nk, heads, head dim].
 
     The table was measured in bf16 with all keys taking part, and its backends may take nothing
-    else: other calls are torch's.
+    else: other calls are torch's, and so are those of a library that is not installed here.
     """
     if query.device.type == "cpu":
         own = query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -90,4 +91,8 @@ def choice(query: Tensor, key: Tensor, key_count: Tensor | None = None) -> str:
     measured = query.dtype in (torch.bfloat16, torch.float16) and key_count is None
     if query.device.type != "cuda" or not measured or not ENTRIES:
         return DEFAULT
-    return _on_device(query.device, query.shape[3], query.shape[1], key.shape[1])
+    found = _on_device(query.device, query.shape[3], query.shape[1], key.shape[1])
+    library = LIBRARIES.get(found)
+    if library is not None and library.why_not(query, key, key, key_count) is not None:
+        return DEFAULT
+    return found
