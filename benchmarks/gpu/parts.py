@@ -241,17 +241,20 @@ PARTS = (
     Part("tests", _tests("tests/kernels", "tests/gpu", besides=_FIRST), 200, 40, first=True),
     Part("build", _build, 90, 10, first=True),
     # The others in the order in which the README's plan names them.
+    Part("losses", _losses, 200, 60),
     Part("compiled-base", _steps("base", None, *_COMPILED), 420, 120),
     Part("giant-full", _full_giant, 300, 120),
     Part("small-batch-8", _steps("base", 8, *_OURS), 120, 40),
     Part("small-batch-32", _steps("base", 32, *_OURS), 120, 40),
+    Part("paper", _study("paper", "--sizes", "base", "giant"), 400, 120),
     Part(
         "hugging-face",
         _steps("base", None, *_HUGGING_FACE, words=("--masking", "encoder-only")),
         120,
         40,
     ),
-    Part("losses", _losses, 200, 60),
+    Part("drop-in", _study("drop_in", "--size", "base"), 200, 60),
+    Part("data", _read, 200, 40),
     Part("ops-base", _batched("op_speed", 128, *_OPS, "base"), 120, 30),
     Part("ops-giant", _batched("op_speed", 64, *_OPS, "giant"), 150, 40),
     Part("launches", _launches, 300, 60),
@@ -259,9 +262,6 @@ PARTS = (
     Part("step-small", _steps("small", None, *_OURS), 120, 40),
     Part("step-large", _steps("large", 64, *_OURS), 200, 60),
     Part("step-huge", _steps("huge", 32, *_OURS), 250, 60),
-    Part("paper", _study("paper", "--sizes", "base", "giant"), 400, 120),
-    Part("drop-in", _study("drop_in", "--size", "base"), 200, 60),
     Part("data-tests", _tests("tests/data/test_device_decoders.py"), 120, 30),
-    Part("data", _read, 200, 40),
 )
 NAMES = tuple(part.name for part in PARTS)
