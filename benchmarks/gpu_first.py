@@ -39,6 +39,7 @@ from benchmarks.gpu.running import Result, run_part
 from benchmarks.record import environment
 
 SECONDS = 530.0  # of a command that may take 10 minutes
+PRINTED = 14  # lines of each part at the end of it all; the summary has more
 RESERVE = 5.0  # to end a part and to write the results
 
 
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_all(parts, args, record)
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(f"\n{summary(record)}\n\nwritten: {args.out}/{', '.join(FILES)}")
+    print(f"\n{summary(record, PRINTED)}\n\nwritten: {args.out}/{', '.join(FILES)}")
     return int(any(part["outcome"] != "passed" for part in record["parts"]))
 
 

@@ -236,8 +236,8 @@ PARTS = (
     Part("attention", _attention, 120, 30, first=True),
     Part("step-base", _steps("base", None, *_EAGER), 120, 40, first=True),
     Part("step-giant", _steps("giant", None, *_EAGER), 150, 60, first=True),
-    Part("racecheck", _sanitized("racecheck", _RACES), 60, 20, True, SANITIZER),
-    Part("memcheck", _sanitized("memcheck", _BOUNDS), 90, 20, True, SANITIZER),
+    Part("racecheck", _sanitized("racecheck", _RACES), 120, 20, True, SANITIZER),
+    Part("memcheck", _sanitized("memcheck", _BOUNDS), 150, 20, True, SANITIZER),
     Part("tests", _tests("tests/kernels", "tests/gpu", besides=_FIRST), 200, 40, first=True),
     Part("build", _build, 90, 10, first=True),
     # The others in the order in which the README's plan names them.

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.record import write
 
-TOLD = 40  # lines of a part's output in the summary
+TOLD = 60  # lines of a part's output in the summary
 LARGEST = 15 * 2**20  # bytes of the archive; more may not come back from where it was made
 FILES = ("summary.md", "gpu-first.json", "results.tar.gz")
 
@@ -39,8 +39,8 @@ def tested(path: Path) -> dict[str, Any] | None:
     return {**found, "failures": failures}
 
 
-def summary(record: dict[str, Any]) -> str:
-    """A page of markdown."""
+def summary(record: dict[str, Any], told: int = TOLD) -> str:
+    """A page of markdown, with so many lines of the end of each part's output."""
     card = record["card"]
     names = ("sm_MHz", "max_sm_MHz", "memory_MHz", "power_limit_W", "temperature_C", "unknown")
     found = ", ".join(f"{name} {card[name]}" for name in names if name in card)
@@ -71,7 +71,8 @@ def summary(record: dict[str, Any]) -> str:
         lines += ["", f"Not in the archive, too large: {', '.join(record['left_out'])}"]
     for part in record["parts"]:
         if part["told"]:
-            lines += ["", f"## {part['name']}: {part['outcome']}", "", "```", *part["told"], "```"]
+            lines += ["", f"## {part['name']}: {part['outcome']}", ""]
+            lines += ["```", *part["told"][-told:], "```"]
     return "\n".join(lines)
 
 

@@ -206,12 +206,15 @@ def test_the_command_on_a_cpu(tmp_path, capsys):
     )
     told = capsys.readouterr().out
     assert "add_layer_norm ×" in told
-    assert "modelled" in told
+    assert "furthest from the model" in told
+    assert told.splitlines()[-2].startswith("step ")
 
 
 def test_the_model_alone(capsys):
     assert kernel_profile.main(["--model", "H100", "--size", "small", "--batch", "8"]) == 0
-    assert "H100: copy 3.00 TB/s" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "H100: copy 3.00 TB/s" in told
+    assert told.splitlines()[-1].startswith("modelled ")
 
 
 @pytest.mark.parametrize(

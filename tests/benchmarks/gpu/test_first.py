@@ -239,6 +239,11 @@ def test_a_summary_takes_whatever_a_card_says(ran):
     assert told.startswith("# NVIDIA H200, 2026-01-01, commit None (from nowhere)")
     assert "sm_MHz 345.0, power_limit_W [N/A]" in told
     assert "too large: a" in told
+    many = [{**parts[0], "told": [f"line {i}" for i in range(30)]}]
+    assert "line 20" in results.summary({**record, "parts": many})
+    short = results.summary({**record, "parts": many}, 3)
+    assert "line 26" not in short
+    assert "line 27\nline 28\nline 29" in short
 
 
 def test_tests_that_are_not_written_whole(tmp_path):
