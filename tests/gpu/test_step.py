@@ -67,7 +67,7 @@ def combinations():
                     yield pytest.param(mode, precision, masking, marks=ON_GPU)
 
 
-@pytest.mark.parametrize(("mode", "precision", "masking"), combinations())
+@pytest.mark.parametrize(("mode", "precision", "masking"), list(combinations()))
 def test_every_mode_is_the_official_computation(mode, precision, masking):
     workload = Workload(CONFIG, 4, device="cuda")
     reference = Variant("official", tables="repaired")
