@@ -5,13 +5,19 @@
 #   make test    set up, run the tests
 #   make fuzz    set up, damage thousands of videos, pictures, lists, weights and checkpoints: nothing
 #                may be read wrong or end in a traceback (FUZZ_ARGS="lists --share 0.1 --seed 1")
-#   make gpu-first  the first 9 minutes on a GPU: build, tests, ceilings, attention, steps, ops, each with a
-#                   time limit of its own; a page of results in GPU_OUT (GPU_PARTS="tests ceilings")
-#   make gpu-test   the kernels' tests on a GPU: a skip is a failure
-#   make gpu-data-test, gpu-memcheck   decoders of the GPU (NVDEC); the kernels' tests under
+#   make gpu-first  the first 9 minutes on a GPU: tests, a profile by kernel, ceilings, attention, steps,
+#                   each with a time limit of its own; a page of results in GPU_OUT
+#                   (GPU_PARTS="tests ceilings"; benchmarks/README.md has the plan of a session)
+#   make gpu-rehearse  the same on a CPU with tiny shapes
+#   make gpu-test   the tests of kernels and steps on a GPU: a skip is a failure
+#   make gpu-data-test, gpu-sanitize   decoders of the GPU (NVDEC); tests of attention under
 #                   compute-sanitizer
 #   make gpu-bench  what the GPU can do, each op, attention, the baselines; JSON in GPU_OUT
 #                   (all of these set nothing up: GPU_PYTHON is a Python with a CUDA build of torch)
+#   make gpu-commit, gpu-wheels   for a machine with a GPU and no package index: the commit, which a copy
+#                   of the tree without .git takes along, and packages (WHEELS="reading dali")
+#   make gpu-install  there: installs what came (WHEELS="reading dali") into .gpu-site, where
+#                   the targets above find it
 #   make paper-table  the paper's table of dual masking and what each gain is worth, measured here:
 #                   JSON, tables and plots in OUT (SIZES="small base", BATCH=4, DEVICE=cpu or cuda,
 #                   CHECKOUT=folder of the official code; BREAKDOWN=size of the second part)
@@ -25,7 +31,9 @@
 # of the tests on a GPU: what takes long there is compiling.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz gpu-first gpu-test gpu-data-test gpu-memcheck gpu-bench paper-table data-bench lint types format clean
+.PHONY: help setup demo test fuzz \
+	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-sanitize gpu-bench gpu-commit gpu-wheels \
+	gpu-install paper-table data-bench lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -77,27 +85,45 @@ GPU_BATCH ?= 128
 GPU_PARTS ?=
 GPU_WORKERS ?= 8
 
+WHEELS ?= reading flash-attn-4 dali
+GPU_SITE ?= .gpu-site
+GPU_PATH = .$(if $(wildcard $(GPU_SITE)),:$(abspath $(GPU_SITE)))
+GPU_RUN = PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON)
+GPU_FIRST = $(GPU_RUN) -m benchmarks.gpu_first --out $(GPU_OUT) $(if $(GPU_PARTS),--parts $(GPU_PARTS))
+
 gpu-first:
-	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.gpu_first --out $(GPU_OUT) \
-	$(if $(GPU_PARTS),--parts $(GPU_PARTS))
+	$(GPU_FIRST)
+
+gpu-rehearse:
+	$(GPU_FIRST) --rehearse
 
 gpu-test:
-	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu tests/kernels -n $(GPU_WORKERS) $(PYTEST_ARGS)
+	$(GPU_RUN) -m pytest --gpu tests/kernels tests/gpu -n $(GPU_WORKERS) $(PYTEST_ARGS)
 
 gpu-data-test:
-	PYTHONPATH=. $(GPU_PYTHON) -m pytest --gpu -m gpu tests/data $(PYTEST_ARGS)
+	$(GPU_RUN) -m pytest --gpu -m gpu tests/data $(PYTEST_ARGS)
 
-gpu-memcheck:
-	PYTHONPATH=. compute-sanitizer --tool memcheck --target-processes all --error-exitcode 1 \
-	$(GPU_PYTHON) -m pytest --gpu tests/kernels -n $(GPU_WORKERS) -q $(PYTEST_ARGS)
+gpu-sanitize:
+	$(GPU_FIRST) --parts racecheck memcheck
 
 gpu-bench:
-	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts copy matmul attention --out $(GPU_OUT)
-	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.attention_choice --batch $(GPU_BATCH) --out $(GPU_OUT)
-	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.op_speed --device cuda --size $(GPU_SIZE) \
+	$(GPU_RUN) -m benchmarks.ceilings --parts copy matmul --out $(GPU_OUT)
+	$(GPU_RUN) -m benchmarks.attention_choice --batch $(GPU_BATCH) --out $(GPU_OUT) \
+	--table $(GPU_OUT)/attention-table.json
+	$(GPU_RUN) -m benchmarks.op_speed --device cuda --size $(GPU_SIZE) \
 	--batch $(GPU_BATCH) --out $(GPU_OUT)
-	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.ceilings --parts baselines --size $(GPU_SIZE) \
+	VIDEOMAE_FAST_ATTENTION_TABLE=$(GPU_OUT)/attention-table.json \
+	$(GPU_RUN) -m benchmarks.ceilings --parts baselines --size $(GPU_SIZE) \
 	--batch $(GPU_BATCH) --out $(GPU_OUT)
+
+gpu-commit:
+	$(GPU_PYTHON) -m benchmarks.gpu.commit
+
+gpu-wheels:
+	$(GPU_PYTHON) -m benchmarks.gpu.wheels fetch $(WHEELS)
+
+gpu-install:
+	$(GPU_PYTHON) -m benchmarks.gpu.wheels install $(WHEELS) --to $(GPU_SITE)
 
 DEVICE ?= cpu
 SIZES ?=

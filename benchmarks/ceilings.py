@@ -4,10 +4,9 @@
     python -m benchmarks.ceilings --parts baselines --size giant --variants strong "ours, compiled"
     python -m benchmarks.ceilings --parts baselines --official-checkout VideoMAEv2 --out results
 
-Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, torch's
-attention backends at the encoders' and decoders' shapes, and the training steps of
-:mod:`benchmarks.baselines`. Each part is written as soon as it is done. The folder is --out, or
-$OUT.
+Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, and the
+training steps of :mod:`benchmarks.baselines`. Each part is written as soon as it is done. The
+folder is --out, or $OUT. Attention: :mod:`benchmarks.attention_choice`.
 
 This script has never been run on a GPU. Its logic is tested on the CPU with tiny shapes
 (``--device cpu --tiny``); the numbers of such a run say nothing.
@@ -19,57 +18,28 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.baselines import cases
 from benchmarks.checkout import Checkout
-from benchmarks.measuring import CRASHED, Keep, measure
+from benchmarks.measuring import CRASHED, Keep, measure, one_by_one
 from benchmarks.record import environment, read, write
 from benchmarks.tables import baseline_table
-from benchmarks.timing import Budget, Summary, synchronize
+from benchmarks.timing import Budget, rated, times
 from benchmarks.workload import MASKINGS, Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
 
-PARTS = ("copy", "matmul", "attention", "baselines")
-BACKENDS: dict[str, SDPBackend | None] = {
-    "default": None,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
+PARTS = ("copy", "matmul", "baselines")
 WIDTHS = (384, 512, 768, 1024, 1280, 1408)
 
 
-@dataclass(frozen=True)
-class AttentionShape:
-    """Sequence length, head dim, heads, and where it occurs."""
-
-    length: int
-    head_dim: int
-    heads: int
-    where: str
-
-
-ATTENTION = (
-    AttentionShape(160, 64, 12, "encoder of B; S and L have 6 and 16 heads"),
-    AttentionShape(160, 80, 16, "encoder of H"),
-    AttentionShape(208, 88, 16, "encoder of g"),
-    AttentionShape(944, 64, 6, "decoder of B; S has 3 heads, L and H 8"),
-    AttentionShape(1232, 64, 8, "decoder of g"),
-)
-TINY_ATTENTION = (AttentionShape(16, 8, 2, "a test"),)
 TINY = MAEConfig(
     image_size=64,
     frames=8,
@@ -80,67 +50,6 @@ TINY = MAEConfig(
     decoder_heads=1,
     decoder_depth=2,
 )
-
-
-# A GPU sleeps for so many of its clock ticks, about two milliseconds, before a timed call.
-LEAD = 4_000_000
-# Several times the 50 or 60 MB of an H100's or H200's L2.
-SCRATCH = 2**28
-
-
-def times(
-    run: Callable[[], Any], device: torch.device, repeats: int, warmup: int, *, cold: bool = False
-) -> list[float]:
-    """Seconds of each call: by events on a GPU, so that launching is not counted.
-
-    Events mark when the GPU comes by, so a GPU that has nothing to do waits for the host between
-    them. It is kept busy before each call until the host has launched all of it.
-
-    Args:
-        cold: on a GPU, nothing of the inputs is left in its L2 from the call before.
-    """
-    for _ in range(warmup):
-        run()
-    synchronize(device)
-    if device.type != "cuda":
-        found = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
-        return found
-    event = partial(torch.cuda.Event, enable_timing=True)
-    marks = [(event(), event()) for _ in range(repeats)]
-    scratch = torch.empty(SCRATCH if cold else 0, dtype=torch.uint8, device=device)
-    for before, after in marks:
-        torch.cuda._sleep(LEAD)  # type: ignore[no-untyped-call]
-        scratch.zero_()
-        before.record()
-        run()
-        after.record()
-    synchronize(device)
-    return [before.elapsed_time(after) / 1e3 for before, after in marks]
-
-
-def times_in_turns(
-    runs: Mapping[str, Callable[[], Any]], device: torch.device, repeats: int, warmup: int
-) -> dict[str, list[float]]:
-    """:func:`times` of each run, cold, one call a round; every other round in reverse order.
-
-    warmup: calls of each before its first one that is timed.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for i_round in range(repeats):
-        for name in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
-            before = warmup if i_round == 0 else 0
-            taken[name] += times(runs[name], device, 1, before, cold=True)
-    return taken
-
-
-def rated(seconds: list[float], work: float, unit: str) -> dict[str, Any]:
-    """Times with the rate at their median: work per second, in 1e12 of the unit."""
-    summary = Summary.of(seconds)
-    return {"seconds": asdict(summary), unit: work / summary.median / 1e12}
 
 
 def copy_bandwidth(device: torch.device, size: int, repeats: int, warmup: int) -> dict[str, Any]:
@@ -173,72 +82,6 @@ def matmul_rates(
     return found
 
 
-def packed_qkv(
-    shape: AttentionShape, batch: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v as the models pass them: [B, heads, N, head dim] views of one packed matmul."""
-    size = (batch, shape.length, 3, shape.heads, shape.head_dim)
-    packed = torch.randn(size, dtype=torch.bfloat16, device=device)
-    q, k, v = (x.transpose(1, 2).detach().requires_grad_() for x in packed.unbind(2))
-    return q, k, v
-
-
-def attention_rates(
-    device: torch.device,
-    shapes: Sequence[AttentionShape],
-    batch: int,
-    repeats: int,
-    warmup: int,
-) -> list[dict[str, Any]]:
-    """TFLOP/s of torch's attention, bf16, forward and backward, by backend.
-
-    Counted are 4 · N² · head dim flop per head and clip forward and 2.5 times that backward (the
-    scores are computed again). A backend that can't run a shape is named with the reason.
-    """
-    found = []
-    for shape in shapes:
-        work = 4 * batch * shape.heads * shape.length**2 * shape.head_dim
-        for name, backend in BACKENDS.items():
-            row: dict[str, Any] = {**asdict(shape), "batch": batch, "backend": name}
-            try:
-                row |= _attention(shape, batch, device, backend, work, repeats, warmup)
-            except RuntimeError as error:
-                row["unavailable"] = str(error).splitlines()[0]
-            found.append(row)
-    return found
-
-
-def _attention(
-    shape: AttentionShape,
-    batch: int,
-    device: torch.device,
-    backend: SDPBackend | None,
-    work: float,
-    repeats: int,
-    warmup: int,
-) -> dict[str, Any]:
-    q, k, v = packed_qkv(shape, batch, device)
-    chosen = nullcontext() if backend is None else sdpa_kernel(backend)
-    with chosen:
-        with torch.no_grad():
-            forward = times(
-                lambda: F.scaled_dot_product_attention(q, k, v), device, repeats, warmup, cold=True
-            )
-        out = F.scaled_dot_product_attention(q, k, v)
-        grad = torch.randn_like(out)
-        backward = times(
-            lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True),
-            device,
-            repeats,
-            warmup,
-            cold=True,
-        )
-    return {
-        "forward": rated(forward, work, "TFLOP/s"),
-        "backward": rated(backward, 2.5 * work, "TFLOP/s"),
-    }
-
-
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ceilings", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -256,6 +99,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=float, default=540, help="for the baselines; default: %(default)s"
     )
+    parser.add_argument(
+        "--one-by-one",
+        action=argparse.BooleanOptionalAction,
+        help="build a baseline when the one before is gone, instead of timing them in turns; "
+        "default: on a GPU",
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
     parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     return parser
@@ -272,9 +121,6 @@ def run_part(part: str, args: argparse.Namespace, keep: Keep) -> Any:
         rows = [8] if args.tiny else [args.batch * 160, args.batch * 944]
         widths = (16,) if args.tiny else WIDTHS
         return [rate for n in rows for rate in matmul_rates(device, widths, n, *often)]
-    if part == "attention":
-        shapes = TINY_ATTENTION if args.tiny else ATTENTION
-        return attention_rates(device, shapes, args.batch, *often)
     config = TINY if args.tiny else MAEConfig.from_size(args.size)
     workload = Workload(config, args.batch, device=args.device)
     found: dict[str, Any] = {"checks": [], "runs": [], "failed": {}}
@@ -285,7 +131,7 @@ def run_part(part: str, args: argparse.Namespace, keep: Keep) -> Any:
         print(f"official code: {found['official_checkout']}", flush=True)
     budget = Budget(args.seconds)
     for i, masking in enumerate(args.masking):
-        one = measure(
+        one = (one_by_one if args.one_by_one else measure)(
             workload,
             cases(args.size, masking, args.variants, checkout),
             repeats=args.repeats,
@@ -315,19 +161,8 @@ def told(record: dict[str, Any]) -> str:
         return baseline_table(record, ours)
     if record["kind"] == "copy":
         return "\n".join(f"{row['bytes']:,} B: {row['TB/s']:.2f} TB/s" for row in record["results"])
-    if record["kind"] == "matmul":
-        return "\n".join(
-            f"{row['layer']} of width {row['width']}, {row['rows']} rows: "
-            f"{row['TFLOP/s']:.0f} TFLOP/s"
-            for row in record["results"]
-        )
     return "\n".join(
-        f"{row['where']}, {row['backend']}: "
-        + (
-            row["unavailable"]
-            if "unavailable" in row
-            else f"{row['forward']['TFLOP/s']:.0f} and {row['backward']['TFLOP/s']:.0f} TFLOP/s"
-        )
+        f"{row['layer']} of width {row['width']}, {row['rows']} rows: {row['TFLOP/s']:.0f} TFLOP/s"
         for row in record["results"]
     )
 
@@ -346,12 +181,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             Checkout.at(args.official_checkout)
         except FileNotFoundError as error:
             parser.error(str(error))
+    if args.one_by_one is None:
+        args.one_by_one = torch.device(args.device).type == "cuda"
     wrong = False
     for part in args.parts:
         record = {
             "kind": part,
             **environment(args.device, ["python", "-m", "benchmarks.ceilings", *words]),
-            "settings": {"repeats": args.repeats, "warmup": args.warmup, "tiny": args.tiny},
+            "settings": {
+                "repeats": args.repeats,
+                "warmup": args.warmup,
+                "tiny": args.tiny,
+                "interleaved": not args.one_by_one,
+            },
             "workload": {"size": args.size, "batch": args.batch, "device": args.device},
         }
         start = time.perf_counter()

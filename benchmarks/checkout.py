@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from benchmarks.accelerated import OfficialFromFrames, accelerate_if_asked
 from benchmarks.contenders import Contender, Official, UnavailableError, Variant, tables_to_device
+from benchmarks.gpu.commit import git_commit
 from benchmarks.official import EPS
-from benchmarks.record import commit
 from benchmarks.timm_stand_in import CONTENT, standing_in
 from benchmarks.workload import Masking, Workload
 from videomae_fast import MAEConfig
@@ -69,7 +69,7 @@ class Checkout:
         functions = [f.__name__ for group in CONTENT.values() for f in group]
         return {
             "version": self.version,
-            "commit": commit(self.folder),
+            "commit": git_commit(self.folder),
             "stand_ins_for_timm": functions,
         }
 

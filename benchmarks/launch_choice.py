@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.ceilings import TINY, times_in_turns
+from benchmarks.ceilings import TINY
 from benchmarks.op_cases import OpCase, op_cases
 from benchmarks.op_speed import DTYPES, error, exact
 from benchmarks.record import environment, write
-from benchmarks.timing import Summary
+from benchmarks.timing import Summary, times_in_turns
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES

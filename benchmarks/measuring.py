@@ -17,8 +17,9 @@ import torch
 from benchmarks import accelerated
 from benchmarks.checks import Check, Truth, check, truth
 from benchmarks.contenders import Contender, Precision, UnavailableError, Variant, build
+from benchmarks.gpu.card import clocks
 from benchmarks.savings import multiply_adds
-from benchmarks.timing import NO_LIMIT, Budget, Summary, interleaved, timed_step
+from benchmarks.timing import NO_LIMIT, Budget, Summary, interleaved, timed_step, times
 from benchmarks.workload import Masking, Workload
 from videomae_fast.models.flops import flops
 
@@ -47,7 +48,7 @@ def reference(workload: Workload, masking: Masking) -> Truth:
     return truth(build("official in fp32", variant, workload, masking))
 
 
-def measure(
+def one_by_one(
     workload: Workload,
     cases: Sequence[Case],
     *,
@@ -57,6 +58,64 @@ def measure(
     tell: Tell = print,
     keep: Keep = lambda _: None,
 ) -> dict[str, Any]:
+    """:func:`measure`, each contender built when the one before is gone: a GPU may hold only one.
+
+    They are not timed in turns, so a card that gets slower favours the first. A fixed product is
+    timed before and after each contender: the rows say by "yardstick" what the card was like. Each
+    gets an equal share of the time that is left.
+    """
+    device = torch.device(workload.device)
+    found: dict[str, Any] = {"workload": workload.describe(), "checks": [], "runs": []}
+    found["failed"] = {case.masking: {} for case in cases}
+    against: dict[str, Truth] = {}
+
+    def joined(one: dict[str, Any]) -> dict[str, Any]:
+        lists = {name: found[name] + one[name] for name in ("checks", "runs")}
+        reasons = {m: {**why, **one["failed"].get(m, {})} for m, why in found["failed"].items()}
+        return {**found, **lists, "failed": reasons}
+
+    for i, case in enumerate(cases):
+        before = yardstick(device)
+        one = measure(
+            workload,
+            [case],
+            repeats=repeats,
+            warmup=warmup,
+            budget=budget.share(len(cases) - i),
+            tell=tell,
+            keep=lambda part: keep(joined(part)),
+            against=against,
+        )
+        if case.variant.compiled:
+            torch.compiler.reset()  # it holds what it compiled, and that its weights
+        _free()
+        for run in one["runs"]:
+            run["yardstick"] = {"before": before, "after": yardstick(device)}
+            if device.type == "cuda":
+                run["yardstick"]["clocks"] = clocks()
+        found = joined(one)
+        keep(found)
+    return found
+
+
+def yardstick(device: torch.device) -> float:
+    """Median seconds of a fixed matmul."""
+    side, dtype = (4096, torch.bfloat16) if device.type == "cuda" else (256, torch.float32)
+    a, b = (torch.ones(side, side, dtype=dtype, device=device).normal_() for _ in range(2))
+    return Summary.of(times(lambda: a @ b, device, 10, 2)).median
+
+
+def measure(
+    workload: Workload,
+    cases: Sequence[Case],
+    *,
+    repeats: int,
+    warmup: int,
+    budget: Budget = NO_LIMIT,
+    tell: Tell = print,
+    keep: Keep = lambda _: None,
+    against: dict[str, Truth] | None = None,
+) -> dict[str, Any]:
     """Checks and times of the cases, interleaved.
 
     One that crashes (a compiler's error, say) is in "failed" as such, and the others go on.
@@ -64,6 +123,7 @@ def measure(
     Args:
         keep: takes what would be returned, as far as it is known, after the checks and after each
             round: a command that is killed then leaves something.
+        against: references by masking, where there are some from a call before; new ones are added.
 
     Returns:
         "workload", "checks", "runs" and "failed" (by masking and name), as the tables take them.
@@ -72,7 +132,8 @@ def measure(
     if any(case.variant.compiled for case in cases):
         _fresh_compiler()
     failed: dict[str, dict[str, str]] = {case.masking: {} for case in cases}
-    against: dict[str, Truth] = {}
+    given = against is not None
+    against = against if against is not None else {}
     contenders: list[Contender] = []
     checks: list[Check] = []
 
@@ -100,7 +161,8 @@ def measure(
         else:
             failed[case.masking][case.name] = f"differs from the reference: {result.told()}"
             del contender
-    against.clear()
+    if not given:
+        against.clear()
     for i, why in reversed(warmed(contenders, warmup)):
         leave_out(contenders[i].masking, contenders[i].name, why)
         del contenders[i], checks[i]
@@ -116,6 +178,8 @@ def measure(
         }
 
     keep(found([], peaks=False))
+    if not contenders:
+        return found([], peaks=False)
     taken = interleaved(
         contenders,
         repeats,

@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ceilings import TINY, copy_bandwidth, times_in_turns
+from benchmarks.ceilings import TINY, copy_bandwidth
 from benchmarks.op_cases import OpCase, op_cases
 from benchmarks.op_libraries import library_contenders
 from benchmarks.record import RESULTS, environment, stamp, write
-from benchmarks.timing import Summary
+from benchmarks.timing import Summary, times_in_turns
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES

@@ -209,8 +209,9 @@ def reading_block(folder: Path) -> list[str]:
         if not lines:
             lines = _reading_head(record)
         machine, place = record["machine"], f"[data]({path.relative_to(ROOT)})"
+        card = "" if machine["device"] == "cpu" else f"{machine['device']}, "
         lines.append(
-            f"| {machine['cpu']} ({place}) | official: decord, PIL, files as they are "
+            f"| {card}{machine['cpu']} ({place}) | official: decord, PIL, files as they are "
             f"| {official['views_per_s']:,.0f} | | |"
         )
         for run in record["runs"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,21 +12,30 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.card import card
+from benchmarks.gpu.commit import tree_commit
 from videomae_fast import __version__
+from videomae_fast.ops import _attention_choice
 from videomae_fast.ops._dispatch import native_missing
 
+# Whose kernels or frames a number may be of, where they are installed
+LIBRARIES = (
+    "numpy", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl", "xformers", "av",
+    "decord", "torchcodec", "nvidia-dali-cuda130",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 
 def environment(device: str, command: list[str]) -> dict[str, Any]:
-    """Date, machine, versions and command."""
+    """Date, machine, versions and command; of a GPU its clocks as found, and attention's table."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(_portable(word) for word in command),
-        "commit": commit(Path(__file__).parent),
+        **tree_commit(),
         "machine": {
             "device": _device_name(device),
             "capability": _capability(device),
+            "card": _card(device),
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -39,7 +47,11 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
-            "triton": _version("triton"),
+            **{name: _version(name) for name in ("triton", *LIBRARIES)},
+        },
+        "attention_table": {
+            "file": _attention_choice.TABLE.name,
+            "entries": [[*key, impl] for key, impl in _attention_choice.ENTRIES.items()],
         },
         "native_library": native_missing() or "in use",
     }
@@ -80,6 +92,15 @@ def _capability(device: str) -> str | None:
     return f"{major}.{minor}"
 
 
+def _card(device: str) -> dict[str, Any] | None:
+    """What nvidia-smi says of a GPU now; None of a CPU."""
+    if torch.device(device).type != "cuda":
+        return None
+    index = torch.device(device).index or 0
+    found = card(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+    return card(str(index)) if "unknown" in found else found
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -94,17 +115,3 @@ def _cpu() -> str:
         return platform.processor() or "unknown"
     names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
     return names[0] if names else "unknown"
-
-
-def commit(folder: Path) -> str | None:
-    """The commit of a folder's repository, with "+" where tracked files differ from it."""
-    try:
-        head, changed = (
-            subprocess.run(
-                ["git", *words], cwd=folder, capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changed else "")

@@ -8,6 +8,7 @@ A speedup is printed only of what the same record shows to be the same computati
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,7 +138,7 @@ def baseline_table(record: Record, ours: str = "ours, compiled") -> str:
         )
     for masking, failed in record["failed"].items():
         lines += ["", *(f"* {masking}, {name}: not timed, {why}" for name, why in failed.items())]
-    return "\n".join([*lines, *_dual_over_encoder_only(record)])
+    return "\n".join([*lines, *_yardsticks(record), *_dual_over_encoder_only(record)])
 
 
 def _dual_over_encoder_only(record: Record) -> list[str]:
@@ -170,9 +171,28 @@ def _head(record: Record) -> str:
     return (
         f"ViT-{work['size']}, batch {work['batch']}, {machine['device']} ({machine['cpu']}"
         f"{threads}), torch {record['versions']['torch']}, native library "
-        f"{record['native_library']}, {record['settings']['repeats']} steps each, interleaved; "
+        f"{record['native_library']}, {record['settings']['repeats']} steps each, "
+        f"{'interleaved' if record['settings']['interleaved'] else 'one after another'}; "
         f"{record['date'][:10]}, commit {record['commit']}: `{record['command']}`"
     )
+
+
+def _yardsticks(record: Record) -> list[str]:
+    """What the card itself was like while contenders were timed one after another."""
+    found = [
+        run["yardstick"][when]
+        for run in record["runs"]
+        for when in ("before", "after")
+        if "yardstick" in run
+    ]
+    if not found:
+        return []
+    middle = statistics.median(found)
+    return [
+        "",
+        f"A fixed product, timed before and after each: {min(found) / middle:.3f} to "
+        f"{max(found) / middle:.3f} of its median. Ratios closer to 1 than that say nothing.",
+    ]
 
 
 def ms(seconds: float) -> str:

@@ -1,11 +1,13 @@
-"""Interleaved timing of training steps, and what is said about a sample of times."""
+"""Interleaved timing of training steps and of calls on a device; what is said about times."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -136,3 +138,64 @@ def interleaved(
         tell(f"round {i_round + 1} of {repeats}{budget.told()}: {last}")
         keep(taken)
     return taken
+
+
+# A GPU sleeps for so many of its clock ticks, about two milliseconds, before a timed call.
+LEAD = 4_000_000
+# Several times the 50 or 60 MB of an H100's or H200's L2.
+SCRATCH = 2**28
+
+
+def times(
+    run: Callable[[], Any], device: torch.device, repeats: int, warmup: int, *, cold: bool = False
+) -> list[float]:
+    """Seconds of each call: by events on a GPU, so that launching is not counted.
+
+    Events mark when the GPU comes by, so a GPU that has nothing to do waits for the host between
+    them. It is kept busy before each call until the host has launched all of it.
+
+    Args:
+        cold: on a GPU, nothing of the inputs is left in its L2 from the call before.
+    """
+    for _ in range(warmup):
+        run()
+    synchronize(device)
+    if device.type != "cuda":
+        found = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+        return found
+    event = partial(torch.cuda.Event, enable_timing=True)
+    marks = [(event(), event()) for _ in range(repeats)]
+    scratch = torch.empty(SCRATCH if cold else 0, dtype=torch.uint8, device=device)
+    for before, after in marks:
+        torch.cuda._sleep(LEAD)  # type: ignore[no-untyped-call]
+        scratch.zero_()
+        before.record()
+        run()
+        after.record()
+    synchronize(device)
+    return [before.elapsed_time(after) / 1e3 for before, after in marks]
+
+
+def times_in_turns(
+    runs: Mapping[str, Callable[[], Any]], device: torch.device, repeats: int, warmup: int
+) -> dict[str, list[float]]:
+    """:func:`times` of each run, cold, one call a round; every other round in reverse order.
+
+    warmup: calls of each before its first one that is timed.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for i_round in range(repeats):
+        for name in list(runs) if i_round % 2 == 0 else reversed(list(runs)):
+            before = warmup if i_round == 0 else 0
+            taken[name] += times(runs[name], device, 1, before, cold=True)
+    return taken
+
+
+def rated(seconds: list[float], work: float, unit: str) -> dict[str, Any]:
+    """Times with the rate at their median: work per second, in 1e12 of the unit."""
+    summary = Summary.of(seconds)
+    return {"seconds": asdict(summary), unit: work / summary.median / 1e12}

@@ -16,13 +16,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gpu",
         action="store_true",
-        help="a GPU is expected: its absence is an error, and a skipped test a failure",
+        help="a GPU is expected: its absence is an error, and a skipped test a failure; implies "
+        "--tell-failures",
+    )
+    parser.addoption(
+        "--tell-failures", action="store_true", help="print a line of a failure when it happens"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--gpu") and not torch.cuda.is_available():
-        raise pytest.UsageError("--gpu: torch sees no GPU here (videomae-fast doctor says why)")
+    if config.getoption("--tell-failures") or config.getoption("--gpu"):
+        config.pluginmanager.register(ToldAtOnce(config))
+    if config.getoption("--gpu"):
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("--gpu: torch sees no GPU here (videomae-fast doctor says why)")
+        add_up_in_fp32()
+
+
+def add_up_in_fp32() -> None:
+    """A GPU's matmuls may add up parts of a sum in bf16, and multiply in TF32: not in a test."""
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_bf16_reduced_precision_reduction = False
+    matmul.allow_fp16_reduced_precision_reduction = False
+    matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+class ToldAtOnce:
+    """Prints a line of each failure when it happens: a run on a GPU may not come to its end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if not report.failed or terminal is None:  # processes of xdist have none: they tell it all
+            return
+        lines = str(report.longrepr).splitlines() or [""]
+        reasons = [line.removeprefix("E").strip() for line in lines if line.startswith("E  ")]
+        terminal.write_line("")
+        terminal.write_line(f"FAILED NOW {report.nodeid}: {(reasons or lines[-1:])[0]}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,8 +18,14 @@ def test_it_measures_what_can_run(tmp_path, capsys):
     rows = {row["impl"]: row for row in record["results"]}
     assert rows["sdpa"]["correct"]
     assert rows["sdpa"]["seconds"]["count"] == 2
+    for way in ("forward", "backward"):
+        assert rows["flash"][way]["seconds"]["count"] == 2
+        assert rows["flash"][way]["TFLOP/s"] > 0
+    assert "needs CUDA" in rows["cudnn"]["unavailable"]
     assert "unavailable" in rows["flash-attn"]
-    assert "TFLOP/s" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "TFLOP/s (" in told
+    assert "a test: fastest: " in told
 
 
 def test_the_fastest_goes_into_the_table(tmp_path):
@@ -30,15 +36,36 @@ def test_the_fastest_goes_into_the_table(tmp_path):
     wrong = {"impl": "xformers", "head_dim": 64, "queries": 160, "keys": 160, "correct": False}
     results = [row("sdpa", 1.0, 160), row("triton", 2.0, 160), row("sdpa", 3.0, 944), wrong]
     path = tmp_path / "table.json"
-    other = {"capability": "8.0", "head_dim": 64, "queries": 1, "keys": 1, "impl": "triton"}
-    stale = {"capability": "9.0", "head_dim": 64, "queries": 9, "keys": 9, "impl": "triton"}
+    shape = {"head_dim": 64, "keys": 160}
+    other = {"device": "NVIDIA H100", "queries": 160, "impl": "triton", **shape}
+    stale = {"device": "NVIDIA H200", "queries": 9, "impl": "triton", **shape}
     path.write_text(json.dumps({"about": "x", "entries": [other, stale]}))
-    attention_choice.write_table(attention_choice.fastest(results, "9.0"), path)
+    attention_choice.write_table(attention_choice.fastest(results, "NVIDIA H200"), path)
     assert read_table(path) == {
-        ("8.0", 64, 1, 1): "triton",
-        ("9.0", 64, 160, 160): "triton",
-        ("9.0", 64, 160, 944): "sdpa",
+        ("NVIDIA H100", 64, 160, 160): "triton",  # of the same capability, and another's
+        ("NVIDIA H200", 64, 160, 160): "triton",
+        ("NVIDIA H200", 64, 160, 944): "sdpa",
     }
+
+
+def test_a_table_into_a_file_of_its_own(tmp_path):
+    words = ["--device", "cpu", "--tiny", "--batch", "2", "--repeats", "2"]
+    path = tmp_path / "new" / "table.json"
+    assert attention_choice.main([*words, "--out", str(tmp_path), "--table", str(path)]) == 0
+    ((key, impl),) = read_table(path).items()
+    assert key == ("cpu", 8, 5, 7)
+    assert impl in attention_choice.IMPLS
+
+
+def test_the_truth_is_the_same_in_parts(monkeypatch):
+    tensors = attention_choice.inputs(
+        attention_choice.TINY[0], 5, torch.device("cpu"), torch.float32
+    )
+    whole = attention_choice.exact(tensors)
+    monkeypatch.setattr(attention_choice, "AT_ONCE", 2)
+    for a, b in zip(attention_choice.exact(tensors), whole, strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(whole) == 4
 
 
 def test_a_wrong_backend_is_not_timed(monkeypatch):
@@ -58,13 +85,13 @@ def test_a_wrong_backend_is_not_timed(monkeypatch):
 
 def test_the_table_of_a_record_from_elsewhere(tmp_path, monkeypatch):
     row = {"impl": "triton", "head_dim": 64, "queries": 160, "keys": 160, "TFLOP/s": 1.0}
-    record = {"kind": "attention_choice", "machine": {"capability": "9.0"}}
+    record = {"kind": "attention_choice", "machine": {"capability": "9.0", "device": "H"}}
     record["results"] = [{**row, "seconds": {}}]
     (tmp_path / "record.json").write_text(json.dumps(record))
     written = []
     monkeypatch.setattr(attention_choice, "write_table", written.append)
     assert attention_choice.main(["--table-of", str(tmp_path / "record.json")]) == 0
-    assert [(e["capability"], e["impl"]) for (e,) in written] == [("9.0", "triton")]
+    assert [(e["device"], e["impl"]) for (e,) in written] == [("H", "triton")]
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "ops"}, {"machine": {"capability": None}}])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from copy import deepcopy
 
 import pytest
 import torch
 
-from benchmarks import baselines, ceilings, measuring, tables
+from benchmarks import baselines, ceilings, measuring, tables, timing
 from benchmarks.checks import truth
 from benchmarks.contenders import Official, Variant, build
 from benchmarks.ours import Ours
@@ -21,19 +23,11 @@ EAGER = ["official as shipped, eager", "official repaired, eager", "ours, eager"
 
 def test_operations(tmp_path, monkeypatch):
     monkeypatch.setenv("OUT", str(tmp_path))
-    assert ceilings.main([*TINY, "--parts", "copy", "matmul", "attention"]) == 0
-    copy, matmul, attention = (
-        read(tmp_path / f"{part}.json")["results"] for part in ("copy", "matmul", "attention")
-    )
+    assert ceilings.main([*TINY, "--parts", "copy", "matmul"]) == 0
+    copy, matmul = (read(tmp_path / f"{part}.json")["results"] for part in ("copy", "matmul"))
     assert copy[0]["TB/s"] > 0
     assert [row["layer"] for row in matmul] == ["qkv", "proj", "fc1", "fc2"]
     assert all(row["TFLOP/s"] > 0 for row in matmul)
-    by_backend = {row["backend"]: row for row in attention}
-    assert set(by_backend) == set(ceilings.BACKENDS)
-    for name in ("default", "math"):
-        assert by_backend[name]["forward"]["TFLOP/s"] > 0
-        assert by_backend[name]["backward"]["TFLOP/s"] > 0
-    assert by_backend["cudnn"]["unavailable"]  # on a CPU: said, and the others go on
 
 
 def test_rates_count_the_work(monkeypatch):
@@ -43,11 +37,6 @@ def test_rates_count_the_work(monkeypatch):
     assert ceilings.copy_bandwidth(cpu, 1000, 1, 0)["TB/s"] == pytest.approx(2000e-12)
     fc1 = ceilings.matmul_rates(cpu, [16], 8, 1, 0)[2]
     assert fc1["TFLOP/s"] == pytest.approx(2 * 8 * 16 * 64 / 1e12)
-    shape = ceilings.AttentionShape(10, 8, 3, "a test")
-    row = ceilings.attention_rates(cpu, [shape], 2, 1, 0)[0]
-    work = 2 * (2 * 3 * 10 * 10 * 8) * 2  # two matmuls of 2 flop, 2 clips, 3 heads
-    assert row["forward"]["TFLOP/s"] == pytest.approx(work / 1e12)
-    assert row["backward"]["TFLOP/s"] == pytest.approx(2.5 * work / 1e12)
 
 
 def test_a_gpu_is_busy_before_each_timed_call(monkeypatch):
@@ -79,20 +68,13 @@ def test_a_gpu_is_busy_before_each_timed_call(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: done.append("wait"))
     monkeypatch.setattr(torch, "empty", lambda size, **_: Scratch(size))
     gpu = torch.device("cuda")
-    seconds = ceilings.times(lambda: done.append("run"), gpu, 2, 1, cold=True)
+    seconds = timing.times(lambda: done.append("run"), gpu, 2, 1, cold=True)
     assert seconds == [2e-3, 2e-3]
-    call = ["sleep", f"{ceilings.SCRATCH} bytes", "before", "run", "after"]
+    call = ["sleep", f"{timing.SCRATCH} bytes", "before", "run", "after"]
     assert done == ["run", "wait", *call, *call, "wait"]
     done.clear()
-    ceilings.times(lambda: None, gpu, 1, 0)
+    timing.times(lambda: None, gpu, 1, 0)
     assert "0 bytes" in done
-
-
-def test_attention_inputs_are_laid_out_as_the_models_pass_them():
-    shape = ceilings.AttentionShape(6, 8, 3, "a test")
-    for x in ceilings.packed_qkv(shape, 2, torch.device("cpu")):
-        assert x.shape == (2, 3, 6, 8)
-        assert x.stride() == (6 * 3 * 3 * 8, 8, 3 * 3 * 8, 1)
 
 
 def test_baselines_and_their_table(tmp_path, capsys):
@@ -225,6 +207,43 @@ def test_what_is_done_is_kept(measured):
         [2, 2, 2],
     ]
     assert kept[-1] == found
+
+
+def test_one_by_one_each_is_built_when_the_one_before_is_gone(monkeypatch):
+    right, built = measuring.build, []
+
+    def build(name, *rest):
+        gc.collect()
+        alive = [of.name for of in (reference() for reference in built) if of is not None]
+        assert alive == [], f"{name} is built beside {alive}"
+        made = right(name, *rest)
+        built.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(measuring, "build", build)
+    cases, kept = baselines.cases("base", "dual", [*EAGER, "ours, captured"]), []
+    found = measuring.one_by_one(
+        Workload(ceilings.TINY, 2), cases, repeats=2, warmup=1, tell=lambda _: None,
+        keep=lambda one: kept.append([run["contender"] for run in one["runs"]]),
+    )  # fmt: skip
+    assert len(built) == 4  # the reference once
+    assert [run["contender"] for run in found["runs"]] == EAGER == kept[-1]
+    assert [check["contender"] for check in found["checks"]] == EAGER
+    assert EAGER[:1] in kept  # what is done stays
+    assert "needs a CUDA device" in found["failed"]["dual"]["ours, captured"]
+    for run in found["runs"]:
+        assert run["yardstick"]["before"] > 0
+        assert run["yardstick"]["after"] > 0
+
+
+def test_a_table_says_how_its_rows_were_timed(tmp_path):
+    words = [*TINY, "--parts", "baselines", "--variants", *EAGER, "--out", str(tmp_path)]
+    path = tmp_path / "baselines-base-batch2.json"
+    for option, how in (("--one-by-one", "one after another"), ("--no-one-by-one", "interleaved")):
+        assert ceilings.main([*words, option]) == 0
+        table = tables.baseline_table(read(path), "ours, eager")
+        assert f"2 steps each, {how};" in table
+        assert ("A fixed product" in table) == (option == "--one-by-one")
 
 
 def test_named_baselines_come_in_that_order():

@@ -158,7 +158,7 @@ def reading_record(**more):
     checks = [{**run, "passed": True} for run in runs]
     return {
         "source": "real",
-        "machine": {"device": "cuda", "cpu": "a CPU"},
+        "machine": {"device": "NVIDIA H200", "cpu": "a CPU"},
         "settings": {"frames": 16, "stride": 4, "samples": 4},
         "runs": runs,
         "checks": checks,
@@ -177,7 +177,7 @@ def test_reading(results):
     write(reading_record(source="rendered"), results / "data-speed-cuda-20260105-000000.json")
     found = rows("reading", results)
     assert found[0] == (
-        "| a CPU ([data](results/data-speed-cuda-20260103-000000.json)) "
+        "| NVIDIA H200, a CPU ([data](results/data-speed-cuda-20260103-000000.json)) "
         "| official: decord, PIL, files as they are | 30 | | |"
     )
     assert found[1:] == [
@@ -186,6 +186,27 @@ def test_reading(results):
         "| | ours: prepared and cached | 900 | **30.0×** |  |",
         "| | ours: prepared, dali | 3,000 | **100.0×** |  |",
     ]
+
+
+@pytest.mark.parametrize("name", ["benchmarks", "drop-in", "paper", "reading"])
+def test_an_h100_and_an_h200_never_share_a_row(name, results):
+    """Of one capability and one kind of file; the newer one replaces nothing of the other."""
+    runs = [run(who, masking, ms) for masking in ("dual", "encoder-only")
+            for who, ms in (("official", 2), ("ours", 1))]  # fmt: skip
+    chains = {"official code": ["official", "ours"]}
+    kind = {"benchmarks": "step", "reading": "data-speed"}.get(name, name)
+    cards = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
+    for day, card in enumerate(cards, 1):
+        made = record(runs, chains=chains, device=card)
+        if name == "reading":
+            made = reading_record(machine={"device": card, "cpu": "a CPU"})
+        write(made, results / f"{kind}-small-cuda-2026010{day}-000000.json")
+    found = rows(name, results)
+    for day, card in enumerate(cards, 1):
+        own = [row for row in found if f"2026010{day}" in row]
+        assert own
+        assert all(card in row for row in own)
+        assert not any(other in row for other in cards if other != card for row in own)
 
 
 def test_reading_that_differs_is_not_shown(results):

@@ -43,7 +43,7 @@ def doubled(arguments):
 
 
 @pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("counted", [False, True], ids=["all", "counted"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_against_truth(shape, counted, dtype, use_short, kernels, device, assert_accurate):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,16 +25,105 @@ def heads(dtype=torch.float32, tokens=4, device="cpu"):
     return [torch.zeros(1, tokens, 2, 8, dtype=dtype, device=device) for _ in range(3)]
 
 
+H100, H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
+
+
+def table_of(path, *entries):
+    """A table file with (device, queries, impl) at head dim 64, 160 keys."""
+    rows = [
+        {"device": device, "head_dim": 64, "queries": queries, "keys": 160, "impl": impl}
+        for device, queries, impl in entries
+    ]
+    path.write_text(json.dumps({"about": "a test", "entries": rows}))
+    return path
+
+
+class OnCuda:
+    """As much of a CUDA tensor as a choice looks at."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, dtype, dim=64, tokens=160):
+        self.dtype, self.shape = dtype, (1, tokens, 2, dim)
+
+
 def test_the_table_decides_and_its_gaps_go_to_sdpa(tmp_path, monkeypatch):
-    table = tmp_path / "table.json"
-    table.write_text(
-        '{"entries": [{"capability": "9.0", "head_dim": 64, "queries": 160, "keys": 160,'
-        ' "impl": "triton"}]}'
-    )
+    table = table_of(tmp_path / "table.json", (H100, 160, "triton"), (H200, 160, "cudnn"))
     monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
-    assert choice.lookup((9, 0), 64, 160, 160) == "triton"
-    assert choice.lookup((9, 0), 64, 160, 161) == "sdpa"
-    assert choice.lookup((8, 0), 64, 160, 160) == "sdpa"
+    assert choice.lookup(H100, 64, 160, 160) == "triton"
+    assert choice.lookup(H200, 64, 160, 160) == "cudnn"  # of the same capability, another card
+    assert choice.lookup(H100, 64, 160, 161) == "sdpa"
+    assert choice.lookup("NVIDIA H100 PCIe", 64, 160, 160) == "sdpa"
+
+
+def test_the_table_serves_calls_like_those_it_was_measured_with(tmp_path, monkeypatch):
+    table = table_of(tmp_path / "table.json", (H100, 160, "cudnn"))
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
+    half, whole = OnCuda(torch.bfloat16), OnCuda(torch.float32)
+    assert choice.choice(half, half) == "cudnn"
+    assert choice.choice(whole, whole) == "sdpa"
+    assert choice.choice(half, half, torch.ones(1, dtype=torch.int32)) == "sdpa"
+
+
+def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypatch):
+    table = table_of(tmp_path / "table.json", (H100, 160, "flash-attn-4"))
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    half = OnCuda(torch.bfloat16)
+    for reason, chosen in (("it is not installed", "sdpa"), (None, "flash-attn-4")):
+        monkeypatch.setattr(libraries, "_missing", lambda *_, reason=reason: reason)
+        assert choice.choice(half, half) == chosen
+
+
+def test_another_table_by_name(tmp_path):
+    """In a process of its own: the table is read once, at import."""
+    table = table_of(tmp_path / "mine.json", (H200, 160, "flash"))
+    code = "from videomae_fast.ops import _attention_choice as c; print(dict(c.ENTRIES))"
+
+    def run(path):
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], text=True,
+            env={**os.environ, choice.VARIABLE: str(path)}, capture_output=True,
+        )  # fmt: skip
+
+    assert "('NVIDIA H200', 64, 160, 160): 'flash'" in run(table).stdout
+    for path, why in (
+        (tmp_path / "none.json", "FileNotFoundError"),
+        (tmp_path / "bad.json", "Key"),
+    ):
+        (tmp_path / "bad.json").write_text("{}")
+        told = run(path).stderr
+        assert f"{path} is no table of attention backends ({why}" in told
+
+
+@pytest.mark.parametrize("impl", ["cudnn", "efficient"])
+def test_backends_of_torch_for_a_gpu_say_so(impl):
+    with pytest.raises(BackendUnavailableError, match=f"'{impl}' can't run: .*needs CUDA tensors"):
+        attention(*heads(), impl=impl)
+
+
+def test_one_backend_of_torch_serves_alone():
+    """On a CPU there is "flash": the same values as "sdpa", compiled in one graph, too."""
+    torch.manual_seed(0)
+    tensors = [torch.randn(2, 5, 2, 8, requires_grad=True) for _ in range(3)]
+
+    def run(impl):
+        return lambda q, k, v: attention(q, k, v, impl=impl)
+
+    expected = torch.autograd.grad(run("reference")(*tensors).square().sum(), tensors)
+    compiled = torch.compile(run("flash"), fullgraph=True, backend="aot_eager")
+    for call in (run("flash"), compiled):
+        got = torch.autograd.grad(call(*tensors).square().sum(), tensors)
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b)
+    count = torch.ones(2, dtype=torch.int32)
+    with pytest.raises(BackendUnavailableError, match="without key_count only"):
+        attention(*tensors, key_count=count, impl="flash")
+    why = libraries.LIBRARIES["cudnn"].why_not
+    assert "not torch.float32" in why(*[OnCuda(torch.float32)] * 3, None)
+    assert why(*[OnCuda(torch.bfloat16)] * 3, None) is None
 
 
 def test_on_a_cpu_native_serves_fp32_where_torch_leaves_avx_512_unused(monkeypatch):
@@ -71,14 +165,6 @@ def test_predicates_of_a_library(monkeypatch):
     assert why_not(*heads(), None) == "the library needs CUDA tensors, not cpu"
     assert "does not import" in libraries._why_not("math", "none", "x", (8, 0), 8)(*heads(), None)
 
-    class OnCuda:
-        """As much of a CUDA tensor as a predicate looks at."""
-
-        device = torch.device("cuda")
-
-        def __init__(self, dtype, dim):
-            self.dtype, self.shape = dtype, (1, 4, 2, dim)
-
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     fits = OnCuda(torch.bfloat16, 88)
     assert why_not(fits, fits, fits, None) is None
@@ -90,8 +176,8 @@ def test_predicates_of_a_library(monkeypatch):
 
 
 def test_unknown_and_unfit_backends():
-    with pytest.raises(BackendUnavailableError, match="no backend 'cudnn'; it has"):
-        attention(*heads(), impl="cudnn")
+    with pytest.raises(BackendUnavailableError, match="no backend 'fastest'; it has"):
+        attention(*heads(), impl="fastest")
     with pytest.raises(BackendUnavailableError, match="fp32, bf16 and fp16"):
         attention(*heads(torch.float64), impl="triton")
     with pytest.raises(BackendUnavailableError, match="native library takes fp32, not"):

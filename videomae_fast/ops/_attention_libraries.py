@@ -1,6 +1,7 @@
 """Attention of torch and of other libraries, each behind a predicate that says why it can't run.
 
-They bring their own backward. None is imported before it is asked for.
+They bring their own backward. None is imported before it is asked for. torch's own attention is
+there as a whole ("sdpa", which picks one of its backends) and by backend.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videomae_fast.ops._dispatch import Backend, always
+from videomae_fast.ops._dispatch import Backend, WhyNot, always
 
 
 def key_mask(key: Tensor, key_count: Tensor) -> Tensor:
@@ -27,6 +29,34 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -
     mask = None if key_count is None else key_mask(key, key_count)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+def _torchs(backend: SDPBackend) -> Callable[..., Tensor]:
+    """torch's attention by one of its backends alone, forward and backward."""
+
+    def run(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
+        with sdpa_kernel(backend):
+            return _sdpa(query, key, value, key_count)
+
+    return run
+
+
+def _torchs_why_not(
+    name: str, *dtypes: torch.dtype, counted: bool = False, cpu: bool = False
+) -> WhyNot:
+    """What is known to stop one of torch's backends; the rest torch says itself, as an error."""
+
+    def why_not(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> str | None:
+        if query.device.type not in ("cuda", "cpu") or (query.device.type == "cpu" and not cpu):
+            return f"torch's {name} attention needs CUDA tensors, not {query.device}"
+        if query.device.type == "cuda" and query.dtype not in dtypes:
+            told = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+            return f"torch's {name} attention takes {told}, not {query.dtype}"
+        if key_count is not None and not counted:
+            return f"torch's {name} attention serves here without key_count only"
+        return None
+
+    return why_not
 
 
 @cache
@@ -84,6 +114,20 @@ def _xformers(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | Non
 
 LIBRARIES = {
     "sdpa": Backend(_sdpa, always),
+    "cudnn": Backend(
+        _torchs(SDPBackend.CUDNN_ATTENTION),
+        _torchs_why_not("cuDNN", torch.bfloat16, torch.float16),
+    ),
+    "flash": Backend(
+        _torchs(SDPBackend.FLASH_ATTENTION),
+        _torchs_why_not("flash", torch.bfloat16, torch.float16, cpu=True),
+    ),
+    "efficient": Backend(
+        _torchs(SDPBackend.EFFICIENT_ATTENTION),
+        _torchs_why_not(
+            "memory-efficient", torch.bfloat16, torch.float16, torch.float32, counted=True
+        ),
+    ),
     "flash-attn": Backend(
         _flash_attn, _why_not("flash_attn", "flash_attn_func", "flash-attn", (8, 0), 8)
     ),

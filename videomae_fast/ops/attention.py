@@ -41,9 +41,11 @@ def attention(
         key, value: [B, Nk, heads, head dim].
         key_count: int32 [B] or None: only the first `key_count[b]` keys of a clip take part, at
             least one.
-        impl: "auto": on a GPU what attention_table.json holds for the device and the shape, on CPUs
-            with AVX-512 that are not Intel's "native" for fp32 outside autocast, else "sdpa";
+        impl: "auto": on a GPU what attention_table.json holds for the device and the shape (bf16
+            and fp16 without key_count), on CPUs with AVX-512 that are not Intel's "native" for
+            fp32 outside autocast, else "sdpa";
             "sdpa": torch's scaled_dot_product_attention, which picks its own backend;
+            "cudnn", "flash", "efficient": one of these backends of it, and no other;
             "triton", "native": this library's kernels for a GPU and, fp32, for a CPU;
             "flash-attn", "flash-attn-4", "xformers": these
             libraries, where installed; "reference": the softmax written out, in fp32.
@@ -69,7 +71,7 @@ def attention(
     if impl == "auto":
         impl = forced_impl("attention") if forced_impl("attention") in IMPLS else "auto"
     if impl == "auto":
-        impl = choice(query, key)
+        impl = choice(query, key, key_count)
     if impl not in LIBRARIES:
         out: Tensor = _attention(query, key, value, key_count, impl)[0]
         return out

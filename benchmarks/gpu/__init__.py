@@ -1,0 +1,1 @@
+"""What a session on a machine with a GPU needs besides the benchmarks themselves."""
