@@ -33,6 +33,14 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder with its parents where missing; :class:`OutputError` where it can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be made: {error.strerror or error}") from error
+
+
 class AppendFile:
     """A text file that grows by whole lines; what can't be written whole is taken back.
 
