@@ -121,7 +121,7 @@ def keep_steps_before(
 
     Raises:
         ListError: a damaged line among those that stay, with its number.
-        OutputError: the file can't be written.
+        OutputError: the file can't be read or written.
     """
     kept: list[str] = []
     damaged: tuple[int, str] | None = None
@@ -158,4 +158,6 @@ def _whole_lines(path: Path) -> list[str]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise OutputError(f"{path}: can't be read: {error.strerror or error}") from error
     return content.decode("utf-8", "surrogateescape").split("\n")[:-1]
