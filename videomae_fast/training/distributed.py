@@ -7,6 +7,7 @@ agreeing never waits for a device.
 
 from __future__ import annotations
 
+import inspect
 import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -86,8 +87,13 @@ class World:
         """The model with gradients averaged over the processes, or itself where there is one."""
         if self.size == 1:
             return model
-        # Position tables never change: no need to broadcast them before each forward pass
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
+        # Position tables never change: no need to broadcast them before each forward pass.
+        parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+        renamed = "forward_sync_buffers" in parameters  # in torch 2.13
+        buffers: dict[str, Any] = {
+            "forward_sync_buffers" if renamed else "broadcast_buffers": False
+        }
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **buffers)
 
     def add_up(self, values: Tensor) -> Tensor:
         """Sums a device tensor over the processes, in place, without waiting for it."""
