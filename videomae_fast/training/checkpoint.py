@@ -147,9 +147,10 @@ def set_aside(parent: Path, step: int, log: Log) -> None:
     try:
         for folder in later:
             target.mkdir(exist_ok=True)
-            _remove(target / folder.name)
-            folder.rename(target / folder.name)
-            log(f"moved to {target}: {folder.name}, which is later than step {step}")
+            number = len(list(target.glob(f"{folder.name}*")))
+            new = target / (f"{folder.name}~{number}" if number else folder.name)
+            folder.rename(new)
+            log(f"{folder} is later than step {step}, and is now {new}")
     except OSError as error:
         raise CheckpointError(f"can't move {folder} to {target}: {error}") from error
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
+
+from torch import Tensor
 
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
 from videomae_fast.data.failures import FailureReport
@@ -23,10 +25,10 @@ from videomae_fast.training.distributed import World, videos_per_micro_batch
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
 from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.initial import begin_from, check_same_beginning
-from videomae_fast.training.launcher import end_with_launcher
+from videomae_fast.training.launcher import ending_with_launcher
 from videomae_fast.training.metrics import MetricsFile, Progress, TensorBoard
 from videomae_fast.training.optimizer import load_optimizer_state, optimizer_state
-from videomae_fast.training.peers import failing_together
+from videomae_fast.training.peers import AGREED, failing_together
 from videomae_fast.training.records import NonFiniteStep, Records
 from videomae_fast.training.resume import check_length, check_same_run, starting_point
 from videomae_fast.training.signals import StopRequest
@@ -84,24 +86,24 @@ def pretrain(
         NonFiniteError: the loss or gradient was NaN or infinite; the state before it was saved.
         InterruptedRunError: SIGTERM or SIGINT; the state after the step in progress was saved.
     """
-    end_with_launcher()
-    world = World.start(config.device)
-    together = False
-    try:
-        with StopRequest() as stop, failing_together(world.store, world.rank):
-            run = _Run(config, Path(output), world, log if world.is_main else _quiet)
-            try:
-                run.open(resume)
-                result = run.train(stop)
-            finally:
-                run.close()
-        together = True
-        return result
-    except InterruptedRunError:
-        together = True  # they have agreed on it
-        raise
-    finally:
-        world.close(together=together)
+    with ending_with_launcher():
+        world = World.start(config.device)
+        together = False
+        try:
+            with StopRequest() as stop, failing_together(world.store, world.rank):
+                run = _Run(config, Path(output), world, log if world.is_main else _quiet)
+                try:
+                    run.open(resume)
+                    result = run.train(stop)
+                finally:
+                    run.close()
+            together = True
+            return result
+        except AGREED:
+            together = True
+            raise
+        finally:
+            world.close(together=together)
 
 
 class _Run:
@@ -143,13 +145,15 @@ class _Run:
             check_same_run(saved, config, self.data)
             check_length(saved, config, self.per_epoch, log)
             self.init = check_same_beginning(saved, config.init)
-            load_into(model, saved.model(), origin=str(saved.folder))
-            _check_finite(saved)
+            weights, moments = saved.model(), saved.optimizer()
+            if world.is_main:
+                _check_finite(saved.folder, weights, moments)
+            load_into(model, weights, origin=str(saved.folder))
         elif config.init is not None:
             self.init = begin_from(model, config.init, log)
         self.step = TrainStep(model, config, world)
         if saved is not None:
-            load_optimizer_state(model, self.step.optimizer, saved.optimizer())
+            load_optimizer_state(model, self.step.optimizer, moments)
         if world.is_main:
             make_folder(output / "checkpoints")
             if resume not in ("auto", "never"):
@@ -393,11 +397,13 @@ class _Run:
         )
 
 
-def _check_finite(saved: Saved) -> None:
-    wrong = not_finite(saved.model()) or not_a_number(saved.optimizer())
+def _check_finite(
+    folder: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+) -> None:
+    wrong = not_finite(weights) or not_a_number(moments)
     if wrong is not None:
         raise CheckpointError(
-            f"checkpoint {saved.folder} is whole, but was written with values that are not finite: "
+            f"checkpoint {folder} is whole, but was written with values that are not finite: "
             f"{wrong}: go on from an earlier one with --resume"
         )
 

@@ -11,8 +11,12 @@ from typing import Final
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from videomae_fast.data.errors import FailureShareError
 from videomae_fast.errors import VideoMAEFastError
-from videomae_fast.training.errors import InterruptedRunError, RankFailedError
+from videomae_fast.training.errors import InterruptedRunError, NonFiniteError, RankFailedError
+
+AGREED: Final = (InterruptedRunError, NonFiniteError, FailureShareError)
+"""Errors that all processes raise at the same place, since they know the same of it."""
 
 _KEY: Final = "failed"
 _PATIENCE: Final = timedelta(seconds=3)
@@ -32,8 +36,8 @@ def failing_together(store: Store | None, rank: int) -> Iterator[None]:
     """
     try:
         yield
-    except (InterruptedRunError, RankFailedError):
-        raise  # all of them know
+    except (*AGREED, RankFailedError):
+        raise
     except Exception as error:
         if store is None:
             raise
