@@ -100,9 +100,16 @@ def _before(output: Path) -> Path:
     """The same in the format before."""
     shutil.copytree(_written(output.with_name("new")), output)
     for folder in checkpoint.checkpoints(output / "checkpoints"):
-        (folder / checkpoint.CHECKSUM).unlink()
-        state = json.loads((folder / checkpoint.STATE).read_text())
-        del state["init"]
-        state["format"] = checkpoint.WITHOUT_CHECKSUM
-        (folder / checkpoint.STATE).write_text(json.dumps(state))
+        as_before(folder)
     return output
+
+
+def as_before(folder: Path) -> None:
+    """Makes a checkpoint one of the format before."""
+    (folder / checkpoint.CHECKSUM).unlink()
+    state = json.loads((folder / checkpoint.STATE).read_text())
+    del state["init"]
+    for name in ("init", "steps"):
+        del state["config"][name]
+    state["format"] = checkpoint.WITHOUT_CHECKSUM
+    (folder / checkpoint.STATE).write_text(json.dumps(state))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.fuzz.checkpoints import as_before
 from tests.limits import largest_file
 from tests.training.conftest import options
 from tests.training.test_loop import interrupt_after, losses, quiet
@@ -132,6 +133,16 @@ def test_a_folder_of_checkpoints_that_is_a_file_is_told_before_the_first_step(
     with pytest.raises(OutputError, match="checkpoints: can't be made: File exists"):
         pretrain(tiny(), output=tmp_path, log=quiet)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_checkpoints_of_the_format_before_go_on(tiny: Make, tmp_path: Path) -> None:
+    config = tiny(checkpoint_every=4)
+    pretrain(config, output=tmp_path, log=quiet)
+    expected = losses(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / folder_name(8))
+    as_before(tmp_path / "checkpoints" / folder_name(4))
+    pretrain(config, output=tmp_path, log=quiet)
+    assert losses(tmp_path) == expected
 
 
 def damaged(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:

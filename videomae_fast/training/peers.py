@@ -20,8 +20,8 @@ AGREED: Final = (InterruptedRunError, NonFiniteError, FailureShareError)
 
 _KEY: Final = "failed"
 _PATIENCE: Final = timedelta(seconds=3)
-_SIGNS: Final = ("gloo", "NCCL", "onnection", "rocess group", "ProcessGroup", "ocket")
-"""Words in errors of torch.distributed, which are RuntimeErrors for the most part."""
+_SIGNS: Final = ("gloo", "NCCL", "ProcessGroup")
+"""Words in errors of torch.distributed that are plain RuntimeErrors."""
 
 
 @contextmanager

@@ -19,7 +19,10 @@ from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.errors import CheckpointError
 
 RESUMABLE = tuple(one.name for one in fields(PretrainConfig) if one.metadata["resumable"])
-"""Fields that may change when a run is resumed; those of `data` may too, but for the entries."""
+"""Fields that may change when a run is resumed; those of `data` may too, but for the entries.
+
+``init`` may be left out then, since it is not read again.
+"""
 
 
 def starting_point(output: Path, resume: str, log: Log) -> Saved | None:
@@ -95,7 +98,7 @@ def check_same_run(saved: Saved, config: PretrainConfig, data: Mapping[str, Any]
         raise CheckpointError(
             f"checkpoint {saved.folder} is of another run: {'; '.join(changed)}. Give the old "
             "values, or another output folder. Free to change are: "
-            f"{', '.join(RESUMABLE)}, and where the data lists lie"
+            f"{', '.join(name for name in RESUMABLE if name != 'init')}, and where the lists lie"
         )
 
 
