@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,24 @@ def test_a_full_disk_at_the_start_names_the_file(
         pretrain(tiny(), output=tmp_path, log=quiet)
     name = ".lock" if room == 0 else "config.json"
     assert str(caught.value).startswith(f"{tmp_path / name}: can't be written: ")
+
+
+def test_a_full_disk_on_the_way_names_the_file_and_the_run_goes_on(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(checkpoint_every=2)
+    pretrain(config, output=tmp_path / "whole", log=quiet)
+    path = tmp_path / "run" / "metrics.jsonl"
+    with monkeypatch.context() as patched, ExitStack() as limits:
+        interrupt_after(
+            patched, 3, lambda: limits.enter_context(largest_file(path.stat().st_size + 50))
+        )
+        with pytest.raises(OutputError, match=rf"{path}: can't be written: "):
+            pretrain(config, output=tmp_path / "run", log=quiet)
+    assert path.read_text().count("\n") == 2
+    assert path.read_text().endswith("}\n")
+    pretrain(config, output=tmp_path / "run", log=quiet)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,15 @@ class _AsTheRun(Told):
         pass
 
 
-def begin_from(model: MaskedAutoencoder, path: str | Path, log: Log) -> dict[str, Any]:
+def begin_from(
+    model: MaskedAutoencoder, path: str | Path, log: Log, *, digest: bool = True
+) -> dict[str, Any]:
     """Loads weights into a new model; what they don't hold stays as it was drawn.
 
     Args:
         path: a file or folder as :func:`~videomae_fast.interop.read_weights` takes it, or a run's
             or checkpoint's folder. Classifiers and encoders leave the decoder new.
+        digest: read the files once more for their SHA-256; one process's record is enough.
 
     Returns:
         The record of it, as plain values: file, layout, kind, sha256 of each file, new parts.
@@ -62,12 +65,11 @@ def begin_from(model: MaskedAutoencoder, path: str | Path, log: Log) -> dict[str
     own = model.state_dict()
     new = {} if weights.kind == "pre-training" else {k: v for k, v in own.items() if k not in state}
     load_into(model, {**new, **state}, origin=f"{path}: its weights")
-    digests = _digests(path)
     record = {
         "file": str(path),
         "layout": weights.origin.layout,
         "kind": weights.kind,
-        "sha256": digests,
+        "sha256": _digests(path) if digest else {},
         "new": sorted(new),
     }
     log(f"began from {_named(record)}")

@@ -150,7 +150,7 @@ class _Run:
                 _check_finite(saved.folder, weights, moments)
             load_into(model, weights, origin=str(saved.folder))
         elif config.init is not None:
-            self.init = begin_from(model, config.init, log)
+            self.init = begin_from(model, config.init, log, digest=world.is_main)
         self.step = TrainStep(model, config, world)
         if saved is not None:
             load_optimizer_state(model, self.step.optimizer, moments)
