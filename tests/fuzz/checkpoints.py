@@ -1,6 +1,6 @@
 """Every bit of a checkpoint's JSON, flipped: refused by name, or the run goes on as it was.
 
-First those of today's format, then those of the one before, which had no checksum of its state.
+Those of today's format, and those of the one before, which had no checksum of its state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from videomae_fast.training import PretrainConfig, checkpoint
 from videomae_fast.training.resume import check_length, check_same_run, starting_point
 
 FULL: Final = 32_000
-"""More than there are bits: all of them."""
+"""More than there are bits: all of them, and then two at a time."""
 
 CONFIG: Final = PretrainConfig(size="small", epochs=4, warmup_epochs=1)
 DATA: Final = {"entries": [8], "steps_per_epoch": 2}
@@ -28,25 +28,27 @@ OLDER, NEWER = 4, 6
 
 def run(count: int, seed: int, folder: Path) -> Iterator[str]:
     """Flips ``count`` bits, at random places where there are more."""
-    cases = [
+    draw = random.Random(seed)
+    bits = [
         (parent, name, bit)
         for parent in (_written(folder / "today"), _before(folder / "before"))
         for name in (checkpoint.STATE, checkpoint.CHECKSUM)
         if (_newer(parent) / name).exists()
         for bit in range(8 * (_newer(parent) / name).stat().st_size)
     ]
-    if count < len(cases):
-        cases = random.Random(seed).sample(cases, count)
-    for parent, name, bit in cases:
+    cases = [(*one, one[2]) for one in draw.sample(bits, min(count, len(bits)))]
+    cases += [(*one, draw.choice(bits)[2]) for one in draw.choices(bits, k=count - len(cases))]
+    for parent, name, first, second in cases:
         path = _newer(parent) / name
         whole = path.read_bytes()
         flipped = bytearray(whole)
-        flipped[bit // 8] ^= 1 << bit % 8
+        for bit in {first, second % (8 * len(whole))}:
+            flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         told = _finding(parent)
         path.write_bytes(whole)
         if told is not None:
-            yield f"{parent.name}: {name}, bit {bit}: {told}"
+            yield f"{parent.name}: {name}, bits {first} and {second}: {told}"
 
 
 def _finding(output: Path) -> str | None:
