@@ -77,6 +77,28 @@ def test_damage_behind_the_lines_that_stay_is_put_aside(tmp_path: Path, damage: 
     assert keep_steps_before(path, 2, step_of) == (['{"step": 0}', '{"step": 1}'], None)
 
 
+def test_a_full_disk_takes_no_line_of_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    whole = lines(0, 1).encode() + b"\0\n"
+    path.write_bytes(whole)
+    for room in (0, 4):  # none for the copy, and some
+        with largest_file(room), pytest.raises(OutputError, match="can't be written"):
+            keep_steps_before(path, 2, step_of)
+        assert path.read_bytes() == whole
+
+
+def test_a_stop_between_copy_and_lines_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(lines(0, 1).encode() + b"\0\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("videomae_fast.data.files.write_lines", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            keep_steps_before(path, 2, step_of)
+    assert len(keep_steps_before(path, 2, step_of).lines) == 2
+
+
 def test_damage_among_the_lines_that_stay_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "file.jsonl"
     path.write_bytes(lines(0).encode() + b"\0\n" + lines(2).encode())

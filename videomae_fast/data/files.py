@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -139,10 +140,7 @@ def keep_steps_before(
             last = step
     else:
         if damaged is not None and not (every_step and last < start_step - 1):
-            aside = path.with_name(path.name + ".damaged")
-            os.replace(path, aside)
-            write_lines(path, (f"{line}\n" for line in kept))
-            return Kept(kept, aside)
+            return Kept(kept, _replaced(path, kept))
     if damaged is not None:
         raise ListError(
             f"{path}:{damaged[0]}: found {damaged[1][:80]!r}, expected a line of JSON as this "
@@ -150,6 +148,20 @@ def keep_steps_before(
         )
     write_lines(path, (f"{line}\n" for line in kept))
     return Kept(kept, None)
+
+
+def _replaced(path: Path, kept: list[str]) -> Path:
+    """Leaves a copy of a damaged file, and these lines in its place; returns the copy's path.
+
+    At no moment is there no file: without it, a run that is killed here would lose its lines.
+    """
+    aside = path.with_name(path.name + ".damaged")
+    try:
+        shutil.copyfile(path, aside)
+    except OSError as error:
+        raise OutputError(f"{aside}: can't be written: {error.strerror or error}") from error
+    write_lines(path, (f"{line}\n" for line in kept))
+    return aside
 
 
 def _whole_lines(path: Path) -> list[str]:
