@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -172,12 +173,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         message = str(error) or type(error).__name__
-        print(f"{PROGRAM} {name}: error: {message}", file=sys.stderr)
+        print(f"{PROGRAM} {name}:{_rank()} error: {message}", file=sys.stderr)
         return error.exit_code if isinstance(error, VideoMAEFastError) else 1
     except KeyboardInterrupt:
         print(f"{PROGRAM} {name}: interrupted", file=sys.stderr)
         return 130
     return 0 if code is None else int(code)
+
+
+def _rank() -> str:
+    """Which one of several processes this is, where a launcher started them."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+    return f" rank {os.environ['RANK']}:" if several else ""
 
 
 def _did_you_mean(word: str, known: Sequence[str] | dict[str, Command]) -> str:

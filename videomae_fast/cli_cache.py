@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from videomae_fast.cli_lists import add_list_arguments, check_list_arguments
+from videomae_fast.cli_lists import add_list_arguments, check_folder, check_list_arguments
 from videomae_fast.errors import UsageError
 
 _GB: Final = 10**9
@@ -75,8 +75,7 @@ def check(args: argparse.Namespace) -> None:
     from videomae_fast.data.decoders import find_decoder
 
     check_list_arguments(args)
-    if args.folder.exists() and not args.folder.is_dir():
-        raise UsageError(f"--folder {args.folder} is a file: name a folder")
+    check_folder("--folder", args.folder)
     if not 0 < args.limit_gb < float("inf"):
         raise UsageError(f"--limit-gb must be more than 0, not {args.limit_gb:g}")
     try:

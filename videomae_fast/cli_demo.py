@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from videomae_fast.cli_lists import check_folder
 from videomae_fast.errors import UsageError
 
 MOST_THREADS = 4
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--minutes must be more than 0, not {args.minutes:g}")
     if args.seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {args.seed}")
+    check_folder("--output", args.output)
     import torch
 
     from videomae_fast.demo.run import run_demo

@@ -66,6 +66,17 @@ def check_list_file(path: Path, named: str = "") -> None:
         raise UsageError(f"{named}: {path} is a pipe or a device: write the list to a file")
 
 
+def check_folder(option: str, path: Path) -> None:
+    """Raises UsageError where a file stands in the place of a folder that is to be written, or of
+    one above it."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if there.is_dir():
+        return
+    if there == path:
+        raise UsageError(f"{option} {path} is a file: name a folder")
+    raise UsageError(f"{option} {path}: {there} is no folder")
+
+
 def usable_cpus() -> int:
     """CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

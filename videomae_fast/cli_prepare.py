@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from videomae_fast.cli_lists import add_list_arguments, check_list_arguments
+from videomae_fast.cli_lists import add_list_arguments, check_folder, check_list_arguments
 from videomae_fast.data.prepare.settings import PRESETS, PrepareSettings
 from videomae_fast.errors import UsageError
 
@@ -125,8 +125,7 @@ def run(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> PrepareSettings:
     """The settings; raises UsageError for what can be seen without reading the list."""
     check_list_arguments(args)
-    if args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"--output {args.output} is a file: name a folder")
+    check_folder("--output", args.output)
     if args.speed_files < 0:
         raise UsageError(f"--speed-files must be 0 or more, not {args.speed_files}")
     try:

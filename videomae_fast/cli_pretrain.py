@@ -11,7 +11,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videomae_fast.cli_lists import check_list_file
+from videomae_fast.cli_lists import check_folder, check_list_file
 from videomae_fast.errors import UsageError
 from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.recipes import RECIPES
@@ -100,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
     config = config_from(args)
     if args.output is None:
         raise UsageError("--output is missing: name the folder for checkpoints and metrics")
-    if args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"--output {args.output} is a file: name a folder")
+    check_folder("--output", args.output)
     if args.resume not in ("auto", "never") and not Path(args.resume).is_dir():
         raise UsageError(
             f"--resume {args.resume}: no such checkpoint folder; give auto, never, or a folder "

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from videomae_fast.cli_lists import check_folder
 from videomae_fast.errors import UsageError
 
 
@@ -94,6 +95,7 @@ def check(args: argparse.Namespace) -> None:
         )
     if not args.video.is_file():
         raise UsageError(f"{args.video}: no such video file")
+    check_folder("--output", args.output)
     if args.stride < 1:
         raise UsageError(f"--stride must be 1 or more, not {args.stride}")
     if args.start is not None and args.start < 0:

@@ -21,7 +21,8 @@ from typing import Literal
 
 from benchmarks.checkouts import forks, hugging_face, packages, saving, scripts
 from benchmarks.checkouts.rows import Row, table
-from benchmarks.record import RESULTS, commit, environment, stamp, write
+from benchmarks.gpu.commit import git_commit
+from benchmarks.record import RESULTS, environment, stamp, write
 
 Check = Callable[[], Row]
 PARTS = ("pre-training", "fine-tuning", "features", "saving", "forks", "transformers")
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = {
         "study": "checkouts",
         **environment(args.device, ["python", "-m", "benchmarks.checkouts", *words]),
-        "checkouts": {name: {"commit": commit(path)} for name, path in paths.items()},
+        "checkouts": {name: {"commit": git_commit(path)} for name, path in paths.items()},
         "rows": [vars(row) for row in rows],
     }
     path = write(record, args.out / f"checkouts-{args.device}-{stamp()}.json")

@@ -120,6 +120,26 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_a_report_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "bad_files.rank0.jsonl").write_text('{"path": 3}\n{}\n')
-    with pytest.raises(ListError, match=r"bad_files\.rank0\.jsonl:1: found"):
-        FailureReport(tmp_path, start_step=3)
+    path = tmp_path / "bad_files.rank0.jsonl"
+    with FailureReport(tmp_path) as report:
+        report.add([failure(1)], draws=4)
+    whole = path.read_text()
+    path.write_text('{"path": 3}\n' + whole)
+    for read in (lambda: FailureReport(tmp_path, start_step=3), lambda: read_report(path)):
+        with pytest.raises(ListError, match=r"bad_files\.rank0\.jsonl:1: found"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\0" * 100 + b"\n", b'{"path": 3}\n{}\n', b"[" * 10**5 + b"\n"]
+)
+def test_damage_behind_the_lines_that_count_blocks_nothing(tmp_path: Path, damage: bytes) -> None:
+    with FailureReport(tmp_path) as report:
+        report.add([failure(1), failure(2)], draws=4)
+    whole = report.path.read_bytes()
+    report.path.write_bytes(whole + damage)
+    with FailureReport(tmp_path, start_step=3) as resumed:
+        assert resumed.failed == 2
+        assert resumed.path.read_bytes() == whole
+        assert resumed.aside == [tmp_path / "bad_files.rank0.jsonl.damaged"]
+        assert resumed.aside[0].read_bytes() == whole + damage

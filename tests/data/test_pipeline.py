@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -457,12 +458,59 @@ def test_the_report_of_the_stages(clip_list: Path) -> None:
     feeding.assembled(0.95)
     now[0] = 4.0
     assert "joining batches" in feeding.bottleneck().advice
+    feeding.read(1.7, 0.2, 0.1, queued_seconds=1.5)
+    feeding.worked(1.9)
     now[0] = 5.0
-    assert "wait for the disk" in feeding.bottleneck().advice
+    assert "mostly wait for a free core: take fewer --workers" in feeding.bottleneck().advice
+    now[0] = 6.0
+    assert "neither the loader processes (busy 0%" in feeding.bottleneck().advice
     assert "--workers" in Feeding(0).bottleneck().advice
     counted = Feeding(1)
     list(clip_loader(make_dataset(clip_list), feeding=counted, workers=1, **RUN))
-    assert "loader processes are busy" in counted.bottleneck().advice
+    assert "disk" not in counted.bottleneck().advice
+
+
+def test_the_start_of_the_loaders_is_no_time_of_theirs() -> None:
+    now = [0.0]
+    feeding = Feeding(1, clock=lambda: now[0])
+    now[0] = 9.0  # importing
+    feeding.read(0.9, 0.05)
+    feeding.worked(1.0)
+    now[0] = 9.1
+    assert "busy 91% of the time, mostly decoding" in feeding.bottleneck().advice
+
+
+def test_waiting_for_a_core_is_told_from_waiting_for_a_file(
+    clip_list: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/proc/thread-self/schedstat").exists():
+        pytest.skip("this system does not count the time without a core")
+    cores = os.sched_getaffinity(0)
+    one = {min(cores)}
+    spin = "import os, time\nend = time.time() + 20\nwhile time.time() < end: pass"
+    opened = PyAVReader.__init__
+
+    def computing(self: PyAVReader, path: Path) -> None:
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        opened(self, path)
+
+    monkeypatch.setattr(PyAVReader, "__init__", computing)
+    dataset = make_dataset(clip_list)
+    request = dataset.request(dataset.order.draws(0, 4, 0, 1)[0])
+    os.sched_setaffinity(0, one)
+    others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(3)]
+    try:
+        time.sleep(0.3)
+        piece = read(request, dataset.reading)
+    finally:
+        os.sched_setaffinity(0, cores)
+        for other in others:
+            other.kill()
+            other.wait()
+    assert piece.queued_seconds > 2 * piece.waited_seconds
+    assert piece.queued_seconds > 0.1
 
 
 def test_waiting_for_a_file_is_told_from_decoding(

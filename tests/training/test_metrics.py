@@ -28,7 +28,6 @@ def write(path: Path, start: int, stop: int) -> None:
     file = MetricsFile(path, start)
     for step in range(start, stop):
         file.write(metrics(step), clips_per_s=1.0)
-    file.sync()
     file.close()
 
 
@@ -43,10 +42,18 @@ def test_steps_that_are_made_again_are_dropped(tmp_path: Path) -> None:
 
 def test_a_line_that_is_no_metrics_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 0}\nloss 0.5\n')
+    text = '{"step": 0}\nloss 0.5\n{"step": 2}\n'
+    path.write_text(text)
     with pytest.raises(VideoMAEFastError, match=r"metrics.jsonl:2: found 'loss 0.5'"):
-        MetricsFile(path, 1)
-    assert path.read_text() == '{"step": 0}\nloss 0.5\n'
+        MetricsFile(path, 3)
+    assert path.read_text() == text
+    with pytest.raises(VideoMAEFastError, match=r"metrics.jsonl:2: found 'loss 0.5'"):
+        read_metrics(path)
+    file = MetricsFile(path, 1)  # steps from 1 on are made again
+    file.close()
+    assert path.read_text() == '{"step": 0}\n'
+    assert file.aside is not None
+    assert file.aside.read_text() == text
 
 
 def test_a_step_without_a_loss_is_null(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +20,31 @@ from videomae_fast.training.optimizer import parameter_groups
 from videomae_fast.training.step import COLUMNS, TrainStep, build_model
 
 CPU = World(0, 1, torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_position_tables_are_not_broadcast(
+    tiny: Callable[..., PretrainConfig], tmp_path: Path, random_frames: Any
+) -> None:
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = build_model(tiny())
+        assert list(model.buffers())
+        replica = World(0, 2, torch.device("cpu")).replicate(model)
+        masks = Masks.sample(2, model.config.grid, tiny().mask_spec())
+        for _ in range(2):  # the second one agrees on the order of gradients
+            replica(random_frames(2, 4, 32, 32), masks).loss.backward()
+        with torch.profiler.profile() as profile:
+            for _ in range(3):
+                replica(random_frames(2, 4, 32, 32), masks).loss.backward()
+        counts = {event.key: event.count for event in profile.key_averages()}
+        assert counts["c10d::allreduce_"] == 3
+        assert counts.get("c10d::broadcast_", 0) == 0
+    finally:
+        dist.destroy_process_group()
+
+
 Make = Callable[..., PretrainConfig]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from videomae_fast.data.errors import MISSING, FailureShareError, ListError
+from videomae_fast.data.files import AppendFile, keep_steps_before, make_folder
 from videomae_fast.data.sources import where_paths_start
 
 _TOP_REASONS: Final = 5
@@ -45,7 +45,7 @@ class Failure:
 class FailureReport:
     """The run's failed draws as JSON lines in ``<folder>/bad_files.rank<rank>.jsonl``.
 
-    Lines are appended and flushed at once. On a resume at ``start_step``, lines of steps from
+    Lines are appended at once. On a resume at ``start_step``, lines of steps from
     there on are dropped, since those draws are made again; earlier ones are kept and counted.
     When a run resumes with fewer ranks, the lines of a rank that no longer exists are kept up
     in its own file by rank ``old rank % world``.
@@ -53,8 +53,11 @@ class FailureReport:
     folder: made if missing; rank, world: this process and how many there are; start_step: first
     step of this start; draws_before: draws (videos) that this rank answers for before it.
 
-    Raises :class:`ListError` for a report of an earlier start that is not JSON lines (a last
-    line that was cut off by a kill is dropped).
+    Damage behind the lines that are kept is dropped as well; ``aside`` names the reports with
+    such, as they were.
+
+    Raises :class:`ListError` for damage among the lines that are kept, and
+    :class:`~videomae_fast.data.errors.OutputError` where a report can't be written.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class FailureReport:
         draws_before: int = 0,
     ) -> None:
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.path = folder / f"bad_files.rank{rank}.jsonl"
         self.draws = draws_before
         self.failed = 0
@@ -76,11 +79,14 @@ class FailureReport:
         self._first: Failure | None = None
         self._first_unforeseen: Failure | None = None
         self._missing: set[str] = set()
+        self.aside: list[Path] = []
         for old in sorted(folder.glob("bad_files.rank*.jsonl")):
             number = old.name.removeprefix("bad_files.rank").removesuffix(".jsonl")
             if number.isdigit() and int(number) % world == rank:
-                self._count(_keep_before(old, start_step))
-        self._file: TextIO = self.path.open("a", encoding="utf-8", errors="surrogateescape")
+                kept = keep_steps_before(old, start_step, lambda line: _failure(line).step)
+                self._count(map(_failure, kept.lines))
+                self.aside += [] if kept.aside is None else [kept.aside]
+        self.file = AppendFile(self.path)
 
     @property
     def distinct(self) -> int:
@@ -97,10 +103,7 @@ class FailureReport:
         failures = list(failures)
         self.draws += draws
         self._count(failures)
-        for failure in failures:
-            self._file.write(failure.to_json() + "\n")
-        if failures:
-            self._file.flush()
+        self.file.write("".join(each.to_json() + "\n" for each in failures))
 
     def check(
         self, max_share: float, *, failed: int | None = None, draws: int | None = None
@@ -136,7 +139,7 @@ class FailureReport:
         return clues
 
     def close(self) -> None:
-        self._file.close()
+        self.file.close()
 
     def __enter__(self) -> FailureReport:
         return self
@@ -165,8 +168,8 @@ def read_report(path: str | Path) -> list[Failure]:
     failures = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is cut off
         try:
-            failures.append(Failure(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            failures.append(_failure(line))
+        except (ValueError, TypeError, RecursionError) as error:
             raise ListError(
                 f"{path}:{number}: found {line[:80]!r}; expected a failed draw as JSON "
                 "(move the report away to start a new one)"
@@ -174,10 +177,8 @@ def read_report(path: str | Path) -> list[Failure]:
     return failures
 
 
-def _keep_before(path: Path, start_step: int) -> list[Failure]:
-    kept = [failure for failure in read_report(path) if failure.step < start_step]
-    partial = path.with_suffix(".partial")
-    text = "".join(failure.to_json() + "\n" for failure in kept)
-    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(partial, path)
-    return kept
+def _failure(line: str) -> Failure:
+    failure = Failure(**json.loads(line))
+    if type(failure.step) is not int:
+        raise TypeError(f"step is {failure.step!r}")
+    return failure

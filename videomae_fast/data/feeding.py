@@ -35,11 +35,17 @@ class Feeding:
         """Videos that a loader process decoded although the device was to, by reason."""
         self.cached = CacheCounts()
         self._ways: set[object] = set()
+        self._begun = False
+        self._since: float
+        self._work: float
         self._reset()
 
     def worked(self, seconds: float) -> None:
         """A loader process was busy with a video."""
         with self._lock:
+            if not self._begun:  # until now they only started
+                self._begun = True
+                self._since = max(self._since, self._clock() - seconds)
             self._work += seconds
 
     def read(
@@ -49,15 +55,17 @@ class Feeding:
         waited_seconds: float = 0.0,
         kept_back: str | None = None,
         cached: CacheCounts | None = None,
+        queued_seconds: float = 0.0,
     ) -> None:
         """What a video took of a loader process, and how it was read.
 
-        waited_seconds: of decode_seconds, without computing.
+        waited_seconds, queued_seconds: of decode_seconds, waiting for the file and for a free core.
         """
         with self._lock:
             self._decode += decode_seconds
             self._crop += crop_seconds
             self._waited += waited_seconds
+            self._queued += queued_seconds
             if kept_back is not None:
                 self.kept_back[kept_back] += 1
             if cached is not None:
@@ -101,7 +109,7 @@ class Feeding:
         with self._lock:
             seconds = max(self._clock() - self._since, 1e-9)
             work, decode, crop = self._work, self._decode, self._crop
-            waited, assemble = self._waited, self._assemble
+            waited, queued, assemble = self._waited, self._queued, self._assemble
             self._reset()
         if self.workers == 0:
             return Bottleneck(
@@ -116,6 +124,12 @@ class Feeding:
                     f"the loader processes are busy {busy:.0%} of the time, but mostly wait: for "
                     "the disk or network (put the files on a faster disk, or make them smaller "
                     "with videomae-fast prepare), or for a free core (take fewer --workers)",
+                )
+            if queued > 0.5 * (decode + crop):
+                return Bottleneck(
+                    "cores",
+                    f"the loader processes are busy {busy:.0%} of the time, but mostly wait for a "
+                    "free core: take fewer --workers, or give the run more cores",
                 )
             share = crop / (decode + crop) if decode + crop else 0.0
             if share > 0.5:
@@ -137,13 +151,15 @@ class Feeding:
                 f"joining batches in the main process is busy {joined:.0%} of the time: decoding "
                 "or cropping on the device, or copying, holds the loader processes up",
             )
+        # Who waits for a file is busy: this is neither the disk nor the network
         return Bottleneck(
-            "files",
-            f"the loader processes are busy {busy:.0%} of the time only: they wait for the disk or "
-            "network, or for batches to be joined "
-            f"({joined:.0%}); put the files on a faster disk",
+            "waiting",
+            f"neither the loader processes (busy {busy:.0%} of the time) nor joining batches "
+            f"({joined:.0%}) is at its limit: steps of few videos wait for the slowest of them, "
+            "and loader processes take a while to start; more --workers may help",
         )
 
     def _reset(self) -> None:
         self._since = self._clock()
-        self._work = self._decode = self._crop = self._waited = self._assemble = 0.0
+        self._work = self._decode = self._crop = self._waited = self._queued = 0.0
+        self._assemble = 0.0

@@ -201,6 +201,7 @@ class _Joiner:
                     piece.waited_seconds,
                     piece.kept_back,
                     piece.cached,
+                    piece.queued_seconds,
                 )
         batch = ClipBatch(
             frames=clips,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.cache import CacheCounts, CachedVideos
+from videomae_fast.data.core_wait import seconds_without_core
 from videomae_fast.data.crops import (
     OFFSETS,
     SCALE_PAIRS,
@@ -92,9 +93,10 @@ class Piece:
 
     data: uint8, [S, T, h, w, 3] clips, [T, H, W, 3] frames or [bytes] of a file; boxes: of the
     samples, where they are still to be cropped; ids: frame numbers; frame_count: of the video;
-    decode_seconds, crop_seconds: of this process; waited_seconds: of decode_seconds, those in which
-    it did not compute but waited for the file or a free core; kept_back: why an encoded video was
-    decoded here; cached: what the cache did.
+    decode_seconds, crop_seconds: of this process; waited_seconds, queued_seconds: of
+    decode_seconds, those in which it did not compute but waited for the file, and for a free core
+    (both are in the first where the system doesn't tell them apart); kept_back: why an encoded
+    video was decoded here; cached: what the cache did.
     """
 
     kind: HandOver
@@ -107,6 +109,7 @@ class Piece:
     waited_seconds: float = 0.0
     kept_back: str | None = None
     cached: CacheCounts | None = None
+    queued_seconds: float = 0.0
 
 
 def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
@@ -133,13 +136,17 @@ def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:
         count = video.frame_count
     cached = None if reading.cache is None else reading.cache.take_counts()
     boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
-    seconds, waited = clock.told()
+    seconds, waited, queued = clock.told()
     if reading.hand_over != "clips":
-        return Piece("frames", decoded, boxes, ids, count, seconds, 0.0, waited, kept_back, cached)
+        return Piece(
+            "frames", decoded, boxes, ids, count, seconds, 0.0, waited, kept_back, cached, queued
+        )
     out = None if room is None else room((len(boxes), len(decoded), *reading.size, 3))
     clips = crop_views(decoded, boxes, reading.size, out)
     crop_seconds = clock.told()[0] - seconds
-    return Piece("clips", clips, (), ids, count, seconds, crop_seconds, waited, kept_back, cached)
+    return Piece(
+        "clips", clips, (), ids, count, seconds, crop_seconds, waited, kept_back, cached, queued
+    )
 
 
 def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
@@ -161,19 +168,25 @@ def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
         boxes = _boxes(first.width, first.height, request, reading)
         count = video.frame_count
     data = np.fromfile(request.file, dtype=np.uint8)
-    seconds, waited = clock.told()
-    return Piece("encoded", data, boxes, ids, count, seconds, waited_seconds=waited)
+    seconds, waited, queued = clock.told()
+    return Piece(
+        "encoded", data, boxes, ids, count, seconds, waited_seconds=waited, queued_seconds=queued
+    )
 
 
 class _Clock:
-    """Seconds since it was made, and those of them in which this process did not compute."""
+    """Seconds since it was made, those of them in which this process waited for something else
+    than a core, and those in which it had no core."""
 
     def __init__(self) -> None:
         self._begin, self._computed = time.perf_counter(), time.process_time()
+        self._queued = seconds_without_core()
 
-    def told(self) -> tuple[float, float]:
+    def told(self) -> tuple[float, float, float]:
         seconds = time.perf_counter() - self._begin
-        return seconds, max(0.0, seconds - (time.process_time() - self._computed))
+        idle = max(0.0, seconds - (time.process_time() - self._computed))
+        queued = min(idle, seconds_without_core() - self._queued)
+        return seconds, idle - queued, queued
 
 
 def _ids(duration: int, request: ClipRequest, reading: Reading) -> tuple[int, ...]:

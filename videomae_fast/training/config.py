@@ -71,6 +71,13 @@ class PretrainConfig:
         "out by default",
         kind=bool,
     )
+    init: str | None = _model(
+        None,
+        "weights to start from, in any layout that convert reads, or a run's folder; read at step "
+        "0 only, and recorded in the run's state (none: drawn from the seed)",
+        kind=str,
+        resumable=True,
+    )
     learned_positions: bool = _model(
         False, "the encoder's positions are learned instead of the fixed sinusoid", kind=bool
     )
@@ -215,7 +222,13 @@ class PretrainConfig:
         least=1,
         resumable=True,
     )
-    epochs: int = _optim(200, "length of the run", least=1)
+    epochs: int = _optim(200, "length of the run", least=1, resumable=True)
+    steps: int | None = _optim(
+        None,
+        "length of the run in optimizer steps, in place of epochs (none: epochs)",
+        least=1,
+        resumable=True,
+    )
     warmup_epochs: int = _optim(20, "epochs of linear warm-up", least=0)
     base_lr: float = _optim(1e-3, "peak learning rate for 256 videos per step", kind=float, least=0)
     min_lr: float = _optim(
@@ -278,7 +291,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for one in fields(self):
             check_value(one.name, getattr(self, one.name), one.default, one.metadata)
-        if self.warmup_epochs > self.epochs:
+        if self.steps is None and self.warmup_epochs > self.epochs:
             raise UsageError(
                 f"warmup_epochs ({self.warmup_epochs}) is longer than epochs ({self.epochs}): "
                 "lower the first or raise the second"
@@ -385,17 +398,30 @@ class PretrainConfig:
 
         return CachedVideos(folder, round(self.cache_gb * 1e9))
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Length of the run in optimizer steps."""
+        return steps_per_epoch * self.epochs if self.steps is None else self.steps
+
     def schedule(self, steps_per_epoch: int) -> Schedule:
-        """The learning rate of each step."""
+        """The learning rate of each step: a function of the step and of the run's length.
+
+        Raises:
+            UsageError: the warm-up is longer than the run.
+        """
         from videomae_fast.training.schedule import Schedule
 
+        warmup, total = steps_per_epoch * self.warmup_epochs, self.total_steps(steps_per_epoch)
+        if warmup > total:
+            raise UsageError(
+                f"warmup_epochs ({self.warmup_epochs}, of {steps_per_epoch} steps each) is longer "
+                f"than the run of {total} steps: lower it or raise steps"
+            )
         return Schedule.scaled(
             self.base_lr,
             self.min_lr,
             videos_per_step=self.videos_per_step,
-            steps_per_epoch=steps_per_epoch,
-            epochs=self.epochs,
-            warmup_epochs=self.warmup_epochs,
+            warmup_steps=warmup,
+            total_steps=total,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,31 +7,35 @@ agreeing never waits for a device.
 
 from __future__ import annotations
 
+import inspect
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from videomae_fast.errors import UsageError
+from videomae_fast.training.errors import RankFailedError
 
 
 @dataclass(frozen=True)
 class World:
     """This process among those of the run.
 
-    rank, size: of all processes; device: this process's; control: the gloo group, None where
-    there is one process.
+    rank, size: of all processes; device: this process's; control: the gloo group, and store: what
+    the processes have in common, None where there is one process.
     """
 
     rank: int
     size: int
     device: torch.device
     control: dist.ProcessGroup | None = None
+    store: Store | None = None
 
     @property
     def is_main(self) -> bool:
@@ -45,6 +49,7 @@ class World:
 
         Raises:
             UsageError: no GPU where one is asked for, or fewer GPUs than processes.
+            RankFailedError: the others can't be reached.
         """
         rank, size, local = (
             int(os.environ.get(name, default))
@@ -53,21 +58,42 @@ class World:
         chosen = _device(device, local)
         if size == 1:
             return World(rank, size, chosen)
-        if chosen.type == "cuda":
-            dist.init_process_group("nccl", device_id=chosen)
-        else:
-            dist.init_process_group("gloo")
-        return World(rank, size, chosen, dist.new_group(backend="gloo"))
+        backend, device_id = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
+        try:
+            store = _store()
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, device_id=device_id
+            )
+            control = dist.new_group(backend="gloo")
+        except RuntimeError as error:
+            raise RankFailedError(
+                f"rank {rank} can't join the {size} processes of the run: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+        return World(rank, size, chosen, control, store)
 
-    def close(self) -> None:
+    def close(self, *, together: bool) -> None:
+        """Leaves the others; with `together`, when all of them are here.
+
+        A process that ends while others still talk to it makes them abort at their end.
+        """
         if self.control is not None:
+            if together:
+                with suppress(RuntimeError):  # one was killed meanwhile; all was done
+                    dist.barrier(group=self.control)
             dist.destroy_process_group()
 
     def replicate(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over the processes, or itself where there is one."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # Position tables never change: no need to broadcast them before each forward pass.
+        parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+        renamed = "forward_sync_buffers" in parameters  # in torch 2.13
+        buffers: dict[str, Any] = {
+            "forward_sync_buffers" if renamed else "broadcast_buffers": False
+        }
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **buffers)
 
     def add_up(self, values: Tensor) -> Tensor:
         """Sums a device tensor over the processes, in place, without waiting for it."""
@@ -131,6 +157,15 @@ def videos_per_micro_batch(videos_per_step: int, world: int, accumulation: int) 
         f"videos_per_step ({videos_per_step}) is not a multiple of processes x accumulation "
         f"({world} x {accumulation}): use {near} videos per step, or another accumulation"
     )
+
+
+def _store() -> Store:
+    """What the processes have in common, as torchrun says; empty for each restart in place.
+
+    torchrun's own survives a restart, with the addresses of processes that are no more.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    return PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _device(name: str, local_rank: int) -> torch.device:

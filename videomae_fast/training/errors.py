@@ -11,6 +11,10 @@ class CheckpointError(VideoMAEFastError):
     """A checkpoint can't be written, or read, or belongs to another run."""
 
 
+class RankFailedError(VideoMAEFastError):
+    """Another process of the run failed or was killed, so this one can't go on."""
+
+
 class NonFiniteError(VideoMAEFastError):
     """The loss or the gradient became NaN or infinite; the message names step, clips, state."""
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+from torch import Tensor
+
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
 from videomae_fast.data.failures import FailureReport
 from videomae_fast.data.feeding import Feeding
+from videomae_fast.data.files import AppendFile, make_folder, write_lines
+from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
 from videomae_fast.interop.weights import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.distributed import World, videos_per_micro_batch
-from videomae_fast.training.errors import InterruptedRunError, NonFiniteError
+from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
+from videomae_fast.training.finite import not_a_number, not_finite
+from videomae_fast.training.initial import begin_from, check_same_beginning
+from videomae_fast.training.launcher import ending_with_launcher
 from videomae_fast.training.metrics import MetricsFile, Progress, TensorBoard
 from videomae_fast.training.optimizer import load_optimizer_state, optimizer_state
+from videomae_fast.training.peers import AGREED, failing_together
 from videomae_fast.training.records import NonFiniteStep, Records
-from videomae_fast.training.resume import check_same_run, starting_point
+from videomae_fast.training.resume import check_length, check_same_run, starting_point
 from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep, build_model
 
@@ -69,41 +76,63 @@ def pretrain(
         log: takes progress lines, in the main process only.
 
     Raises:
-        UsageError, ListError: the config, or a data list, asks for what can't be.
+        UsageError, ListError: the config, or a data list, asks for what can't be; or another
+            process works in ``output``.
+        WeightsError: ``config.init`` does not fit the model.
         CheckpointError: a checkpoint can't be written, or belongs to another run.
+        OutputError: a file of ``output`` can't be written, or was taken away.
+        RankFailedError: another process of the run failed or was killed.
         FailureShareError: more files than allowed could not be read; the state was saved.
         NonFiniteError: the loss or gradient was NaN or infinite; the state before it was saved.
         InterruptedRunError: SIGTERM or SIGINT; the state after the step in progress was saved.
     """
-    world = World.start(config.device)
-    try:
-        with StopRequest() as stop:
-            run = _Run(config, Path(output), resume, world, log if world.is_main else _quiet)
-            try:
-                return run.train(stop)
-            finally:
-                run.close()
-    finally:
-        world.close()
+    with ending_with_launcher():
+        world = World.start(config.device)
+        together = False
+        try:
+            with StopRequest() as stop, failing_together(world.store, world.rank):
+                run = _Run(config, Path(output), world, log if world.is_main else _quiet)
+                try:
+                    run.open(resume)
+                    result = run.train(stop)
+                finally:
+                    run.close()
+            together = True
+            return result
+        except AGREED:
+            together = True
+            raise
+        finally:
+            world.close(together=together)
 
 
 class _Run:
     """A run's parts, and the loop over them."""
 
-    def __init__(
-        self, config: PretrainConfig, output: Path, resume: str, world: World, log: Log
-    ) -> None:
+    def __init__(self, config: PretrainConfig, output: Path, world: World, log: Log) -> None:
+        """Looks at config and data; nothing is written."""
         self.config, self.output, self.world, self.log = config, output, world, log
+        self.lock: FolderLock | None = None
+        self.report: FailureReport | None = None
+        self.metrics: MetricsFile | None = None
+        self.tensorboard: TensorBoard | None = None
         videos_per_micro_batch(config.videos_per_step, world.size, config.accumulation)
         self.dataset = config.dataset()
         self.per_epoch = steps_per_epoch(self.dataset, config.videos_per_step)
-        self.total = self.per_epoch * config.epochs
+        self.total = config.total_steps(self.per_epoch)
         self.schedule = config.schedule(self.per_epoch)
         self.data = {
             "entries": [len(source) for source in self.dataset.sources],
             "steps_per_epoch": self.per_epoch,
         }
-        found = starting_point(output, resume, log) if world.is_main else None
+
+    def open(self, resume: str) -> None:
+        """Takes the output folder, the state to start from, and what the run writes."""
+        config, output, world, log = self.config, self.output, self.world, self.log
+        found = None
+        if world.is_main:
+            self.lock = FolderLock(output, "pre-trains")
+            found = starting_point(output, resume, log)
         folder = world.from_main(None if found is None else str(found.folder))
         saved = found or (None if folder is None else checkpoint.read(Path(folder), verify=False))
         self.start = 0 if saved is None else saved.step
@@ -111,12 +140,24 @@ class _Run:
         self.saved_step = self.start if here else None
 
         model = build_model(config)
+        self.init: dict[str, Any] | None = None
         if saved is not None:
             check_same_run(saved, config, self.data)
-            load_into(model, saved.model(), origin=str(saved.folder))
+            check_length(saved, config, self.per_epoch, log)
+            self.init = check_same_beginning(saved, config.init)
+            weights, moments = saved.model(), saved.optimizer()
+            if world.is_main:
+                _check_finite(saved.folder, weights, moments)
+            load_into(model, weights, origin=str(saved.folder))
+        elif config.init is not None:
+            self.init = begin_from(model, config.init, log, digest=world.is_main)
         self.step = TrainStep(model, config, world)
         if saved is not None:
-            load_optimizer_state(model, self.step.optimizer, saved.optimizer())
+            load_optimizer_state(model, self.step.optimizer, moments)
+        if world.is_main:
+            make_folder(output / "checkpoints")
+            if resume not in ("auto", "never"):
+                checkpoint.set_aside(output / "checkpoints", self.start, log)
         self._open_records(saved)
 
     def _open_records(self, saved: Saved | None) -> None:
@@ -133,14 +174,18 @@ class _Run:
         self.records = Records(self.per_epoch, clips)
         self.feeding = Feeding(config.workers)
         self._told = ""
-        self.progress = Progress(self.total, config.epochs, clips, self.start)
-        self.metrics: MetricsFile | None = None
-        self.tensorboard: TensorBoard | None = None
+        epochs = -(-self.total // self.per_epoch)
+        self.progress = Progress(self.total, epochs, clips, self.start)
+        asides = [path for part in world.gather(self.report.aside) for path in part]
         if world.is_main:
-            _write_config(self.output / "config.json", config)
+            config_text = json.dumps(config.to_dict(), indent=2) + "\n"
+            write_lines(self.output / "config.json", [config_text])
             self.metrics = MetricsFile(self.output / "metrics.jsonl", self.start)
+            asides += [] if self.metrics.aside is None else [self.metrics.aside]
             if config.tensorboard:
                 self.tensorboard = TensorBoard(self.output / "tensorboard", self.start)
+        for path in asides:
+            self.log(f"damaged lines behind step {self.start} are left out; as it was: {path}")
         self.log(self.dataset.describe())
         self.log(
             f"{self.total:,} steps of {config.videos_per_step} videos x {config.samples_per_video} "
@@ -179,6 +224,7 @@ class _Run:
                 if micro:
                     batch = self._next(batches)
                 assert batch is not None
+                assert self.report is not None
                 self.report.add(batch.failures, draws=len(batch.names))
                 names += batch.names
                 self.step.forward_backward(batch, step=step, micro=micro)
@@ -207,7 +253,7 @@ class _Run:
         return "device" if self.config.crop_on == "device" else "worker"
 
     def close(self) -> None:
-        for opened in (self.report, self.metrics, self.tensorboard):
+        for opened in (self.report, self.metrics, self.tensorboard, self.lock):
             if opened is not None:
                 opened.close()
 
@@ -233,6 +279,7 @@ class _Run:
         Returns:
             The loss of the last of these steps.
         """
+        self._check_output()
         steps, bad = self.records.fetch()
         speed = self.progress.speed(done)
         for one in steps:
@@ -254,6 +301,7 @@ class _Run:
             if how is not None:
                 self.log(how)
         draws = done * self.config.videos_per_step
+        assert self.report is not None
         if draws >= ENOUGH_DRAWS or done >= self.per_epoch:
             try:
                 self.report.check(
@@ -271,11 +319,27 @@ class _Run:
         """Saves the state in which ``step`` steps are done, unless that is on the disk already."""
         if step == self.saved_step:
             return
+        self._check_output()
         if self.metrics is not None:
-            self.metrics.sync()
+            self.metrics.flush()
+        # Before a checkpoint that stands for these steps, in all processes
+        for written in self._written():
+            written.sync()
+        self.world.agree(0)
         self._write_state(self._folder(step), step, keep=self.config.keep_checkpoints)
         self.saved_step = step
         self.progress.skip(step)
+
+    def _written(self) -> list[AppendFile]:
+        assert self.report is not None
+        return [self.report.file, *([] if self.metrics is None else [self.metrics.file])]
+
+    def _check_output(self) -> None:
+        """Raises OutputError where the folder, or a file that is written on, was taken away."""
+        if self.lock is not None:
+            self.lock.check()
+        for written in self._written():
+            written.check()
 
     def _write_state(self, folder: Path, step: int, keep: int | None = None) -> None:
         """The main process writes; the others wait, else their end could cut it short."""
@@ -294,6 +358,7 @@ class _Run:
                 "ignore_flat_cubes": model.ignore_flat_cubes,
             },
             "data": self.data,
+            "init": self.init,
         }
         optimizer = optimizer_state(model, self.step.optimizer)
         checkpoint.save(folder, model.state_dict(), optimizer, state, keep=keep)
@@ -317,17 +382,30 @@ class _Run:
             (folder / "clips.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
         shown = "; ".join(names[:_NAMED_CLIPS])
         more = f"; and {len(names) - _NAMED_CLIPS} more" if len(names) > _NAMED_CLIPS else ""
+        said = f"step {bad.step}: loss {bad.loss}, gradient norm {bad.grad_norm}. "
+        weight = not_finite(self.step.model.state_dict())
+        if weight is not None:
+            raise NonFiniteError(
+                f"{said}The weights were not finite before this step already: {weight}. So neither "
+                f"its videos nor the learning rate made it so; the state is saved in {folder}, go "
+                "on from an earlier checkpoint with --resume"
+            )
         raise NonFiniteError(
-            f"step {bad.step}: loss {bad.loss}, gradient norm {bad.grad_norm}. The state before "
-            f"this step is saved in {folder} (go on from it with --resume), the videos of the step "
-            f"in its clips.json: {shown}{more}. Look at these, try a lower base_lr or a clip_grad"
+            f"{said}The state before this step is saved in {folder} (go on from it with --resume), "
+            f"the videos of the step in its clips.json: {shown}{more}. Look at these, try a lower "
+            "base_lr or a clip_grad"
         )
 
 
-def _write_config(path: Path, config: PretrainConfig) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+def _check_finite(
+    folder: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+) -> None:
+    wrong = not_finite(weights) or not_a_number(moments)
+    if wrong is not None:
+        raise CheckpointError(
+            f"checkpoint {folder} is whole, but was written with values that are not finite: "
+            f"{wrong}: go on from an earlier one with --resume"
+        )
 
 
 def _quiet(_: str) -> None:

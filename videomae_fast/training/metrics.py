@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from videomae_fast.data.files import AppendFile, keep_steps_before
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.extras import install
 from videomae_fast.progress import duration
@@ -55,33 +55,29 @@ class MetricsFile:
     """``metrics.jsonl``: one line per step, in order, each step once.
 
     Lines of ``start_step`` and later are dropped, since those steps are made again; so the file
-    of a resumed run says what that of an uninterrupted one says.
+    of a resumed run says what that of an uninterrupted one says. Damage behind the earlier lines
+    is dropped as well; ``aside`` is then where the file is kept as it was.
 
     Raises:
-        VideoMAEFastError: the file is there and a line of it, other than a last one that was cut
-            off, is no metrics line.
+        ListError: one of the earlier lines is no metrics line.
+        OutputError: the file can't be written.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
-        kept = [line for line in _lines(path) if json.loads(line)["step"] < start_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
-        self._file = path.open("a", encoding="utf-8")
+        self.aside = keep_steps_before(path, start_step, _step_of, every_step=True).aside
+        self.file = AppendFile(path)
+        self._lines: list[str] = []
 
     def write(self, metrics: StepMetrics, **more: Number) -> None:
-        self._file.write(json.dumps({**metrics.to_dict(), **more}) + "\n")
-
-    def sync(self) -> None:
-        """Puts what was written on the disk: before a checkpoint that stands for these steps."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._lines.append(json.dumps({**metrics.to_dict(), **more}) + "\n")
 
     def flush(self) -> None:
-        self._file.flush()
+        lines, self._lines = self._lines, []
+        self.file.write("".join(lines))
 
     def close(self) -> None:
-        self._file.close()
+        self.flush()
+        self.file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -95,13 +91,20 @@ def _lines(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last end is cut
     for number, line in enumerate(lines, start=1):
         try:
-            json.loads(line)["step"] + 0
+            _step_of(line)
         except (ValueError, KeyError, TypeError) as error:
             raise VideoMAEFastError(
                 f"{path}:{number}: found {line[:80]!r}, expected a step's metrics as JSON; move "
                 "the file away to start a new one"
             ) from error
     return lines
+
+
+def _step_of(line: str) -> int:
+    step: int = json.loads(line)["step"]
+    if type(step) is not int:
+        raise TypeError(f"step is {step!r}")
+    return step
 
 
 class Progress:

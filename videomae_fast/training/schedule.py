@@ -42,9 +42,8 @@ class Schedule:
         min_lr: float,
         *,
         videos_per_step: int,
-        steps_per_epoch: int,
-        epochs: int,
-        warmup_epochs: int,
+        warmup_steps: int,
+        total_steps: int,
     ) -> Schedule:
         """Both rates scaled by videos per step / 256; samples of the same video do not count.
 
@@ -53,10 +52,7 @@ class Schedule:
         Source: run_mae_pretraining.py of the official V2 code.
         """
         scale = videos_per_step / REFERENCE_VIDEOS
-        return Schedule(
-            base_lr * scale, min_lr * scale, warmup_epochs * steps_per_epoch,
-            epochs * steps_per_epoch,
-        )  # fmt: skip
+        return Schedule(base_lr * scale, min_lr * scale, warmup_steps, total_steps)
 
     def __call__(self, step: int) -> float:
         """The learning rate of a step, counted from 0; from ``total_steps`` on, ``final``."""

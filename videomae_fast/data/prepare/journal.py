@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 from videomae_fast.data.errors import OutputError, sentence
+from videomae_fast.data.files import AppendFile
+from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.prepare.names import SUFFIX
 from videomae_fast.data.prepare.settings import PrepareSettings
 from videomae_fast.data.prepare.transcoding import Transcoded
@@ -111,7 +110,7 @@ class Journal:
 
     Lines are appended at once, and synced every two seconds. New files are synced
     before their lines are written, so a line never speaks of a file that is not there. A last
-    line that was cut off by a kill is dropped. One process at a time holds the journal.
+    line that was cut off by a kill is dropped. One process at a time holds the output.
 
     Raises :class:`UsageError` where the output was made with other settings, another process
     works on it, or a line can't be read, and :class:`OutputError` where it can't be written.
@@ -120,18 +119,17 @@ class Journal:
     def __init__(self, path: Path, settings: PrepareSettings) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
+        self._lock = FolderLock(path.parent, "prepares files")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b", buffering=0)
+            self._file = AppendFile(path)
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"{path.parent}: another process prepares files here; wait for its end"
-                ) from None
-            self._load(settings)
-        except OSError as error:
-            raise self._error(error) from error
+                self._load(settings)
+            except BaseException:
+                self._file.close()
+                raise
+        except BaseException:
+            self._lock.close()
+            raise
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -142,23 +140,30 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Writes what became of a file."""
-        self._write(record.to_json())
+        self._file.write(record.to_json() + "\n")
         self.records[record.source] = record
         if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self._sync()
+            self._file.sync()
+            self._synced = time.monotonic()
 
     def close(self) -> None:
         """Lets go of the journal. What was added before it is written already."""
         self._file.close()
+        self._lock.close()
 
     def _load(self, settings: PrepareSettings) -> None:
-        self._file.seek(0)
-        content = self._file.read()
-        self._file.truncate(content.rfind(b"\n") + 1)  # what follows it was cut off
+        try:
+            content = self.path.read_bytes()
+            with self.path.open("r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)  # what follows it was cut off
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: can't be read or written: {error.strerror or error}"
+            ) from error
         lines = content.decode("utf-8", "surrogateescape").split("\n")
         if len(lines) == 1:
             header = {"videomae_fast_prepare": _VERSION, "settings": settings.to_dict()}
-            self._write(json.dumps(header))
+            self._file.write(json.dumps(header) + "\n")
             return
         for number, line in enumerate(lines[:-1], start=1):
             try:
@@ -209,24 +214,3 @@ class Journal:
                 f"{self.path.parent} holds files made with other settings ({'; '.join(other)}): "
                 "give the same settings or another output folder"
             )
-
-    def _write(self, line: str) -> None:
-        content = (line + "\n").encode("utf-8", "surrogateescape")
-        before = os.fstat(self._file.fileno()).st_size
-        try:
-            written = self._file.write(content)
-            if written < len(content):  # a disk that was nearly full
-                self._file.truncate(before)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise self._error(error) from error
-
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._error(error) from error
-        self._synced = time.monotonic()
-
-    def _error(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path}: can't be written: {error.strerror or error}")

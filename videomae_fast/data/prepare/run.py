@@ -14,6 +14,7 @@ from typing import Any, Final
 from videomae_fast.data.errors import DecodeError, OutputError, sentence
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ClipList, Entry, ListFormat, list_line, load_list
+from videomae_fast.data.lock import LOCK
 from videomae_fast.data.order import permutation
 from videomae_fast.data.prepare.journal import Journal, Record, State
 from videomae_fast.data.prepare.names import Names
@@ -176,7 +177,7 @@ def _check_output(list_path: Path, paths: _Paths) -> None:
             f"{list_path}: the new list has the same name and would overwrite this one: give "
             "another output folder"
         )
-    if paths.list.name in (JOURNAL, VIDEOS, PARTIAL):
+    if paths.list.name in (JOURNAL, VIDEOS, PARTIAL, LOCK):
         raise UsageError(f"{list_path}: the name {paths.list.name} is taken: rename the list")
     if paths.report.exists():
         made_from = _made_from(paths.report)
