@@ -8,7 +8,7 @@ nothing back from the device.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -283,6 +283,16 @@ class Masks:
         if can_look(self):
             check_values(self)
 
+    @staticmethod
+    def _made(**fields: Any) -> Masks:
+        """Masks of values that this library's own op made, which nobody needs to look at."""
+        if torch.compiler.is_compiling():
+            return Masks(**fields)
+        masks = object.__new__(Masks)
+        for name, value in fields.items():
+            object.__setattr__(masks, name, value)
+        return masks
+
     def validate(self) -> Masks:
         """Checks every value, on any device, which it waits for.
 
@@ -364,7 +374,7 @@ class Masks:
             decoder_tokens=counts.decoder,
             loss_tokens=counts.loss,
         )
-        return Masks(
+        return Masks._made(
             grid=grid,
             visible=visible,
             decoder=decoder,
@@ -443,11 +453,16 @@ class Masks:
 
         Args:
             clip_weight: [B], any real dtype or bool.
+
+        Raises:
+            ValueError: another number of weights than of clips.
         """
+        if tuple(clip_weight.shape) != (len(self),):
+            raise ValueError(f"{list(clip_weight.shape)} clip weights for {len(self)} clips")
         weight = clip_weight.to(self.device, torch.float32, non_blocking=True)[:, None]
         base = self.loss_weight
         weights = weight.expand(self.loss_slot.shape) if base is None else base * weight
-        return replace(self, loss_weight=weights.contiguous())
+        return self._with(loss_weight=weights.contiguous())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Masks:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -461,7 +476,13 @@ class Masks:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 changed[field.name] = change(value)
-        return replace(self, **changed)
+        return self._with(**changed)
+
+    def _with(self, **changed: Any) -> Masks:
+        """The same masks but for some tensors that were made of theirs."""
+        return Masks._made(
+            **{field.name: getattr(self, field.name) for field in fields(self)} | changed
+        )
 
 
 def _as_flat_mask(name: str, mask: Tensor, grid: Grid) -> Tensor:

@@ -200,7 +200,8 @@ def read(folder: Path, *, verify: bool = True) -> Saved:
         raise CheckpointError(f"checkpoint {folder} is not whole: {error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
-            f"checkpoint {folder} is not whole: {STATE} can't be read ({error})"
+            f"checkpoint {folder} is not whole: {STATE} can't be read "
+            f"({type(error).__name__}: {error!s:.200})"
         ) from error
 
 

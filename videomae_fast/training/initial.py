@@ -116,12 +116,10 @@ def _named(record: Mapping[str, Any]) -> str:
 
 
 def _told(path: Path, config: MAEConfig) -> Told:
-    if path.is_dir():
-        # Hugging Face's folders say all of it themselves
-        file = None if (path / "config.json").is_file() else file_of(path)
-    else:
-        file = path
-    has_decoder = file is not None and any("encoder_to_decoder." in k for k in load_weights(file))
+    # Hugging Face's folders say all of it themselves
+    says_all = (path / "config.json").is_file()
+    file = file_of(path) if path.is_dir() and not says_all else path
+    has_decoder = not says_all and any("encoder_to_decoder." in key for key in load_weights(file))
     return _AsTheRun(
         heads=config.heads,
         decoder_heads=config.decoder_heads if has_decoder else None,
