@@ -142,7 +142,7 @@ HOOKS: dict[str, Case] = {
     },
     **{
         f"on the gradient of {path or 'the model'}": Case(on_gradient(path), settings=DROPPED)
-        for path in PARTS[1:]
+        for path in PARTS[1::2]
         if path != "encoder.blocks"
     },
     **{

@@ -5,27 +5,32 @@ from __future__ import annotations
 import pytest
 
 from tests.interop.forks import additions, attributes, changes, inputs, tricks
-from tests.interop.forks.changes import Case
 from tests.interop.forks.comparing import Outcome, outcome, training
 from tests.interop.forks.sources import fresh, model_of
 
 VALUES = {f"value: {name}": case for name, case in attributes.ALL.items()}
 TRICKS = {f"trick: {name}": case for name, case in tricks.ALL.items()}
 CASES = {**changes.ALL, **VALUES, **additions.ALL, **TRICKS}
-# What is there at the start is found in the same way, whatever it is
-SIMILAR = [name for name in CASES if name.startswith(("method", "hook", "parametrised"))]
-BEFORE = [name for name in CASES if name not in SIMILAR] + SIMILAR[::4]
+# These change what models of the same file share
+IN_CLASSES = [name for name in CASES if name.startswith(("class", "trick"))]
+# The others are seen in the same way at the start, whatever they are
+BEFORE = IN_CLASSES + [name for name in CASES if name not in IN_CLASSES][::3]
+OFFICIAL = fresh()
+pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook", "ignore:Using a non-full")
 
 
-def of(case: Case, when: str) -> Outcome:
-    # Each in classes of its own, as some changes are made to the classes
-    model, twin = (model_of(fresh(), case.classifier, **case.settings) for _ in range(2))
+def of(name: str, when: str) -> Outcome:
+    case = CASES[name]
+    model, twin = (
+        model_of(fresh() if name in IN_CLASSES else OFFICIAL, case.classifier, **case.settings)
+        for _ in range(2)
+    )
     run = training(inputs.classification if case.classifier else inputs.pretraining)
     return outcome(model, run, twin=twin, **{when: case.change})
 
 
 def check(name: str, when: str) -> None:
-    found = of(CASES[name], when)
+    found = of(name, when)
     assert found.unchangeable == CASES[name].raises
     assert found.wrong is None, found
 

@@ -45,8 +45,15 @@ def test_the_whole_model(name, when):
     check(when, wrappers.WHOLE[name])
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("name", wrappers.COMPILED)
+@pytest.mark.parametrize(
+    ("name", "when"),
+    [
+        ("torch.compile", "before"),
+        ("Module.compile", "after"),
+        ("a compiled user's module", "before"),
+        ("a user's module with a compiled one", "after"),
+    ],
+)
 def test_compiled(name, when):
     check(when, wrappers.COMPILED[name], called(inputs.clips()), classifier=True)
 
