@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,18 @@ from videomae_fast.data.errors import DecodeError
 
 Frames = NDArray[np.uint8]
 
+MAX_PIXELS: Final = 36_000_000
+"""Of a frame; 8K has 35.4 million. What claims more is refused before memory is taken for it."""
+
 
 class VideoReader(Protocol):
     """An open video. Frames are numbered from 0 in the order in which they are shown.
 
-    The order alone counts: at a variable frame rate, too, frame ``i`` is the ``i``-th shown.
-    Frames that an edit list hides are not counted. Rotation metadata is applied, so frames are
-    upright; pixel aspect ratios are not, so frames keep their stored resolution. More than 8
-    bits per channel are reduced to 8.
+    The order alone counts: at a variable frame rate, too, frame ``i`` is the ``i``-th that comes
+    out when the file is decoded from its start. Frames that an edit list hides are not counted, nor
+    those at the start or the end that can't be decoded. Rotation and mirroring by metadata are
+    applied, so frames are upright; pixel aspect ratios are not, so frames keep their stored
+    resolution. More than 8 bits per channel are reduced to 8.
     """
 
     @property
@@ -80,10 +85,12 @@ def check_ids(ids: Sequence[int], frame_count: int) -> list[int]:
 def check_file(path: Path) -> None:
     """Raises :class:`DecodeError` with a plain reason where ``path`` is no readable file."""
     try:
-        size = path.stat().st_size
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise DecodeError("is a folder, not a video (a list names frames `folder start total`)")
-        if size == 0:
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+            raise DecodeError("is no regular file but a pipe, a socket or a device")
+        if status.st_size == 0:
             raise DecodeError("0 bytes")
         with path.open("rb") as file:
             file.read(1)
@@ -91,9 +98,15 @@ def check_file(path: Path) -> None:
         raise DecodeError("no such file") from error
     except OSError as error:
         raise DecodeError(f"can't be read: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte
+        raise DecodeError(f"can't be a path: {error}") from error
 
 
-def rotate(frame: Frames, degrees: int) -> Frames:
-    """Turns a frame [H, W, 3] counter-clockwise by a multiple of 90 degrees."""
-    turns = round(degrees / 90) % 4
-    return frame if turns == 0 else np.rot90(frame, turns)
+def check_size(width: int, height: int) -> None:
+    """Raises :class:`DecodeError` for frames of no size, or of more than ``MAX_PIXELS``."""
+    if width < 1 or height < 1:
+        raise DecodeError("the size of its frames is not known")
+    if width * height > MAX_PIXELS:
+        raise DecodeError(
+            f"{width}x{height} pixels: more than {MAX_PIXELS:,} pixels per frame are not read"
+        )
