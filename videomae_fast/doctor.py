@@ -46,12 +46,12 @@ class OptionalPackage:
 
 OPTIONAL = (
     OptionalPackage("triton", "triton", "GPU kernels", "pip install triton (Linux on x86-64)"),
-    OptionalPackage("decord", "decord", "video decoder", "pip install 'videomae-fast[decord]'"),
+    OptionalPackage("decord", "decord", "video decoder", "pip install decord"),
     OptionalPackage(
-        "torchcodec", "torchcodec", "video decoder", "pip install 'videomae-fast[torchcodec]'"
+        "torchcodec", "torchcodec", "video decoder", "pip install 'torchcodec>=0.11,<0.14'"
     ),
     OptionalPackage(
-        "nvidia.dali", "nvidia-dali-cuda130", "GPU decoding", "pip install 'videomae-fast[dali]'"
+        "nvidia.dali", "nvidia-dali-cuda130", "GPU decoding", "pip install nvidia-dali-cuda130"
     ),
     OptionalPackage(
         "transformers",

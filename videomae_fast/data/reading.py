@@ -21,6 +21,7 @@ from videomae_fast.data.crops import (
     multi_scale_box,
 )
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
+from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.order import Draw, below
 from videomae_fast.data.sampling import frame_ids, possible_starts
@@ -146,10 +147,10 @@ def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
             return f"codec {codec}"
         if pixels not in ("yuv420p", "yuvj420p"):
             return f"pixel format {pixels}"
-        if video.times is None:
-            return "no presentation times"
+        if (why := video.why_only_here()) is not None:
+            return why
         first = next(video.decode_all())
-        if first.rotation:
+        if orientation(first) != UPRIGHT:
             return "rotated by metadata"
         boxes = _boxes(first.width, first.height, request, reading)
         count = video.frame_count

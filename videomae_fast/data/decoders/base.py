@@ -105,8 +105,8 @@ def check_file(path: Path) -> None:
 def check_size(width: int, height: int) -> None:
     """Raises :class:`DecodeError` for frames of no size, or of more than ``MAX_PIXELS``."""
     if width < 1 or height < 1:
-        raise DecodeError("the size of its frames is not known")
+        raise DecodeError("has frames of an unknown size")
     if width * height > MAX_PIXELS:
         raise DecodeError(
-            f"{width}x{height} pixels: more than {MAX_PIXELS:,} pixels per frame are not read"
+            f"has {width} x {height} pixels, and more than {MAX_PIXELS:,} per frame are not read"
         )

@@ -52,7 +52,8 @@ class Packets:
         say; empty for a file whose header was believed; keys: where decoding can start, ascending;
     shown: times of the packets that give a frame, in the order of decoding; doubt: why its times
         can't be relied on, or None; late_start: whether frames are shown before the first key
-        frame; open_end: whether the end may be cut off unnoticed.
+        frame; open_end: whether the end may be cut off unnoticed; hidden: packets that an edit
+        list hides; fragmented: an MP4 file that is a sequence of fragments.
     """
 
     by_place: bool
@@ -63,6 +64,8 @@ class Packets:
     doubt: str | None = None
     late_start: bool = False
     open_end: bool = False
+    hidden: int = 0
+    fragmented: bool = False
 
     def __post_init__(self) -> None:
         self._numbers: dict[int, list[Key]] | None = None
@@ -83,6 +86,16 @@ class Packets:
         if len(found) > 1:
             found = [key for key in found if key.shown == packet.pts]
         return found[0] if len(found) == 1 else None
+
+    @property
+    def opens_groups(self) -> bool:
+        """Whether frames that are decoded after a key frame are shown before it."""
+        places = [key.number for key in self.keys] + [len(self.times)]
+        return any(
+            time is not None and time < key.shown
+            for key, end in zip(self.keys, places[1:], strict=True)
+            for time in self.times[key.number : end]
+        )
 
     @property
     def reordered(self) -> bool:
@@ -122,7 +135,9 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
                 raise DecodeError(ENCRYPTED)
             if pts is not None and (starts_group is None or starts_group(memoryview(packet))):
                 keys.append(Key(pts, pts if dts is None else dts, len(marks) - 1))
-        if not packet.is_discard and (look is None or look(memoryview(packet))):
+        if packet.is_discard:
+            found.hidden += 1
+        elif look is None or look(memoryview(packet)):
             shown.append(pts)
         if dts is not None:
             back |= decoded_before is not None and dts < decoded_before
@@ -133,6 +148,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         raise DecodeError(f"truncated: {count} of {indexed} frames are in the file")
     found.shown = [time for time in shown if time is not None]
     found.open_end = name in _UNSIZED
+    found.fragmented = 0 < indexed < count
     found.late_start = not keys or keys[0].number > 0 or min(found.shown, default=0) < keys[0].shown
     if len(found.shown) < len(shown):
         found.doubt = "packets without presentation times"

@@ -114,6 +114,25 @@ class PyAVReader(ReaderBase):
         """Why frames had to be decoded to number them, or None where times did."""
         return self._numbering.why
 
+    def why_only_here(self) -> str | None:
+        """Why another decoder may number the frames differently, or None where none should."""
+        packets = self._packets
+        if self.is_prepared:
+            return None
+        if self._numbering.why is not None:
+            return self._numbering.why
+        if not packets.by_place:
+            return f"in a container whose times decoders read differently ({self.container_format})"
+        if packets.fragmented:
+            return "a fragmented MP4 file"
+        if packets.hidden:
+            return "frames hidden by an edit list"
+        if packets.opens_groups:
+            return "open groups of pictures"
+        if orientation(next(self.decode_all())).mirrored:
+            return "mirrored by metadata"
+        return None
+
     @property
     def key_frames(self) -> list[int]:
         """Numbers of the shown frames at which a seek can start decoding."""

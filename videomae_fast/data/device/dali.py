@@ -30,7 +30,7 @@ _GPU_CODECS: Final = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "m
 def why_not(device: torch.device) -> str | None:
     """Why DALI can't be used on this device, or None."""
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
-        return "DALI is not installed: pip install videomae-fast[dali]"
+        return "DALI is not installed: pip install nvidia-dali-cuda130"
     try:
         import nvidia.dali  # noqa: F401
     except (ImportError, OSError) as error:
