@@ -243,7 +243,7 @@ def test_decoders_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="pyav, decord, torchcodec"):
         find_decoder("opencv")
     monkeypatch.setattr("videomae_fast.data.decoders.decord.find_spec", lambda _: None)
-    with pytest.raises(BackendUnavailableError, match="pip install decord$"):
+    with pytest.raises(BackendUnavailableError, match=r"pip install decord$"):
         find_decoder("decord")
 
 

@@ -18,6 +18,8 @@ _VOP: Final = re.compile(rb"\x00\x00\x01\xb6(?=.)", re.S)  # MPEG-4 part 2
 _PICTURE: Final = re.compile(rb"\x00\x00\x01\x00(?=..)", re.S)  # MPEG-1 and -2
 
 _SEI: Final = 6
+_SPS: Final = 7
+_HIGH_PROFILES: Final = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 _IDR: Final = 5
 _RECOVERY_POINT: Final = 6
 _HEVC_IRAP: Final = range(16, 24)
@@ -56,6 +58,81 @@ def starts(codec: str, extradata: bytes | None) -> Says | None:
     if codec in ("mpeg1video", "mpeg2video"):
         return _mpeg2_starts
     return {"vp8": _vp8_starts, "vp9": _vp9_starts}.get(codec)
+
+
+def frames_only(extradata: bytes | None) -> bool:
+    """Whether an H.264 stream's parameters rule out fields; False where they can't be read."""
+    if extradata is None:
+        return False
+    size = _length_size("h264", extradata)
+    if size:  # avcC: the first of its sequence parameter sets, with 2 bytes of length
+        count, units = extradata[5] & 31, [memoryview(extradata)[8:]]
+        if count != 1:
+            return False
+    else:
+        units = [u for u in _units(memoryview(extradata), 0) if u[0] & 31 == _SPS]
+    return bool(units) and all(_sps_frames_only(bytes(unit[1:512])) for unit in units)
+
+
+class _Bits:
+    """Reads a NAL unit's bits; IndexError behind its end."""
+
+    def __init__(self, content: bytes) -> None:
+        content = content.replace(b"\0\0\3", b"\0\0")
+        self._bits, self._place = "".join(f"{byte:08b}" for byte in content), 0
+
+    def u(self, count: int) -> int:
+        """``count`` bits, at least one."""
+        part = self._bits[self._place : self._place + count]
+        if len(part) < count:
+            raise IndexError("the end of the unit")
+        self._place += count
+        return int(part, 2)
+
+    def ue(self) -> int:
+        """An exponential Golomb code."""
+        zeros = self._bits.index("1", self._place) - self._place
+        self._place += zeros
+        return self.u(zeros + 1) - 1
+
+
+def _sps_frames_only(content: bytes) -> bool:
+    """frame_mbs_only_flag of a sequence parameter set (H.264, 7.3.2.1.1)."""
+    bits = _Bits(content)
+    try:
+        profile = bits.u(24) >> 16
+        bits.ue()
+        if profile in _HIGH_PROFILES:
+            chroma = bits.ue()
+            if chroma == 3:
+                bits.u(1)
+            bits.ue(), bits.ue(), bits.u(1)
+            if bits.u(1):
+                for number in range(12 if chroma == 3 else 8):
+                    _skip_scaling_list(bits, 16 if number < 6 else 64)
+        bits.ue()
+        order = bits.ue()
+        if order == 0:
+            bits.ue()
+        elif order == 1:
+            bits.u(1), bits.ue(), bits.ue()
+            for _ in range(bits.ue()):
+                bits.ue()
+        bits.ue(), bits.u(1), bits.ue(), bits.ue()
+        return bits.u(1) == 1
+    except (IndexError, ValueError):
+        return False
+
+
+def _skip_scaling_list(bits: _Bits, length: int) -> None:
+    if not bits.u(1):
+        return
+    scale = 8
+    for _ in range(length):
+        if scale:
+            code = bits.ue()
+            step = (code + 1) // 2 if code % 2 else -(code // 2)
+            scale = (scale + step) % 256
 
 
 def _units(data: memoryview, length_size: int) -> Iterator[memoryview]:

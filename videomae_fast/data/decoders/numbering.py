@@ -16,7 +16,12 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.data.decoders.decoding import AstrayError, Seeker, decode_from_start
+from videomae_fast.data.decoders.decoding import (
+    AstrayError,
+    DisorderError,
+    Seeker,
+    decode_from_start,
+)
 from videomae_fast.data.decoders.opening import ENCRYPTED, is_scrambled
 from videomae_fast.data.decoders.packets import Packets, jumps_back
 from videomae_fast.data.errors import DecodeError
@@ -79,7 +84,13 @@ def settle(path: Path, packets: Packets, why: str) -> Numbering:
     if name in _settled:
         _settled.move_to_end(name)
         return _settled[name]
-    found = [frame.pts for frame in decode_from_start(path)]
+    found: list[int | None] = []
+    sound = 0
+    for frame in decode_from_start(path):
+        found.append(frame.pts)
+        if not frame.is_corrupt:
+            sound = len(found)
+    del found[sound:]  # an end that is damaged
     if not found:
         if is_scrambled(path):
             raise DecodeError(ENCRYPTED)
@@ -123,7 +134,7 @@ def _ends(times: list[int], packets: Packets, seeker: Seeker) -> bool:
     key = packets.keys[-1]
     expected = times[bisect.bisect_left(times, key.shown) :]
     try:
-        found = [frame.pts for frame in seeker.frames_from(key)]
-    except AstrayError:
+        found = [frame.pts for frame in seeker.frames_from(key) if not frame.is_corrupt]
+    except (AstrayError, DisorderError):
         return False
     return [time for time in found if time is not None and time >= key.shown] == expected

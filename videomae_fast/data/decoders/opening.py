@@ -121,8 +121,8 @@ def _reason(path: Path, error: OSError | Exception) -> str:
     details = [line.strip() for _, _, line in islice(log, 8) if line.strip()]
     if any("not on whitelist" in line for line in details):
         return (
-            "no video format that is read (playlists and other files that refer to further ones "
-            "are refused)"
+            "no video format that is read (pictures, and playlists and other files that refer to "
+            "further ones, are refused)"
         )
     reason = getattr(error, "strerror", None) or str(error)
     if details:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from videomae_fast.data.decoders.bitstream import shows, starts
+from videomae_fast.data.decoders.bitstream import frames_only, shows, starts
 from videomae_fast.data.decoders.opening import ENCRYPTED, is_encrypted
 from videomae_fast.data.errors import DecodeError
 
@@ -29,8 +29,7 @@ _ONE_EACH: Final = frozenset(
 )
 # Pictures of these that are not coded, which give no frame, are a few bytes.
 _LEAVES_OUT: Final = frozenset({"mpeg4", "h263", "flv1"})
-_FEW_BYTES: Final = 32
-_PROGRESSIVE: Final = (0, 1)  # unknown, AV_FIELD_PROGRESSIVE
+_FEW_BYTES: Final = 16
 _DEEPEST: Final = 16  # frames of reordering in any codec
 _HEAD: Final = 64  # bytes that packets are compared by
 
@@ -169,8 +168,8 @@ def _doubt_of_codec(stream: VideoStream, tiny: bool) -> str | None:
         return f"a codec whose packets need not hold one picture each ({codec})"
     if tiny and codec in _LEAVES_OUT:
         return f"packets of {codec} without a coded picture"
-    if codec == "h264" and context.field_order not in _PROGRESSIVE:
-        return "interlaced H.264, of which two packets may make a frame"
+    if codec == "h264" and not frames_only(context.extradata):
+        return "H.264 that may be interlaced, with two packets to a frame"
     return None
 
 
@@ -179,7 +178,8 @@ def _doubt_of_times(
 ) -> str | None:
     """Why the presentation times need not be in the order of the frames, or None."""
     shown, context = packets.shown, stream.codec_context
-    if back:
+    # Program streams store few times; FFmpeg makes the others up, now and then a frame too late.
+    if back and container != "mpeg":
         return "decoding times that go back (several recordings in one stream?)"
     reordered = packets.reordered
     if container in _DECODING_TIMES and (reordered or context.has_b_frames):
