@@ -257,12 +257,15 @@ SOUND: Final[dict[str, Maker]] = {
     "MPEG-4 in MP4": partial(_plain, "a.mp4", codec="mpeg4", options=B2, size=BARS),
     "MPEG-4 without sync table": lambda folder: _without_sync_table(folder, B0),
     "MPEG-4 with B-frames, without sync table": lambda folder: _without_sync_table(folder, B2),
+    "raw MPEG-4": partial(_plain, "a.m4v", codec="mpeg4", options=B2, size=BARS),
     "Motion JPEG": partial(_plain, "a.avi", codec="mjpeg", pixels="yuvj420p", options={}),
     "Sorenson in FLV": partial(_plain, "a.flv", codec="flv", options={"g": "12"}),
     "H.264 in ASF": partial(_plain, "a.asf", options=B0),
     "FFV1": partial(_plain, "a.mkv", codec="ffv1", options={"g": "5"}),
     "ProRes": partial(_plain, "a.mov", codec="prores_ks", pixels="yuv422p10le", options={}),
     "I pictures that are no key frames": _without_recovery_points,
+    "no key flags": lambda folder: _copied("k.nut", "a.mkv", folder, H264, change=_no_flags),
+    "key flags only": lambda folder: _copied("k.mkv", "a.mkv", folder, H264, change=_all_flags),
 }
 
 # Files that tell the numbers of their frames only when they are decoded.
@@ -297,7 +300,6 @@ ODD: Final[dict[str, Maker]] = {
     ),
     "raw H.264": partial(_plain, "a.264"),
     "raw HEVC": partial(_plain, "a.265", **HEVC),
-    "raw MPEG-4": partial(_plain, "a.m4v", codec="mpeg4", options=B2, size=BARS),
     "interlaced": partial(_plain, "a.mp4", options={"x264-params": "tff=1:keyint=12"}, size=BARS),
     "fields": lambda folder: write_fields(folder / "f.264", 6),
     "fields in MP4": _fields_in_mp4,
@@ -313,10 +315,4 @@ ODD: Final[dict[str, Maker]] = {
     "transport stream cut off": partial(_cut_off, "t.ts", share=0.93, make=scenes),
 }
 
-# Files without what is sought in them, but which can be numbered by their times.
-SLOW: Final[dict[str, Maker]] = {
-    "no key flags": lambda folder: _copied("k.nut", "a.mkv", folder, H264, change=_no_flags),
-    "key flags only": lambda folder: _copied("k.mkv", "a.mkv", folder, H264, change=_all_flags),
-}
-
-KINDS: Final = {**SOUND, **ODD, **SLOW}
+KINDS: Final = {**SOUND, **ODD}

@@ -78,6 +78,7 @@ class ProbeSummary:
     seconds: float = 0.0
     variable_rate: int = 0
     rotated: int = 0
+    numbered_by_decoding: int = 0
     codecs: Counter[str] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
     bad: Counter[str] = field(default_factory=Counter)
@@ -94,7 +95,8 @@ class ProbeSummary:
         self.frames += facts.frames
         self.seconds += facts.seconds or 0.0
         self.variable_rate += bool(facts.variable_rate)
-        self.rotated += bool(facts.rotation)
+        self.rotated += bool(facts.rotation) or facts.mirrored
+        self.numbered_by_decoding += facts.numbered_by_decoding is not None
         self.codecs[facts.codec] += 1
         self.sizes[f"{facts.width}x{facts.height}"] += 1
         if facts.longest_gop is not None:

@@ -94,7 +94,8 @@ class Piece:
     samples, where they are still to be cropped; ids: frame numbers; frame_count: of the video;
     decode_seconds, crop_seconds: of this process; waited_seconds: of decode_seconds, those in which
     it did not compute but waited for the file or a free core; kept_back: why an encoded video was
-    decoded here; cached: what the cache did.
+    decoded here; cached: what the cache did; numbering: why it had to be decoded to number its
+    frames, or None.
     """
 
     kind: HandOver
@@ -107,6 +108,7 @@ class Piece:
     waited_seconds: float = 0.0
     kept_back: str | None = None
     cached: CacheCounts | None = None
+    numbering: str | None = None
 
 
 def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
@@ -124,16 +126,20 @@ def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Pi
     with _open(request, reading) as video:
         ids = _ids(video.frame_count, request, reading)
         decoded = video.read(ids)
-        count = video.frame_count
+        count, numbering = video.frame_count, video.numbered_by_decoding
     cached = None if reading.cache is None else reading.cache.take_counts()
     boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
     seconds, waited = clock.told()
     if reading.hand_over != "clips":
-        return Piece("frames", decoded, boxes, ids, count, seconds, 0.0, waited, kept_back, cached)
+        return Piece(
+            "frames", decoded, boxes, ids, count, seconds, 0.0, waited, kept_back, cached, numbering
+        )
     out = None if room is None else room((len(boxes), len(decoded), *reading.size, 3))
     clips = crop_views(decoded, boxes, reading.size, out)
     crop_seconds = clock.told()[0] - seconds
-    return Piece("clips", clips, (), ids, count, seconds, crop_seconds, waited, kept_back, cached)
+    return Piece(
+        "clips", clips, (), ids, count, seconds, crop_seconds, waited, kept_back, cached, numbering
+    )
 
 
 def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:

@@ -34,6 +34,11 @@ class VideoReader(Protocol):
         """Number of frames, at least 1."""
         ...
 
+    @property
+    def numbered_by_decoding(self) -> str | None:
+        """Why frames had to be decoded to number them, or None where times did."""
+        ...
+
     def read(self, ids: Sequence[int]) -> Frames:
         """Frames by number, in any order, repeated as asked: uint8 [len(ids), H, W, 3] RGB.
 
@@ -55,7 +60,12 @@ class VideoReader(Protocol):
 
 
 class ReaderBase:
-    """``with`` support and the checks that every reader shares."""
+    """``with`` support, and what most readers share."""
+
+    @property
+    def numbered_by_decoding(self) -> str | None:
+        """See :class:`VideoReader`."""
+        return None
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -103,10 +113,11 @@ def check_file(path: Path) -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises :class:`DecodeError` for frames of no size, or of more than ``MAX_PIXELS``."""
-    if width < 1 or height < 1:
-        raise DecodeError("has frames of an unknown size")
+    """Raises :class:`DecodeError` for frames of more than ``MAX_PIXELS``."""
     if width * height > MAX_PIXELS:
-        raise DecodeError(
-            f"has {width} x {height} pixels, and more than {MAX_PIXELS:,} per frame are not read"
-        )
+        raise DecodeError(too_large(width, height))
+
+
+def too_large(width: int, height: int) -> str:
+    """Why frames of this size are refused."""
+    return f"has {width} x {height} pixels, and more than {MAX_PIXELS:,} per frame are not read"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.data.decoders.base import MAX_PIXELS, check_size
+from videomae_fast.data.decoders.base import MAX_PIXELS, check_size, too_large
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _FORMATS: Final = (
 _CONTAINER_OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
 _DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS)}
 
+_TOO_LARGE: Final = re.compile(r"Picture size (\d+)x(\d+)")
+_LINES: Final = 8
+
 _TS_PACKETS: Final = 4096
 _TS_SIZES: Final = {188: 0, 192: 4}  # bytes of a packet: those before its first one, 0x47
 
@@ -44,20 +48,15 @@ def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
     """
     import av
 
-    # The prefix keeps FFmpeg from reading a protocol into names like "a:b.mp4".
-    name = f"file:{path}"
     try:
-        container = av.open(
-            name,
-            metadata_errors="replace",
-            container_options=dict(_CONTAINER_OPTIONS),
-            options=dict(_DECODER_OPTIONS),
-        )
+        container = _open(path)
     except av.error.FFmpegError as error:
         raise DecodeError(_reason(path, error)) from error
     try:
         stream = _video_stream(container)
         context = stream.codec_context
+        if not context.width or not context.height:
+            raise DecodeError(_why_sizeless(path))
         check_size(context.width, context.height)
         context.options = dict(_DECODER_OPTIONS)
         context.thread_count = 1
@@ -68,6 +67,18 @@ def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
         container.close()
         raise
     return container, stream
+
+
+def _open(path: Path) -> InputContainer:
+    import av
+
+    # The prefix keeps FFmpeg from reading a protocol into names like "a:b.mp4".
+    return av.open(
+        f"file:{path}",
+        metadata_errors="replace",
+        container_options=dict(_CONTAINER_OPTIONS),
+        options=dict(_DECODER_OPTIONS),
+    )
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
@@ -107,19 +118,20 @@ def is_scrambled(path: Path) -> bool:
     return False
 
 
+def _why_sizeless(path: Path) -> str:
+    """Why FFmpeg knows no size of the frames."""
+    if is_scrambled(path):
+        return ENCRYPTED
+    for line in _log_of_opening(path):
+        if (found := _TOO_LARGE.search(line)) is not None:
+            return too_large(int(found[1]), int(found[2]))
+    return "has frames of an unknown size"
+
+
 def _reason(path: Path, error: OSError | Exception) -> str:
     """What FFmpeg says about a file it can't open, with what it only writes to its log."""
-    import av
-
-    level = av.logging.get_level()
-    try:
-        av.logging.set_level(av.logging.ERROR)
-        with av.logging.Capture() as log, suppress(av.error.FFmpegError):
-            av.open(f"file:{path}", container_options=dict(_CONTAINER_OPTIONS)).close()
-    finally:
-        av.logging.set_level(level)
-    details = [line.strip() for _, _, line in islice(log, 8) if line.strip()]
-    if any("not on whitelist" in line for line in details):
+    details = _log_of_opening(path)
+    if any("not on whitelist" in line or "m3u8" in line for line in details):
         return (
             "no video format that is read (pictures, and playlists and other files that refer to "
             "further ones, are refused)"
@@ -131,3 +143,19 @@ def _reason(path: Path, error: OSError | Exception) -> str:
         if file.read(8)[4:] == b"ftyp":
             reason += ": an MP4 file that is cut off or damaged"
     return reason
+
+
+def _log_of_opening(path: Path) -> list[str]:
+    """The first lines that FFmpeg writes to its log about what is wrong with a file."""
+    import av
+
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    try:
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # it was opened before
+        with av.logging.Capture() as log, suppress(av.error.FFmpegError):
+            _open(path).close()
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
+    return [line.strip() for _, _, line in islice(log, _LINES) if line.strip()]

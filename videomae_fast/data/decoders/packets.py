@@ -147,7 +147,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         raise DecodeError(f"truncated: {count} of {indexed} frames are in the file")
     found.shown = [time for time in shown if time is not None]
     found.open_end = name in _UNSIZED
-    found.fragmented = 0 < indexed < count
+    found.fragmented = "mov" in name and not stream.frames
     found.late_start = not keys or keys[0].number > 0 or min(found.shown, default=0) < keys[0].shown
     if len(found.shown) < len(shown):
         found.doubt = "packets without presentation times"

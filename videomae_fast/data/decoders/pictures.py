@@ -52,14 +52,12 @@ def read_picture(path: Path) -> Frames:
         raise DecodeError(f"can't be read: {error}") from error
     try:
         with warnings.catch_warnings():
-            # Its limit is above ours.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            image = PIL.Image.open(path, formats=_FORMATS)
-        with image:
-            check_size(*image.size)
-            image.load()
-            turned = _orientation(image)
-            return turned.apply(_rgb(image))
+            warnings.simplefilter("ignore")  # of sizes that are refused, of damaged metadata
+            with PIL.Image.open(path, formats=_FORMATS) as image:
+                check_size(*image.size)
+                image.load()
+                turned = _orientation(image)
+                return turned.apply(_rgb(image))
     except DecodeError:
         raise
     # What Pillow raises for damaged files depends on the format, and is not documented.

@@ -111,7 +111,7 @@ class PyAVReader(ReaderBase):
 
     @property
     def numbered_by_decoding(self) -> str | None:
-        """Why frames had to be decoded to number them, or None where times did."""
+        """See :class:`~videomae_fast.data.decoders.base.VideoReader`."""
         return self._numbering.why
 
     def why_only_here(self) -> str | None:

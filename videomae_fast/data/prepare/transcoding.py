@@ -48,7 +48,8 @@ class Transcoded:
 
     frames, width, height (pixels, upright), bytes: of the new file; rate: frames per second of
     both, the source's average, as a fraction; source_codec, source_width, source_height: of the
-    source, its stored pixels.
+    source, its stored pixels; numbered_by_decoding: why the source's times do not number its
+    frames, or None where they do.
     """
 
     frames: int
@@ -59,6 +60,7 @@ class Transcoded:
     source_codec: str
     source_width: int
     source_height: int
+    numbered_by_decoding: str | None = None
 
 
 def transcode(job: Job) -> Transcoded:
@@ -79,12 +81,15 @@ def transcode(job: Job) -> Transcoded:
             context = reader.stream.codec_context
             codec = context.codec.canonical_name
             source_width, source_height = context.width, context.height
+            numbering = reader.numbered_by_decoding
         _verify(job, frames)
         with _output(job.target):
             size = _finish(job)
     finally:
         job.partial.unlink(missing_ok=True)
-    return Transcoded(frames, width, height, size, str(rate), codec, source_width, source_height)
+    return Transcoded(
+        frames, width, height, size, str(rate), codec, source_width, source_height, numbering
+    )
 
 
 def _write(reader: PyAVReader, job: Job) -> tuple[int, int, Fraction]:
