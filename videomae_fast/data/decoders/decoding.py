@@ -28,15 +28,15 @@ _LEAVES_OUT: Final = frozenset({"h264", "hevc"})
 
 
 class AstrayError(Exception):
-    """After a seek other packets came than those that were read there first."""
+    """After a seek other packets came than those that were read there first, or damaged ones."""
 
 
 class DisorderError(Exception):
     """Frames came out in another order than their times have."""
 
 
-def decode(packet: Packet[VideoStream]) -> list[VideoFrame]:
-    """The frames that a packet completes; a damaged packet completes none."""
+def decode(packet: Packet[VideoStream]) -> list[VideoFrame] | None:
+    """The frames that a packet completes; None for a damaged packet, which completes none."""
     from av.error import FFmpegError
 
     try:
@@ -44,7 +44,7 @@ def decode(packet: Packet[VideoStream]) -> list[VideoFrame]:
     except MemoryError:
         raise
     except FFmpegError:
-        return []
+        return None
 
 
 def decode_from_start(path: Path) -> Generator[VideoFrame]:
@@ -64,7 +64,7 @@ def _decode_all(container: InputContainer, stream: VideoStream) -> Iterator[Vide
     for packet in container.demux(stream):
         # An empty one in mid-stream would end decoding, as the last one does.
         if packet.size or packet.dts is None:
-            yield from decode(packet)
+            yield from decode(packet) or ()
 
 
 class Seeker:
@@ -82,7 +82,8 @@ class Seeker:
 
         only: times of the frames that are wanted, where others may be left out; None for all.
 
-        Raises :class:`AstrayError` where no seek leads there or other packets follow, and
+        Raises :class:`AstrayError` where no seek leads there, other packets follow, or damaged
+        ones: what they leave of other frames depends on where decoding began. Raises
         :class:`DisorderError`.
         """
         context = self._stream.codec_context
@@ -97,8 +98,13 @@ class Seeker:
                 if wanted != everything:  # setting it costs more than a look
                     context.skip_frame = "DEFAULT" if wanted else "NONREF"
                     everything = wanted
-            for frame in decode(packet):
+            frames = decode(packet)
+            if frames is None:
+                raise AstrayError
+            for frame in frames:
                 time = frame.pts
+                if frame.is_corrupt:
+                    raise AstrayError
                 if time is None or (last is not None and time <= last):
                     raise DisorderError
                 if unsure and time >= landed.shown:

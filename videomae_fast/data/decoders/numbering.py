@@ -104,12 +104,12 @@ def settle(path: Path, packets: Packets, why: str) -> Numbering:
     return numbering
 
 
-def settle_late(path: Path, count: int, by_count: bool) -> Numbering | None:
+def settle_late(path: Path, count: int) -> Numbering | None:
     """Numbers the frames of a file of which ``count`` were announced, and came in disorder.
 
-    None where that can't be done: as many don't come out, or numbers are those of decoding already.
+    None where another number of frames comes out.
     """
-    if by_count or sum(1 for _ in decode_from_start(path)) != count:
+    if sum(1 for _ in decode_from_start(path)) != count:
         return None
     return Numbering(list(range(count)), True, "frames that come out in another order than times")
 

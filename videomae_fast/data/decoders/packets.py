@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
 from videomae_fast.data.decoders.bitstream import frames_only, shows, starts
 from videomae_fast.data.decoders.opening import ENCRYPTED, is_encrypted
 from videomae_fast.data.errors import DecodeError
@@ -31,6 +33,8 @@ _ONE_EACH: Final = frozenset(
 _LEAVES_OUT: Final = frozenset({"mpeg4", "h263", "flv1"})
 _FEW_BYTES: Final = 16
 _DEEPEST: Final = 16  # frames of reordering in any codec
+_FEW_FRAMES: Final = 3
+_ROUNDING: Final = 0.0006  # seconds: containers round times to milliseconds
 _HEAD: Final = 64  # bytes that packets are compared by
 
 
@@ -52,7 +56,8 @@ class Packets:
     shown: times of the packets that give a frame, in the order of decoding; doubt: why its times
         can't be relied on, or None; late_start: whether frames are shown before the first key
         frame; open_end: whether the end may be cut off unnoticed; hidden: packets that an edit
-        list hides; fragmented: an MP4 file that is a sequence of fragments.
+        list hides; fragmented: an MP4 file that is a sequence of fragments; regular: whether times
+        bear each other out, so that a wrong one would have been noticed.
     """
 
     by_place: bool
@@ -65,6 +70,7 @@ class Packets:
     open_end: bool = False
     hidden: int = 0
     fragmented: bool = False
+    regular: bool = False
 
     def __post_init__(self) -> None:
         self._numbers: dict[int, list[Key]] | None = None
@@ -118,7 +124,9 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     look = holds_picture if not by_place or codec in ("vp8", "vp9") else None
     indexed = len(stream.index_entries) if "mov" in name else 0
     count, tiny, back = 0, False, False
+    decoded: list[int | None] = []  # when those of `shown` are
     decoded_before: int | None = None
+    corrupt = False
     last: Packet[VideoStream] | None = None
     for packet in container.demux(stream):
         size = packet.size
@@ -138,10 +146,12 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
             found.hidden += 1
         elif look is None or look(memoryview(packet)):
             shown.append(pts)
+            decoded.append(dts)
         if dts is not None:
             back |= decoded_before is not None and dts < decoded_before
             decoded_before = dts
         count += 1
+        corrupt |= packet.is_corrupt
         last = packet
     if count < indexed:
         raise DecodeError(f"truncated: {count} of {indexed} frames are in the file")
@@ -151,12 +161,13 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     found.late_start = not keys or keys[0].number > 0 or min(found.shown, default=0) < keys[0].shown
     if len(found.shown) < len(shown):
         found.doubt = "packets without presentation times"
-    elif last is not None and last.is_corrupt:
-        found.doubt = "a last packet that is cut off"
+    elif corrupt:
+        found.doubt = "packets of which parts are missing"
     elif last is not None and holds_picture is not None and not holds_picture(memoryview(last)):
         found.doubt = "a last packet without a picture"
     if found.doubt is None:
         found.doubt = _doubt_of_codec(stream, tiny) or _doubt_of_times(found, stream, name, back)
+    found.regular = found.doubt is None and _is_regular(found.shown, decoded, stream)
     return found
 
 
@@ -196,6 +207,27 @@ def _doubt_of_times(
     if jumps_back(packets.times, packets.keys):
         return "key frames that are shown before frames in front of them"
     return None
+
+
+def _is_regular(shown: list[int], decoded: list[int | None], stream: VideoStream) -> bool:
+    """Whether frames are shown at a constant rate, or decoded at the times of frames before them.
+
+    Encoders make the latter so, at any rate: with a delay of d frames, the i-th decoding time is
+    the presentation time, by order, of frame i - d, or i frames later at a constant rate.
+    """
+    times = np.sort(np.asarray(shown, dtype=np.int64))
+    if len(times) < _FEW_FRAMES or stream.time_base is None:
+        return False
+    tick = max(1, round(_ROUNDING / float(stream.time_base)))
+    if np.ptp(np.diff(times)) <= 2 * tick:
+        return True
+    if None in decoded:
+        return False
+    before = np.asarray(decoded, dtype=np.int64)
+    for delay in range(min(_DEEPEST, len(times) - _FEW_FRAMES) + 1):
+        if np.ptp(before[delay:] - times[: len(times) - delay]) <= 2 * tick:
+            return True
+    return False
 
 
 def jumps_back(times: list[int | None], keys: Iterable[Key]) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -177,7 +176,9 @@ class PyAVReader(ReaderBase):
             clip = self._read(numbers)
         except DisorderError:
             if not self._renumber():
-                raise DecodeError("its frames come out in another order than their times") from None
+                raise DecodeError(
+                    "its frames come out in another order than their times have"
+                ) from None
             clip = self._read(numbers)
         if missing := clip.missing():
             raise self._undecodable(bisect.bisect_left(self._times, missing[0]))
@@ -187,19 +188,28 @@ class PyAVReader(ReaderBase):
         return DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
 
     def _renumber(self) -> bool:
-        """Numbers frames by the order in which they come out, where all do; whether it did."""
-        found = settle_late(self._path, self.frame_count, self._numbering.by_count)
+        """Numbers frames by the order in which they come out, where all do; whether it did.
+
+        Only where the times are those of decoding, and every clip among frames in another order
+        notices. Where times know another order, a disorder is damage.
+        """
+        if self._reordered or self._numbering.by_count:
+            return False
+        found = settle_late(self._path, self.frame_count)
         if found is None:
             return False
         self._number_by(found)
         return True
 
     def _read(self, numbers: list[int]) -> _Clip:
-        clip = _Clip([self._times[number] for number in numbers], self._converter)
+        times = [self._times[number] for number in numbers]
+        clip = _Clip(times, self._converter)
         with translated():
             if self._keys:
-                with suppress(AstrayError):
+                try:
                     self._read_seeking(clip)
+                except AstrayError:
+                    clip = _Clip(times, self._converter)
             if clip.missing():
                 # A seek can land where decoding does not recover; from the start it may.
                 self._read_from_start(clip)
@@ -208,24 +218,32 @@ class PyAVReader(ReaderBase):
     def _read_seeking(self, clip: _Clip) -> None:
         """Puts those frames that can be decoded from the key frames before them."""
         wanted = clip.missing()
-        # Without B-frames there is little to leave out, and all the more to make sure of.
-        only = frozenset(wanted) if self._reordered else None
+        # Where times don't bear each other out, all frames are decoded, and some behind the last
+        # one, to see that they come in the order of their times.
+        sure = self._reordered and self._packets.regular
+        behind = 0 if sure else self._stream.codec_context.reorder_depth
+        only = frozenset(wanted) if sure else None
         position = 0
         while position < len(wanted):
             key = self._key_before(wanted[position])
             if key is None:
                 return
             for frame in self._seeker.frames_from(key, only):
-                time = frame.pts
-                if time is None or time < wanted[position]:
-                    continue
+                time = frame.pts or 0
                 while position < len(wanted) and wanted[position] < time:
                     position += 1  # passed without being shown: left to the caller
-                if position < len(wanted) and wanted[position] == time:
+                if position < len(wanted):
+                    if wanted[position] != time:
+                        continue
                     clip.put(time, frame)
                     position += 1
-                if position == len(wanted) or self._worth_a_seek(time, wanted[position]):
-                    break
+                if position < len(wanted):
+                    if not behind and self._worth_a_seek(time, wanted[position]):
+                        break
+                elif behind:
+                    behind -= 1
+                else:
+                    return
             else:
                 return
 
