@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -74,13 +75,14 @@ class Seeker:
         self._container, self._stream, self._packets = container, stream, packets
         codec = stream.codec_context.codec.canonical_name
         self._knows_its_start = codec in _KNOWS_ITS_START
-        # Where times are those of decoding there is nothing to leave out, and all to make sure of.
         self._leaves_out = codec in _LEAVES_OUT
+        self._shown = frozenset(packets.shown)
 
     def frames_from(self, key: Key, only: frozenset[int] | None = None) -> Iterator[VideoFrame]:
         """Frames from this key or an earlier one on, at the times that they were read with.
 
-        only: times of the frames that are wanted, where others may be left out; None for all.
+        only: times of the frames that are wanted, where others may be left out; None for all, of
+        which none may be missing.
 
         Raises :class:`AstrayError` where no seek leads there, other packets follow, or damaged
         ones: what they leave of other frames depends on where decoding began. Raises
@@ -92,12 +94,15 @@ class Seeker:
         unsure = not self._knows_its_start
         packets, first, landed = self._land(key)
         last: int | None = None
+        due: list[int] = []  # times of packets whose frames have not come out
         for packet in self._checked(packets, first, landed):
             if leaves_out:
                 wanted = packet.pts is None or packet.pts in only  # type: ignore[operator]
                 if wanted != everything:  # setting it costs more than a look
                     context.skip_frame = "DEFAULT" if wanted else "NONREF"
                     everything = wanted
+            if only is None and packet.pts in self._shown and packet.pts >= landed.shown:
+                heapq.heappush(due, packet.pts)
             frames = decode(packet)
             if frames is None:
                 raise AstrayError
@@ -111,6 +116,11 @@ class Seeker:
                     if frame.pict_type != _INTRA and not frame.key_frame:
                         raise AstrayError  # the container says of all frames that they are key
                     unsure = False
+                if due:
+                    if due[0] < time:
+                        raise AstrayError
+                    if due[0] == time:
+                        heapq.heappop(due)
                 last = time
                 yield frame
 
@@ -151,7 +161,7 @@ class Seeker:
         if first.pts != landed.shown:
             first.pts = landed.shown
         yield first
-        for packet in packets:
+        for packet in _read(packets):
             if packet.size:
                 number += 1
                 if number == len(marks) or mark(packet) != marks[number]:
@@ -161,6 +171,16 @@ class Seeker:
             elif packet.dts is not None:
                 continue
             yield packet
+
+
+def _read(packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+    """The packets; :class:`AstrayError` where the file can't be read on."""
+    from av.error import FFmpegError
+
+    try:
+        yield from packets
+    except FFmpegError as error:
+        raise AstrayError from error
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from videomae_fast.data.decoders.decoding import (
     AstrayError,
     DisorderError,
@@ -29,6 +31,7 @@ from videomae_fast.data.errors import DecodeError
 if TYPE_CHECKING:
     from av import VideoStream
 
+_ROUNDING: Final = 0.0006  # seconds: containers round times to milliseconds
 _LOOKED_AT: Final = 16  # frames at the start
 _REMEMBERED: Final = 64  # files
 
@@ -112,6 +115,16 @@ def settle_late(path: Path, count: int) -> Numbering | None:
     if sum(1 for _ in decode_from_start(path)) != count:
         return None
     return Numbering(list(range(count)), True, "frames that come out in another order than times")
+
+
+def unusual_gaps(times: list[int], tick: float) -> list[int]:
+    """Numbers of the frames that are shown for another time than most; tick: of times, seconds."""
+    if len(times) < 2 or not tick:
+        return []
+    gaps = np.diff(np.asarray(times, dtype=np.int64))
+    rounding = 2 * max(1, round(_ROUNDING / tick))
+    numbers: list[int] = np.flatnonzero(np.abs(gaps - np.median(gaps)) > rounding).tolist()
+    return numbers
 
 
 def ascending(times: list[int]) -> bool:

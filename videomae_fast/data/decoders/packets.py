@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import numpy as np
-
 from videomae_fast.data.decoders.bitstream import frames_only, shows, starts
 from videomae_fast.data.decoders.opening import ENCRYPTED, is_encrypted
 from videomae_fast.data.errors import DecodeError
@@ -32,10 +30,11 @@ _ONE_EACH: Final = frozenset(
 # Pictures of these that are not coded, which give no frame, are a few bytes.
 _LEAVES_OUT: Final = frozenset({"mpeg4", "h263", "flv1"})
 _FEW_BYTES: Final = 16
-_DEEPEST: Final = 16  # frames of reordering in any codec
-_FEW_FRAMES: Final = 3
-_ROUNDING: Final = 0.0006  # seconds: containers round times to milliseconds
 _HEAD: Final = 64  # bytes that packets are compared by
+
+
+DEEPEST: Final = 16
+"""Frames by which any codec reorders."""
 
 
 class Key(NamedTuple):
@@ -56,8 +55,7 @@ class Packets:
     shown: times of the packets that give a frame, in the order of decoding; doubt: why its times
         can't be relied on, or None; late_start: whether frames are shown before the first key
         frame; open_end: whether the end may be cut off unnoticed; hidden: packets that an edit
-        list hides; fragmented: an MP4 file that is a sequence of fragments; regular: whether times
-        bear each other out, so that a wrong one would have been noticed.
+        list hides; fragmented: an MP4 file that is a sequence of fragments.
     """
 
     by_place: bool
@@ -70,7 +68,6 @@ class Packets:
     open_end: bool = False
     hidden: int = 0
     fragmented: bool = False
-    regular: bool = False
 
     def __post_init__(self) -> None:
         self._numbers: dict[int, list[Key]] | None = None
@@ -124,7 +121,6 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     look = holds_picture if not by_place or codec in ("vp8", "vp9") else None
     indexed = len(stream.index_entries) if "mov" in name else 0
     count, tiny, back = 0, False, False
-    decoded: list[int | None] = []  # when those of `shown` are
     decoded_before: int | None = None
     corrupt = False
     last: Packet[VideoStream] | None = None
@@ -146,7 +142,6 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
             found.hidden += 1
         elif look is None or look(memoryview(packet)):
             shown.append(pts)
-            decoded.append(dts)
         if dts is not None:
             back |= decoded_before is not None and dts < decoded_before
             decoded_before = dts
@@ -167,7 +162,6 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         found.doubt = "a last packet without a picture"
     if found.doubt is None:
         found.doubt = _doubt_of_codec(stream, tiny) or _doubt_of_times(found, stream, name, back)
-    found.regular = found.doubt is None and _is_regular(found.shown, decoded, stream)
     return found
 
 
@@ -202,32 +196,11 @@ def _doubt_of_times(
     ranks = {time: rank for rank, time in enumerate(sorted(set(shown)))}
     if len(ranks) < len(shown):
         return "several frames with one presentation time"
-    if max(abs(ranks[time] - place) for place, time in enumerate(shown)) > _DEEPEST:
+    if max(abs(ranks[time] - place) for place, time in enumerate(shown)) > DEEPEST:
         return "presentation times further from the order of decoding than any codec reorders"
     if jumps_back(packets.times, packets.keys):
         return "key frames that are shown before frames in front of them"
     return None
-
-
-def _is_regular(shown: list[int], decoded: list[int | None], stream: VideoStream) -> bool:
-    """Whether frames are shown at a constant rate, or decoded at the times of frames before them.
-
-    Encoders make the latter so, at any rate: with a delay of d frames, the i-th decoding time is
-    the presentation time, by order, of frame i - d, or i frames later at a constant rate.
-    """
-    times = np.sort(np.asarray(shown, dtype=np.int64))
-    if len(times) < _FEW_FRAMES or stream.time_base is None:
-        return False
-    tick = max(1, round(_ROUNDING / float(stream.time_base)))
-    if np.ptp(np.diff(times)) <= 2 * tick:
-        return True
-    if None in decoded:
-        return False
-    before = np.asarray(decoded, dtype=np.int64)
-    for delay in range(min(_DEEPEST, len(times) - _FEW_FRAMES) + 1):
-        if np.ptp(before[delay:] - times[: len(times) - delay]) <= 2 * tick:
-            return True
-    return False
 
 
 def jumps_back(times: list[int | None], keys: Iterable[Key]) -> bool:

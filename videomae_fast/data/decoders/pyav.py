@@ -25,10 +25,15 @@ from videomae_fast.data.decoders.decoding import (
     decode_from_start,
     translated,
 )
-from videomae_fast.data.decoders.numbering import Numbering, number_frames, settle_late
+from videomae_fast.data.decoders.numbering import (
+    Numbering,
+    number_frames,
+    settle_late,
+    unusual_gaps,
+)
 from videomae_fast.data.decoders.opening import open_stream
 from videomae_fast.data.decoders.orientation import orientation
-from videomae_fast.data.decoders.packets import Key, jumps_back, read_packets
+from videomae_fast.data.decoders.packets import DEEPEST, Key, jumps_back, read_packets
 from videomae_fast.data.decoders.regular import regular_packets
 from videomae_fast.data.errors import DecodeError
 
@@ -81,6 +86,8 @@ class PyAVReader(ReaderBase):
 
     def _number_by(self, numbering: Numbering) -> None:
         self._numbering, self._times = numbering, numbering.times
+        tick = float(self._stream.time_base or 0)
+        self._unusual = [] if self.is_prepared else unusual_gaps(self._times, tick)
         # Where decoding can start; none where times don't tell the way there.
         self._keys: list[Key] = []
         if not numbering.by_count and not jumps_back(self._packets.times, self._packets.keys):
@@ -220,7 +227,7 @@ class PyAVReader(ReaderBase):
         wanted = clip.missing()
         # Where times don't bear each other out, all frames are decoded, and some behind the last
         # one, to see that they come in the order of their times.
-        sure = self._reordered and self._packets.regular
+        sure = self._bear_each_other_out(wanted)
         behind = 0 if sure else self._stream.codec_context.reorder_depth
         only = frozenset(wanted) if sure else None
         position = 0
@@ -249,7 +256,10 @@ class PyAVReader(ReaderBase):
 
     def _read_from_start(self, clip: _Clip) -> None:
         """As :meth:`_read_seeking`, but without trusting any seek."""
-        by_count, left = self._numbering.by_count, set(clip.missing())
+        by_count, wanted = self._numbering.by_count, clip.missing()
+        sure = by_count or self._bear_each_other_out(wanted)
+        behind = 0 if sure else self._stream.codec_context.reorder_depth
+        left = set(wanted)
         last: int | None = None
         for number, frame in enumerate(decode_from_start(self._path)):
             time = number if by_count else frame.pts
@@ -259,8 +269,23 @@ class PyAVReader(ReaderBase):
             if time in left:
                 left.discard(time)
                 clip.put(time, frame)
-                if not left:
+            if not left:
+                if not behind:
                     return
+                behind -= 1
+
+    def _bear_each_other_out(self, wanted: list[int]) -> bool:
+        """Whether the times around these are those of reordered frames at a constant rate.
+
+        A wrong one among them would leave a gap, or make one too small.
+        """
+        if not self._reordered:
+            return False
+        key = self._key_before(wanted[0])
+        begin = bisect.bisect_left(self._times, wanted[0] if key is None else key.shown) - DEEPEST
+        end = bisect.bisect_left(self._times, wanted[-1]) + DEEPEST
+        place = bisect.bisect_left(self._unusual, begin)
+        return place == len(self._unusual) or self._unusual[place] > end
 
     def _key_before(self, time: int) -> Key | None:
         """The last key frame shown at or before ``time``.

@@ -44,7 +44,7 @@ def regular_packets(
         return None
     times = [number * int(step) for number in range(frames)]
     delay = entries[0].timestamp
-    packets = Packets(by_place=True, regular=True)
+    packets = Packets(by_place=True)
     for number, entry in enumerate(entries):
         time, is_key = times[number], number % gop == 0
         if entry.timestamp - delay != time or entry.is_keyframe != is_key:
