@@ -123,6 +123,8 @@ class Seeker:
                         heapq.heappop(due)
                 last = time
                 yield frame
+        if due:
+            raise AstrayError
 
     def _land(self, key: Key) -> tuple[Iterator[Packet[VideoStream]], Packet[VideoStream], Key]:
         """Seeks; the packets that follow the first one, that one, and which key it is."""

@@ -265,6 +265,8 @@ class PyAVReader(ReaderBase):
             time = number if by_count else frame.pts
             if time is None or (last is not None and time <= last):
                 raise DisorderError
+            if not sure and last is not None and self._is_passed(last, time):
+                behind = DEEPEST  # it may still come
             last = time
             if time in left:
                 left.discard(time)
@@ -286,6 +288,11 @@ class PyAVReader(ReaderBase):
         end = bisect.bisect_left(self._times, wanted[-1]) + DEEPEST
         place = bisect.bisect_left(self._unusual, begin)
         return place == len(self._unusual) or self._unusual[place] > end
+
+    def _is_passed(self, before: int, time: int) -> bool:
+        """Whether a frame is shown between two times."""
+        place = bisect.bisect_right(self._times, before)
+        return place < len(self._times) and self._times[place] < time
 
     def _key_before(self, time: int) -> Key | None:
         """The last key frame shown at or before ``time``.
