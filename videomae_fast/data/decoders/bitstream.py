@@ -71,7 +71,7 @@ def frames_only(extradata: bytes | None) -> bool:
             return False
     else:
         units = [u for u in _units(memoryview(extradata), 0) if u[0] & 31 == _SPS]
-    return bool(units) and all(_sps_frames_only(bytes(unit[1:512])) for unit in units)
+    return bool(units) and all(_sps_frames_only(unit[1:]) for unit in units)
 
 
 class _Bits:
@@ -96,32 +96,40 @@ class _Bits:
         return self.u(zeros + 1) - 1
 
 
-def _sps_frames_only(content: bytes) -> bool:
+def _sps_frames_only(content: memoryview) -> bool:
     """frame_mbs_only_flag of a sequence parameter set (H.264, 7.3.2.1.1)."""
-    bits = _Bits(content)
     try:
-        profile = bits.u(24) >> 16
-        bits.ue()
-        if profile in _HIGH_PROFILES:
-            chroma = bits.ue()
-            if chroma == 3:
-                bits.u(1)
-            bits.ue(), bits.ue(), bits.u(1)
-            if bits.u(1):
-                for number in range(12 if chroma == 3 else 8):
-                    _skip_scaling_list(bits, 16 if number < 6 else 64)
-        bits.ue()
-        order = bits.ue()
-        if order == 0:
-            bits.ue()
-        elif order == 1:
-            bits.u(1), bits.ue(), bits.ue()
-            for _ in range(bits.ue()):
-                bits.ue()
-        bits.ue(), bits.u(1), bits.ue(), bits.ue()
-        return bits.u(1) == 1
+        # It is within the first bytes, unless scaling lists are in front of it.
+        return _frames_only(_Bits(bytes(content[:32])))
+    except (IndexError, ValueError):
+        pass
+    try:
+        return _frames_only(_Bits(bytes(content[:1024])))
     except (IndexError, ValueError):
         return False
+
+
+def _frames_only(bits: _Bits) -> bool:
+    profile = bits.u(24) >> 16
+    bits.ue()
+    if profile in _HIGH_PROFILES:
+        chroma = bits.ue()
+        if chroma == 3:
+            bits.u(1)
+        bits.ue(), bits.ue(), bits.u(1)
+        if bits.u(1):
+            for number in range(12 if chroma == 3 else 8):
+                _skip_scaling_list(bits, 16 if number < 6 else 64)
+    bits.ue()
+    order = bits.ue()
+    if order == 0:
+        bits.ue()
+    elif order == 1:
+        bits.u(1), bits.ue(), bits.ue()
+        for _ in range(bits.ue()):
+            bits.ue()
+    bits.ue(), bits.u(1), bits.ue(), bits.ue()
+    return bits.u(1) == 1
 
 
 def _skip_scaling_list(bits: _Bits, length: int) -> None:
@@ -200,15 +208,18 @@ def _vp8_starts(data: memoryview) -> bool:
     return not data[0] & 1
 
 
-def _vp9_flags(data: memoryview) -> int:
-    """show_existing_frame, frame_type (0: key), show_frame: 3 bits."""
-    return data[0] >> (0 if data[0] >> 4 & 3 == 3 else 1) & 7
+def _vp9_flags(first: int) -> int:
+    """Of the first byte: show_existing_frame, frame_type (0: key), show_frame; 3 bits."""
+    return first >> (0 if first >> 4 & 3 == 3 else 1) & 7
+
+
+_VP9_SHOWS: Final = [bool(_vp9_flags(first) & 0b101) for first in range(256)]
 
 
 def _vp9_shows(data: memoryview) -> bool:
     # A superframe holds hidden frames and one to be shown.
-    return data[-1] >> 5 == _VP9_SUPERFRAME or bool(_vp9_flags(data) & 0b101)
+    return _VP9_SHOWS[data[0]] or data[-1] >> 5 == _VP9_SUPERFRAME
 
 
 def _vp9_starts(data: memoryview) -> bool:
-    return not _vp9_flags(data) & 0b110
+    return not _vp9_flags(data[0]) & 0b110

@@ -9,14 +9,13 @@ Everything else is decoded from start to end, and numbered in the order in which
 from __future__ import annotations
 
 import bisect
+import operator
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from videomae_fast.data.decoders.decoding import (
     AstrayError,
@@ -24,8 +23,9 @@ from videomae_fast.data.decoders.decoding import (
     Seeker,
     decode_from_start,
 )
-from videomae_fast.data.decoders.opening import ENCRYPTED, is_scrambled
-from videomae_fast.data.decoders.packets import Packets, jumps_back
+from videomae_fast.data.decoders.opening import ENCRYPTED
+from videomae_fast.data.decoders.packets import Packets
+from videomae_fast.data.decoders.transport import ends_whole, is_scrambled
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def number_frames(path: Path, stream: VideoStream, packets: Packets, seeker: See
             return settle(path, packets, "frames at the start that come out at other times")
         if len(rest) < len(times):
             why, times = "it begins within a group of pictures", rest
-    if packets.open_end and not _ends(times, packets, seeker):
+    if packets.open_end and not ends_whole(path, stream.id) and not _ends(times, packets, seeker):
         return settle(path, packets, "an end that can't be decoded")
     return Numbering(times, why=why)
 
@@ -119,17 +119,19 @@ def settle_late(path: Path, count: int) -> Numbering | None:
 
 def unusual_gaps(times: list[int], tick: float) -> list[int]:
     """Numbers of the frames that are shown for another time than most; tick: of times, seconds."""
-    if len(times) < 2 or not tick:
+    gaps = list(map(operator.sub, times[1:], times))
+    if not gaps or not tick:
         return []
-    gaps = np.diff(np.asarray(times, dtype=np.int64))
     rounding = 2 * max(1, round(_ROUNDING / tick))
-    numbers: list[int] = np.flatnonzero(np.abs(gaps - np.median(gaps)) > rounding).tolist()
-    return numbers
+    if max(gaps) - min(gaps) <= rounding:
+        return []
+    usual = sorted(gaps)[len(gaps) // 2]
+    return [number for number, gap in enumerate(gaps) if abs(gap - usual) > rounding]
 
 
 def ascending(times: list[int]) -> bool:
     """Whether each time is later than the one before it."""
-    return all(before < after for before, after in pairwise(times))
+    return all(map(operator.lt, times, times[1:]))
 
 
 def _first_times(path: Path, depth: int) -> list[int]:
@@ -142,7 +144,7 @@ def _first_times(path: Path, depth: int) -> list[int]:
 
 def _ends(times: list[int], packets: Packets, seeker: Seeker) -> bool:
     """Whether what follows the last key frame decodes to its times."""
-    if not packets.keys or jumps_back(packets.times, packets.keys):
+    if not packets.keys or packets.jumps_back:
         return False
     key = packets.keys[-1]
     expected = times[bisect.bisect_left(times, key.shown) :]

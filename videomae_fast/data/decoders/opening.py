@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from videomae_fast.data.decoders.base import MAX_PIXELS, check_size, too_large
+from videomae_fast.data.decoders.transport import is_scrambled
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ _DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS)}
 
 _TOO_LARGE: Final = re.compile(r"Picture size (\d+)x(\d+)")
 _LINES: Final = 8
-
-_TS_PACKETS: Final = 4096
-_TS_SIZES: Final = {188: 0, 192: 4}  # bytes of a packet: those before its first one, 0x47
 
 
 def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
@@ -105,17 +103,6 @@ def _video_stream(container: InputContainer) -> VideoStream:
 def is_encrypted(packet: Packet[VideoStream]) -> bool:
     """Whether the container says so of a packet."""
     return packet.has_sidedata("encryption_info")
-
-
-def is_scrambled(path: Path) -> bool:
-    """Whether this is an MPEG transport stream, most of whose packets are scrambled."""
-    with path.open("rb") as file:
-        content = file.read(_TS_PACKETS * max(_TS_SIZES))
-    for size, first in _TS_SIZES.items():
-        headers = [content[at : at + 4] for at in range(first, len(content) - 3, size)]
-        if len(headers) > 2 and all(header[0] == 0x47 for header in headers):
-            return sum(header[3] >> 6 != 0 for header in headers) * 2 > len(headers)
-    return False
 
 
 def _why_sizeless(path: Path) -> str:

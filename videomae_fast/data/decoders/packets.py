@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
 
+KNOWN_EVERYWHERE: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""Containers whose times all decoders read alike."""
+
 # Containers in which a packet is known by its place in the file.
-_BY_PLACE: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_BY_PLACE: Final = (*KNOWN_EVERYWHERE, "avi", "flv")
 # Containers without the sizes of their packets: an end that is cut off looks like any other.
 _UNSIZED: Final = ("mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
 # Containers that store the times at which packets are decoded, but not when they are shown.
@@ -55,7 +59,9 @@ class Packets:
     shown: times of the packets that give a frame, in the order of decoding; doubt: why its times
         can't be relied on, or None; late_start: whether frames are shown before the first key
         frame; open_end: whether the end may be cut off unnoticed; hidden: packets that an edit
-        list hides; fragmented: an MP4 file that is a sequence of fragments.
+        list hides; fragmented: an MP4 file that is a sequence of fragments;
+        reordered: whether frames are decoded in another order than they are shown in (B-frames);
+        jumps_back: whether a key frame is shown before a frame that is decoded before it.
     """
 
     by_place: bool
@@ -68,6 +74,8 @@ class Packets:
     open_end: bool = False
     hidden: int = 0
     fragmented: bool = False
+    reordered: bool = False
+    jumps_back: bool = False
 
     def __post_init__(self) -> None:
         self._numbers: dict[int, list[Key]] | None = None
@@ -75,7 +83,7 @@ class Packets:
     def mark(self, packet: Packet[VideoStream]) -> int:
         """What the packet is known by."""
         if self.by_place:
-            return -1 if packet.pos is None else packet.pos
+            return packet.pos or -1
         return packet.size << 32 | zlib.crc32(memoryview(packet)[:_HEAD])
 
     def key(self, packet: Packet[VideoStream]) -> Key | None:
@@ -99,11 +107,6 @@ class Packets:
             for time in self.times[key.number : end]
         )
 
-    @property
-    def reordered(self) -> bool:
-        """Whether frames are decoded in another order than they are shown in (B-frames)."""
-        return self.shown != sorted(self.shown)
-
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     """Reads all packets, without decoding them.
@@ -113,26 +116,26 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     context, name = stream.codec_context, container.format.name
     codec, extradata = context.codec.canonical_name, context.extradata
     by_place = name in _BY_PLACE
-    found = Packets(by_place)
+    found = Packets(by_place, open_end=name in _UNSIZED)
     marks, times, keys = found.marks, found.times, found.keys
+    decoded: list[int] = []
     shown: list[int | None] = []
     holds_picture, starts_group = shows(codec, extradata), starts(codec, extradata)
-    # Its bytes are looked at only where a packet without a picture is to be expected.
-    look = holds_picture if not by_place or codec in ("vp8", "vp9") else None
+    # Bytes are looked at only where a packet without a picture is to be expected.
+    look = holds_picture if found.open_end or codec in ("vp8", "vp9") else None
+    may_be_tiny, may_be_corrupt = codec in _LEAVES_OUT, name == "mpegts"
     indexed = len(stream.index_entries) if "mov" in name else 0
-    count, tiny, back = 0, False, False
-    decoded_before: int | None = None
-    corrupt = False
+    empty, tiny, corrupt = 0, False, False
     last: Packet[VideoStream] | None = None
     for packet in container.demux(stream):
-        size = packet.size
-        if not size:
-            count += packet.dts is not None  # a sample that is empty; the last one flushes
-            continue
         pts, dts = packet.pts, packet.dts
-        marks.append(found.mark(packet))
+        if not packet.size:
+            empty += dts is not None  # a sample that is empty; the last one flushes
+            continue
+        marks.append((packet.pos or -1) if by_place else found.mark(packet))
         times.append(pts)
-        tiny |= size < _FEW_BYTES
+        if dts is not None:
+            decoded.append(dts)
         if packet.is_keyframe:
             if is_encrypted(packet):
                 raise DecodeError(ENCRYPTED)
@@ -142,26 +145,28 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
             found.hidden += 1
         elif look is None or look(memoryview(packet)):
             shown.append(pts)
-        if dts is not None:
-            back |= decoded_before is not None and dts < decoded_before
-            decoded_before = dts
-        count += 1
-        corrupt |= packet.is_corrupt
+        tiny |= may_be_tiny and packet.size < _FEW_BYTES
+        corrupt |= may_be_corrupt and packet.is_corrupt
         last = packet
-    if count < indexed:
-        raise DecodeError(f"truncated: {count} of {indexed} frames are in the file")
-    found.shown = [time for time in shown if time is not None]
-    found.open_end = name in _UNSIZED
+    if len(marks) + empty < indexed:
+        raise DecodeError(f"truncated: {len(marks) + empty} of {indexed} frames are in the file")
     found.fragmented = "mov" in name and not stream.frames
-    found.late_start = not keys or keys[0].number > 0 or min(found.shown, default=0) < keys[0].shown
+    found.shown = [time for time in shown if time is not None]
+    ordered = sorted(found.shown)
+    found.reordered = found.shown != ordered
+    found.jumps_back = found.reordered and _jumps_back(times, keys)
+    found.late_start = not keys or keys[0].number > 0 or ordered[:1] < [keys[0].shown]
     if len(found.shown) < len(shown):
         found.doubt = "packets without presentation times"
-    elif corrupt:
+    elif corrupt or (last is not None and last.is_corrupt):
         found.doubt = "packets of which parts are missing"
     elif last is not None and holds_picture is not None and not holds_picture(memoryview(last)):
         found.doubt = "a last packet without a picture"
-    if found.doubt is None:
-        found.doubt = _doubt_of_codec(stream, tiny) or _doubt_of_times(found, stream, name, back)
+    # Program streams store few times; FFmpeg makes the others up, now and then a frame too late.
+    elif name != "mpeg" and decoded != sorted(decoded):
+        found.doubt = "decoding times that go back (several recordings in one stream?)"
+    else:
+        found.doubt = _doubt_of_codec(stream, tiny) or _doubt_of_times(found, ordered, stream, name)
     return found
 
 
@@ -179,31 +184,30 @@ def _doubt_of_codec(stream: VideoStream, tiny: bool) -> str | None:
 
 
 def _doubt_of_times(
-    packets: Packets, stream: VideoStream, container: str, back: bool
+    packets: Packets, ordered: list[int], stream: VideoStream, container: str
 ) -> str | None:
-    """Why the presentation times need not be in the order of the frames, or None."""
+    """Why the presentation times need not be in the order of the frames, or None.
+
+    ordered: those of the packets, ascending.
+    """
     shown, context = packets.shown, stream.codec_context
-    # Program streams store few times; FFmpeg makes the others up, now and then a frame too late.
-    if back and container != "mpeg":
-        return "decoding times that go back (several recordings in one stream?)"
-    reordered = packets.reordered
-    if container in _DECODING_TIMES and (reordered or context.has_b_frames):
+    if container in _DECODING_TIMES and (packets.reordered or context.has_b_frames):
         return f"{container.upper()} stores no presentation times, and frames are reordered"
-    if reordered and not context.codec.reorder:
+    if packets.reordered and not context.codec.reorder:
         return "presentation times in another order than the frames can have"
-    if not reordered and len(set(shown)) == len(shown):
-        return None
-    ranks = {time: rank for rank, time in enumerate(sorted(set(shown)))}
-    if len(ranks) < len(shown):
+    if len(set(shown)) < len(shown):
         return "several frames with one presentation time"
-    if max(abs(ranks[time] - place) for place, time in enumerate(shown)) > DEEPEST:
+    if not packets.reordered:
+        return None
+    near = all(map(operator.le, shown, ordered[DEEPEST:]))
+    if not near or not all(map(operator.ge, shown[DEEPEST:], ordered)):
         return "presentation times further from the order of decoding than any codec reorders"
-    if jumps_back(packets.times, packets.keys):
+    if packets.jumps_back:
         return "key frames that are shown before frames in front of them"
     return None
 
 
-def jumps_back(times: list[int | None], keys: Iterable[Key]) -> bool:
+def _jumps_back(times: list[int | None], keys: Iterable[Key]) -> bool:
     """Whether a key frame is shown before a frame that is decoded before it."""
     latest, begin = None, 0
     for key in keys:

@@ -33,7 +33,7 @@ from videomae_fast.data.decoders.numbering import (
 )
 from videomae_fast.data.decoders.opening import open_stream
 from videomae_fast.data.decoders.orientation import orientation
-from videomae_fast.data.decoders.packets import DEEPEST, Key, jumps_back, read_packets
+from videomae_fast.data.decoders.packets import DEEPEST, KNOWN_EVERYWHERE, Key, read_packets
 from videomae_fast.data.decoders.regular import regular_packets
 from videomae_fast.data.errors import DecodeError
 
@@ -86,11 +86,10 @@ class PyAVReader(ReaderBase):
 
     def _number_by(self, numbering: Numbering) -> None:
         self._numbering, self._times = numbering, numbering.times
-        tick = float(self._stream.time_base or 0)
-        self._unusual = [] if self.is_prepared else unusual_gaps(self._times, tick)
+        self._unusual: list[int] | None = [] if self.is_prepared else None
         # Where decoding can start; none where times don't tell the way there.
         self._keys: list[Key] = []
-        if not numbering.by_count and not jumps_back(self._packets.times, self._packets.keys):
+        if not numbering.by_count and not self._packets.jumps_back:
             self._keys = self._packets.keys
 
     @property
@@ -127,7 +126,7 @@ class PyAVReader(ReaderBase):
             return None
         if self._numbering.why is not None:
             return self._numbering.why
-        if not packets.by_place:
+        if self.container_format not in KNOWN_EVERYWHERE:
             return f"in a container whose times decoders read differently ({self.container_format})"
         if packets.fragmented:
             return "a fragmented MP4 file"
@@ -283,6 +282,10 @@ class PyAVReader(ReaderBase):
         """
         if not self._reordered:
             return False
+        if self._unusual is None:
+            self._unusual = unusual_gaps(self._times, float(self._stream.time_base or 0))
+        if not self._unusual:
+            return True
         key = self._key_before(wanted[0])
         begin = bisect.bisect_left(self._times, wanted[0] if key is None else key.shown) - DEEPEST
         end = bisect.bisect_left(self._times, wanted[-1]) + DEEPEST
