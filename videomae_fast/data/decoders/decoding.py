@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.data.decoders.opening import open_stream
+from videomae_fast.data.decoders.opening import demux, open_stream
 from videomae_fast.data.decoders.packets import Key, Packets
 from videomae_fast.data.errors import DecodeError
 
@@ -62,7 +63,7 @@ def decode_from_start(path: Path) -> Generator[VideoFrame]:
 
 
 def _decode_all(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         # An empty one in mid-stream would end decoding, as the last one does.
         if packet.size or packet.dts is None:
             yield from decode(packet) or ()
@@ -88,20 +89,45 @@ class Seeker:
         ones: what they leave of other frames depends on where decoding began. Raises
         :class:`DisorderError`.
         """
-        context = self._stream.codec_context
-        leaves_out = self._leaves_out and only is not None
-        everything: bool | None = None
-        unsure = not self._knows_its_start
+        from av.error import FFmpegError
+
         packets, first, landed = self._land(key)
-        last: int | None = None
+        try:
+            yield from self._decoded(packets, first, landed, only)
+        except FFmpegError as error:  # the file can't be read on
+            raise AstrayError from error
+
+    def _decoded(
+        self,
+        packets: Iterator[Packet[VideoStream]],
+        first: Packet[VideoStream],
+        landed: Key,
+        only: frozenset[int] | None,
+    ) -> Iterator[VideoFrame]:
+        context, unsure = self._stream.codec_context, not self._knows_its_start
+        leaves_out = self._leaves_out and only is not None
+        counts = only is None and context.has_b_frames
+        everything: bool | None = None
+        marks, times, mark = self._packets.marks, self._packets.times, self._packets.mark
+        by_place, number, last = self._packets.by_place, landed.number - 1, -math.inf
         due: list[int] = []  # times of packets whose frames have not come out
-        for packet in self._checked(packets, first, landed):
+        for packet in chain((first,), packets):
+            if packet.size:
+                number += 1
+                if number == len(marks):
+                    raise AstrayError
+                if ((packet.pos or -1) if by_place else mark(packet)) != marks[number]:
+                    raise AstrayError
+                if times:
+                    packet.pts = times[number]
+            elif packet.dts is not None:
+                continue
             if leaves_out:
                 wanted = packet.pts is None or packet.pts in only  # type: ignore[operator]
                 if wanted != everything:  # setting it costs more than a look
                     context.skip_frame = "DEFAULT" if wanted else "NONREF"
                     everything = wanted
-            if only is None and packet.pts in self._shown and packet.pts >= landed.shown:
+            elif counts and packet.pts in self._shown and packet.pts >= landed.shown:
                 heapq.heappush(due, packet.pts)
             frames = decode(packet)
             if frames is None:
@@ -110,7 +136,7 @@ class Seeker:
                 time = frame.pts
                 if frame.is_corrupt:
                     raise AstrayError
-                if time is None or (last is not None and time <= last):
+                if time is None or time <= last:
                     raise DisorderError
                 if unsure and time >= landed.shown:
                     if frame.pict_type != _INTRA and not frame.key_frame:
@@ -142,7 +168,7 @@ class Seeker:
 
         try:
             self._container.seek(target, stream=self._stream, backward=True)
-            packets = self._container.demux(self._stream)
+            packets = demux(self._container, self._stream)
             for packet in islice(packets, _TRIED):
                 landed = self._packets.key(packet) if packet.size else None
                 if landed is not None:
@@ -150,39 +176,6 @@ class Seeker:
         except FFmpegError:
             pass
         return None
-
-    def _checked(
-        self, packets: Iterator[Packet[VideoStream]], first: Packet[VideoStream], landed: Key
-    ) -> Iterator[Packet[VideoStream]]:
-        """The packets with the times that they were read with.
-
-        Raises :class:`AstrayError` at one that is another.
-        """
-        number, marks, times = landed.number, self._packets.marks, self._packets.times
-        mark = self._packets.mark
-        if first.pts != landed.shown:
-            first.pts = landed.shown
-        yield first
-        for packet in _read(packets):
-            if packet.size:
-                number += 1
-                if number == len(marks) or mark(packet) != marks[number]:
-                    raise AstrayError
-                if times and packet.pts != times[number]:
-                    packet.pts = times[number]
-            elif packet.dts is not None:
-                continue
-            yield packet
-
-
-def _read(packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
-    """The packets; :class:`AstrayError` where the file can't be read on."""
-    from av.error import FFmpegError
-
-    try:
-        yield from packets
-    except FFmpegError as error:
-        raise AstrayError from error
 
 
 @contextmanager

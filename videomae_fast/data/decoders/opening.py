@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -98,6 +99,14 @@ def _video_stream(container: InputContainer) -> VideoStream:
     if stream.codec_context.codec_tag in ("encv", "drmi"):
         raise DecodeError(ENCRYPTED)
     return stream
+
+
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The packets of the stream, and an empty one at the end."""
+    try:
+        yield from container.demux(stream)
+    except IndexError:  # PyAV's own at the end, where other streams appeared on the way
+        return
 
 
 def is_encrypted(packet: Packet[VideoStream]) -> bool:

@@ -30,6 +30,8 @@ class Orientation(NamedTuple):
 
     def apply(self, frame: Frames) -> Frames:
         """A frame [H, W, 3] upright: a view of it."""
+        if self == UPRIGHT:
+            return frame
         if self.transposed:
             frame = frame.transpose(1, 0, 2)
         return frame[:: -1 if self.flipped_y else 1, :: -1 if self.flipped_x else 1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from videomae_fast.data.decoders.bitstream import frames_only, shows, starts
-from videomae_fast.data.decoders.opening import ENCRYPTED, is_encrypted
+from videomae_fast.data.decoders.opening import ENCRYPTED, demux, is_encrypted
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     indexed = len(stream.index_entries) if "mov" in name else 0
     empty, tiny, corrupt = 0, False, False
     last: Packet[VideoStream] | None = None
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         pts, dts = packet.pts, packet.dts
         if not packet.size:
             empty += dts is not None  # a sample that is empty; the last one flushes

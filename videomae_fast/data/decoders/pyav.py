@@ -32,7 +32,7 @@ from videomae_fast.data.decoders.numbering import (
     unusual_gaps,
 )
 from videomae_fast.data.decoders.opening import open_stream
-from videomae_fast.data.decoders.orientation import orientation
+from videomae_fast.data.decoders.orientation import Orientation, orientation
 from videomae_fast.data.decoders.packets import DEEPEST, KNOWN_EVERYWHERE, Key, read_packets
 from videomae_fast.data.decoders.regular import regular_packets
 from videomae_fast.data.errors import DecodeError
@@ -359,6 +359,8 @@ class _Converter:
 
         self._reformatter = VideoReformatter()
         self._width, self._height = width, height
+        # By the angle, which costs a twentieth of a look at the matrix.
+        self._orientations: dict[int, Orientation] = {}
 
     def __call__(self, frame: VideoFrame) -> Frames:
         rgb = self._reformatter.reformat(
@@ -369,4 +371,7 @@ class _Converter:
             interpolation="BILINEAR",
             threads=1,
         )
-        return orientation(frame).apply(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
+        turned = self._orientations.get(frame.rotation)
+        if turned is None:
+            turned = self._orientations[frame.rotation] = orientation(frame)
+        return turned.apply(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
