@@ -77,8 +77,8 @@ def _from(first: int) -> Callable[[int, int, int], NDArray[np.uint8]]:
     return lambda number, width, height: numbered_frame(first + number, width, height)
 
 
-def _plain(name: str, folder: Path, **settings: Any) -> Path:
-    return write_video(folder / name, FRAMES, **settings)
+def _plain(name: str, folder: Path, frames: int = FRAMES, **settings: Any) -> Path:
+    return write_video(folder / name, frames, **settings)
 
 
 def _copied(name: str, source: str, folder: Path, settings: dict[str, Any], **how: Any) -> Path:
@@ -213,6 +213,7 @@ HEVC_OPEN: Final[dict[str, Any]] = {"codec": "libx265", "options": X265_OPEN, "s
 MPEG2: Final[dict[str, Any]] = {"codec": "mpeg2video", "options": B2, "size": BARS}
 MPEG4: Final[dict[str, Any]] = {"codec": "mpeg4", "options": B0, "size": BARS}
 ALTERNATE: Final[dict[str, Any]] = {"codec": "libvpx-vp9", "options": ALT_REF}
+ONE_KEY: Final[dict[str, Any]] = {"options": {"g": "250", "bf": "2", "sc_threshold": "0"}}
 OPEN: Final[dict[str, Any]] = {
     "options": {"g": "12", "bf": "3", "x264-params": "open-gop=1:scenecut=0"}
 }
@@ -230,7 +231,7 @@ SOUND: Final[dict[str, Maker]] = {
     ),
     "MP4, frames hidden": lambda folder: _copied("e.mp4", "a.mp4", folder, H264, shift=-512 * 20),
     "MP4, its key frame hidden": lambda folder: _copied(
-        "e.mp4", "a.mp4", folder, {"options": {"g": "250", "bf": "2"}}, shift=-512 * 5
+        "e.mp4", "a.mp4", folder, ONE_KEY, shift=-512 * 5
     ),
     "MKV": partial(_plain, "a.mkv"),
     "FLV": partial(_plain, "a.flv"),
@@ -251,7 +252,7 @@ SOUND: Final[dict[str, Maker]] = {
     ),
     "MPEG-2 in a transport stream": partial(_plain, "a.ts", **MPEG2),
     "MPEG-1 in a program stream": partial(
-        _plain, "a.mpg", codec="mpeg1video", options=B0, size=BARS
+        _plain, "a.mpg", frames=100, codec="mpeg1video", options=B0, size=BARS
     ),
     "MPEG-4 in AVI": partial(_plain, "a.avi", **MPEG4),
     "MPEG-4 in MP4": partial(_plain, "a.mp4", codec="mpeg4", options=B2, size=BARS),
@@ -306,7 +307,7 @@ ODD: Final[dict[str, Maker]] = {
     "GIF": _gif,
     "GIF that ends in a comment": _commented_gif,
     "APNG": partial(_plain, "a.apng", codec="apng", pixels="rgb24", options={}),
-    "MPEG-2 in a program stream": partial(_plain, "a.mpg", **MPEG2),
+    "MPEG-2 in a program stream": partial(_plain, "a.mpg", frames=100, **MPEG2),
     "WMV": partial(_plain, "a.asf", codec="wmv2", options={"g": "12"}),
     "DivX 3": partial(_plain, "a.avi", codec="msmpeg4", options={"g": "12"}),
     "recordings with the same times": partial(_recordings, "r.ts", begin=0),

@@ -35,6 +35,26 @@ def test_encrypted_files_are_called_so(tmp_path: Path) -> None:
         open_video(path)
 
 
+def test_encrypted_matroska_is_called_so(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", 24)
+    content = path.read_bytes()
+    key = b"\x47\xe1\x81\x05\x47\xe2\x84KEY1"  # algorithm and key
+    encoding = b"\x50\x33\x81\x01\x50\x35" + bytes([0x80 + len(key)]) + key  # type: encryption
+    encoding = b"\x62\x40" + bytes([0x80 + len(encoding)]) + encoding
+    encodings = b"\x6d\x80" + bytes([0x80 + len(encoding)]) + encoding
+    tracks = content.rindex(b"\x16\x54\xae\x6b")
+    for name, begin in ((b"\x18\x53\x80\x67", 0), (b"\x16\x54", tracks), (b"\xae", tracks + 4)):
+        # The segment, its tracks and the first of these grow.
+        at = content.index(name, begin) + (4 if begin <= tracks else 1)
+        width = 9 - content[at].bit_length()
+        size = int.from_bytes(content[at : at + width], "big") + len(encodings)
+        content = content[:at] + size.to_bytes(width, "big") + content[at + width :]
+        end = at + width
+    path.write_bytes(content[:end] + encodings + content[end:])
+    with pytest.raises(DecodeError, match=r"^encrypted \(DRM\)"):
+        open_video(path)
+
+
 def test_scrambled_transport_streams_are_called_so(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.ts", 24)
     content = bytearray(path.read_bytes())
