@@ -12,6 +12,7 @@ from tests.data.kinds import KINDS, ODD, SOUND, plain_decode, scenes
 from tests.data.videos import read_number, read_numbers, write_video
 from videomae_fast.data import CachedVideos, open_video
 from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.decoders.transport import ends_whole
 from videomae_fast.data.order import Draw
 from videomae_fast.data.prepare import Job, PrepareSettings, transcode
 from videomae_fast.data.probe import ProbeJob, probe_file
@@ -116,3 +117,26 @@ def test_seeks_that_lead_astray_are_not_believed(
             monkeypatch.setattr(video._seeker, "_container", Astray(by))
             for number in (0, 13, 31, 59):
                 assert read_number(video.read([number])[0]) == number
+
+
+def test_a_gap_in_the_times_costs_no_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out around it, whatever was left out before."""
+    times = [40 * number + 400 * (number > 60) for number in range(120)]
+    with PyAVReader(write_video(tmp_path / "gap.mp4", 120, times=times)) as video:
+        monkeypatch.setattr(video, "_read_from_start", None)
+        for ids in ([100, 104, 108], [57, 61, 66], [2, 6, 10], [60]):
+            assert read_numbers(video.read(ids)) == ids
+
+
+def test_the_end_of_a_transport_stream_tells_whether_it_is_whole(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.ts", 24, make=scenes)
+    content = path.read_bytes()
+    packets = [content[at : at + 188] for at in range(0, len(content), 188)]
+    assert ends_whole(path, 256)
+    assert not ends_whole(path, 257)
+    m2ts = tmp_path / "a.m2ts"
+    m2ts.write_bytes(b"".join(b"time" + packet for packet in packets))
+    assert ends_whole(m2ts, 256)
+    for cut in (len(content) - 1, len(content) - 5 * 188):
+        path.write_bytes(content[:cut])
+        assert not ends_whole(path, 256)

@@ -16,8 +16,10 @@ from videomae_fast.data import DECODERS, DecodeError, open_video
 from videomae_fast.data.decoders.orientation import Orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.decoders.regular import comment_of
+from videomae_fast.data.order import Draw
 from videomae_fast.data.prepare import Job, PrepareSettings, transcode
 from videomae_fast.data.probe import ProbeJob, probe_file
+from videomae_fast.data.reading import ClipRequest, Reading, read
 
 ONE = 1 << 16
 
@@ -216,6 +218,19 @@ ONLY_HERE = (
     "MP4 cut within a group",
     "HEVC, open groups",
 )
+
+
+@pytest.mark.parametrize("name", [*ONLY_HERE, "MP4"])
+def test_a_device_is_not_handed_what_it_may_number_differently(tmp_path: Path, name: str) -> None:
+    path = KINDS[name](tmp_path)
+    request = ClipRequest(Draw(0, 0, 0, 0, 0), path, path, 1, -1, 0, -1, "", 2, (7,) * 5)
+    codecs = frozenset({"h264", "hevc"})
+    piece = read(request, Reading(8, (64, 64), 1, "pyav", hand_over="encoded", codecs=codecs))
+    if name == "MP4":
+        assert (piece.kind, piece.kept_back) == ("encoded", None)
+    else:
+        assert piece.kind == "frames"
+        assert piece.kept_back
 
 
 @pytest.mark.parametrize("name", ONLY_HERE)

@@ -155,7 +155,7 @@ def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
             return f"pixel format {pixels}"
         if (why := video.why_only_here()) is not None:
             return why
-        first = next(video.decode_all())
+        first = video.first
         if orientation(first) != UPRIGHT:
             return "rotated by metadata"
         boxes = _boxes(first.width, first.height, request, reading)

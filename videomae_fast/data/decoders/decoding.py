@@ -107,6 +107,8 @@ class Seeker:
         context, unsure = self._stream.codec_context, not self._knows_its_start
         leaves_out = self._leaves_out and only is not None
         counts = only is None and context.has_b_frames
+        if not leaves_out:
+            context.skip_frame = "DEFAULT"
         everything: bool | None = None
         marks, times, mark = self._packets.marks, self._packets.times, self._packets.mark
         by_place, number, last = self._packets.by_place, landed.number - 1, -math.inf

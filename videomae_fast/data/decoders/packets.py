@@ -53,15 +53,15 @@ class Key(NamedTuple):
 class Packets:
     """The packets of a stream, numbered from 0 in the order of decoding.
 
-    by_place: whether marks are places in the file; else they are made of a packet's bytes.
-    marks: what a packet is known by; times: when it is shown, None where the container does not
-        say; empty for a file whose header was believed; keys: where decoding can start, ascending;
-    shown: times of the packets that give a frame, in the order of decoding; doubt: why its times
-        can't be relied on, or None; late_start: whether frames are shown before the first key
-        frame; open_end: whether the end may be cut off unnoticed; hidden: packets that an edit
-        list hides; fragmented: an MP4 file that is a sequence of fragments;
-        reordered: whether frames are decoded in another order than they are shown in (B-frames);
-        jumps_back: whether a key frame is shown before a frame that is decoded before it.
+    by_place: whether marks are places in the file; else they are made of a packet's bytes; marks:
+    what a packet is known by; times: when it is shown, None where the container does not say,
+    empty for a file whose header was believed; keys: where decoding can start, ascending; shown:
+    times of the packets that give a frame, in the order of decoding; doubt: why its times can't be
+    relied on, or None; late_start: whether frames are shown before the first key frame; open_end:
+    whether the end may be cut off unnoticed; hidden: packets that an edit list hides; fragmented:
+    an MP4 file that is a sequence of fragments; reordered: whether frames are decoded in another
+    order than they are shown in (B-frames); jumps_back: whether a key frame is shown before a
+    frame that is decoded before it.
     """
 
     by_place: bool

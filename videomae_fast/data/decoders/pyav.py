@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -119,6 +120,11 @@ class PyAVReader(ReaderBase):
         """See :class:`~videomae_fast.data.decoders.base.VideoReader`."""
         return self._numbering.why
 
+    @cached_property
+    def first(self) -> VideoFrame:
+        """The first frame as FFmpeg gives it; raises as :meth:`decode_all`."""
+        return next(self.decode_all())
+
     def why_only_here(self) -> str | None:
         """Why another decoder may number the frames differently, or None where none should."""
         packets = self._packets
@@ -134,7 +140,7 @@ class PyAVReader(ReaderBase):
             return "frames hidden by an edit list"
         if packets.opens_groups:
             return "open groups of pictures"
-        if orientation(next(self.decode_all())).mirrored:
+        if orientation(self.first).mirrored:
             return "mirrored by metadata"
         return None
 
