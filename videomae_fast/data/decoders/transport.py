@@ -44,14 +44,12 @@ def ends_whole(path: Path, stream: int) -> bool:
 
 
 def _is_filled_up(packet: bytes) -> bool:
-    """Whether a packet's adaptation field is longer than what is in it."""
+    """Whether a packet's adaptation field is there, or longer, for no other reason."""
     if not packet[3] & 0x20:
         return False
-    length = packet[4]
-    if length == 0:
+    length, flags = packet[4], packet[5] if packet[4] else 0
+    if not flags & 0x1F:
         return True
-    flags = packet[5]
-    needed = 1 + 6 * (flags >> 4 & 1) + 6 * (flags >> 3 & 1) + (flags >> 2 & 1)
     if flags & 3:  # private data or an extension: their lengths are not looked at
         return False
-    return length > needed
+    return length > 1 + 6 * (flags >> 4 & 1) + 6 * (flags >> 3 & 1) + (flags >> 2 & 1)
