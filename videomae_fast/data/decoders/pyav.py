@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,7 +123,14 @@ class PyAVReader(ReaderBase):
 
     @cached_property
     def first(self) -> VideoFrame:
-        """The first frame as FFmpeg gives it; raises as :meth:`decode_all`."""
+        """A frame at the start as FFmpeg gives it, for what all have in common.
+
+        Raises :class:`DecodeError` as :meth:`decode_all` does.
+        """
+        if self._keys:
+            with suppress(AstrayError, DisorderError), translated():
+                for frame in self._seeker.frames_from(self._keys[0]):
+                    return frame
         return next(self.decode_all())
 
     def why_only_here(self) -> str | None:
