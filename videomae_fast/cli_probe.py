@@ -98,6 +98,7 @@ def table(summary: ProbeSummary) -> str:
         ("longest GOP", _most(summary.gops)),
         ("variable rate", f"{summary.variable_rate:,}"),
         ("rotated", f"{summary.rotated:,}"),
+        ("to be decoded", f"{summary.numbered_by_decoding:,} to number their frames"),
         *(("can't be read", f"{count:,} x {why}") for why, count in bad.most_common(_SHOWN)),
     ]
     return "\n".join(f"{name:<14} {text}" for name, text in rows)

@@ -420,7 +420,7 @@ def first_version(entry: Path) -> None:
     content = entry.read_bytes()
     frames = int.from_bytes(content[8:12], "little")
     about = json.loads(content[16:frames].rstrip(b"\0"))
-    assert about["version"] == 2
+    assert about["version"] == 3
     about["version"] = 1
     told = json.dumps(about).encode().ljust(frames - 16, b"\0")
     prefix = content[:12] + zlib.crc32(told).to_bytes(4, "little")
@@ -435,7 +435,7 @@ def test_entries_of_another_version_are_misses_and_replaced(tmp_path: Path) -> N
     for entry in entries(folder)[:2]:
         first_version(entry)
     reading = CachedVideos(folder, GB, fill=False)
-    with pytest.warns(RuntimeWarning, match=r"another version.*version 1, this is 2") as told:
+    with pytest.warns(RuntimeWarning, match=r"another version.*version 1, this is 3") as told:
         read_right(reading, paths)
     assert len(told) == 1
     assert "replaced" not in str(told[0].message)

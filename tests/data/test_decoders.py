@@ -203,18 +203,18 @@ def test_damaged_frames_are_not_given_out(tmp_path: Path) -> None:
 
 def test_reading_decodes_little_and_seeks(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last frames need their own group of pictures only, and never a second attempt."""
-    from videomae_fast.data.decoders import pyav
+    from videomae_fast.data.decoders import decoding
 
     decoded = []
-    decode = pyav._decode
+    decode = decoding.decode
 
     def counted(packet: Any) -> Any:
         decoded.append(packet)
         return decode(packet)
 
-    monkeypatch.setattr(pyav, "_decode", counted)
+    monkeypatch.setattr(decoding, "decode", counted)
     with open_video(video) as reader:
-        monkeypatch.setattr(reader, "_decode_from_start", None)
+        monkeypatch.setattr(reader, "_read_from_start", None)
         assert read_numbers(reader.read([50, 54, 58])) == [50, 54, 58]
         assert len(decoded) <= 13
         decoded.clear()

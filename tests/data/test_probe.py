@@ -33,6 +33,7 @@ def test_facts_of_a_plain_video(tmp_path: Path) -> None:
         width=112,
         height=84,
         rotation=0,
+        mirrored=False,
         frames=60,
         container_frames=60,
         decoded_frames=None,
@@ -41,6 +42,7 @@ def test_facts_of_a_plain_video(tmp_path: Path) -> None:
         variable_rate=False,
         longest_gop=12,
         b_frames=True,
+        numbered_by_decoding=None,
     )
     assert facts(path, decode=True).decoded_frames == 60
     plain = write_video(tmp_path / "p.mp4", 30, options={"g": "20", "bf": "0", "sc_threshold": "0"})

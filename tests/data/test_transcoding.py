@@ -398,7 +398,7 @@ def test_prepared_files_are_opened_without_reading_them(
     _, target = made(write_video(tmp_path / "plain.mp4", times=times), tmp_path)
     with PyAVReader(target, scan=True) as scanned:
         times, keys, reordered = scanned.times, scanned.key_frames, scanned.reordered
-    monkeypatch.setattr(PyAVReader, "_scan", None)
+    monkeypatch.setattr("videomae_fast.data.decoders.pyav.read_packets", None)
     with PyAVReader(target) as video:
         assert (video.times, video.key_frames, video.reordered) == (times, keys, reordered)
         for first in (0, 15, 16, 50):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from videomae_fast.data.cache import CacheCounts
+from videomae_fast.data.numbered import NumberedFiles
 
 BUSY = 0.85
 """Share of the time from which on a stage counts as the one that holds the others up."""
@@ -38,6 +39,7 @@ class Feeding:
         self._begun = False
         self._since: float
         self._work: float
+        self._numbered, self._news = NumberedFiles(), list[str]()
         self._reset()
 
     def worked(self, seconds: float) -> None:
@@ -71,6 +73,18 @@ class Feeding:
             if cached is not None:
                 self.cached += cached
 
+    def numbered(self, path: str, why: str | None) -> None:
+        """A file was read that had to be decoded to number its frames, unless ``why`` is None."""
+        with self._lock:
+            if (line := self._numbered.tell(path, why)) is not None:
+                self._news.append(line)
+
+    def news(self) -> list[str]:
+        """Lines for the log that were not told yet."""
+        with self._lock:
+            told, self._news = self._news, []
+        return told
+
     def how_read(self, *, again: bool = False) -> str | None:
         """How videos were read so far, where that is not the plain way; in a sentence.
 
@@ -94,6 +108,8 @@ class Feeding:
                 told.append(f"{cached.damaged:,} times an entry was damaged and not served")
             if cached.other_version:
                 told.append(f"{cached.other_version:,} entries were of another version")
+        if again and (numbered := self._numbered.summary()) is not None:
+            told.append(numbered)
         if self.kept_back:
             reasons = ", ".join(f"{count:,} for {why}" for why, count in self.kept_back.items())
             told.append(f"decoded by loader processes instead of the device: {reasons}")

@@ -193,8 +193,9 @@ class _Joiner:
         clips, failed, event = self.stage(pieces, samples, frames)
         results = [failed.get(number, piece) for number, piece in enumerate(pieces)]
         pairs = list(zip(requests, results, strict=True))
-        for piece in pieces:
+        for request, piece in zip(requests, pieces, strict=True):
             if isinstance(piece, Piece):
+                self.feeding.numbered(str(request.file), piece.numbering)
                 self.feeding.read(
                     piece.decode_seconds,
                     piece.crop_seconds,

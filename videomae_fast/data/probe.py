@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from videomae_fast.data.decoders.folder import FolderReader
+from videomae_fast.data.decoders.orientation import orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ListFormat, list_line, load_list
@@ -40,11 +41,12 @@ class Facts:
     """What is in a file that can be read.
 
     codec, container, pixel_format: FFmpeg's names; width, height: pixels as stored; rotation:
-    degrees counter-clockwise that show it upright; frames: as training counts them;
-    container_frames: as the header says, None where it says nothing; decoded_frames: None unless
-    all were decoded; rate: frames per second on average; seconds; variable_rate; longest_gop:
-    frames from a key frame to the next at most; b_frames: stored in another order than shown.
-    None where a file does not say.
+    degrees counter-clockwise that show it upright; mirrored: whether it is shown mirrored as well;
+    frames: as training counts them; container_frames: as the header says, None where it says
+    nothing; decoded_frames: None unless all were decoded; rate: frames per second on average;
+    seconds; variable_rate; longest_gop: frames from a key frame to the next at most; b_frames:
+    stored in another order than shown; numbered_by_decoding: why the file does not tell the frames'
+    numbers without being decoded, None where it does. None where a file does not say.
     """
 
     codec: str
@@ -53,6 +55,7 @@ class Facts:
     width: int
     height: int
     rotation: int
+    mirrored: bool
     frames: int
     container_frames: int | None
     decoded_frames: int | None
@@ -61,6 +64,7 @@ class Facts:
     variable_rate: bool | None
     longest_gop: int | None
     b_frames: bool | None
+    numbered_by_decoding: str | None
 
 
 @dataclass
@@ -74,6 +78,7 @@ class ProbeSummary:
     seconds: float = 0.0
     variable_rate: int = 0
     rotated: int = 0
+    numbered_by_decoding: int = 0
     codecs: Counter[str] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
     bad: Counter[str] = field(default_factory=Counter)
@@ -90,7 +95,8 @@ class ProbeSummary:
         self.frames += facts.frames
         self.seconds += facts.seconds or 0.0
         self.variable_rate += bool(facts.variable_rate)
-        self.rotated += bool(facts.rotation)
+        self.rotated += bool(facts.rotation) or facts.mirrored
+        self.numbered_by_decoding += facts.numbered_by_decoding is not None
         self.codecs[facts.codec] += 1
         self.sizes[f"{facts.width}x{facts.height}"] += 1
         if facts.longest_gop is not None:
@@ -106,7 +112,7 @@ def probe_file(job: ProbeJob) -> Facts:
         return _probe_folder(job)
     with PyAVReader(job.path, scan=True) as video:
         frames = video.decode_all()
-        rotation = round(next(frames).rotation / 90) % 4 * 90
+        first = next(frames)
         decoded = 1 + sum(1 for _ in frames) if job.decode else None
         context, stream, times = video.stream.codec_context, video.stream, video.times
         rate, variable, seconds = _rate(times, float(stream.time_base or 0))
@@ -120,15 +126,17 @@ def probe_file(job: ProbeJob) -> Facts:
             pixel_format=context.pix_fmt,
             width=context.width,
             height=context.height,
-            rotation=rotation,
+            rotation=round(first.rotation / 90) % 4 * 90,
+            mirrored=orientation(first).mirrored,
             frames=video.frame_count,
             container_frames=stream.frames or None,
             decoded_frames=decoded,
             rate=None if rate is None else round(rate, 4),
             seconds=None if seconds is None else round(seconds, 3),
             variable_rate=variable,
-            longest_gop=int(np.diff(keys).max()) if times is not None else None,
+            longest_gop=int(np.diff(keys).max()) if len(keys) > 1 else None,
             b_frames=video.reordered,
+            numbered_by_decoding=video.numbered_by_decoding,
         )
 
 
@@ -145,6 +153,7 @@ def _probe_folder(job: ProbeJob) -> Facts:
         width=width,
         height=height,
         rotation=0,
+        mirrored=False,
         frames=job.total,
         container_frames=None,
         decoded_frames=job.total if job.decode else None,
@@ -153,6 +162,7 @@ def _probe_folder(job: ProbeJob) -> Facts:
         variable_rate=None,
         longest_gop=None,
         b_frames=None,
+        numbered_by_decoding=None,
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from videomae_fast.data.crops import (
     multi_scale_box,
 )
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
+from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import one_file
 from videomae_fast.data.order import Draw, below
@@ -96,7 +97,8 @@ class Piece:
     decode_seconds, crop_seconds: of this process; waited_seconds, queued_seconds: of
     decode_seconds, those in which it did not compute but waited for the file, and for a free core
     (both are in the first where the system doesn't tell them apart); kept_back: why an encoded
-    video was decoded here; cached: what the cache did.
+    video was decoded here; cached: what the cache did; numbering: why it had to be
+    decoded to number its frames, or None.
     """
 
     kind: HandOver
@@ -110,6 +112,7 @@ class Piece:
     kept_back: str | None = None
     cached: CacheCounts | None = None
     queued_seconds: float = 0.0
+    numbering: str | None = None
 
 
 def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
@@ -133,20 +136,24 @@ def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:
     with _open(request, reading) as video:
         ids = _ids(video.frame_count, request, reading)
         decoded = video.read(ids)
-        count = video.frame_count
+        count, numbering = video.frame_count, video.numbered_by_decoding
     cached = None if reading.cache is None else reading.cache.take_counts()
     boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
     seconds, waited, queued = clock.told()
+    told: dict[str, Any] = {
+        "decode_seconds": seconds,
+        "waited_seconds": waited,
+        "queued_seconds": queued,
+        "kept_back": kept_back,
+        "cached": cached,
+        "numbering": numbering,
+    }
     if reading.hand_over != "clips":
-        return Piece(
-            "frames", decoded, boxes, ids, count, seconds, 0.0, waited, kept_back, cached, queued
-        )
+        return Piece("frames", decoded, boxes, ids, count, **told)
     out = None if room is None else room((len(boxes), len(decoded), *reading.size, 3))
     clips = crop_views(decoded, boxes, reading.size, out)
     crop_seconds = clock.told()[0] - seconds
-    return Piece(
-        "clips", clips, (), ids, count, seconds, crop_seconds, waited, kept_back, cached, queued
-    )
+    return Piece("clips", clips, (), ids, count, crop_seconds=crop_seconds, **told)
 
 
 def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
@@ -160,10 +167,10 @@ def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
             return f"codec {codec}"
         if pixels not in ("yuv420p", "yuvj420p"):
             return f"pixel format {pixels}"
-        if video.times is None:
-            return "no presentation times"
-        first = next(video.decode_all())
-        if first.rotation:
+        if (why := video.why_only_here()) is not None:
+            return why
+        first = video.first
+        if orientation(first) != UPRIGHT:
             return "rotated by metadata"
         boxes = _boxes(first.width, first.height, request, reading)
         count = video.frame_count

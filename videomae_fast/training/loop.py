@@ -297,6 +297,8 @@ class _Run:
             if speed["data_wait"] >= STARVED and held_up.stage != self._told:
                 self._told = held_up.stage  # once, until it is another one
                 self.log(f"waiting for data: {held_up.advice}")
+            for line in self.feeding.news():
+                self.log(line)
             how = self.feeding.how_read(again=done == self.total)
             if how is not None:
                 self.log(how)

@@ -2,7 +2,8 @@
 
 Layout: magic (8 bytes), length of the header (uint32, a multiple of 4096), CRC-32 of the rest of
 it (uint32), JSON, zeros up to that length; the frames, uint8 [N, H, W, 3]; a checksum of each
-(uint32 [N]) and the CRC-32 of these (uint32). Little-endian. Version 1 had no checksums of frames.
+(uint32 [N]) and the CRC-32 of these (uint32). Little-endian. Version 1 had no checksums of frames;
+in version 2 the frames of odd files could be in another order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Shape = tuple[int, int, int, int]
 
 SUFFIX: Final = ".frames"
 _MAGIC: Final = b"VMFFRAME"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _PREFIX: Final = struct.Struct("<8sII")
 _PAGE: Final = 4096
 # Paths have at most 4096 bytes, and JSON writes one of them with 6 characters at most.

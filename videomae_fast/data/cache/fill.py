@@ -22,6 +22,7 @@ from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import MISSING, OutputError
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ListFormat, load_list
+from videomae_fast.data.numbered import NumberedFiles
 from videomae_fast.data.sources import where_paths_start
 from videomae_fast.data.workers import Outcome, WorkerPool
 from videomae_fast.errors import UsageError, VideoMAEFastError
@@ -44,13 +45,14 @@ class Filled:
 
     reason: why it was not added, empty where it was; room: bytes left in the cache; damage: an
     entry that was not served, and why; other_version: whether there was one of another version of
-    this library.
+    this library; numbering: why the video had to be decoded to number its frames, or None.
     """
 
     reason: str
     room: int
     damage: str = ""
     other_version: bool = False
+    numbering: str | None = None
 
 
 @dataclass
@@ -101,10 +103,11 @@ def fill_video(job: FillJob) -> Filled:
     with decoder.open(job.path) as video:
         height, width, channels = video.read([0]).shape[1:]
         shape = (video.frame_count, height, width, channels)
+        numbering = video.numbered_by_decoding
     added = fill(space, job.path, decoder, origin, shape)
     reason = added if isinstance(added, str) else ""
     with _blaming(job.folder):
-        return Filled(reason, space.room(), found, other_version)
+        return Filled(reason, space.room(), found, other_version, numbering)
 
 
 @contextmanager
@@ -167,6 +170,7 @@ def fill_cache(
     room = limit_bytes
     jobs = (FillJob(Path(path), folder, limit_bytes, decoder) for path in lines)
     bad: list[dict[str, object]] = []
+    numbered = NumberedFiles()
     line = None if progress is None else progress(len(lines))
     with WorkerPool(fill_video, workers=min(workers, len(lines)), time_limit=time_limit) as pool:
         for done, outcome in enumerate(pool.run(jobs), start=1):
@@ -183,9 +187,13 @@ def fill_cache(
                 room = result.room
                 if result.damage:
                     log(result.damage)
+                if (told := numbered.tell(str(outcome.task.path), result.numbering)) is not None:
+                    log(told)
             if line is not None:
                 line.update(done, **_shown(summary, limit_bytes - room))
     summary.bytes = _total(folder, limit_bytes)
+    if (told := numbered.summary()) is not None:
+        log(told)
     if line is not None:
         line.finish(summary.videos, **_shown(summary, summary.bytes))
     write_lines(summary.bad_files, (json.dumps(one, ensure_ascii=False) + "\n" for one in bad))

@@ -315,6 +315,10 @@ class _MissedVideo(ReaderBase):
     def frame_count(self) -> int:
         return self._video.frame_count
 
+    @property
+    def numbered_by_decoding(self) -> str | None:
+        return self._video.numbered_by_decoding
+
     def read(self, ids: Sequence[int]) -> Frames:
         frames = self._video.read(ids)
         if not self._tried:

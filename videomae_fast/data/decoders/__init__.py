@@ -2,9 +2,9 @@
 
 The libraries are imported when a decoder is asked for, not with the package. All give the same
 frames, byte for byte at 8 bits per channel; above that they filter chroma differently (about 3
-grey levels in the mean). Beyond plain MP4, MKV and WebM only PyAV is right in all cases tried:
-decord and torchcodec 0.13 miscount frames that an edit list hides, decord is wrong in open groups
-of pictures, and only PyAV notices that an MP4 is cut off behind its index.
+grey levels in the mean). Beyond plain MP4, MKV and WebM only PyAV is right: decord and torchcodec
+0.13 miscount frames that an edit list hides, and decord is wrong in open groups of pictures. The
+other decoders refuse the files of such kinds.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,28 @@ from videomae_fast.data.errors import DecodeError
 
 Frames = NDArray[np.uint8]
 
+MAX_PIXELS: Final = 36_000_000
+"""Of a frame; 8K has 35.4 million. What claims more is refused before memory is taken for it."""
+
 
 class VideoReader(Protocol):
     """An open video. Frames are numbered from 0 in the order in which they are shown.
 
-    The order alone counts: at a variable frame rate, too, frame ``i`` is the ``i``-th shown.
-    Frames that an edit list hides are not counted. Rotation metadata is applied, so frames are
-    upright; pixel aspect ratios are not, so frames keep their stored resolution. More than 8
-    bits per channel are reduced to 8.
+    The order alone counts: at a variable frame rate, too, frame ``i`` is the ``i``-th that comes
+    out when the file is decoded from its start. Frames that an edit list hides are not counted, nor
+    those at the start or the end that can't be decoded. Rotation and mirroring by metadata are
+    applied, so frames are upright; pixel aspect ratios are not, so frames keep their stored
+    resolution. More than 8 bits per channel are reduced to 8.
     """
 
     @property
     def frame_count(self) -> int:
         """Number of frames, at least 1."""
+        ...
+
+    @property
+    def numbered_by_decoding(self) -> str | None:
+        """Why frames had to be decoded to number them, or None where times did."""
         ...
 
     def read(self, ids: Sequence[int]) -> Frames:
@@ -51,7 +60,12 @@ class VideoReader(Protocol):
 
 
 class ReaderBase:
-    """``with`` support and the checks that every reader shares."""
+    """``with`` support, and what most readers share."""
+
+    @property
+    def numbered_by_decoding(self) -> str | None:
+        """See :class:`VideoReader`."""
+        return None
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -98,7 +112,12 @@ def check_file(path: Path) -> None:
         raise DecodeError(f"can't be a path: {error}") from error
 
 
-def rotate(frame: Frames, degrees: int) -> Frames:
-    """Turns a frame [H, W, 3] counter-clockwise by a multiple of 90 degrees."""
-    turns = round(degrees / 90) % 4
-    return frame if turns == 0 else np.rot90(frame, turns)
+def check_size(width: int, height: int) -> None:
+    """Raises :class:`DecodeError` for frames of more than ``MAX_PIXELS``."""
+    if width * height > MAX_PIXELS:
+        raise DecodeError(too_large(width, height))
+
+
+def too_large(width: int, height: int) -> str:
+    """Why frames of this size are refused."""
+    return f"has {width} x {height} pixels, and more than {MAX_PIXELS:,} per frame are not read"

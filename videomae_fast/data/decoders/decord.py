@@ -2,8 +2,8 @@
 
 It has no AV1, is known to crash and leak on some files (dmlc/decord issues 157, 208), and version
 0.6.0 returns wrong frames after a seek in open groups of pictures and in MPEG-TS, FLV, AVI and
-fragmented MP4 (MP4 and MKV with closed groups, which x264 writes by default, are right). Its
-readers are opened for one clip and let go.
+fragmented MP4, and turns mirrored videos: such files are refused, for PyAV to read. Its readers are
+opened for one clip and let go.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from videomae_fast.data.decoders.agreement import check_numbers
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.extras import install
@@ -33,7 +34,8 @@ def why_not() -> str | None:
 class DecordReader(ReaderBase):
     """A video through decord, one thread; see the contract of ``VideoReader``.
 
-    Raises :class:`DecodeError` for a file that decord can't open or that has no frame.
+    Raises :class:`DecodeError` for a file that decord can't open, that has no frame, or whose
+    frames it may number differently.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,6 +47,7 @@ class DecordReader(ReaderBase):
             self._frame_count = len(self._reader)
         if self._frame_count < 1:
             raise DecodeError("no frames in the video stream")
+        check_numbers(path, "decord", self._frame_count)
 
     @property
     def frame_count(self) -> int:

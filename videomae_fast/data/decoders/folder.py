@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_ids
+from videomae_fast.data.decoders.pictures import read_picture
 from videomae_fast.data.errors import DecodeError
 
 
 class FolderReader(ReaderBase):
     """Frames from images ``name_pattern.format(start)`` ... of a folder (JPEG, PNG, ...).
 
-    ``total`` is taken from the list; an image is looked for only when it is read. Grey, palette
-    and transparent images become RGB (transparency is dropped).
+    ``total`` is taken from the list; an image is looked for only when it is read, as
+    :func:`~videomae_fast.data.decoders.pictures.read_picture` does.
 
     Raises :class:`DecodeError` where the folder is missing or ``total`` is below 1.
     """
@@ -46,14 +47,8 @@ class FolderReader(ReaderBase):
         return np.stack([images[number] for number in numbers])
 
     def _image(self, number: int) -> Frames:
-        from PIL import Image
-
         name = self._pattern.format(self._start + number)
         try:
-            with Image.open(self._folder / name) as image:
-                return np.asarray(image.convert("RGB"))
-        except FileNotFoundError as error:
-            raise DecodeError(f"image {name} is missing") from error
-        # PIL reports broken files with these three, depending on the format.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DecodeError(f"image {name} can't be decoded: {error}") from error
+            return read_picture(self._folder / name)
+        except DecodeError as error:
+            raise DecodeError(f"image {name} {error.reason}") from error

@@ -2,34 +2,48 @@
 
 Opening reads the packets once without decoding, which gives every frame's time and the key
 frames; prepared files say both in their header. Reading seeks to the key frame before a wanted
-frame and decodes on from there. One thread: a loader process is one core's work, and FFmpeg's own
-threads cost more per frame.
+frame and decodes on from there, comparing every packet with those read first. Where times or a
+seek can't be relied on, decoding from the start decides (:mod:`~.numbering`). One thread: a loader
+process is one core's work, and FFmpeg's own threads cost more per frame.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids, rotate
-from videomae_fast.data.decoders.regular import regular_times
+from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
+from videomae_fast.data.decoders.decoding import (
+    AstrayError,
+    DisorderError,
+    Seeker,
+    decode_from_start,
+    translated,
+)
+from videomae_fast.data.decoders.numbering import (
+    Numbering,
+    number_frames,
+    settle_late,
+    unusual_gaps,
+)
+from videomae_fast.data.decoders.opening import open_stream
+from videomae_fast.data.decoders.orientation import Orientation, orientation
+from videomae_fast.data.decoders.packets import DEEPEST, KNOWN_EVERYWHERE, Key, read_packets
+from videomae_fast.data.decoders.regular import regular_packets
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
-    from av.container import InputContainer
-    from av.packet import Packet
 
 # A seek flushes the decoder; decoding on is cheaper when it passes only a few frames.
 _SEEK_AHEAD: Final = 8
-# Decoders that can leave out frames which no other frame refers to (about a fifth of the time).
-_LEAVES_OUT: Final = ("h264", "hevc")
 
 
 def why_not() -> str | None:
@@ -51,17 +65,34 @@ class PyAVReader(ReaderBase):
     def __init__(self, path: Path, *, scan: bool = False) -> None:
         check_file(path)
         self._path = path
-        self._container, self._stream = _open(path)
+        self._container, self._stream = open_stream(path)
         try:
-            context = self._stream.codec_context
-            self._converter = _Converter(context.width, context.height)
-            # Presentation times of the frames, and (presentation, decoding) times of key frames.
-            known = None if scan else regular_times(self._container, self._stream)
-            self._reordered = bool(context.has_b_frames)
-            self._times, self._keys = self._scan() if known is None else known
+            with translated():
+                context = self._stream.codec_context
+                self._converter = _Converter(context.width, context.height)
+                known = None if scan else regular_packets(self._container, self._stream)
+                self.is_prepared = known is not None
+                if known is not None:
+                    numbering, self._packets = Numbering(known[0]), known[1]
+                    self._seeker = Seeker(self._container, self._stream, self._packets)
+                    self._reordered = bool(context.has_b_frames)
+                else:
+                    self._packets = read_packets(self._container, self._stream)
+                    self._seeker = Seeker(self._container, self._stream, self._packets)
+                    numbering = number_frames(path, self._stream, self._packets, self._seeker)
+                    self._reordered = self._packets.reordered
+                self._number_by(numbering)
         except BaseException:
             self._container.close()
             raise
+
+    def _number_by(self, numbering: Numbering) -> None:
+        self._numbering, self._times = numbering, numbering.times
+        self._unusual: list[int] | None = [] if self.is_prepared else None
+        # Where decoding can start; none where times don't tell the way there.
+        self._keys: list[Key] = []
+        if not numbering.by_count and not self._packets.jumps_back:
+            self._keys = self._packets.keys
 
     @property
     def frame_count(self) -> int:
@@ -83,12 +114,49 @@ class PyAVReader(ReaderBase):
 
         None where the file stores no usable ones.
         """
-        return self._times if self._keys else None
+        return None if self._numbering.by_count else self._times
+
+    @property
+    def numbered_by_decoding(self) -> str | None:
+        """See :class:`~videomae_fast.data.decoders.base.VideoReader`."""
+        return self._numbering.why
+
+    @cached_property
+    def first(self) -> VideoFrame:
+        """A frame at the start as FFmpeg gives it, for what all have in common.
+
+        Raises :class:`DecodeError` as :meth:`decode_all` does.
+        """
+        if self._keys:
+            with suppress(AstrayError, DisorderError), translated():
+                for frame in self._seeker.frames_from(self._keys[0]):
+                    return frame
+        return next(self.decode_all())
+
+    def why_only_here(self) -> str | None:
+        """Why another decoder may number the frames differently, or None where none should."""
+        packets = self._packets
+        if self.is_prepared:
+            return None
+        if self._numbering.why is not None:
+            return self._numbering.why
+        if self.container_format not in KNOWN_EVERYWHERE:
+            return f"in a container whose times decoders read differently ({self.container_format})"
+        if packets.fragmented:
+            return "a fragmented MP4 file"
+        if packets.hidden:
+            return "frames hidden by an edit list"
+        if packets.opens_groups:
+            return "open groups of pictures"
+        if orientation(self.first).mirrored:
+            return "mirrored by metadata"
+        return None
 
     @property
     def key_frames(self) -> list[int]:
-        """Numbers of the frames that can be decoded alone; empty where :attr:`times` is None."""
-        return [bisect.bisect_left(self._times, shown) for shown, _ in self._keys]
+        """Numbers of the shown frames at which a seek can start decoding."""
+        numbers = ((bisect.bisect_left(self._times, key.shown), key) for key in self._keys)
+        return [n for n, key in numbers if self._times[n : n + 1] == [key.shown]]
 
     @property
     def reordered(self) -> bool:
@@ -105,155 +173,159 @@ class PyAVReader(ReaderBase):
 
         Raises :class:`DecodeError` at the first frame that can't be decoded or is damaged.
         """
-        numbered, number = not self._keys, 0
-        decoded = self._frames_from_start()
-        while True:
-            with _translated():
-                frame = next(decoded, None)
-            if frame is None or number == self.frame_count:
+        number = skipped = 0
+        for frame in decode_from_start(self._path):
+            if number == self.frame_count:
                 break
-            if not numbered:
-                if frame.pts is None or frame.pts < self._times[number]:
+            if not self._numbering.by_count and frame.pts != self._times[number]:
+                if number == 0 and frame.pts is not None and frame.pts < self._times[0]:
+                    skipped += 1
                     continue
-                if frame.pts > self._times[number]:
+                if not self._renumber() or skipped:
                     break
             if frame.is_corrupt:
                 break
             yield frame
             number += 1
         if number < self.frame_count:
-            raise DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
+            raise self._undecodable(number)
 
     def read(self, ids: Sequence[int]) -> Frames:
         numbers = check_ids(ids, self.frame_count)
-        clip = _Clip([self._times[number] for number in numbers], self._converter)
-        with _translated():
-            for time, frame in self._decode_seeking(clip.missing()):
-                clip.put(time, frame)
-            if missing := clip.missing():
-                # A seek can land where decoding does not recover; from the start it may.
-                for time, frame in self._decode_from_start(missing):
-                    clip.put(time, frame)
+        try:
+            clip = self._read(numbers)
+        except DisorderError:
+            if not self._renumber():
+                raise DecodeError(
+                    "its frames come out in another order than their times have"
+                ) from None
+            clip = self._read(numbers)
         if missing := clip.missing():
-            number = bisect.bisect_left(self._times, missing[0])
-            raise DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
+            raise self._undecodable(bisect.bisect_left(self._times, missing[0]))
         return clip.frames()
 
-    def _scan(self) -> tuple[list[int], list[tuple[int, int]]]:
-        """Reads all packets of the stream; sorts out the frames' and key frames' times."""
-        times: list[int | None] = []
-        keys: list[tuple[int, int]] = []
-        indexed = len(self._stream.index_entries) if "mov" in self._container.format.name else 0
-        packets = 0
-        is_vp8 = self._stream.codec_context.codec.canonical_name == "vp8"
-        with _translated():
-            for packet in self._container.demux(self._stream):
-                if not packet.size:
-                    continue
-                packets += 1
-                # VP8 says in its first byte whether a frame is only there to be referred to.
-                if packet.is_discard or (is_vp8 and not bytes(packet)[0] >> 4 & 1):
-                    continue
-                times.append(packet.pts)
-                if packet.is_keyframe and packet.pts is not None:
-                    keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-        if packets < indexed:
-            raise DecodeError(f"truncated: {packets} of {indexed} frames are in the file")
-        known = sorted({time for time in times if time is not None})
-        self._reordered = known != times
-        # AVI has decoding times only, which says nothing once frames are reordered.
-        reordered = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
-        if len(known) < len(times) or reordered:
-            # The container stores no (usable) presentation times: number what the decoder gives.
-            self._reordered = bool(self._stream.codec_context.has_b_frames)
-            with _translated():
-                known, keys = list(range(sum(1 for _ in self._frames_from_start()))), []
-        if not known:
-            raise DecodeError("no frames in the video stream")
-        return known, sorted(keys)
+    def _undecodable(self, number: int) -> DecodeError:
+        return DecodeError(f"frame {number} of {self.frame_count} can't be decoded")
 
-    def _decode_seeking(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Yields (time, frame) for those of ``wanted`` (ascending) that can be decoded."""
-        position, shown = 0, frozenset(wanted)
+    def _renumber(self) -> bool:
+        """Numbers frames by the order in which they come out, where all do; whether it did.
+
+        Only where the times are those of decoding, and every clip among frames in another order
+        notices. Where times know another order, a disorder is damage.
+        """
+        if self._reordered or self._numbering.by_count:
+            return False
+        found = settle_late(self._path, self.frame_count)
+        if found is None:
+            return False
+        self._number_by(found)
+        return True
+
+    def _read(self, numbers: list[int]) -> _Clip:
+        times = [self._times[number] for number in numbers]
+        clip = _Clip(times, self._converter)
+        with translated():
+            if self._keys:
+                try:
+                    self._read_seeking(clip)
+                except AstrayError:
+                    clip = _Clip(times, self._converter)
+            if clip.missing():
+                # A seek can land where decoding does not recover; from the start it may.
+                self._read_from_start(clip)
+        return clip
+
+    def _read_seeking(self, clip: _Clip) -> None:
+        """Puts those frames that can be decoded from the key frames before them."""
+        wanted = clip.missing()
+        # Where times don't bear each other out, all frames are decoded, and some behind the last
+        # one, to see that they come in the order of their times.
+        sure = self._bear_each_other_out(wanted)
+        behind = 0 if sure else self._stream.codec_context.reorder_depth
+        only = frozenset(wanted) if sure else None
+        position = 0
         while position < len(wanted):
             key = self._key_before(wanted[position])
             if key is None:
                 return
-            for frame in self._frames_from_key(key, shown):
-                if frame.pts is None or frame.pts < wanted[position]:
-                    continue
-                while position < len(wanted) and wanted[position] < frame.pts:
+            for frame in self._seeker.frames_from(key, only):
+                time = frame.pts or 0
+                while position < len(wanted) and wanted[position] < time:
                     position += 1  # passed without being shown: left to the caller
-                if position < len(wanted) and wanted[position] == frame.pts:
-                    if not frame.is_corrupt:
-                        yield frame.pts, frame
+                if position < len(wanted):
+                    if wanted[position] != time:
+                        continue
+                    clip.put(time, frame)
                     position += 1
-                if position == len(wanted) or self._worth_a_seek(frame.pts, wanted[position]):
-                    break
+                if position < len(wanted):
+                    if not behind and self._worth_a_seek(time, wanted[position]):
+                        break
+                elif behind:
+                    behind -= 1
+                else:
+                    return
             else:
                 return
 
-    def _decode_from_start(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """As :meth:`_decode_seeking`, but without trusting any seek."""
-        numbered = not self._keys
+    def _read_from_start(self, clip: _Clip) -> None:
+        """As :meth:`_read_seeking`, but without trusting any seek."""
+        by_count, wanted = self._numbering.by_count, clip.missing()
+        sure = by_count or self._bear_each_other_out(wanted)
+        behind = 0 if sure else self._stream.codec_context.reorder_depth
         left = set(wanted)
-        for number, frame in enumerate(self._frames_from_start()):
-            time = number if numbered else frame.pts
-            if time is not None and time in left:
+        last: int | None = None
+        for number, frame in enumerate(decode_from_start(self._path)):
+            time = number if by_count else frame.pts
+            if time is None or (last is not None and time <= last):
+                raise DisorderError
+            if not sure and last is not None and self._is_passed(last, time):
+                behind = DEEPEST  # it may still come
+            last = time
+            if time in left:
                 left.discard(time)
-                if not frame.is_corrupt:
-                    yield time, frame
-                if not left:
+                clip.put(time, frame)
+            if not left:
+                if not behind:
                     return
+                behind -= 1
 
-    def _key_before(self, time: int) -> tuple[int, int] | None:
+    def _bear_each_other_out(self, wanted: list[int]) -> bool:
+        """Whether the times around these are those of reordered frames at a constant rate.
+
+        A wrong one among them would leave a gap, or make one too small.
+        """
+        if not self._reordered:
+            return False
+        if self._unusual is None:
+            self._unusual = unusual_gaps(self._times, float(self._stream.time_base or 0))
+        if not self._unusual:
+            return True
+        key = self._key_before(wanted[0])
+        begin = bisect.bisect_left(self._times, wanted[0] if key is None else key.shown) - DEEPEST
+        end = bisect.bisect_left(self._times, wanted[-1]) + DEEPEST
+        place = bisect.bisect_left(self._unusual, begin)
+        return place == len(self._unusual) or self._unusual[place] > end
+
+    def _is_passed(self, before: int, time: int) -> bool:
+        """Whether a frame is shown between two times."""
+        place = bisect.bisect_right(self._times, before)
+        return place < len(self._times) and self._times[place] < time
+
+    def _key_before(self, time: int) -> Key | None:
         """The last key frame shown at or before ``time``.
 
         Frames of an open group that are shown before their key frame are thereby decoded from
         the key frame before it, which they also refer to.
         """
-        index = bisect.bisect_right(self._keys, time, key=lambda key: key[0])
+        index = bisect.bisect_right(self._keys, time, key=lambda key: key.shown)
         return self._keys[index - 1] if index else None
 
     def _worth_a_seek(self, now: int, time: int) -> bool:
         key = self._key_before(time)
-        if key is None or key[0] <= now:
+        if key is None or key.shown <= now:
             return False
-        passed = bisect.bisect_left(self._times, key[0]) - bisect.bisect_left(self._times, now)
+        passed = bisect.bisect_left(self._times, key.shown) - bisect.bisect_left(self._times, now)
         return passed > _SEEK_AHEAD
-
-    def _frames_from_key(self, key: tuple[int, int], shown: frozenset[int]) -> Iterator[VideoFrame]:
-        """Decodes from a key frame on; of the frames outside ``shown`` only what is needed."""
-        context = self._stream.codec_context
-        leaves_out = context.codec.canonical_name in _LEAVES_OUT
-        everything: bool | None = None
-        for packet in self._packets_from_key(key):
-            if leaves_out:
-                wanted = packet.pts is None or packet.pts in shown
-                if wanted != everything:  # setting it costs more than a look
-                    context.skip_frame = "DEFAULT" if wanted else "NONREF"
-                    everything = wanted
-            yield from _decode(packet)
-
-    def _packets_from_key(self, key: tuple[int, int]) -> Iterator[Packet[VideoStream]]:
-        """Packets from the key frame or an earlier one on; none where no seek leads there."""
-        # Containers differ in the time they seek by. The presentation time is the later one:
-        # it lands nearest, and where it lands too late the decoding time does not.
-        for target in key:
-            self._container.seek(target, stream=self._stream, backward=True)
-            packets = self._container.demux(self._stream)
-            first = next(packets)
-            time = first.pts if first.dts is None else first.dts
-            if time is not None and time <= key[1]:
-                yield first
-                yield from packets
-                return
-
-    def _frames_from_start(self) -> Iterator[VideoFrame]:
-        self._container.close()
-        self._container, self._stream = _open(self._path)
-        for packet in self._container.demux(self._stream):
-            yield from _decode(packet)
 
 
 class _Clip:
@@ -274,9 +346,13 @@ class _Clip:
         return sorted(self._places)
 
     def put(self, time: int, frame: VideoFrame) -> None:
+        if frame.is_corrupt:  # counts as one that can't be decoded
+            return
         picture = self._converter(frame)
         if self._frames is None:
             self._frames = np.empty((self._count, *picture.shape), dtype=np.uint8)
+        elif self._frames.shape[1:] != picture.shape:
+            raise DecodeError("its frames are turned by different angles")
         self._frames[self._places.pop(time)] = picture
 
     def frames(self) -> Frames:
@@ -297,6 +373,8 @@ class _Converter:
 
         self._reformatter = VideoReformatter()
         self._width, self._height = width, height
+        # By the angle, which costs a twentieth of a look at the matrix.
+        self._orientations: dict[int, Orientation] = {}
 
     def __call__(self, frame: VideoFrame) -> Frames:
         rgb = self._reformatter.reformat(
@@ -307,73 +385,7 @@ class _Converter:
             interpolation="BILINEAR",
             threads=1,
         )
-        return rotate(np.asarray(rgb.to_ndarray(), dtype=np.uint8), frame.rotation)
-
-
-def _decode(packet: Packet[VideoStream]) -> Iterator[VideoFrame]:
-    """The frames that a packet completes; a damaged packet completes none."""
-    from av.error import InvalidDataError
-    from av.video.frame import VideoFrame
-
-    try:
-        frames = packet.decode()
-    except InvalidDataError:
-        return
-    for frame in frames:
-        if isinstance(frame, VideoFrame):
-            yield frame
-
-
-def _open(path: Path) -> tuple[InputContainer, VideoStream]:
-    import av
-
-    # The prefix keeps FFmpeg from reading a protocol into names like "a:b.mp4".
-    name = f"file:{path}"
-    try:
-        container = av.open(name, metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        reason = _reason(name, error)
-        with path.open("rb") as file:
-            if file.read(8)[4:] == b"ftyp":
-                reason += ": an MP4 file that is cut off or damaged"
-        raise DecodeError(reason) from error
-    stream = container.streams.best("video")
-    cover = av.stream.Disposition.attached_pic  # the picture of an audio file
-    if not isinstance(stream, av.VideoStream) or stream.disposition & cover:
-        empty = not container.streams
-        container.close()
-        if empty and "mov" in container.format.name:
-            raise DecodeError("no streams: the moov atom is missing (truncated?)")
-        raise DecodeError("no video stream")
-    stream.codec_context.thread_count = 1
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = av.stream.Discard.all  # sound is not even read
-    return container, stream
-
-
-def _reason(name: str, error: OSError | Exception) -> str:
-    """What FFmpeg says about a file it can't open, with what it only writes to its log."""
-    import av
-
-    level = av.logging.get_level()
-    try:
-        av.logging.set_level(av.logging.ERROR)
-        with av.logging.Capture() as log, suppress(av.error.FFmpegError):
-            av.open(name).close()
-    finally:
-        av.logging.set_level(level)
-    details = [line.strip() for _, _, line in log if line.strip()]
-    reason = getattr(error, "strerror", None) or str(error)
-    return f"{reason} ({'; '.join(details)})" if details else reason
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turns FFmpeg's complaints about the file into :class:`DecodeError`, and nothing else."""
-    from av.error import FFmpegError
-
-    try:
-        yield
-    except FFmpegError as error:
-        raise DecodeError(getattr(error, "strerror", None) or str(error)) from error
+        turned = self._orientations.get(frame.rotation)
+        if turned is None:
+            turned = self._orientations[frame.rotation] = orientation(frame)
+        return turned.apply(np.asarray(rgb.to_ndarray(), dtype=np.uint8))

@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from videomae_fast.data.decoders.packets import Key, Packets
+
 if TYPE_CHECKING:
     from av import VideoStream
     from av.container import InputContainer
 
 _COMMENT: Final = "prepared by videomae-fast: {} frames, groups of {}"
-_PATTERN: Final = re.compile(_COMMENT.format(r"(\d+)", r"(\d+)"))
+# At most nine digits: anybody can write a comment.
+_PATTERN: Final = re.compile(_COMMENT.format(r"([1-9]\d{0,8})", r"([1-9]\d{0,8})"), re.ASCII)
 
 
 def comment_of(frames: int, gop: int) -> str:
@@ -23,13 +26,13 @@ def comment_of(frames: int, gop: int) -> str:
     return _COMMENT.format(frames, gop)
 
 
-def regular_times(
+def regular_packets(
     container: InputContainer, stream: VideoStream
-) -> tuple[list[int], list[tuple[int, int]]] | None:
+) -> tuple[list[int], Packets] | None:
     """What the header says of a prepared file, in units of the stream's time base.
 
-    Returns the frames' presentation times, ascending, and the (presentation, decoding) times of the
-    key frames; None where the file was not prepared, or was changed since.
+    Returns the frames' presentation times, ascending, and the packets; None where the file was not
+    prepared, or was changed since.
     """
     found = _PATTERN.fullmatch(container.metadata.get("comment", ""))
     if found is None or stream.time_base is None or not stream.average_rate:
@@ -41,7 +44,12 @@ def regular_times(
         return None
     times = [number * int(step) for number in range(frames)]
     delay = entries[0].timestamp
+    packets = Packets(by_place=True)
     for number, entry in enumerate(entries):
-        if entry.timestamp - delay != times[number] or entry.is_keyframe != (number % gop == 0):
+        time, is_key = times[number], number % gop == 0
+        if entry.timestamp - delay != time or entry.is_keyframe != is_key:
             return None
-    return times, [(time, time + delay) for time in times[::gop]]
+        packets.marks.append(entry.pos)
+        if is_key:
+            packets.keys.append(Key(time, entry.timestamp, number))
+    return times, packets

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from videomae_fast.data.decoders.agreement import check_numbers
 from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.extras import install
@@ -29,7 +30,8 @@ def why_not() -> str | None:
 class TorchCodecReader(ReaderBase):
     """A video through torchcodec, one thread; see the contract of ``VideoReader``.
 
-    Raises :class:`DecodeError` for a file that torchcodec can't open or that has no frame.
+    Raises :class:`DecodeError` for a file that torchcodec can't open, that has no frame, or whose
+    frames it may number differently.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +46,7 @@ class TorchCodecReader(ReaderBase):
             self._frame_count = int(self._decoder.metadata.num_frames or 0)
         if self._frame_count < 1:
             raise DecodeError("no frames in the video stream")
+        check_numbers(path, "torchcodec", self._frame_count)
 
     @property
     def frame_count(self) -> int:

@@ -15,6 +15,7 @@ from videomae_fast.data.errors import DecodeError, OutputError, sentence
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ClipList, Entry, ListFormat, list_line, load_list
 from videomae_fast.data.lock import LOCK
+from videomae_fast.data.numbered import NumberedFiles
 from videomae_fast.data.order import permutation
 from videomae_fast.data.prepare.journal import Journal, Record, State
 from videomae_fast.data.prepare.names import Names
@@ -265,6 +266,7 @@ def _transcode_all(
     line = None if progress is None else progress(len(jobs))
     done = bad = frames = 0
     told = False
+    numbered = NumberedFiles()
     with WorkerPool(transcode, workers=min(workers, len(jobs)), time_limit=time_limit) as pool:
         for outcome in pool.run(jobs):
             record = _record(outcome, jobs[outcome.task], output / VIDEOS)
@@ -272,11 +274,16 @@ def _transcode_all(
             done += 1
             frames += 0 if record.made is None else record.made.frames
             bad += record.made is None
+            why = None if record.made is None else record.made.numbered_by_decoding
+            if (news := numbered.tell(record.source, why)) is not None:
+                log(news)
             if record.kind == "unexpected" and not told and outcome.problem is not None:
                 told = True
                 log(outcome.problem.trace)
             if line is not None:
                 line.update(done, frames_per_s=frames, bad=bad)
+    if (news := numbered.summary()) is not None:
+        log(news)
     if line is not None:
         line.finish(done, frames_per_s=frames, bad=bad)
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from videomae_fast.data.decoders.orientation import Orientation, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.decoders.regular import comment_of
 from videomae_fast.data.errors import DecodeError, OutputError
@@ -24,8 +25,8 @@ _SLOWEST: Final = Fraction(1)
 _FASTEST: Final = Fraction(240)
 _DEFAULT_RATE: Final = Fraction(25)
 _MAX_DENOMINATOR: Final = 1001
-# Filters that turn a picture counter-clockwise by so many degrees.
-_TURNS: Final = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
+# Filters that exchange a picture's sides, and mirror it.
+_STEPS: Final = ("transpose=cclock_flip", "hflip", "vflip")
 # Numbers of FFmpeg's AVColorSpace and AVColorRange.
 _RGB: Final = 0
 _LIMITED: Final = 1
@@ -47,7 +48,8 @@ class Transcoded:
 
     frames, width, height (pixels, upright), bytes: of the new file; rate: frames per second of
     both, the source's average, as a fraction; source_codec, source_width, source_height: of the
-    source, its stored pixels.
+    source, its stored pixels; numbered_by_decoding: why the source's times do not number its
+    frames, or None where they do.
     """
 
     frames: int
@@ -58,6 +60,7 @@ class Transcoded:
     source_codec: str
     source_width: int
     source_height: int
+    numbered_by_decoding: str | None = None
 
 
 def transcode(job: Job) -> Transcoded:
@@ -78,12 +81,15 @@ def transcode(job: Job) -> Transcoded:
             context = reader.stream.codec_context
             codec = context.codec.canonical_name
             source_width, source_height = context.width, context.height
+            numbering = reader.numbered_by_decoding
         _verify(job, frames)
         with _output(job.target):
             size = _finish(job)
     finally:
         job.partial.unlink(missing_ok=True)
-    return Transcoded(frames, width, height, size, str(rate), codec, source_width, source_height)
+    return Transcoded(
+        frames, width, height, size, str(rate), codec, source_width, source_height, numbering
+    )
 
 
 def _write(reader: PyAVReader, job: Job) -> tuple[int, int, Fraction]:
@@ -147,14 +153,14 @@ class _Shape:
             raise DecodeError(f"too small: {width}x{height} pixels")
         self._reformatter = VideoReformatter()
         self._width, self._height = width, height
-        self._rotation: int | None = None
+        self._orientation: Orientation | None = None
         self._graph: Graph | None = None
 
     def __call__(self, frame: VideoFrame, number: int) -> VideoFrame:
         from av.video.frame import PictureType
         from av.video.reformatter import Colorspace
 
-        rotation = round(frame.rotation / 90) % 4 * 90
+        turned = orientation(frame)
         picture = self._reformatter.reformat(
             frame,
             self._width,
@@ -167,8 +173,8 @@ class _Shape:
             threads=1,
         )
         if number == 0:
-            self._rotation, self._graph = rotation, self._filters(picture, rotation)
-        elif rotation != self._rotation:
+            self._orientation, self._graph = turned, self._filters(picture, turned)
+        elif turned != self._orientation:
             raise DecodeError(f"frame {number} is turned by another angle than those before")
         if self._graph is not None:
             self._graph.vpush(picture)
@@ -176,13 +182,13 @@ class _Shape:
         picture.pict_type = PictureType.NONE  # else the encoder repeats the source's key frames
         return picture
 
-    def _filters(self, picture: VideoFrame, rotation: int) -> Graph | None:
-        """Cropping to even sides and turning; None where there is nothing to do."""
+    def _filters(self, picture: VideoFrame, turned: Orientation) -> Graph | None:
+        """Cropping to even sides, turning and mirroring; None where there is nothing to do."""
         import av
 
         even = self._width - self._width % 2, self._height - self._height % 2
         steps = [] if even == (self._width, self._height) else ["crop={}:{}:0:0".format(*even)]
-        steps += _TURNS.get(rotation, [])
+        steps += [step for step, needed in zip(_STEPS, turned, strict=True) if needed]
         if not steps:
             return None
         graph = av.filter.Graph()

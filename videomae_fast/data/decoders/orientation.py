@@ -1,0 +1,53 @@
+"""How stored pictures are to be turned and mirrored to be shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+import numpy as np
+
+from videomae_fast.data.decoders.base import Frames
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+
+class Orientation(NamedTuple):
+    """What makes a stored picture upright: its sides exchanged, then mirrored.
+
+    transposed: rows become columns; flipped_x, flipped_y: then left and right, top and bottom
+    change places.
+    """
+
+    transposed: bool = False
+    flipped_x: bool = False
+    flipped_y: bool = False
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it takes more than turning."""
+        return (self.transposed + self.flipped_x + self.flipped_y) % 2 == 1
+
+    def apply(self, frame: Frames) -> Frames:
+        """A frame [H, W, 3] upright: a view of it."""
+        if self == UPRIGHT:
+            return frame
+        if self.transposed:
+            frame = frame.transpose(1, 0, 2)
+        return frame[:: -1 if self.flipped_y else 1, :: -1 if self.flipped_x else 1]
+
+
+UPRIGHT: Final = Orientation()
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """From the display matrix; angles are rounded to the nearest right angle."""
+    stored = frame.side_data.get("DISPLAYMATRIX")
+    if stored is None:
+        return UPRIGHT
+    matrix = np.frombuffer(cast(memoryview, stored), dtype="=i4", count=9)
+    # A point (x, y) is shown at (a x + c y, b x + d y).
+    a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Orientation(False, a < 0, d < 0)
+    return Orientation(True, c < 0, b < 0)
