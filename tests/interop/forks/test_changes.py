@@ -14,7 +14,7 @@ CASES = {**changes.ALL, **VALUES, **additions.ALL, **TRICKS}
 # These change what models of the same file share
 IN_CLASSES = [name for name in CASES if name.startswith(("class", "trick"))]
 # The others are seen in the same way at the start, whatever they are
-BEFORE = IN_CLASSES + [name for name in CASES if name not in IN_CLASSES][::3]
+BEFORE = IN_CLASSES + [name for name in CASES if name not in IN_CLASSES][::5]
 OFFICIAL = fresh()
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook", "ignore:Using a non-full")
 

@@ -9,7 +9,7 @@ from tests.interop.forks.comparing import outcome, training
 from tests.interop.forks.sources import Fork, adopt, fresh, model_of
 
 FORKS = {**blocks.ALL, **wholes.ALL}
-RELOADED = list(FORKS)[::6]  # the mechanism is the same for all
+RELOADED = list(FORKS)[::10]  # the mechanism is the same for all
 
 
 def run_of(classifier: bool):

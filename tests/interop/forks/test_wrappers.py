@@ -48,10 +48,8 @@ def test_the_whole_model(name, when):
 @pytest.mark.parametrize(
     ("name", "when"),
     [
-        ("torch.compile", "before"),
         ("Module.compile", "after"),
         ("a compiled user's module", "before"),
-        ("a user's module with a compiled one", "after"),
     ],
 )
 def test_compiled(name, when):

@@ -181,10 +181,8 @@ WHOLE: dict[str, Change] = {
 
 # Compiling takes long, so these are made for the classifier's output alone
 COMPILED: dict[str, Change] = {
-    "torch.compile": compiled,
     "Module.compile": compiled_in_place,
     "a compiled user's module": lambda model: compiled(Student(model)),
-    "a user's module with a compiled one": lambda model: Student(compiled(model)),
 }
 
 
