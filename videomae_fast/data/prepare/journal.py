@@ -73,7 +73,7 @@ class Record:
             value = getattr(made, field.name)
             if field.type == "int":
                 _whole(field.name, value)
-            elif not isinstance(value, str):
+            elif not isinstance(value, str) and not (value is None and "None" in str(field.type)):
                 raise TypeError(f"{field.name} {value!r}")
         return cls(source, state, output, made)
 
