@@ -487,7 +487,7 @@ def test_waiting_for_a_core_is_told_from_waiting_for_a_file(
         pytest.skip("this system does not count the time without a core")
     cores = os.sched_getaffinity(0)
     one = {min(cores)}
-    spin = "import os, time\nend = time.time() + 20\nwhile time.time() < end: pass"
+    spin = "import os, time\nend = time.time() + 120\nwhile time.time() < end: pass"
     opened = PyAVReader.__init__
 
     def computing(self: PyAVReader, path: Path) -> None:
@@ -509,7 +509,7 @@ def test_waiting_for_a_core_is_told_from_waiting_for_a_file(
         for other in others:
             other.kill()
             other.wait()
-    assert piece.queued_seconds > 2 * piece.waited_seconds
+    assert piece.queued_seconds > piece.waited_seconds
     assert piece.queued_seconds > 0.1
 
 
