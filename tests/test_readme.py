@@ -159,6 +159,17 @@ def test_the_replacements_give_the_loss_of_the_official_formula() -> None:
     torch.testing.assert_close(names["loss"], expected)
 
 
+def test_the_first_screen_shows_one_number_one_picture_and_what_to_type() -> None:
+    first = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
+    assert len(first.splitlines()) < 40
+    assert first.count("×**") == first.count("<!-- headline: begin -->") == first.count("![") == 1
+    assert re.findall(r"^make \w+", first, re.MULTILINE) == ["make demo", "make test"]
+    assert re.findall(r"^\+(.*?)(?:  #.*)?$", first, re.MULTILINE) == [
+        "import videomae_fast",
+        "videomae_fast.accelerate(model)",
+    ]
+
+
 def test_links_lead_somewhere() -> None:
     for document in (*DOCUMENTS, "docs/design.md", "docs/performance-log.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
