@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.official_step import normalized_images, pretraining_loss
 from tests.interop import stand_ins
+from tests.interop.known import know_the_stand_ins
 from videomae_fast import Grid, MAEConfig, Masks, MaskSpec, VideoClassifier, masked_pixel_loss
 from videomae_fast.cli import main
 from videomae_fast.demo.videos import render_videos, write_list
@@ -114,6 +115,7 @@ def test_every_command_runs_in_the_order_of_its_document(
         assert code == 0, f"{document}: {command}\n{told.out}\n{told.err}"
     assert list((workplace / "pictures").glob("*.png"))
     assert list((workplace / "runs").glob("*/checkpoints/*/model.safetensors"))
+    run_python("docs/user-guide.md")  # which reads what its commands wrote
 
 
 def torchrun(words: list[str]) -> int:
@@ -122,14 +124,15 @@ def torchrun(words: list[str]) -> int:
     return subprocess.run(command, env=environment, timeout=120).returncode
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_piece_of_python_runs(
-    document: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(workplace)
+def run_python(document: str) -> None:
     names: dict[str, object] = {}
     for code in blocks(document, "python"):
         exec(compile(code, document, "exec"), names)
+
+
+def test_the_readmes_python_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    run_python("README.md")
 
 
 def test_the_replacements_give_the_loss_of_the_official_formula() -> None:
@@ -138,6 +141,7 @@ def test_the_replacements_give_the_loss_of_the_official_formula() -> None:
         [line[1:] for line in diff.splitlines() if not line.startswith("-")]
         for diff in blocks("README.md", "diff")
     )
+    know_the_stand_ins()
     official = stand_ins.PretrainVisionTransformer(img_size=224, patch_size=16, all_frames=16)
     names: dict[str, Any] = {"get_model": lambda _: official, "args": None}
     exec("\n".join(two_lines), names)
@@ -155,8 +159,19 @@ def test_the_replacements_give_the_loss_of_the_official_formula() -> None:
     torch.testing.assert_close(names["loss"], expected)
 
 
+def test_the_first_screen_shows_one_number_one_picture_and_what_to_type() -> None:
+    first = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
+    assert len(first.splitlines()) < 40
+    assert first.count("×**") == first.count("<!-- headline: begin -->") == first.count("![") == 1
+    assert re.findall(r"^make \w+", first, re.MULTILINE) == ["make demo", "make test"]
+    assert re.findall(r"^\+(.*?)(?:  #.*)?$", first, re.MULTILINE) == [
+        "import videomae_fast",
+        "videomae_fast.accelerate(model)",
+    ]
+
+
 def test_links_lead_somewhere() -> None:
-    for document in DOCUMENTS:
+    for document in (*DOCUMENTS, "docs/design.md", "docs/performance-log.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
             assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"

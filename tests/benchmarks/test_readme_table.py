@@ -63,6 +63,24 @@ def test_what_is_absent_says_how_to_make_it(name, results):
     assert "Not measured yet" in told
 
 
+def test_the_headline_is_of_the_largest_size_and_of_a_gpu_if_there_is_one(results):
+    for size, device, ms in (("small", "cpu", 1000), ("base", "cpu", 2000)):
+        found = record([run("official", "dual", ms), run("ours", "dual", 500)], size=size)
+        write(found, results / f"step-{size}-batch4-{device}-20260102-000000.json")
+    first, second = readme.block("headline", results).splitlines()
+    assert first.startswith("**4.00×** the speed of the official computation")
+    assert first.endswith(": 2,000 ms → 500 ms, dual masking,")
+    assert "equal first; ViT-B, batch 4, a CPU, 2 threads ([data](results/step-base-" in second
+    assert second.endswith("Not yet measured on a GPU.")
+
+    found = record([run("official", "dual", 900), run("ours", "dual", 300)], device="H200")
+    write(found, results / "step-small-batch4-cuda-20260101-000000.json")
+    first, second = readme.block("headline", results).splitlines()
+    assert first.startswith("**3.00×**")
+    assert "equal first; ViT-S, batch 4, H200 ([data]" in second
+    assert "Not yet" not in second
+
+
 def test_drop_in(results):
     chains = {
         "official code": ["as shipped", "two lines", "all lines", "ours"],
@@ -125,11 +143,13 @@ def test_the_newest_of_each_size_batch_and_device(results):
     ]
 
 
-@pytest.mark.parametrize("name", ["drop-in", "paper"])
-def test_nothing_is_said_of_what_differs(name, results):
+@pytest.mark.parametrize(
+    ("name", "kind"), [("headline", "step"), ("drop-in", "drop-in"), ("paper", "paper")]
+)
+def test_nothing_is_said_of_what_differs(name, kind, results):
     found = record([run("ours", "dual", 1)], chains={})
     found["parts"][0]["checks"][0]["passed"] = False
-    write(found, results / f"{name}-small-cpu-20260102-000000.json")
+    write(found, results / f"{kind}-small-cpu-20260102-000000.json")
     with pytest.raises(UncheckedError):
         readme.block(name, results)
 

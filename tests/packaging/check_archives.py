@@ -11,6 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+LICENCES = ("LICENSE", "NOTICE")
+
+
 def tracked(*patterns: str) -> set[str]:
     """The tracked files under these paths, as in the tree."""
     command = ["git", "ls-files", "--", *patterns]
@@ -32,6 +35,8 @@ def check_wheel(path: Path, *, native: bool) -> None:
     assert not missing, f"{path.name} lacks {sorted(missing)}"
     outside = {name.split("/")[0] for name in names} - {"videomae_fast"}
     assert all(name.endswith(".dist-info") for name in outside), f"{path.name} also has {outside}"
+    told = {name.rsplit("/", 1)[1] for name in names if ".dist-info/licenses/" in name}
+    assert told == set(LICENCES), f"{path.name} tells {sorted(told)} of its licences"
     libraries = [name for name in names if name.endswith((".so", ".dylib"))]
     assert len(libraries) == int(native), f"{path.name} has libraries {libraries}"
     tag = path.stem.split("-", 2)[2]
@@ -42,7 +47,7 @@ def check_wheel(path: Path, *, native: bool) -> None:
 def check_sdist(path: Path) -> None:
     with tarfile.open(path) as archive:
         names = [member.name.split("/", 1)[1] for member in archive if member.isfile()]
-    needed = expected_package_files() | tracked("csrc") | {"pyproject.toml", "LICENSE", "README.md"}
+    needed = expected_package_files() | tracked("csrc", "pyproject.toml", "README.md", *LICENCES)
     missing = needed - set(names)
     assert not missing, f"{path.name} lacks {sorted(missing)}"
     twice = [name for name in names if name.startswith("kernels/")]
