@@ -487,7 +487,7 @@ def test_waiting_for_a_core_is_told_from_waiting_for_a_file(
         pytest.skip("this system does not count the time without a core")
     cores = os.sched_getaffinity(0)
     one = {min(cores)}
-    spin = "import os, time\nend = time.time() + 120\nwhile time.time() < end: pass"
+    spin = "import time\nprint(flush=True)\nend = time.time() + 60\nwhile time.time() < end: pass"
     opened = PyAVReader.__init__
 
     def computing(self: PyAVReader, path: Path) -> None:
@@ -500,15 +500,18 @@ def test_waiting_for_a_core_is_told_from_waiting_for_a_file(
     dataset = make_dataset(clip_list)
     request = dataset.request(dataset.order.draws(0, 4, 0, 1)[0])
     os.sched_setaffinity(0, one)
-    others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(3)]
+    command = [sys.executable, "-c", spin]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
     try:
-        time.sleep(0.3)
+        for other in others:  # it takes a while until they all compute
+            assert other.stdout is not None
+            other.stdout.readline()
         piece = read(request, dataset.reading)
     finally:
         os.sched_setaffinity(0, cores)
         for other in others:
             other.kill()
-            other.wait()
+            other.communicate()
     assert piece.queued_seconds > piece.waited_seconds
     assert piece.queued_seconds > 0.1
 

@@ -11,14 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
-from transformers import (
-    VideoMAEConfig,
-    VideoMAEForPreTraining,
-    VideoMAEForVideoClassification,
-    VideoMAEModel,
-)
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.videomae import modeling_videomae
 
 from tests.interop.forks import inputs
 from tests.interop.forks.additions import Doubled, on_gradient, on_output
@@ -35,11 +27,18 @@ from tests.interop.forks.changes import (
 )
 from tests.interop.forks.comparing import Change, Loss, nothing, randomise
 
-KINDS: dict[str, type[nn.Module]] = {
-    "pretraining": VideoMAEForPreTraining,
-    "base": VideoMAEModel,
-    "classification": VideoMAEForVideoClassification,
+KINDS = {
+    "pretraining": "VideoMAEForPreTraining",
+    "base": "VideoMAEModel",
+    "classification": "VideoMAEForVideoClassification",
 }
+
+
+def modeling() -> Any:
+    """transformers' file, whose import brings Triton along: tests/kernels has to be first."""
+    from transformers.models.videomae import modeling_videomae
+
+    return modeling_videomae
 
 
 def pixels() -> Tensor:
@@ -78,7 +77,9 @@ def _made(kind: str, settings: tuple[tuple[str, Any], ...]) -> nn.Module:
     }  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return randomise(KINDS[kind](VideoMAEConfig(**{**sizes, **dict(settings)})))
+        file = modeling()
+        config = file.VideoMAEConfig(**{**sizes, **dict(settings)})
+        return randomise(getattr(file, KINDS[kind])(config))
 
 
 def made(kind: str, **settings: Any) -> nn.Module:
@@ -109,9 +110,10 @@ def registers(name: str, uses: bool = True) -> Change:
     """An attention function under a new name, or in the place of one that is there."""
 
     def change(model: Any) -> Callable[[], None]:
-        held = type(ALL_ATTENTION_FUNCTIONS)._global_mapping
+        functions = modeling().ALL_ATTENTION_FUNCTIONS
+        held = type(functions)._global_mapping
         before = held.get(name)
-        ALL_ATTENTION_FUNCTIONS.register(name, attends_otherwise)
+        functions.register(name, attends_otherwise)
         if uses:
             model.set_attn_implementation(name)
 
@@ -129,16 +131,17 @@ def patches_file(name: str, new: Any) -> Change:
     """A name of transformers' own file is replaced."""
 
     def change(model: Any) -> Callable[[], None]:
-        before = getattr(modeling_videomae, name)
-        setattr(modeling_videomae, name, new)
-        return lambda: setattr(modeling_videomae, name, before)
+        file = modeling()
+        before = getattr(file, name)
+        setattr(file, name, new)
+        return lambda: setattr(file, name, before)
 
     return change
 
 
 def patches_class(name: str) -> Change:
     def change(model: Any) -> Callable[[], None]:
-        kind = getattr(modeling_videomae, name)
+        kind = getattr(modeling(), name)
         before = kind.forward
         kind.forward = lambda self, *args, **kwargs: _scaled(before(self, *args, **kwargs))
         return lambda: setattr(kind, "forward", before)
