@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     from videomae_fast.masking import MaskSpec
     from videomae_fast.showcase import show_reconstruction
-    from videomae_fast.training.checkpoint import load_model
+    from videomae_fast.training.trained import load_model
 
     try:
         spec = MaskSpec(encoder=args.encoder_mask, encoder_ratio=args.mask_ratio, decoder="none")

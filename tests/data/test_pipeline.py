@@ -32,7 +32,7 @@ from videomae_fast.data import (
 from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import DECODERS, Decoder, Frames
 from videomae_fast.data.decoders.pyav import PyAVReader
-from videomae_fast.data.device.decoders import EncodedClip
+from videomae_fast.data.device.base import EncodedClip
 from videomae_fast.data.device.stage import ClipStage
 from videomae_fast.data.reading import Piece, Reading, read
 
