@@ -11,7 +11,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videomae_fast.cli_lists import check_folder, check_list_file
+from videomae_fast.cli.list_options import check_folder, check_list_file
 from videomae_fast.errors import UsageError
 from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.recipes import RECIPES

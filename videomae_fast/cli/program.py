@@ -32,7 +32,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "pretrain": Command(
-        "videomae_fast.cli_pretrain",
+        "videomae_fast.cli.pretrain",
         "pre-train a model on lists of videos; resumes where it was stopped",
         """\
   videomae-fast pretrain --recipe vit_b_hybrid --data train.csv --output runs/base
@@ -41,42 +41,42 @@ COMMANDS: dict[str, Command] = {
   videomae-fast pretrain --help             every recipe and every field""",
     ),
     "list": Command(
-        "videomae_fast.cli_list",
+        "videomae_fast.cli.list",
         "make a list of the videos in a folder and the folders below it, with classes if asked to",
         """\
   videomae-fast list videos > train.csv
   videomae-fast list k400/train --labels --classes classes.txt --output train.csv""",
     ),
     "probe": Command(
-        "videomae_fast.cli_probe",
+        "videomae_fast.cli.probe",
         "look at every file of a list: codec, size, frames, rate, and whether it can be read",
         """\
   videomae-fast probe train.csv --output manifest.jsonl
   videomae-fast probe train.csv --output manifest.jsonl --decode --good-list readable.csv""",
     ),
     "prepare": Command(
-        "videomae_fast.cli_prepare",
+        "videomae_fast.cli.prepare",
         "transcode a list's videos once to files that training reads quickly; goes on if stopped",
         """\
   videomae-fast prepare train.csv --output prepared
   videomae-fast prepare train.csv --output prepared --root /data/k400 --workers 32""",
     ),
     "cache": Command(
-        "videomae_fast.cli_cache",
+        "videomae_fast.cli.cache",
         "decode a list's videos once into a folder on a fast disk or in memory; goes on if stopped",
         """\
   videomae-fast cache train.csv --folder /dev/shm/frames --limit-gb 50
   videomae-fast cache prepared/train.csv --folder /nvme/frames --limit-gb 2000 --workers 32""",
     ),
     "reconstruct": Command(
-        "videomae_fast.cli_reconstruct",
+        "videomae_fast.cli.reconstruct",
         "show what a pre-trained model makes of a masked video: a picture and an animation",
         """\
   videomae-fast reconstruct runs/base clip.mp4 --output pictures
   videomae-fast reconstruct runs/base/checkpoints/step-00001000 clip.mp4 --output pictures""",
     ),
     "convert": Command(
-        "videomae_fast.cli_convert",
+        "videomae_fast.cli.convert",
         "convert weights between the official layout, Hugging Face's and ours, key by key",
         """\
   videomae-fast convert runs/base base-hf --to hugging-face
@@ -86,21 +86,21 @@ COMMANDS: dict[str, Command] = {
       --head-index label_710to400.json""",
     ),
     "flops": Command(
-        "videomae_fast.cli_flops",
+        "videomae_fast.cli.flops",
         "count the multiply-adds of a forward pass, by part: the official code's and ours",
         """\
   videomae-fast flops --size base
   videomae-fast flops --size giant --decoder-mask-ratio 0.5 --json""",
     ),
     "doctor": Command(
-        "videomae_fast.cli_doctor",
+        "videomae_fast.cli.doctor",
         "say what this machine has, which backends serve, and why others don't",
         """\
   videomae-fast doctor
   videomae-fast doctor --json > doctor.json""",
     ),
     "demo": Command(
-        "videomae_fast.cli_demo",
+        "videomae_fast.cli.demo",
         "render videos, pre-train a small model on them in minutes, and show what it learnt",
         """\
   videomae-fast demo

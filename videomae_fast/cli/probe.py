@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.cli_lists import add_list_arguments, check_list_arguments
+from videomae_fast.cli.list_options import add_list_arguments, check_list_arguments
 from videomae_fast.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from videomae_fast.cli_lists import add_list_arguments, check_folder, check_list_arguments
+from videomae_fast.cli.list_options import add_list_arguments, check_folder, check_list_arguments
 from videomae_fast.errors import UsageError
 
 _GB: Final = 10**9

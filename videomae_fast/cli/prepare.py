@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from videomae_fast.cli_lists import add_list_arguments, check_folder, check_list_arguments
+from videomae_fast.cli.list_options import add_list_arguments, check_folder, check_list_arguments
 from videomae_fast.data.prepare.settings import PRESETS, PrepareSettings
 from videomae_fast.errors import UsageError
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from videomae_fast.cli_lists import check_folder
+from videomae_fast.cli.list_options import check_folder
 from videomae_fast.errors import UsageError
 
 

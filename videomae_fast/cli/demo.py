@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from videomae_fast.cli_lists import check_folder
+from videomae_fast.cli.list_options import check_folder
 from videomae_fast.errors import UsageError
 
 MOST_THREADS = 4
