@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "mask_checks": {"masking"},
     "masked_loss": {"masking", "ops"},
     "models": {"masking", "ops"},
+    "pictures": {"data", "masking", "models"},
     "data": {"ops"},
     "interop": {"masking", "models", "ops", "training"},
     "training": {"data", "interop", "masking", "models", "ops"},

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from videomae_fast.reconstruct import Clip, Reconstruction
+from videomae_fast.pictures.reconstruction import Clip, Reconstruction
 
 PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 MARGIN, GAP = 24, 4

@@ -15,8 +15,8 @@ from videomae_fast.masking import Masks, MaskSpec
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.ops import pixel_target
-from videomae_fast.reconstruct import HIDDEN_GREY, reconstruct
-from videomae_fast.visualize import picture, rows_of, save_animation
+from videomae_fast.pictures.reconstruction import HIDDEN_GREY, reconstruct
+from videomae_fast.pictures.rendering import picture, rows_of, save_animation
 
 CONFIG = MAEConfig(
     image_size=32, patch_size=8, frames=4, width=32, depth=1, heads=2,

@@ -8,8 +8,8 @@ ways back to pixels, and both are given:
   original, as the figures of the papers do. This shows what the model predicts and nothing else,
   but brightness and colour of a cube are given away.
 * without: they are guessed so that the picture is continuous from cube to cube, starting from the
-  visible ones (see :mod:`videomae_fast.cube_statistics`). Nothing of what was hidden is used, but
-  brightness and contrast are this guess, not the model's.
+  visible ones (see :mod:`videomae_fast.pictures.statistics`). Nothing of what was hidden is used,
+  but brightness and contrast are this guess, not the model's.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae_fast.cube_statistics import guess_statistics, true_statistics
 from videomae_fast.errors import UsageError
 from videomae_fast.masking import Grid, Masks, MaskSpec
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
+from videomae_fast.pictures.statistics import guess_statistics, true_statistics
 
 Clip = NDArray[np.uint8]
 HIDDEN_GREY = 0.42

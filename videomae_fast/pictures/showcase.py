@@ -13,8 +13,8 @@ from videomae_fast.data import read_clip
 from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.masking import MaskSpec
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
-from videomae_fast.reconstruct import reconstruct
-from videomae_fast.visualize import picture, save_animation
+from videomae_fast.pictures.reconstruction import reconstruct
+from videomae_fast.pictures.rendering import picture, save_animation
 
 SHOWN_FPS = 6
 """Frames per second of the animation: slow enough to look at."""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from videomae_fast.errors import VideoMAEFastError
-from videomae_fast.loss_plot import LossCurve, read_metrics, save_loss_plot
+from videomae_fast.pictures.loss_curves import LossCurve, read_metrics, save_loss_plot
 
 
 def write(path: Path, *lines: str) -> Path:
