@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.official_step import normalized_images, pretraining_loss
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec, masked_pixel_loss
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 # frames, height, width, tubelet, patch
 SHAPES = [(4, 32, 64, 2, 16), (4, 28, 42, 1, 7), (8, 32, 32, 2, 4)]

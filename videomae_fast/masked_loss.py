@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from videomae_fast.masking import Masks
+from videomae_fast.masks import Masks
 from videomae_fast.ops import pixel_mse
 
 

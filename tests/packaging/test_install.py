@@ -37,7 +37,7 @@ def python(code: str, **environment: str) -> str:
 STEP = """
 import torch
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks
-from videomae_fast.masking import MaskSpec
+from videomae_fast.masks import MaskSpec
 config = MAEConfig(image_size=32, frames=4, width=24, depth=1, heads=2, decoder_width=12,
                    decoder_depth=1, decoder_heads=1)
 model = MaskedAutoencoder(config)

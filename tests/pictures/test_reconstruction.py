@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from videomae_fast.errors import UsageError
-from videomae_fast.masking import Masks, MaskSpec
+from videomae_fast.masks import Masks, MaskSpec
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.ops import pixel_target

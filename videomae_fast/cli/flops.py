@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 def count(args: argparse.Namespace) -> dict[str, Any]:
     """Everything the table shows, as plain values; counts in multiply-adds of one clip."""
-    from videomae_fast.masking import MaskSpec
+    from videomae_fast.masks import MaskSpec
     from videomae_fast.models.config import MAEConfig
     from videomae_fast.models.flops import PARTS, flops, savings
 

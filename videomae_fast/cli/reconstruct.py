@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check(args)
-    from videomae_fast.masking import MaskSpec
+    from videomae_fast.masks import MaskSpec
     from videomae_fast.pictures.showcase import show_reconstruction
     from videomae_fast.training.trained import load_model
 

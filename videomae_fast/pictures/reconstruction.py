@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae_fast.errors import UsageError
-from videomae_fast.masking import Grid, Masks, MaskSpec
+from videomae_fast.masks import Grid, Masks, MaskSpec
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.pictures.statistics import guess_statistics, true_statistics
 

@@ -11,7 +11,7 @@ import torch
 
 from videomae_fast.data import read_clip
 from videomae_fast.errors import VideoMAEFastError
-from videomae_fast.masking import MaskSpec
+from videomae_fast.masks import MaskSpec
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.pictures.reconstruction import reconstruct
 from videomae_fast.pictures.rendering import picture, save_animation

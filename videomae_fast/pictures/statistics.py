@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 # Weights of the equations, against 1 for a border: the mean follows the borders almost freely; the
 # deviation hardly, since 0 would satisfy every border best.

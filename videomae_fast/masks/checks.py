@@ -1,4 +1,4 @@
-"""What must hold of the index lists of :class:`~videomae_fast.masking.Masks`.
+"""What must hold of the index lists of :class:`~videomae_fast.masks.batch.Masks`.
 
 Kernels read by these indices without looking: one that is out of range reads other memory, and one
 that points elsewhere gives a wrong loss without a word.
@@ -6,18 +6,34 @@ that points elsewhere gives a wrong loss without a word.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from videomae_fast.masking import Masks
+from videomae_fast.masks.grid import Grid
 
 _LISTS = ("visible", "decoder", "loss_slot", "loss_index")
 
 
-def check_shapes(masks: Masks) -> None:
+class IndexLists(Protocol):
+    """The fields of :class:`~videomae_fast.masks.batch.Masks`, which says what they are."""
+
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def visible(self) -> Tensor: ...
+    @property
+    def decoder(self) -> Tensor: ...
+    @property
+    def loss_slot(self) -> Tensor: ...
+    @property
+    def loss_weight(self) -> Tensor | None: ...
+    @property
+    def decoder_count(self) -> Tensor | None: ...
+
+
+def check_shapes(masks: IndexLists) -> None:
     """Checks shapes, dtypes and devices, which costs no device sync.
 
     Raises:
@@ -57,7 +73,7 @@ def check_shapes(masks: Masks) -> None:
             raise ValueError(f"masks: {name} has {length} entries per clip, more than {most} {of}")
 
 
-def can_look(masks: Masks) -> bool:
+def can_look(masks: IndexLists) -> bool:
     """Whether values can be read here without waiting for a device, or breaking a graph."""
     return all(
         type(getattr(masks, name)) is Tensor and getattr(masks, name).device.type == "cpu"
@@ -65,7 +81,7 @@ def can_look(masks: Masks) -> bool:
     )
 
 
-def check_values(masks: Masks) -> None:
+def check_values(masks: IndexLists) -> None:
     """Checks every value, on the CPU: tensors on another device are copied there.
 
     Raises:

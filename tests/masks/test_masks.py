@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import sys
 
 import pytest
 import torch
 
-from videomae_fast import Masks, MaskSpec
-from videomae_fast.masking import Grid
+import videomae_fast.masks as room
+from videomae_fast import Grid, Masks, MaskSpec
 from videomae_fast.ops.mask_indices import running_cell_kept, running_cell_pattern
 
 GRID = Grid(8, 14, 14)
@@ -197,3 +199,11 @@ def test_clip_weights():
 def test_counts_do_not_depend_on_the_default_device():
     with torch.device("meta"):
         assert MaskSpec(encoder_ratio=0.51).counts(GRID).loss_fixed
+
+
+def test_the_former_name_serves_with_a_warning(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "videomae_fast.masking", raising=False)
+    with pytest.warns(DeprecationWarning, match=r"masking is now videomae_fast\.masks"):
+        former = importlib.import_module("videomae_fast.masking")
+    assert former.__all__ == room.__all__
+    assert all(getattr(former, name) is getattr(room, name) for name in room.__all__)
