@@ -29,7 +29,6 @@ ROOMS: dict[str, set[str]] = {
     "kernels": set(),
     "ops": {"kernels"},
     "masks": {"ops"},
-    "masked_loss": {"masks", "ops"},
     "models": {"masks", "ops"},
     "pictures": {"data", "masks", "models"},
     "data": {"ops"},
