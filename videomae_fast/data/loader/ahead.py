@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from videomae_fast.data.errors import DecodeError, OutputError
-from videomae_fast.data.feeding import Feeding
+from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.slots import Slot, SlotWriter
+from videomae_fast.data.loader.workers import Outcome, Problem, WorkerPool
 from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
-from videomae_fast.data.slots import Slot, SlotWriter
-from videomae_fast.data.workers import Outcome, Problem, WorkerPool
 
 
 @dataclass(frozen=True)

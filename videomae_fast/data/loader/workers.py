@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from videomae_fast.data.errors import WorkerDiedError, sentence
-from videomae_fast.data.running_clock import RunningClock
+from videomae_fast.data.loader.running_clock import RunningClock
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from videomae_fast.data import ahead as ahead_module
-from videomae_fast.data.ahead import ReadAhead
-from videomae_fast.data.feeding import Feeding
+from videomae_fast.data.loader import ahead as ahead_module
+from videomae_fast.data.loader.ahead import ReadAhead
+from videomae_fast.data.loader.feeding import Feeding
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")

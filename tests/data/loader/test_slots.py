@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import OutputError
-from videomae_fast.data.slots import Slot, SlotWriter
+from videomae_fast.data.loader.slots import Slot, SlotWriter
 
 PAGE = mmap.PAGESIZE
 

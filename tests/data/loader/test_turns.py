@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from videomae_fast.data.turns import ShortTurns
+from videomae_fast.data.loader.turns import ShortTurns
 
 
 @pytest.fixture

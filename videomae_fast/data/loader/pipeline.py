@@ -18,16 +18,16 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from videomae_fast.data.ahead import ReadAhead
 from videomae_fast.data.dataset import ClipDataset, clip_name, failure_of
 from videomae_fast.data.device.decoders import find_device_decoder
 from videomae_fast.data.device.stage import ClipStage
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.feeding import Feeding
+from videomae_fast.data.loader.ahead import ReadAhead
+from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.turns import ShortTurns
 from videomae_fast.data.order import Draw
 from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
-from videomae_fast.data.turns import ShortTurns
 
 CropOn = Literal["worker", "device"]
 
@@ -117,7 +117,7 @@ def clip_loader(
     micro_batches)`` videos; step ``s`` belongs to epoch ``s // steps_per_epoch``. The content of
     a step depends on the data set's seed and the step alone. Nothing is drawn from torch's global
     random generator. Closing the iterator (or its end) ends the processes. While they run, Python's
-    threads take shorter turns (:mod:`videomae_fast.data.turns`).
+    threads take shorter turns (:mod:`videomae_fast.data.loader.turns`).
 
     Args:
         workers: loader processes, a video at a time each. One that crashes, or hangs for longer

@@ -532,7 +532,7 @@ def test_waiting_for_a_file_is_told_from_decoding(
     assert quick.waited_seconds < piece.waited_seconds
 
 
-REAL_CLIPS = Path(__file__).parents[3] / "shared" / "videos"
+REAL_CLIPS = Path(__file__).parents[4] / "shared" / "videos"
 
 
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="the folder of real clips is not there")

@@ -15,8 +15,8 @@ import pytest
 
 from tests.interrupts import heed_interrupts
 from videomae_fast.data.errors import DecodeError, WorkerDiedError
-from videomae_fast.data.running_clock import RunningClock
-from videomae_fast.data.workers import Outcome, WorkerPool
+from videomae_fast.data.loader.running_clock import RunningClock
+from videomae_fast.data.loader.workers import Outcome, WorkerPool
 
 
 class Unsendable(Exception):
@@ -144,8 +144,8 @@ def test_only_the_task_that_hangs_is_ended(queued: int) -> None:
 
 
 STOPPED = """
-from tests.data.test_workers import act
-from videomae_fast.data.workers import WorkerPool
+from tests.data.loader.test_workers import act
+from videomae_fast.data.loader.workers import WorkerPool
 if __name__ == "__main__":
     with WorkerPool(act, workers=2, time_limit=2.0, queued=1) as pool:
         assert not any(done.problem for done in pool.run(["slow"] * 4))
@@ -158,7 +158,7 @@ def test_seconds_in_which_the_job_is_stopped_are_not_counted(tmp_path: Path) -> 
     (tmp_path / "job.py").write_text(STOPPED)
     job = subprocess.Popen(
         [sys.executable, str(tmp_path / "job.py")],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -234,8 +234,8 @@ def report_and_hang(path: Path) -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from tests.data.test_workers import report_and_hang
-from videomae_fast.data.workers import WorkerPool
+from tests.data.loader.test_workers import report_and_hang
+from videomae_fast.data.loader.workers import WorkerPool
 if __name__ == "__main__":
     with WorkerPool(report_and_hang, workers=2) as pool:
         list(pool.run([Path(name) for name in sys.argv[1:]]))
@@ -247,7 +247,7 @@ def test_processes_end_with_their_parent_however_it_ends(tmp_path: Path, how: in
     files = [tmp_path / "a", tmp_path / "b"]
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     parent = subprocess.Popen(
         [sys.executable, str(script), *map(str, files)],
         env={**os.environ, "PYTHONPATH": str(root)},
