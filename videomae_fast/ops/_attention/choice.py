@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._attention_libraries import LIBRARIES
+from videomae_fast.ops._attention.libraries import LIBRARIES
 from videomae_fast.ops._dispatch import native_missing
 from videomae_fast.ops._processor import WHY_NO_GAIN
 
-SHIPPED = Path(__file__).with_name("attention_table.json")
+SHIPPED = Path(__file__).parent.with_name("attention_table.json")
 VARIABLE = "VIDEOMAE_FAST_ATTENTION_TABLE"
 TABLE = Path(os.environ.get(VARIABLE) or SHIPPED)
 DEFAULT = "sdpa"
