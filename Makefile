@@ -50,6 +50,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& echo $$p && break; done)
 NATIVE := $(wildcard csrc/*)
+PACKAGES := $(wildcard videomae_fast/*/__init__.py videomae_fast/*/*/__init__.py)
 
 # The environment alone; made once.
 $(BIN)/python:
@@ -59,8 +60,9 @@ $(BIN)/python:
 	echo "error: no C++ compiler found; install g++ or clang++, or name it in CXX" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Editable, so Python files need no new installation; C++ files and settings do.
-$(INSTALLED): $(BIN)/python pyproject.toml constraints/ci.txt $(NATIVE)
+# Editable, so Python files need no new installation; C++ files and settings do, and folders that
+# were a file before: the finder of an editable installation remembers which is which.
+$(INSTALLED): $(BIN)/python pyproject.toml constraints/ci.txt $(NATIVE) $(PACKAGES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	-c constraints/ci.txt -e '.[dev]'
 	@touch $@

@@ -34,7 +34,7 @@ from benchmarks.record import environment, read, write
 from benchmarks.timing import rated, times_in_turns
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import attention
-from videomae_fast.ops._attention_choice import SHIPPED
+from videomae_fast.ops._attention.choice import SHIPPED
 from videomae_fast.ops.attention import IMPLS
 
 

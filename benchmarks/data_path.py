@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.official_step import normalized_images
 from benchmarks.timing import Summary
 from benchmarks.workload import Workload
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 CELL = 4
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.data_path import CELL, running_cell_maps, tube_mask
 from videomae_fast.data.order import below
 from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Reading
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALES = (1.0, 0.875, 0.75, 0.66)

@@ -15,7 +15,7 @@ import torch
 from benchmarks.gpu.card import card
 from benchmarks.gpu.commit import tree_commit
 from videomae_fast import __version__
-from videomae_fast.ops import _attention_choice
+from videomae_fast.ops._attention import choice
 from videomae_fast.ops._dispatch import native_missing
 
 # Whose kernels or frames a number may be of, where they are installed
@@ -50,8 +50,8 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
             **{name: _version(name) for name in ("triton", *LIBRARIES)},
         },
         "attention_table": {
-            "file": _attention_choice.TABLE.name,
-            "entries": [[*key, impl] for key, impl in _attention_choice.ENTRIES.items()],
+            "file": choice.TABLE.name,
+            "entries": [[*key, impl] for key, impl in choice.ENTRIES.items()],
         },
         "native_library": native_missing() or "in use",
     }

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.official import AttentionKind, Layer, OfficialPretraining, Tables, select
 from benchmarks.official_step import per_channel, targets
-from videomae_fast.masking import MaskSpec
+from videomae_fast.masks import MaskSpec
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.flops import flops
 from videomae_fast.models.flops import savings as left_out

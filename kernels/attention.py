@@ -17,7 +17,7 @@ from torch import Tensor
 from videomae_fast.kernels import attention_flash as flash
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels.alignment import alignment
-from videomae_fast.kernels.attention_blocks import head_parts
+from videomae_fast.kernels.head_blocks import head_parts
 
 MAX_HEAD_DIM = 256
 INTERPRETED = not isinstance(flash.flash_forward, triton.JITFunction)

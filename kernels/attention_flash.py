@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from videomae_fast.kernels.alignment import alignment
-from videomae_fast.kernels.attention_blocks import (
+from videomae_fast.kernels.head_blocks import (
     LOG2E,
     Launch,
     aot_signature,

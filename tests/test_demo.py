@@ -14,7 +14,7 @@ from videomae_fast.data import load_list, open_video
 from videomae_fast.demo import run
 from videomae_fast.demo.scenes import SCENES, frames
 from videomae_fast.demo.videos import DemoError, find_videos, render_videos, write_list
-from videomae_fast.loss_plot import LossCurve, read_metrics
+from videomae_fast.pictures.loss_curves import LossCurve, read_metrics
 from videomae_fast.training import load_model
 
 

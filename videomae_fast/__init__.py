@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
     from videomae_fast.interop.acceleration import accelerate
-    from videomae_fast.masked_loss import masked_pixel_loss
-    from videomae_fast.masking import Grid, Masks, MaskSpec
+    from videomae_fast.masks import Grid, Masks, MaskSpec
     from videomae_fast.models.classifier import VideoClassifier
     from videomae_fast.models.config import MAEConfig
+    from videomae_fast.models.losses import masked_pixel_loss
     from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 
 __all__ = [
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Grid": "videomae_fast.masking",
+    "Grid": "videomae_fast.masks",
     "MAEConfig": "videomae_fast.models.config",
-    "MaskSpec": "videomae_fast.masking",
+    "MaskSpec": "videomae_fast.masks",
     "MaskedAutoencoder": "videomae_fast.models.masked_autoencoder",
-    "Masks": "videomae_fast.masking",
+    "Masks": "videomae_fast.masks",
     "VideoClassifier": "videomae_fast.models.classifier",
     "accelerate": "videomae_fast.interop.acceleration",
-    "masked_pixel_loss": "videomae_fast.masked_loss",
+    "masked_pixel_loss": "videomae_fast.models.losses",
 }
 
 

@@ -208,7 +208,7 @@ def _attention() -> list[Check]:
     """What serves on the CPU, and what torch's scaled_dot_product_attention may choose from."""
     import torch
 
-    from videomae_fast.ops._attention_choice import why_not_native
+    from videomae_fast.ops._attention.choice import why_not_native
 
     why = why_not_native()
     fused = "torch's fused CPU kernel"

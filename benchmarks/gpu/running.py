@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from benchmarks.gpu.parts import Call, Part
 from benchmarks.gpu.results import TOLD, tested
-from videomae_fast.ops._attention_choice import VARIABLE
+from videomae_fast.ops._attention.choice import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".gpu-cache"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import attention_choice
-from videomae_fast.ops._attention_choice import read_table
+from videomae_fast.ops._attention.choice import read_table
 
 
 def test_it_measures_what_can_run(tmp_path, capsys):

@@ -10,7 +10,7 @@ from benchmarks.data_path import OfficialPath, OurPath, data_path, running_cell_
 from benchmarks.official_step import normalized_images
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
-from videomae_fast.masking import Grid, Masks
+from videomae_fast.masks import Grid, Masks
 from videomae_fast.ops.mask_indices import running_cell_kept
 
 CONFIG = MAEConfig(image_size=64, frames=8, width=16, depth=1, heads=1, decoder_width=16,

@@ -104,7 +104,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
     module = types.ModuleType("failing")
     module.add_arguments = lambda parser: None  # type: ignore[attr-defined]
     module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "videomae_fast.cli_doctor", module)
+    monkeypatch.setitem(sys.modules, "videomae_fast.cli.doctor", module)
     return Box
 
 

@@ -11,8 +11,9 @@ import torch
 from tests.data.videos import read_numbers, write_audio, write_video
 from videomae_fast.data import ClipDataset, Feeding, Source, clip_loader
 from videomae_fast.data.decoders import open_video
+from videomae_fast.data.device.base import EncodedClip
 from videomae_fast.data.device.dali import DaliDecoder
-from videomae_fast.data.device.decoders import NAMES, EncodedClip, find_device_decoder
+from videomae_fast.data.device.decoders import NAMES, find_device_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.errors import BackendUnavailableError
 

@@ -27,9 +27,9 @@ from videomae_fast.data.decoders import Frames
 from videomae_fast.data.decoders.orientation import orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.loader.workers import WorkerPool
 from videomae_fast.data.prepare import Job, PrepareSettings, transcode
 from videomae_fast.data.probe import ProbeJob, probe_file
-from videomae_fast.data.workers import WorkerPool
 
 FULL: Final = 2000
 _FRAMES: Final = 36

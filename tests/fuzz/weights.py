@@ -43,8 +43,8 @@ from videomae_fast.interop import (
     write_weights,
 )
 from videomae_fast.training import checkpoint
-from videomae_fast.training.checkpoint import load_model
 from videomae_fast.training.errors import CheckpointError
+from videomae_fast.training.trained import load_model
 
 FULL = 5000
 MOST_SECONDS = 2.0

@@ -16,7 +16,7 @@ from tests.interop import stand_ins
 from videomae_fast import Masks, MaskSpec, accelerate
 from videomae_fast.errors import AccelerationError
 from videomae_fast.interop.weights import load_into
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 GRID = Grid(4, 2, 2)  # of the stand-ins' default size
 SPECS = {

@@ -136,7 +136,7 @@ def test_which_family_serves(kernels):
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 64, 80, 88, 96, 100, 127, 160, 208, 255, 256])
 def test_pieces(size, kernels):
-    blocks = import_module("videomae_fast.kernels.attention_blocks")
+    blocks = import_module("videomae_fast.kernels.head_blocks")
     for most in (64, 128, 256):
         cut = blocks.pieces(size, most=most)
         covered = [i for start, piece in cut for i in range(start, start + piece)]
@@ -150,7 +150,7 @@ def test_pieces(size, kernels):
 
 
 def test_sequences_of_the_encoders_are_cut_without_rest(kernels):
-    blocks = import_module("videomae_fast.kernels.attention_blocks")
+    blocks = import_module("videomae_fast.kernels.head_blocks")
     assert blocks.pieces(160) == ((0, 128), (128, 32))
     assert blocks.pieces(208) == ((0, 128), (128, 64), (192, 16))
     assert [blocks.head_parts(d) for d in (64, 80, 88)] == [(64, 0), (64, 16), (64, 32)]

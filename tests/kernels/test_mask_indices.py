@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from videomae_fast.masking import Grid, MaskSpec
+from videomae_fast.masks import Grid, MaskSpec
 from videomae_fast.ops.mask_indices import ENCODER_KINDS, mask_indices
 
 SEEDS = torch.tensor([0, 1, -1, 2**62 + 12345, -(2**63), 0x7FFF_FFFF_FFFF_FFFF])

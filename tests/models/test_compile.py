@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 from torch.export import Dim
 
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec, VideoClassifier
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 CONFIG = MAEConfig(
     image_size=32, frames=8, width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1,

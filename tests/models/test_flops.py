@@ -15,7 +15,7 @@ import videomae_fast.ops.flop_formulas  # noqa: F401
 from benchmarks import official as transcription
 from benchmarks.official import OfficialPretraining
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
-from videomae_fast.cli_flops import add_arguments, run
+from videomae_fast.cli.flops import add_arguments, run
 from videomae_fast.errors import UsageError
 from videomae_fast.models.flops import PARTS, flops, savings
 from videomae_fast.ops._dispatch import forced

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec, VideoClassifier
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 from videomae_fast.models.positions import sinusoid_table
 from videomae_fast.models.transformer import Mlp
 

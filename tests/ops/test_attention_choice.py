@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from videomae_fast.errors import BackendUnavailableError
-from videomae_fast.ops import _attention_choice as choice
-from videomae_fast.ops import _attention_libraries as libraries
 from videomae_fast.ops import _native, attention
+from videomae_fast.ops._attention import choice, libraries
 from videomae_fast.ops._dispatch import forced, native_missing
 
 op = import_module("videomae_fast.ops.attention")
@@ -80,7 +79,7 @@ def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypa
 def test_another_table_by_name(tmp_path):
     """In a process of its own: the table is read once, at import."""
     table = table_of(tmp_path / "mine.json", (H200, 160, "flash"))
-    code = "from videomae_fast.ops import _attention_choice as c; print(dict(c.ENTRIES))"
+    code = "from videomae_fast.ops._attention import choice as c; print(dict(c.ENTRIES))"
 
     def run(path):
         return subprocess.run(

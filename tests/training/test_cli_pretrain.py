@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from videomae_fast import cli, cli_pretrain
+from videomae_fast import cli
+from videomae_fast.cli import pretrain as cli_pretrain
 from videomae_fast.data import ListError, Source
 from videomae_fast.data.sources import load_sources
 from videomae_fast.errors import UsageError

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomae_fast.data import ClipBatch
-from videomae_fast.masking import Masks
+from videomae_fast.masks import Masks
 from videomae_fast.training import PretrainConfig
 from videomae_fast.training.distributed import World
 from videomae_fast.training.optimizer import parameter_groups

@@ -13,10 +13,10 @@ from videomae_fast.data.dataset import ClipDataset, ClipSample
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, open_video
 from videomae_fast.data.errors import DecodeError, FailureShareError, ListError, WorkerDiedError
 from videomae_fast.data.failures import Failure, FailureReport, read_report
-from videomae_fast.data.feeding import Feeding
 from videomae_fast.data.lists import ClipList, Entry, load_list
+from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader, steps_per_epoch
 from videomae_fast.data.order import Draw, EpochOrder
-from videomae_fast.data.pipeline import ClipBatch, clip_loader, steps_per_epoch
 from videomae_fast.data.sampling import frame_ids, possible_starts
 from videomae_fast.data.sources import Source, unlabeled_hybrid
 

@@ -16,7 +16,7 @@ from videomae_fast.data.decoders.orientation import orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ListFormat, list_line, load_list
-from videomae_fast.data.workers import Outcome, WorkerPool
+from videomae_fast.data.loader.workers import Outcome, WorkerPool
 from videomae_fast.progress import ProgressLine
 
 # Times that differ by less belong to a constant rate: containers round them to ticks.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from videomae_fast.data import Source
 from videomae_fast.demo.videos import DemoError, find_videos, render_videos, write_list
-from videomae_fast.loss_plot import LossCurve, read_metrics, save_loss_plot
-from videomae_fast.masking import MaskSpec
-from videomae_fast.showcase import Shown, show_reconstruction
+from videomae_fast.masks import MaskSpec
+from videomae_fast.pictures.loss_curves import LossCurve, read_metrics, save_loss_plot
+from videomae_fast.pictures.showcase import Shown, show_reconstruction
 from videomae_fast.training import PretrainConfig, load_model, pretrain
 
 TRAINED, HELD_OUT = 16, 8

@@ -1,1 +1,1 @@
-"""Sizes and models: thin modules over the ops."""
+"""Sizes, models and losses: thin modules over the ops."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 Size = Literal["small", "base", "large", "huge", "giant"]
 

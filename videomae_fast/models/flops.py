@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from videomae_fast.masking import Counts, MaskSpec
+from videomae_fast.masks import Counts, MaskSpec
 from videomae_fast.models.config import MAEConfig
 
 Implementation = Literal["official", "ours"]

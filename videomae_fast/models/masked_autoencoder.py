@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from videomae_fast.masking import Grid, Masks
+from videomae_fast.masks import Grid, Masks
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.linear import Linear
 from videomae_fast.models.positions import SinusoidPositions

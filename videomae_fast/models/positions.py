@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 
 
 def sinusoid_table(positions: int, width: int, device: torch.device | str = "cpu") -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from videomae_fast.masking import Grid
+from videomae_fast.masks import Grid
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.patch_embed import PatchEmbed
 from videomae_fast.models.positions import SinusoidPositions, learned_positions

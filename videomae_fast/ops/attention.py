@@ -9,8 +9,8 @@ from torch import Tensor
 
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import _native
-from videomae_fast.ops._attention_choice import choice
-from videomae_fast.ops._attention_libraries import LIBRARIES, key_mask
+from videomae_fast.ops._attention.choice import choice
+from videomae_fast.ops._attention.libraries import LIBRARIES, key_mask
 from videomae_fast.ops._derivatives import first_only
 from videomae_fast.ops._dispatch import (
     Backend,

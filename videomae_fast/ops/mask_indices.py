@@ -54,7 +54,7 @@ def mask_indices(
         loss_over_all: every decoded token is in the loss, not only those the encoder did not see.
         skip_seen: tokens the encoder saw are not decoded.
         visible_tokens, decoder_tokens, loss_tokens: static sizes V, M, P; the caller computes them
-            (videomae_fast.masking) as the largest counts that can occur.
+            (videomae_fast.masks) as the largest counts that can occur.
 
     Returns:
         visible int32 [B, V]; decoder int32 [B, M]; decoder_count int32 [B], how many of M are

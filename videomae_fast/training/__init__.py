@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from videomae_fast.training.checkpoint import load_model
     from videomae_fast.training.config import PretrainConfig
     from videomae_fast.training.loop import PretrainResult, pretrain
     from videomae_fast.training.recipes import RECIPES
+    from videomae_fast.training.trained import load_model
 
 __all__ = ["RECIPES", "PretrainConfig", "PretrainResult", "load_model", "pretrain"]
 
@@ -17,7 +17,7 @@ _HOME = {
     "RECIPES": "videomae_fast.training.recipes",
     "PretrainConfig": "videomae_fast.training.config",
     "PretrainResult": "videomae_fast.training.loop",
-    "load_model": "videomae_fast.training.checkpoint",
+    "load_model": "videomae_fast.training.trained",
     "pretrain": "videomae_fast.training.loop",
 }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from videomae_fast.data.cache import CachedVideos
     from videomae_fast.data.dataset import ClipDataset
     from videomae_fast.data.sources import Source
-    from videomae_fast.masking import MaskSpec
+    from videomae_fast.masks import MaskSpec
     from videomae_fast.models.config import MAEConfig
     from videomae_fast.training.schedule import Schedule
 
@@ -335,7 +335,7 @@ class PretrainConfig:
 
     def mask_spec(self) -> MaskSpec:
         """How clips are masked."""
-        from videomae_fast.masking import MaskSpec
+        from videomae_fast.masks import MaskSpec
 
         kinds: dict[str, Any] = {
             "encoder": self.encoder_mask,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.data.pipeline import ClipBatch
-from videomae_fast.masking import Masks
+from videomae_fast.data.loader.pipeline import ClipBatch
+from videomae_fast.masks import Masks
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.distributed import World, videos_per_micro_batch, without_sync

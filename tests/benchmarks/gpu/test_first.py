@@ -28,7 +28,7 @@ from benchmarks import (
 from benchmarks.gpu import results
 from benchmarks.gpu.parts import NAMES, PARTS, Call, Part
 from benchmarks.gpu.running import environment
-from videomae_fast.ops._attention_choice import VARIABLE
+from videomae_fast.ops._attention.choice import VARIABLE
 
 
 def script(text):

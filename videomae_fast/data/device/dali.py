@@ -11,17 +11,15 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from videomae_fast.data.device.base import EncodedClip
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.extras import install
-
-if TYPE_CHECKING:
-    from videomae_fast.data.device.decoders import EncodedClip
 
 _CPU_CODECS: Final = frozenset({"vp8", "vp9", "mjpeg"})
 # Of an H100 or H200: also those of the CPU, which DALI hands to FFmpeg
@@ -47,7 +45,7 @@ def codecs(device: torch.device) -> frozenset[str]:
 
 
 class DaliDecoder:
-    """See :class:`~videomae_fast.data.device.decoders.DeviceDecoder`.
+    """See :class:`~videomae_fast.data.device.base.DeviceDecoder`.
 
     device: "cuda" (NVDEC) or "cpu"; batch: files decoded in one go; threads: of DALI's, which
     parse the files and feed the decoder.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae_fast.data.crops import Size
-from videomae_fast.data.device.decoders import DeviceDecoder, EncodedClip
+from videomae_fast.data.device.base import DeviceDecoder, EncodedClip
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.reading import Piece
 from videomae_fast.ops import crop_resize

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from videomae_fast.data.decoders import torchcodec
+from videomae_fast.data.device.base import EncodedClip
 from videomae_fast.data.errors import DecodeError
-
-if TYPE_CHECKING:
-    from videomae_fast.data.device.decoders import EncodedClip
 
 _CODECS: Final = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mjpeg"})
 
@@ -32,7 +30,7 @@ def codecs(device: torch.device) -> frozenset[str]:
 
 
 class TorchCodecCudaDecoder:
-    """See :class:`~videomae_fast.data.device.decoders.DeviceDecoder`."""
+    """See :class:`~videomae_fast.data.device.base.DeviceDecoder`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

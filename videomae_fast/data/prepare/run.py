@@ -14,6 +14,7 @@ from typing import Any, Final
 from videomae_fast.data.errors import DecodeError, OutputError, sentence
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import ClipList, Entry, ListFormat, list_line, load_list
+from videomae_fast.data.loader.workers import Outcome, WorkerPool
 from videomae_fast.data.lock import LOCK
 from videomae_fast.data.numbered import NumberedFiles
 from videomae_fast.data.order import permutation
@@ -23,7 +24,6 @@ from videomae_fast.data.prepare.reading_speed import ReadingSpeed, reading_speed
 from videomae_fast.data.prepare.settings import PrepareSettings
 from videomae_fast.data.prepare.transcoding import Job, Transcoded, transcode
 from videomae_fast.data.sources import where_paths_start
-from videomae_fast.data.workers import Outcome, WorkerPool
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
 

@@ -36,7 +36,7 @@ from videomae_fast.interop.acceleration.inputs import (
 from videomae_fast.interop.acceleration.plain import hooked, hooked_within, transformed
 from videomae_fast.interop.acceleration.tables import WithTable
 from videomae_fast.interop.acceleration.views import run, why_not_norms
-from videomae_fast.masking import Masks
+from videomae_fast.masks import Masks
 from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly, pixel_mse, token_gather
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.interop.acceleration.plain import is_plain
-from videomae_fast.masking import Masks
+from videomae_fast.masks import Masks
 from videomae_fast.ops import linear, patch_gather
 from videomae_fast.ops.mask_indices import compact
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD

@@ -34,7 +34,7 @@ from videomae_fast.interop.acceleration.official_blocks import OFFICIAL
 from videomae_fast.interop.acceleration.plain import hooked, is_plain, transformed
 from videomae_fast.interop.acceleration.tables import WithTable
 from videomae_fast.interop.acceleration.views import drops, run, why_not_norms
-from videomae_fast.masking import Masks
+from videomae_fast.masks import Masks
 from videomae_fast.models.transformer import Branch, SharedTokens, add, add_norm
 from videomae_fast.ops import decoder_assembly
 

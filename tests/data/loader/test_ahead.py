@@ -1,0 +1,48 @@
+"""Reading ahead where the system refuses what it takes: nothing is left open."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from videomae_fast.data.loader import ahead as ahead_module
+from videomae_fast.data.loader.ahead import ReadAhead
+from videomae_fast.data.loader.feeding import Feeding
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+@pytest.mark.parametrize("refused", ["Slot", "WorkerPool", "Thread"])
+def test_nothing_is_left_open_where_it_can_not_begin(
+    refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a training run that begins again with fewer workers."""
+    calls = 0
+    module: Any = threading if refused == "Thread" else ahead_module
+    right = getattr(module, refused)
+
+    def sometimes(*args: Any, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == (4 if refused == "Slot" else 1):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return right(*args, **settings)
+
+    def begin() -> ReadAhead:
+        reading: Any = None  # no request is ever read
+        return ReadAhead(
+            [], reading, workers=2, held=2, time_limit=None, feeding=Feeding(workers=2)
+        )
+
+    begin().close()  # what is made once per process: the server that forks
+    before = len(os.listdir("/proc/self/fd")), len(multiprocessing.active_children())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, refused, sometimes)
+        with pytest.raises(OSError, match="Too many open files"):
+            begin()
+    assert (len(os.listdir("/proc/self/fd")), len(multiprocessing.active_children())) == before

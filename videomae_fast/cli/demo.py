@@ -1,0 +1,65 @@
+"""``videomae-fast demo``: videos, a small pre-trained model and pictures, in minutes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from videomae_fast.cli.list_options import check_folder
+from videomae_fast.errors import UsageError
+
+MOST_THREADS = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        metavar="FOLDER",
+        help="pre-train on the videos in this folder and those below it, instead of rendered ones",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="folder for all that is made; a demo that was stopped goes on there (default: demo)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        metavar="M",
+        help="about how long to pre-train on two CPU cores; fixes the number of steps, so the "
+        "result does not depend on the machine's speed (default: 5)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the rendered videos, the weights, crops and masks (default: 0)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.minutes > 0:
+        raise UsageError(f"--minutes must be more than 0, not {args.minutes:g}")
+    if args.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {args.seed}")
+    check_folder("--output", args.output)
+    import torch
+
+    from videomae_fast.demo.run import run_demo
+
+    # A model this small is slower on more: the threads wait for each other.
+    torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+    done = run_demo(args.output, videos=args.videos, minutes=args.minutes, seed=args.seed)
+    print(f"\nloss        {done.first_loss:.3f} -> {done.last_loss:.3f} (1: nothing is predicted)")
+    print(f"loss plot   {done.loss_plot} (its numbers: {done.loss_table.name})")
+    print(f"checkpoint  {done.checkpoint}")
+    print("pictures    each with an animation (.gif) and its numbers (.json) beside it:")
+    for shown in done.pictures:
+        loss, what = shown.numbers["loss"], shown.numbers["shown_video_is"]
+        print(f"            {shown.picture}  loss {loss:.3f}, {what}")
+    return 0

@@ -1,0 +1,134 @@
+"""``videomae-fast prepare``: a list's videos as files that training reads quickly."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from videomae_fast.cli.list_options import add_list_arguments, check_folder, check_list_arguments
+from videomae_fast.data.prepare.settings import PRESETS, PrepareSettings
+from videomae_fast.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for videos/, the new list (of the old one's name), its report and bad files; "
+        "the same command goes on there after a stop",
+    )
+    defaults = PrepareSettings()
+    video = parser.add_argument_group(
+        "the new files",
+        "H.264, 4:2:0, 8 bits, no sound, upright, constant rate; frame i stays frame i",
+    )
+    video.add_argument(
+        "--short-side",
+        type=int,
+        default=defaults.short_side,
+        metavar="N",
+        help="pixels (even); smaller videos keep their size (default: %(default)s)",
+    )
+    video.add_argument(
+        "--gop",
+        type=int,
+        default=defaults.gop,
+        metavar="N",
+        help="frames from one key frame to the next: less is quicker to seek in, and larger "
+        "(default: %(default)s)",
+    )
+    video.add_argument(
+        "--b-frames",
+        type=int,
+        default=defaults.b_frames,
+        metavar="N",
+        help="B-frames from one reference frame to the next, 0 to 16; a reader leaves out those "
+        "that it doesn't want (default: %(default)s)",
+    )
+    video.add_argument(
+        "--crf",
+        type=int,
+        default=defaults.crf,
+        metavar="N",
+        help="x264's quality, 0 (lossless) to 51: less is better, larger and slower to read "
+        "(default: %(default)s)",
+    )
+    video.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=defaults.preset,
+        help="x264's effort (default: %(default)s)",
+    )
+    add_list_arguments(parser, time_limit=1800.0)
+    more = parser.add_argument_group("more")
+    more.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try files again that failed before; else only those that changed since",
+    )
+    more.add_argument(
+        "--relative-paths",
+        action="store_true",
+        help="paths of the new list start from OUTPUT, so that it can be moved (read it with "
+        "root=OUTPUT); else they are absolute",
+    )
+    more.add_argument(
+        "--speed-files",
+        type=int,
+        default=8,
+        metavar="N",
+        help="how many files the reading speed is timed with, 0 for none (default: 8)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = check(args)
+    from videomae_fast.data.prepare.run import prepare
+    from videomae_fast.progress import ProgressLine, size_text
+
+    done = prepare(
+        args.list,
+        args.output,
+        settings,
+        format=args.format,
+        root=args.root,
+        workers=args.workers,
+        time_limit=args.time_limit,
+        retry_failed=args.retry_failed,
+        relative_paths=args.relative_paths,
+        speed_files=args.speed_files,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=lambda total: ProgressLine(total, "files"),
+    )
+    print(f"new list   {done.list}  ({done.lines:,} lines)")
+    print(
+        f"videos     {done.files:,} files, {done.frames:,} frames, "
+        f"{size_text(done.source_bytes)} -> {size_text(done.bytes)}"
+    )
+    if done.folders:
+        print(f"folders    {done.folders:,} lines of frame folders are kept as they were")
+    if done.bad:
+        print(f"bad files  {done.bad:,} lines are left out: {done.bad_files}")
+    if done.speed is not None:
+        speed = done.speed
+        print(
+            f"reading    {speed.before:,.0f} -> {speed.after:,.0f} frames/s per process, "
+            f"{speed.ratio:.2f} times as fast ({speed.clips} clips of {speed.files} files)"
+        )
+    print(f"report     {done.report}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> PrepareSettings:
+    """The settings; raises UsageError for what can be seen without reading the list."""
+    check_list_arguments(args)
+    check_folder("--output", args.output)
+    if args.speed_files < 0:
+        raise UsageError(f"--speed-files must be 0 or more, not {args.speed_files}")
+    try:
+        return PrepareSettings(args.short_side, args.gop, args.b_frames, args.crf, args.preset)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

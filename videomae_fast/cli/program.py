@@ -1,0 +1,195 @@
+"""``videomae-fast``: finds the subcommand, imports its module only then, and reports errors.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from videomae_fast import __version__
+from videomae_fast.errors import VideoMAEFastError
+
+PROGRAM = "videomae-fast"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: a module with ``add_arguments(parser)`` and ``run(args) -> int | None``."""
+
+    module: str
+    summary: str
+    examples: str
+
+
+COMMANDS: dict[str, Command] = {
+    "pretrain": Command(
+        "videomae_fast.cli.pretrain",
+        "pre-train a model on lists of videos; resumes where it was stopped",
+        """\
+  videomae-fast pretrain --recipe vit_b_hybrid --data train.csv --output runs/base
+  torchrun --nproc-per-node 8 -m videomae_fast pretrain --recipe vit_b_hybrid \\
+      --data train.csv --output runs/base
+  videomae-fast pretrain --help             every recipe and every field""",
+    ),
+    "list": Command(
+        "videomae_fast.cli.list",
+        "make a list of the videos in a folder and the folders below it, with classes if asked to",
+        """\
+  videomae-fast list videos > train.csv
+  videomae-fast list k400/train --labels --classes classes.txt --output train.csv""",
+    ),
+    "probe": Command(
+        "videomae_fast.cli.probe",
+        "look at every file of a list: codec, size, frames, rate, and whether it can be read",
+        """\
+  videomae-fast probe train.csv --output manifest.jsonl
+  videomae-fast probe train.csv --output manifest.jsonl --decode --good-list readable.csv""",
+    ),
+    "prepare": Command(
+        "videomae_fast.cli.prepare",
+        "transcode a list's videos once to files that training reads quickly; goes on if stopped",
+        """\
+  videomae-fast prepare train.csv --output prepared
+  videomae-fast prepare train.csv --output prepared --root /data/k400 --workers 32""",
+    ),
+    "cache": Command(
+        "videomae_fast.cli.cache",
+        "decode a list's videos once into a folder on a fast disk or in memory; goes on if stopped",
+        """\
+  videomae-fast cache train.csv --folder /dev/shm/frames --limit-gb 50
+  videomae-fast cache prepared/train.csv --folder /nvme/frames --limit-gb 2000 --workers 32""",
+    ),
+    "reconstruct": Command(
+        "videomae_fast.cli.reconstruct",
+        "show what a pre-trained model makes of a masked video: a picture and an animation",
+        """\
+  videomae-fast reconstruct runs/base clip.mp4 --output pictures
+  videomae-fast reconstruct runs/base/checkpoints/step-00001000 clip.mp4 --output pictures""",
+    ),
+    "convert": Command(
+        "videomae_fast.cli.convert",
+        "convert weights between the official layout, Hugging Face's and ours, key by key",
+        """\
+  videomae-fast convert runs/base base-hf --to hugging-face
+  videomae-fast convert vit_g_hybrid_pt_1200e.pth vit_g_k400.safetensors --to ours \\
+      --classifier --classes 400
+  videomae-fast convert vit_g_hybrid_pt_1200e_k710_ft.pth vit_g_k400.pth --to official \\
+      --head-index label_710to400.json""",
+    ),
+    "flops": Command(
+        "videomae_fast.cli.flops",
+        "count the multiply-adds of a forward pass, by part: the official code's and ours",
+        """\
+  videomae-fast flops --size base
+  videomae-fast flops --size giant --decoder-mask-ratio 0.5 --json""",
+    ),
+    "doctor": Command(
+        "videomae_fast.cli.doctor",
+        "say what this machine has, which backends serve, and why others don't",
+        """\
+  videomae-fast doctor
+  videomae-fast doctor --json > doctor.json""",
+    ),
+    "demo": Command(
+        "videomae_fast.cli.demo",
+        "render videos, pre-train a small model on them in minutes, and show what it learnt",
+        """\
+  videomae-fast demo
+  videomae-fast demo --videos ~/Videos --output my-demo""",
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with an error that is one sentence and says where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see: {self.prog} --help)\n")
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser, and those of the subcommands, which have no arguments of their own yet."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Pre-train VideoMAE and VideoMAE V2 on your videos, exactly as the papers "
+        "define them, with less work.",
+        epilog=f"examples:\n{COMMANDS['demo'].examples}\n{COMMANDS['pretrain'].examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error, not only its message"
+    )
+    choices = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    subparsers = {}
+    for name, command in COMMANDS.items():
+        subparsers[name] = choices.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=f"examples:\n{command.examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # Also accepted after the subcommand; SUPPRESS keeps it from undoing the one before.
+        subparsers[name].add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+    return parser, subparsers
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line (``sys.argv`` by default) and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser, subparsers = build_parser()
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is None:
+        parser.parse_args(words)  # --help and --version end here
+        print(parser.format_help(), file=sys.stderr, end="")
+        return 2
+    if name not in COMMANDS:
+        parser.error(f"no command {name!r}{_did_you_mean(name, COMMANDS)}")
+    debug = "--debug" in words
+    try:
+        module = importlib.import_module(COMMANDS[name].module)
+        module.add_arguments(subparsers[name])
+        args, unknown = parser.parse_known_args(words)
+        if unknown:
+            known = [s for action in subparsers[name]._actions for s in action.option_strings]
+            hint = _did_you_mean(unknown[0], known)
+            subparsers[name].error(f"unknown argument {unknown[0]!r}{hint}")
+        code = module.run(args)
+    except (VideoMAEFastError, OSError, ValueError) as error:
+        if debug:
+            traceback.print_exc()
+        message = str(error) or type(error).__name__
+        print(f"{PROGRAM} {name}:{_rank()} error: {message}", file=sys.stderr)
+        return error.exit_code if isinstance(error, VideoMAEFastError) else 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM} {name}: interrupted", file=sys.stderr)
+        return 130
+    return 0 if code is None else int(code)
+
+
+def _rank() -> str:
+    """Which one of several processes this is, where a launcher started them."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+    return f" rank {os.environ['RANK']}:" if several else ""
+
+
+def _did_you_mean(word: str, known: Sequence[str] | dict[str, Command]) -> str:
+    """'; did you mean X?', or the list of what there is where that is short."""
+    close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there are {', '.join(known)}" if len(known) <= len(COMMANDS) else ""

@@ -1,0 +1,102 @@
+"""``videomae-fast reconstruct``: a picture and an animation of what a model makes of a video."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from videomae_fast.cli.list_options import check_folder
+from videomae_fast.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="the output folder of a run (its newest checkpoint is taken), one of its checkpoint "
+        "folders, or a model.safetensors of one",
+    )
+    parser.add_argument("video", type=Path, help="a video file")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for <video>.png, <video>.gif and <video>.json (the numbers and the settings)",
+    )
+    mask = parser.add_argument_group("what is hidden")
+    mask.add_argument(
+        "--encoder-mask",
+        choices=("tube", "random", "frame"),
+        default="tube",
+        help="tube: the same places in all frames; random: any cubes; frame: whole time slots "
+        "(default: tube)",
+    )
+    mask.add_argument(
+        "--mask-ratio",
+        type=float,
+        default=0.9,
+        metavar="R",
+        help="share of the cubes that the model does not see, between 0 and 1 (default: 0.9)",
+    )
+    mask.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="which mask is drawn (default: 0)"
+    )
+    clip = parser.add_argument_group("which frames")
+    clip.add_argument(
+        "--start", type=int, metavar="N", help="first frame (default: the clip is in the middle)"
+    )
+    clip.add_argument(
+        "--stride", type=int, default=4, metavar="N", help="every N-th frame (default: 4)"
+    )
+    clip.add_argument(
+        "--decoder",
+        default="pyav",
+        metavar="NAME",
+        help="video decoder: pyav, decord or torchcodec (default: pyav)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    check(args)
+    from videomae_fast.masks import MaskSpec
+    from videomae_fast.pictures.showcase import show_reconstruction
+    from videomae_fast.training.trained import load_model
+
+    try:
+        spec = MaskSpec(encoder=args.encoder_mask, encoder_ratio=args.mask_ratio, decoder="none")
+    except ValueError as error:
+        raise UsageError(f"--mask-ratio: {error}") from None
+    model, _ = load_model(args.checkpoint)
+    shown = show_reconstruction(
+        model,
+        args.video,
+        args.output,
+        spec=spec,
+        seed=args.seed,
+        start=args.start,
+        stride=args.stride,
+        decoder=args.decoder,
+        settings={"checkpoint": str(args.checkpoint)},
+    )
+    print(json.dumps(shown.numbers))
+    for what, path in (("picture", shown.picture), ("animation", shown.animation)):
+        print(f"{what:<10} {path}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UsageError for what can be seen without loading anything."""
+    if not args.checkpoint.exists():
+        raise UsageError(
+            f"{args.checkpoint}: no such checkpoint; give the output folder of a run, a folder "
+            "like OUTPUT/checkpoints/step-00001000, or the model.safetensors in one"
+        )
+    if not args.video.is_file():
+        raise UsageError(f"{args.video}: no such video file")
+    check_folder("--output", args.output)
+    if args.stride < 1:
+        raise UsageError(f"--stride must be 1 or more, not {args.stride}")
+    if args.start is not None and args.start < 0:
+        raise UsageError(f"--start must be 0 or more, not {args.start}")

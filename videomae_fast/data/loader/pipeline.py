@@ -1,0 +1,304 @@
+"""From the order of draws to batches: which process reads what, and what the loop receives.
+
+Loader processes read requests ahead, each a video; a thread of this process joins them to batches,
+and where the training device decodes or crops, has it do that; the loop takes finished batches.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from videomae_fast.data.dataset import ClipDataset, clip_name, failure_of
+from videomae_fast.data.device.decoders import find_device_decoder
+from videomae_fast.data.device.stage import ClipStage
+from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.failures import Failure
+from videomae_fast.data.loader.ahead import ReadAhead
+from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.turns import ShortTurns
+from videomae_fast.data.order import Draw
+from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
+
+CropOn = Literal["worker", "device"]
+
+TIME_LIMIT: Final = 120.0
+"""Seconds after which a loader process that reads one video counts as hung."""
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """One micro-batch of V videos with S samples each; a video's samples are adjacent.
+
+    frames: uint8 [V*S, T, H, W, 3]; mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
+    ok: bool [V*S], False where the video could not be read and its frames are zero;
+    labels: int64 [V*S], -1 where the list has none; names: of the V videos, with list line and
+    frames; failures: of the videos that could not be read.
+    """
+
+    frames: Tensor
+    mask_seeds: Tensor
+    ok: Tensor
+    labels: Tensor
+    names: list[str]
+    failures: list[Failure] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Number of clips, V*S."""
+        return len(self.frames)
+
+
+def steps_per_epoch(dataset: ClipDataset, videos_per_step: int) -> int:
+    """Optimizer steps per epoch; what is too little for a step at an epoch's end is dropped.
+
+    Raises ``ValueError`` where an epoch has too few draws for one step.
+    """
+    return dataset.order.steps_per_epoch(videos_per_step)
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """The draws of one rank, one list per micro-batch.
+
+    A step's videos are one slice of the epoch's order; a rank takes its contiguous part of it,
+    a micro-batch its contiguous part of that. So ranks and micro-batches in turn give the same
+    videos in the same order, however many there are.
+    """
+
+    dataset: ClipDataset
+    videos_per_step: int
+    micro_batches: int
+    steps: range
+    rank: int
+    world: int
+
+    @property
+    def videos(self) -> int:
+        """Of a micro-batch."""
+        return self.videos_per_step // (self.world * self.micro_batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        size = self.videos
+        for step in self.steps:
+            for micro in range(self.micro_batches):
+                first = (self.rank * self.micro_batches + micro) * size
+                yield self.dataset.order.draws(step, self.videos_per_step, first, first + size)
+
+
+def clip_loader(
+    dataset: ClipDataset,
+    *,
+    videos_per_step: int,
+    micro_batches: int = 1,
+    start_step: int = 0,
+    total_steps: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    prefetch: int = 2,
+    device: torch.device | str = "cpu",
+    crop_on: CropOn = "worker",
+    device_decoder: str | None = None,
+    time_limit: float | None = TIME_LIMIT,
+    feeding: Feeding | None = None,
+) -> Iterator[ClipBatch]:
+    """Iterates over the batches of steps ``start_step`` ... ``total_steps - 1``, across epochs.
+
+    Gives ``micro_batches`` batches per step, each of ``videos_per_step / (world *
+    micro_batches)`` videos; step ``s`` belongs to epoch ``s // steps_per_epoch``. The content of
+    a step depends on the data set's seed and the step alone. Nothing is drawn from torch's global
+    random generator. Closing the iterator (or its end) ends the processes. While they run, Python's
+    threads take shorter turns (:mod:`videomae_fast.data.loader.turns`).
+
+    Args:
+        workers: loader processes, a video at a time each. One that crashes, or hangs for longer
+            than ``time_limit`` seconds, is replaced, and its video counts as one that can't be
+            read. 0: everything happens in this process, when it is asked for.
+        prefetch: batches made ready ahead of the one that is asked for.
+        device: where the clips are to be.
+        crop_on: "worker": loader processes crop; "device": they hand over decoded frames once, and
+            all samples of a video are cropped from them on the device.
+        device_decoder: "dali" or "torchcodec-cuda": loader processes hand over the file, the device
+            decodes it and crops; what it can't decode they decode with the data set's decoder.
+        feeding: counts what the stages do.
+
+    Raises ``ValueError`` where the numbers do not divide, :class:`BackendUnavailableError` for a
+    decoder that the device can't use, and while iterating :class:`WorkerDiedError` when loader
+    processes can't be started.
+    """
+    if min(videos_per_step, micro_batches, world) < 1 or not 0 <= rank < world:
+        raise ValueError(
+            f"videos_per_step ({videos_per_step}), micro_batches ({micro_batches}), world "
+            f"({world}) must be at least 1 and rank ({rank}) below world"
+        )
+    if videos_per_step % (world * micro_batches):
+        raise ValueError(
+            f"videos_per_step ({videos_per_step}) must be a multiple of processes x micro-batches "
+            f"({world} x {micro_batches})"
+        )
+    if workers < 0 or prefetch < 1:
+        raise ValueError(
+            f"workers ({workers}) must be at least 0, prefetch ({prefetch}) at least 1"
+        )
+    if start_step < 0:
+        raise ValueError(f"start_step ({start_step}) must be at least 0")
+    if crop_on not in ("worker", "device"):
+        raise ValueError(f'crop_on must be "worker" or "device", not {crop_on!r}')
+    steps_per_epoch(dataset, videos_per_step)
+    draws = StepDraws(
+        dataset, videos_per_step, micro_batches, range(start_step, total_steps), rank, world
+    )
+    device = torch.device(device)
+    reading, decoder = dataset.reading, None
+    if device_decoder is not None:
+        kind = find_device_decoder(device_decoder, device)
+        decoder = kind.make(device)
+        reading = replace(reading, hand_over="encoded", codecs=kind.codecs(device))
+    elif crop_on == "device":
+        reading = replace(reading, hand_over="frames")
+    joiner = _Joiner(
+        dataset, reading, ClipStage(dataset.size, device, decoder), feeding or Feeding(workers)
+    )
+    if workers == 0:
+        return _here(draws, joiner)
+    return _ahead(draws, joiner, workers, prefetch, time_limit)
+
+
+class _Joiner:
+    """Pieces to batches."""
+
+    def __init__(
+        self, dataset: ClipDataset, reading: Reading, stage: ClipStage, feeding: Feeding
+    ) -> None:
+        self.dataset, self.reading, self.stage, self.feeding = dataset, reading, stage, feeding
+
+    def requests(self, draws: Sequence[Draw]) -> list[ClipRequest]:
+        return [self.dataset.request(draw) for draw in draws]
+
+    def join(
+        self, requests: Sequence[ClipRequest], pieces: Sequence[Piece | DecodeError]
+    ) -> tuple[ClipBatch, torch.cuda.Event | None]:
+        """The batch, and when its clips are on the device."""
+        begin = time.perf_counter()
+        samples, frames = self.reading.samples, self.reading.frames
+        clips, failed, event = self.stage(pieces, samples, frames)
+        results = [failed.get(number, piece) for number, piece in enumerate(pieces)]
+        pairs = list(zip(requests, results, strict=True))
+        for request, piece in zip(requests, pieces, strict=True):
+            if isinstance(piece, Piece):
+                self.feeding.numbered(str(request.file), piece.numbering)
+                self.feeding.read(
+                    piece.decode_seconds,
+                    piece.crop_seconds,
+                    piece.waited_seconds,
+                    piece.kept_back,
+                    piece.cached,
+                    piece.queued_seconds,
+                )
+        batch = ClipBatch(
+            frames=clips,
+            mask_seeds=torch.tensor([s for r in requests for s in r.mask_seeds]),
+            ok=_repeated([isinstance(r, Piece) for r in results], samples, torch.bool),
+            labels=_repeated([r.label for r in requests], samples, torch.int64),
+            names=[clip_name(q, r) if isinstance(r, Piece) else q.name for q, r in pairs],
+            failures=[failure_of(q, r) for q, r in pairs if isinstance(r, DecodeError)],
+        )
+        self.feeding.assembled(time.perf_counter() - begin)
+        return batch, event
+
+
+def _repeated(values: Sequence[int | bool], times: int, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, dtype=dtype).repeat_interleave(times)
+
+
+def _here(draws: StepDraws, joiner: _Joiner) -> Iterator[ClipBatch]:
+    """Everything in this process, when it is asked for."""
+    with closing(joiner.stage):
+        for part in draws:
+            requests = joiner.requests(part)
+            yield _ready(*joiner.join(requests, [_read(r, joiner.reading) for r in requests]))
+
+
+def _read(request: ClipRequest, reading: Reading) -> Piece | DecodeError:
+    try:
+        return read(request, reading)
+    except DecodeError as error:
+        return error
+
+
+def _ahead(
+    draws: StepDraws, joiner: _Joiner, workers: int, prefetch: int, time_limit: float | None
+) -> Iterator[ClipBatch]:
+    """Processes read, a thread joins, batches wait in a queue."""
+    done: queue.Queue[Any] = queue.Queue(maxsize=prefetch)
+    stop = threading.Event()
+    ahead = ReadAhead(
+        (request for part in draws for request in joiner.requests(part)),
+        joiner.reading,
+        workers=workers,
+        held=draws.videos,
+        time_limit=time_limit,
+        feeding=joiner.feeding,
+    )
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                done.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def joined(part: list[Draw]) -> tuple[ClipBatch, torch.cuda.Event | None]:
+        requests = joiner.requests(part)
+        taken = [ahead.take() for _ in requests]
+        batch = joiner.join(requests, [piece for piece, _ in taken])
+        for _, slot in taken:
+            ahead.free(slot)
+        return batch
+
+    def assemble() -> None:
+        try:
+            for part in draws:
+                if not put(joined(part)):
+                    return
+            put(None)
+        except BaseException as error:  # raised where the batches are taken
+            # What the frames hold is views of the slots, and keeps their memory
+            traceback.clear_frames(error.__traceback__)
+            put(error)
+
+    thread = threading.Thread(target=assemble, name="clip-joiner", daemon=True)
+    with ShortTurns(), ExitStack() as ending:
+        ending.callback(joiner.stage.close)
+        ending.callback(ahead.close)
+        ending.callback(thread.join)
+        ending.callback(ahead.stop)
+        ending.callback(stop.set)
+        thread.start()
+        while (item := done.get()) is not None:
+            if isinstance(item, BaseException):
+                try:
+                    raise item
+                finally:
+                    del item  # its traceback holds this frame
+            yield _ready(*item)
+
+
+def _ready(batch: ClipBatch, event: torch.cuda.Event | None) -> ClipBatch:
+    """The batch, for the stream that the caller works on."""
+    if event is not None:
+        stream = torch.cuda.current_stream(batch.frames.device)
+        stream.wait_event(event)
+        batch.frames.record_stream(stream)
+    return batch

@@ -1,0 +1,1 @@
+"""Other libraries' attention, and which one serves a shape on a device."""

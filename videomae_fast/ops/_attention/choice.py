@@ -1,0 +1,98 @@
+"""Which attention backend "auto" is.
+
+On a GPU: a table by device and shape that a benchmark writes; ``VIDEOMAE_FAST_ATTENTION_TABLE``
+names another file of that form, such as one measured on the GPU at hand. On a CPU: the native one
+for fp32 where torch's own attention, whose products are MKL's, leaves AVX-512 unused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from videomae_fast.ops import _native
+from videomae_fast.ops._attention.libraries import LIBRARIES
+from videomae_fast.ops._dispatch import native_missing
+from videomae_fast.ops._processor import WHY_NO_GAIN
+
+SHIPPED = Path(__file__).parent.with_name("attention_table.json")
+VARIABLE = "VIDEOMAE_FAST_ATTENTION_TABLE"
+TABLE = Path(os.environ.get(VARIABLE) or SHIPPED)
+DEFAULT = "sdpa"
+Key = tuple[str, int, int, int]  # device's name, head dim, queries, keys
+
+
+def read_table(path: Path = TABLE) -> dict[Key, str]:
+    """The backend that was fastest on a device (by its full name) at a shape.
+
+    Raises:
+        ValueError: the file is not there, or not such a table.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["entries"]
+        return {
+            (entry["device"], entry["head_dim"], entry["queries"], entry["keys"]): entry["impl"]
+            for entry in entries
+        }
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no table of attention backends ({type(error).__name__}: {error}); "
+            f"`python -m benchmarks.attention_choice` writes one, and {VARIABLE} names it"
+        ) from error
+
+
+ENTRIES: Mapping[Key, str] = read_table()
+
+
+def lookup(device: str, head_dim: int, queries: int, keys: int) -> str:
+    """The backend that was fastest on a device of this name; "sdpa" for what was not measured.
+
+    By name and not by capability: an H100 and an H200 have the same one, and another memory.
+    """
+    return ENTRIES.get((device, head_dim, queries, keys), DEFAULT)
+
+
+def why_not_native() -> str | None:
+    """Why "auto" does not take the native attention for fp32 on this CPU, or None."""
+    reason = native_missing() or WHY_NO_GAIN
+    if reason is None and "AVX-512" not in str(_native.instruction_set()):
+        return "the native library was built without AVX-512 (GCC 12 or newer makes it)"
+    return reason
+
+
+def _on_device(device: torch.device, head_dim: int, queries: int, keys: int) -> str:
+    return lookup(torch.cuda.get_device_name(device), head_dim, queries, keys)
+
+
+def _on_cpu() -> str:
+    return "native" if why_not_native() is None else DEFAULT
+
+
+# What torch.compiler.assume_constant_result sets. That function imports the compiler and Triton:
+# slow, and it would settle for the process whether kernels are interpreted.
+for _constant in (_on_device, _on_cpu):
+    setattr(_constant, "_dynamo_marked_constant", True)  # noqa: B010
+
+
+def choice(query: Tensor, key: Tensor, key_count: Tensor | None = None) -> str:
+    """The backend of query [B, Nq, heads, head dim] and key [B, Nk, heads, head dim].
+
+    The table was measured in bf16 with all keys taking part, and its backends may take nothing
+    else: other calls are torch's, and so are those of a library that is not installed here.
+    """
+    if query.device.type == "cpu":
+        own = query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return _on_cpu() if own else DEFAULT
+    measured = query.dtype in (torch.bfloat16, torch.float16) and key_count is None
+    if query.device.type != "cuda" or not measured or not ENTRIES:
+        return DEFAULT
+    found = _on_device(query.device, query.shape[3], query.shape[1], key.shape[1])
+    library = LIBRARIES.get(found)
+    if library is not None and library.why_not(query, key, key, key_count) is not None:
+        return DEFAULT
+    return found

@@ -1,0 +1,1 @@
+"""What a model learnt, to look at: reconstructions of masked videos, and loss curves."""
