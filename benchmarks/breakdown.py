@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.baselines import CHECKPOINTED
-from benchmarks.contenders import Variant
+from benchmarks.contenders.base import Variant
+from benchmarks.contenders.baselines import CHECKPOINTED
 from benchmarks.data_path import data_path
 from benchmarks.measuring import Case, measure
 from benchmarks.plots import plot_breakdown

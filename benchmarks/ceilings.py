@@ -5,8 +5,8 @@
     python -m benchmarks.ceilings --parts baselines --official-checkout VideoMAEv2 --out results
 
 Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, and the
-training steps of :mod:`benchmarks.baselines`. Each part is written as soon as it is done. The
-folder is --out, or $OUT. Attention: :mod:`benchmarks.attention_choice`.
+training steps of :mod:`benchmarks.contenders.baselines`. Each part is written as soon as it is
+done. The folder is --out, or $OUT. Attention: :mod:`benchmarks.attention_choice`.
 
 This script has never been run on a GPU. Its logic is tested on the CPU with tiny shapes
 (``--device cpu --tiny``); the numbers of such a run say nothing.
@@ -26,8 +26,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.baselines import cases
-from benchmarks.checkout import Checkout
+from benchmarks.contenders.baselines import cases
+from benchmarks.contenders.checkout import Checkout
 from benchmarks.measuring import CRASHED, Keep, measure, one_by_one
 from benchmarks.record import environment, read, write
 from benchmarks.tables import baseline_table

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.contenders import Contender, Precision
+from benchmarks.contenders.base import Contender, Precision
 
 
 class UncheckedError(RuntimeError):

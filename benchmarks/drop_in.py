@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.baselines import cases
+from benchmarks.contenders.baselines import cases
 from benchmarks.measuring import Case, measure
 from benchmarks.plots import plot_drop_in
 from benchmarks.study import (

@@ -32,7 +32,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.ceilings import TINY, copy_bandwidth
-from benchmarks.contenders import Contender, Variant, build
+from benchmarks.contenders.base import Contender, Variant
+from benchmarks.contenders.build import build
 from benchmarks.record import environment, write
 from benchmarks.step_model import KNOWN, LABEL, Call, Ceilings, Recorder, modelled_step, step
 from benchmarks.tables import mfu

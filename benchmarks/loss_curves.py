@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.contenders import AUTOCAST, BETAS, WEIGHT_DECAY
+from benchmarks.contenders.base import AUTOCAST, BETAS, WEIGHT_DECAY
 from benchmarks.official import OfficialPretraining
 from benchmarks.official_step import normalized_images, parameter_groups, pretraining_loss
 from benchmarks.record import RESULTS, environment, stamp, write

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import accelerated
 from benchmarks.checks import Check, Truth, check, truth
-from benchmarks.contenders import Contender, Precision, UnavailableError, Variant, build
+from benchmarks.contenders import accelerated
+from benchmarks.contenders.base import Contender, Precision, UnavailableError, Variant
+from benchmarks.contenders.build import build
 from benchmarks.gpu.card import clocks
 from benchmarks.savings import multiply_adds
 from benchmarks.timing import NO_LIMIT, Budget, Summary, interleaved, timed_step, times

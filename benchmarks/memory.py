@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.contenders import Variant, build
+from benchmarks.contenders.base import Variant
+from benchmarks.contenders.build import build
 from benchmarks.timing import timed_step
 from benchmarks.workload import Masking, Workload
 from videomae_fast import MAEConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders.base import Contender
 from benchmarks.timing import timed_step
 
 # The first family with a word in the op's name has it.

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks.checks import Check, check, truth
-from benchmarks.contenders import Contender, Variant, build
+from benchmarks.contenders.base import Contender, Variant
+from benchmarks.contenders.build import build
 from benchmarks.measuring import run_record
 from benchmarks.plots import plot_step
 from benchmarks.profiling import print_profile

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.contenders import Contender, Variant
+from benchmarks.contenders.base import Contender, Variant
 from benchmarks.workload import Masking, Workload
 from videomae_fast import MaskedAutoencoder
 
@@ -193,7 +193,7 @@ def modelled_step(workload: Workload, masking: Masking) -> list[Call]:
     They are a CPU's fake tensors, so what a GPU alone does is not in it: ViT-g's decoder MLP is
     2,234 wide, not 2,240.
     """
-    from benchmarks.ours import Ours
+    from benchmarks.contenders.ours import Ours
     from videomae_fast.ops._dispatch import forced
 
     workload.spec(masking).counts(workload.config.grid)  # kept; it reads values, which fakes lack

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.baselines import CHECKOUTS, cases
-from benchmarks.checkout import Checkout
 from benchmarks.checks import UncheckedError
-from benchmarks.contenders import Variant
+from benchmarks.contenders.base import Variant
+from benchmarks.contenders.baselines import CHECKOUTS, cases
+from benchmarks.contenders.checkout import Checkout
 from benchmarks.measuring import CRASHED, Case, Tell
 from benchmarks.memory import CLEAR, peak_memory
 from benchmarks.record import RESULTS, environment, stamp, write
@@ -60,8 +60,8 @@ def with_contenders(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--contenders",
         nargs="+",
         metavar="NAME",
-        help="baselines by name (see benchmarks/baselines.py); on a CPU all of them work in fp32; "
-        "default: the official computation as shipped, and ours, both eager",
+        help="baselines by name (see benchmarks/contenders/baselines.py); on a CPU all of them "
+        "work in fp32; default: the official computation as shipped, and ours, both eager",
     )
     return with_checkout(parser)
 

@@ -1,21 +1,14 @@
-"""Markdown tables from recorded results.
-
-    python -m benchmarks.tables benchmarks/results/step-….json results/paper-….json
+"""Markdown tables of a training step and of the baselines, and what all tables are made with.
 
 A speedup is printed only of what the same record shows to be the same computation.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.checks import UncheckedError
-from benchmarks.record import read
 
 Record = dict[str, Any]
 Run = dict[str, Any]
@@ -218,29 +211,3 @@ def _memory(run: Run) -> str:
     if not found:
         return ""
     return f"{found['per_clip_bytes'] / 1e6:.0f} ({found['peak_bytes'] / 1e6:.0f})"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
-    from benchmarks.data_tables import data_table
-    from benchmarks.study_tables import TABLES
-
-    tables = {"training step": step_table, "baselines": baseline_table, **TABLES}
-    tables["data speed"] = data_table
-    for path in parser.parse_args(argv).records:
-        record = read(path)
-        if record["kind"] not in tables:
-            parser.error(f"{path} is of {record['kind']!r}; tables are made of {', '.join(tables)}")
-        table = tables[record["kind"]]
-        try:
-            print(table(record) + "\n")
-        except UncheckedError as error:
-            print(f"{path}: no speedup is printed: {error}", file=sys.stderr)
-            return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

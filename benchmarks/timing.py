@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders.base import Contender
 
 PHASES = ("forward", "backward", "update")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import captured
-from benchmarks.captured import Captured, why_not
 from benchmarks.checks import check, truth
-from benchmarks.contenders import UnavailableError, Variant, build
-from benchmarks.ours import Ours
+from benchmarks.contenders import captured
+from benchmarks.contenders.base import UnavailableError, Variant
+from benchmarks.contenders.build import build
+from benchmarks.contenders.captured import Captured, why_not
+from benchmarks.contenders.ours import Ours
 from benchmarks.timing import interleaved, timed_step
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig

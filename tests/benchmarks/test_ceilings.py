@@ -9,10 +9,13 @@ from copy import deepcopy
 import pytest
 import torch
 
-from benchmarks import baselines, ceilings, measuring, tables, timing
+from benchmarks import ceilings, measuring, report, tables, timing
 from benchmarks.checks import truth
-from benchmarks.contenders import Official, Variant, build
-from benchmarks.ours import Ours
+from benchmarks.contenders import baselines
+from benchmarks.contenders.base import Variant
+from benchmarks.contenders.build import build
+from benchmarks.contenders.official import Official
+from benchmarks.contenders.ours import Ours
 from benchmarks.record import read
 from benchmarks.timing import Budget
 from benchmarks.workload import Workload
@@ -96,7 +99,7 @@ def test_baselines_and_their_table(tmp_path, capsys):
     table = tables.baseline_table(record, "ours, eager")
     assert table.count("**1.50×**") == 4
     assert "%" in table
-    assert tables.main([str(tmp_path / "baselines-base-batch2.json")]) == 0
+    assert report.main([str(tmp_path / "baselines-base-batch2.json")]) == 0
 
 
 def test_mfu_is_of_the_official_work():

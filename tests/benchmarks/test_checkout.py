@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from benchmarks import ceilings, timm_stand_in
-from benchmarks.checkout import Checkout
 from benchmarks.checks import check, truth
-from benchmarks.contenders import UnavailableError, Variant, build
+from benchmarks.contenders.base import UnavailableError, Variant
+from benchmarks.contenders.build import build
+from benchmarks.contenders.checkout import Checkout
 from benchmarks.record import read
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig

@@ -19,7 +19,7 @@ from benchmarks.official_reading import OfficialReader, crop_box, frame_numbers
 from benchmarks.plots import plot_data_speed
 from benchmarks.reading_contenders import OnCore, Views, compare
 from benchmarks.reading_material import Material, Rendering, material, render
-from benchmarks.tables import main as tables
+from benchmarks.report import main as tables
 from tests.data.videos import write_video
 from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, multi_scale_box

@@ -6,10 +6,12 @@ from importlib.util import find_spec
 
 import pytest
 
-from benchmarks import accelerated, drop_in, plots, study_tables
-from benchmarks.baselines import BASELINES, CHECKOUTS
+from benchmarks import drop_in, plots, study_tables
 from benchmarks.checks import UncheckedError, check, truth
-from benchmarks.contenders import UnavailableError, Variant, build
+from benchmarks.contenders import accelerated
+from benchmarks.contenders.base import UnavailableError, Variant
+from benchmarks.contenders.baselines import BASELINES, CHECKOUTS
+from benchmarks.contenders.build import build
 from benchmarks.record import read
 from benchmarks.study import TINY
 from benchmarks.workload import MASKINGS, Workload

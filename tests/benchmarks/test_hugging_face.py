@@ -7,7 +7,8 @@ from importlib.util import find_spec
 import pytest
 
 from benchmarks.checks import check, truth
-from benchmarks.contenders import UnavailableError, Variant, build
+from benchmarks.contenders.base import UnavailableError, Variant
+from benchmarks.contenders.build import build
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from benchmarks import kernel_profile
 from benchmarks.ceilings import TINY
-from benchmarks.contenders import Variant, build
+from benchmarks.contenders.base import Variant
+from benchmarks.contenders.build import build
 from benchmarks.kernel_profile import ProfileError, Timed, groups, kernels_of
 from benchmarks.step_model import KNOWN, LABEL, Call, Ceilings, Recorder, modelled_step, step
 from benchmarks.workload import Workload

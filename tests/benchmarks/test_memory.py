@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.contenders import Variant
+from benchmarks.contenders.base import Variant
 from benchmarks.memory import CLEAR, peak_memory
 from benchmarks.workload import Workload
 from videomae_fast import MAEConfig

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks.checks import check, truth
-from benchmarks.contenders import Variant, build
+from benchmarks.contenders.base import Variant
+from benchmarks.contenders.build import build
 from benchmarks.official import select
 from benchmarks.official_step import normalized_images, targets
 from benchmarks.savings import SAVINGS, SavingPretraining, multiply_adds, needed_targets

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import plots, step, tables
+from benchmarks import plots, report, step, tables
 from benchmarks.checks import UncheckedError, check, run_once, truth
-from benchmarks.contenders import Contender, Variant, build
-from benchmarks.ours import Ours
+from benchmarks.contenders.base import Contender, Variant
+from benchmarks.contenders.build import build
+from benchmarks.contenders.ours import Ours
 from benchmarks.profiling import family, print_profile, shares
 from benchmarks.record import read
 from benchmarks.timing import Budget, Summary, interleaved
@@ -245,7 +246,7 @@ def test_no_speedup_of_what_differs(record, tmp_path, capsys):
             attempt()
     path = tmp_path / "red.json"
     path.write_text(json.dumps(record))
-    assert tables.main([str(path)]) == 1
+    assert report.main([str(path)]) == 1
     told = capsys.readouterr()
     assert told.out == ""
     assert "no speedup is printed" in told.err

@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 
-from benchmarks import ablation, breakdown, paper, plots, study, study_tables, tables
+from benchmarks import ablation, breakdown, paper, plots, report, study, study_tables
 from benchmarks.checks import UncheckedError, check, truth
-from benchmarks.contenders import build
+from benchmarks.contenders.build import build
+from benchmarks.contenders.ours import Ours
 from benchmarks.measuring import Case
-from benchmarks.ours import Ours
 from benchmarks.record import read
 from benchmarks.savings import SAVINGS
 from benchmarks.study import TINY
@@ -305,7 +305,7 @@ def test_defaults_by_device():
 
 
 def test_tables_and_plots_by_command(paper_path, capsys):
-    assert tables.main([str(paper_path)]) == 0
+    assert report.main([str(paper_path)]) == 0
     assert capsys.readouterr().out.strip() == paper_path.with_suffix(".md").read_text().strip()
     assert plots.main([str(paper_path), "--suffix", ".svg"]) == 0
     assert paper_path.with_suffix(".svg").stat().st_size > 5000
@@ -314,7 +314,7 @@ def test_tables_and_plots_by_command(paper_path, capsys):
 def test_tables_of_another_kind(tmp_path, capsys):
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"kind": "copy"}))
-    for main in (tables.main, plots.main):
+    for main in (report.main, plots.main):
         with pytest.raises(SystemExit):
             main([str(path)])
         assert "is of 'copy'" in capsys.readouterr().err

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks.checks import check, truth
-from benchmarks.contenders import Contender, Variant, build
+from benchmarks.contenders.base import Contender, Variant
+from benchmarks.contenders.build import build
 from benchmarks.timing import timed_step
 from benchmarks.workload import MASKINGS, Workload
 from tests.gpu.conftest import ON_GPU

@@ -16,7 +16,6 @@ import pytest
 
 from benchmarks import (
     attention_choice,
-    baselines,
     ceilings,
     data_speed,
     gpu_first,
@@ -25,6 +24,7 @@ from benchmarks import (
     loss_curves,
     op_speed,
 )
+from benchmarks.contenders import baselines
 from benchmarks.gpu import results
 from benchmarks.gpu.parts import NAMES, PARTS, Call, Part
 from benchmarks.gpu.running import environment

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contenders import LEARNING_RATE, Contender, UnavailableError, Variant
-from benchmarks.ours import Ours
+from benchmarks.contenders.base import LEARNING_RATE, Contender, UnavailableError, Variant
+from benchmarks.contenders.ours import Ours
 from benchmarks.workload import Masking, Workload
 
 WARMUP = 3

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contenders import Contender, Variant
+from benchmarks.contenders.base import Contender, Variant
 from benchmarks.workload import Masking, Workload
 from videomae_fast import Masks
 from videomae_fast.models.masked_autoencoder import MAEOutput

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.contenders import Variant
+from benchmarks.contenders.base import Variant
 from benchmarks.measuring import Case
 from benchmarks.workload import Masking
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from benchmarks.contenders import UnavailableError, Variant
-from benchmarks.ours import FromSeeds
+from benchmarks.contenders.base import UnavailableError, Variant
+from benchmarks.contenders.ours import FromSeeds
 from videomae_fast import MAEConfig, MaskSpec, accelerate, masked_pixel_loss
 from videomae_fast.errors import AccelerationError
 from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from benchmarks.accelerated import HuggingFaceFromFrames, accelerate_if_asked
-from benchmarks.contenders import Contender, UnavailableError, Variant, tables_to_device
+from benchmarks.contenders.accelerated import HuggingFaceFromFrames, accelerate_if_asked
+from benchmarks.contenders.base import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.official_step import normalized_images
 from benchmarks.workload import Masking, Workload
 from videomae_fast.interop.hugging_face_keys import (

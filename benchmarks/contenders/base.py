@@ -1,4 +1,4 @@
-"""What is compared: ours and the baselines, each as a training step in three phases.
+"""The contract of what is compared: a training step in three phases.
 
 What a data loader's workers prepare is ready before the clock starts: normalised fp32 clips and
 boolean masks for the official computation, uint8 clips and one seed per clip for ours. So ours
@@ -17,17 +17,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.official import AttentionKind, OfficialPretraining, Tables
+from benchmarks.official import AttentionKind, Tables
 from benchmarks.official_step import (
     check_finite,
     gradient_norm,
-    normalized_images,
     parameter_groups,
-    pretraining_loss,
 )
-from benchmarks.savings import Saving, SavingPretraining, saving_loss
+from benchmarks.savings import Saving
 from benchmarks.workload import Masking, Workload
-from videomae_fast import MaskedAutoencoder
 from videomae_fast.training.optimizer import make_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -195,120 +192,6 @@ class Contender(ABC):
             return optimizer
         groups = parameter_groups(self.model, WEIGHT_DECAY)
         return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS)
-
-
-class Official(Contender):
-    """The transcription or a checkout, fed with normalised clips and boolean masks."""
-
-    def predict(self, images: Tensor, encoder_mask: Tensor, decoder_mask: Tensor) -> Tensor:
-        out: Tensor = self.call(images, encoder_mask, decoder_mask)
-        return out
-
-    def prepare(self) -> Mapping[str, Tensor]:
-        encoder_mask, decoder_mask = self.workload.masks(self.masking).to_bool()
-        images = normalized_images(self.workload.frames)
-        return {"images": images, "encoder_mask": encoder_mask, "decoder_mask": decoder_mask}
-
-    def loss(self) -> Tensor:
-        config, savings = self.workload.config, self.variant.savings
-        batch = [self.input(name) for name in ("images", "encoder_mask", "decoder_mask")]
-        tubelet, patch = config.tubelet_size, config.patch_size
-        if savings:
-            return saving_loss(
-                self.predict, savings, *batch, tubelet=tubelet, patch=patch, autocast=self.autocast
-            )
-        return pretraining_loss(
-            self.predict, *batch, tubelet=tubelet, patch=patch, autocast=self.autocast
-        )
-
-
-def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
-    """A contender with the workload's weights.
-
-    Raises:
-        ModuleNotFoundError: Hugging Face's transformers is not installed.
-        UnavailableError: it can't do this masking, or not here.
-        ValueError: an option that this kind does not have.
-    """
-    _check(variant)
-    return BUILDERS[variant.kind](name, variant, workload, masking)
-
-
-def _ours(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
-    with torch.device(workload.device):  # where ViT-g's first weights, soon replaced, take no time
-        model = MaskedAutoencoder(workload.config, activation_checkpointing=variant.checkpointing)
-    model.load_state_dict(workload.state)
-    if variant.captured:
-        from benchmarks.captured import Captured
-
-        return Captured(name, variant, model, workload, masking)
-    from benchmarks.ours import Ours
-
-    return Ours(name, variant, model, workload, masking)
-
-
-def _official(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
-    tables, attention = variant.tables, variant.attention
-    model: OfficialPretraining
-    with torch.device(workload.device):
-        if variant.savings:
-            model = SavingPretraining(
-                workload.config, variant.savings, tables=tables, attention=attention
-            )
-        else:
-            model = OfficialPretraining(
-                workload.config,
-                tables=tables,
-                attention=attention,
-                checkpointing=variant.checkpointing,
-            )
-    model.load_state_dict(workload.state)
-    return Official(name, variant, model, workload, masking)
-
-
-def _checkout(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
-    from benchmarks.checkout import build as build_checkout
-
-    return build_checkout(name, variant, workload, masking)
-
-
-def _hugging_face(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
-    from benchmarks.hugging_face import build as build_hugging_face
-
-    return build_hugging_face(name, variant, workload, masking)
-
-
-# A new kind of contender is a line here and a name in Variant.kind.
-BUILDERS: dict[str, Callable[[str, Variant, Workload, Masking], Contender]] = {
-    "ours": _ours,
-    "official": _official,
-    "checkout": _checkout,
-    "hugging-face": _hugging_face,
-}
-# What only some kinds have.
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "captured": ("ours",),
-    "savings": ("official",),
-    "op_backends": ("ours",),
-    "backend": ("ours",),
-    "attention": ("official",),
-    "checkout": ("checkout",),
-    "checkpointing": ("ours", "official", "checkout"),
-    "accelerated": ("checkout", "hugging-face"),
-}
-
-
-def _check(variant: Variant) -> None:
-    plain = Variant(variant.kind).to_dict()
-    for name, kinds in OPTIONS.items():
-        if variant.to_dict()[name] != plain[name] and variant.kind not in kinds:
-            raise ValueError(f"{name} is an option of {', '.join(kinds)}, not of {variant.kind}")
-    if variant.savings and variant.checkpointing:
-        raise ValueError("savings are not combined with activation checkpointing")
-    if variant.kind == "ours" and (variant.precision == "fp16" or not variant.lean):
-        raise ValueError("ours is lean, in fp32 or bf16, as the library's training loop is")
-    if variant.kind == "checkout" and not variant.checkout:
-        raise UnavailableError("it needs a checkout of the official code: --official-checkout")
 
 
 def tables_to_device(model: nn.Module, name: str) -> None:

@@ -24,8 +24,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from benchmarks.accelerated import OfficialFromFrames, accelerate_if_asked
-from benchmarks.contenders import Contender, Official, UnavailableError, Variant, tables_to_device
+from benchmarks.contenders.accelerated import OfficialFromFrames, accelerate_if_asked
+from benchmarks.contenders.base import Contender, UnavailableError, Variant, tables_to_device
+from benchmarks.contenders.official import Official
 from benchmarks.gpu.commit import git_commit
 from benchmarks.official import EPS
 from benchmarks.timm_stand_in import CONTENT, standing_in
