@@ -17,14 +17,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.official import AttentionKind, Tables
-from benchmarks.official_step import (
+from benchmarks.common.workload import Masking, Workload
+from benchmarks.official.model import AttentionKind, Tables
+from benchmarks.official.savings import Saving
+from benchmarks.official.step import (
     check_finite,
     gradient_norm,
     parameter_groups,
 )
-from benchmarks.savings import Saving
-from benchmarks.workload import Masking, Workload
 from videomae_fast.training.optimizer import make_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -60,7 +60,8 @@ class Variant:
         lean: fused AdamW and no reading of the loss, as ours; otherwise AdamW's default, and the
             loss is read each step, as shipped.
         checkpointing: activation checkpointing.
-        savings: work that the official computation leaves out: see :mod:`benchmarks.savings`.
+        savings: work that the official computation leaves out: see
+            :mod:`benchmarks.official.savings`.
         backend: of every op of ours, "auto" as it comes.
         op_backends: of single ops of ours, by name.
         checkout: folder of the official code, of kind "checkout".

@@ -1,7 +1,7 @@
 """The baselines on a GPU and ours beside them: who takes part, and how each is built.
 
-Called by :mod:`benchmarks.ceilings`. Never run on a GPU so far; on the CPU its logic is tested with
-tiny shapes.
+Called by :mod:`benchmarks.gpu.ceilings`. Never run on a GPU so far; on the CPU its logic is tested
+with tiny shapes.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from benchmarks.common.workload import Masking
 from benchmarks.contenders.base import Variant
-from benchmarks.measuring import Case
-from benchmarks.workload import Masking
+from benchmarks.measure.cases import Case
 
 BASELINES: dict[str, Variant] = {
     "official as shipped, eager": Variant("official", precision="fp16", from_host=True),

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders import checkout, hugging_face, official
 from benchmarks.contenders.base import Contender, UnavailableError, Variant
 from benchmarks.contenders.captured import Captured
 from benchmarks.contenders.ours import Ours
-from benchmarks.workload import Masking, Workload
 from videomae_fast import MaskedAutoencoder
 
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.base import LEARNING_RATE, Contender, UnavailableError, Variant
 from benchmarks.contenders.ours import Ours
-from benchmarks.workload import Masking, Workload
 
 WARMUP = 3
 

@@ -1,12 +1,12 @@
 """The official code itself as a contender, from a checkout that the user has.
 
     git clone https://github.com/OpenGVLab/VideoMAEv2
-    python -m benchmarks.ceilings --parts baselines --official-checkout VideoMAEv2
+    python -m benchmarks ceilings --parts baselines --official-checkout VideoMAEv2
 
 OpenGVLab/VideoMAEv2 ("V2") and MCG-NJU/VideoMAE ("V1", no decoder mask) are known. Their model
 files are imported as they are, with stand-ins for the functions of timm that they import
-(:mod:`benchmarks.timm_stand_in`). Targets, loss and the step around the model are those of
-:mod:`benchmarks.official_step`, as the official engines need packages that nothing else here does.
+(:mod:`benchmarks.official.timm_stand_in`). Targets, loss and the step around the model are those of
+:mod:`benchmarks.official.step`, as the official engines need packages that nothing else here does.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.accelerated import OfficialFromFrames, accelerate_if_asked
 from benchmarks.contenders.base import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.contenders.official import Official
 from benchmarks.gpu.commit import git_commit
-from benchmarks.official import EPS
-from benchmarks.timm_stand_in import CONTENT, standing_in
-from benchmarks.workload import Masking, Workload
+from benchmarks.official.model import EPS
+from benchmarks.official.timm_stand_in import CONTENT, standing_in
 from videomae_fast import MAEConfig
 
 # In the order in which they import each other

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.accelerated import HuggingFaceFromFrames, accelerate_if_asked
 from benchmarks.contenders.base import Contender, UnavailableError, Variant, tables_to_device
-from benchmarks.official_step import normalized_images
-from benchmarks.workload import Masking, Workload
+from benchmarks.official.step import normalized_images
 from videomae_fast.interop.hugging_face_keys import (
     BiasNames,
     from_hugging_face_keys,

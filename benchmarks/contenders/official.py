@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.base import Contender, Variant
-from benchmarks.official import OfficialPretraining
-from benchmarks.official_step import normalized_images, pretraining_loss
-from benchmarks.savings import SavingPretraining, saving_loss
-from benchmarks.workload import Masking, Workload
+from benchmarks.official.model import OfficialPretraining
+from benchmarks.official.savings import SavingPretraining, saving_loss
+from benchmarks.official.step import normalized_images, pretraining_loss
 
 
 class Official(Contender):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.base import Contender, Variant
-from benchmarks.workload import Masking, Workload
 from videomae_fast import Masks
 from videomae_fast.models.masked_autoencoder import MAEOutput
 from videomae_fast.ops._dispatch import forced

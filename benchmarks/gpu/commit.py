@@ -1,6 +1,6 @@
 """The commit of a tree that has no ``.git``: it comes with the tree, in a file.
 
-    python -m benchmarks.gpu.commit        # or: make gpu-commit
+    python -m benchmarks commit        # or: make gpu-commit
 
 writes ``COMMIT.json`` beside ``.git``: the commit and a checksum of every tracked source file. Git
 ignores the file; it travels with a copy of the tree. There :func:`tree_commit` reads it, and says
@@ -10,10 +10,12 @@ numbers are not of.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +105,14 @@ def _checksum(path: Path) -> str | None:
         return None
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks commit", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.parse_args(argv)
     try:
         written = write()
     except RuntimeError as problem:
-        sys.exit(f"error: {problem}")
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
     print(f"written: {written.name}, commit {tree_commit()['commit']}")
+    return 0

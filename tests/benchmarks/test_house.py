@@ -1,12 +1,17 @@
-"""How the files of benchmarks hang together, drawn from their sources."""
+"""How the files of benchmarks hang together, drawn from their sources; and their one command."""
 
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from benchmarks.__main__ import COMMANDS
+from benchmarks.__main__ import main as command
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,3 +70,51 @@ def test_a_contract_knows_none_of_its_implementations(graph):
     assert {f"{room}{kind}" for kind in ("ours", "captured", "official", "checkout")} <= graph[
         f"{room}build"
     ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_handed_its_words(name, monkeypatch):
+    module = import_module(f"benchmarks.{COMMANDS[name][0]}")
+    given = []
+    monkeypatch.setattr(module, "main", lambda words: given.append(words) or 3)
+    assert command([name, "--size", "small"]) == 3
+    assert given == [["--size", "small"]]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_tells_its_name(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        command([name, "--help"])
+    assert left.value.code == 0
+    assert f"usage: python -m benchmarks {name} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        ([], 2, "a command is needed"),
+        (["drop_in"], 2, "did you mean drop-in?"),
+        (["-h"], 0, "paper"),
+    ],
+)
+def test_no_command(words, status, told, capsys):
+    assert command(words) == status
+    found = capsys.readouterr()
+    assert told in found.err + found.out
+    assert (found.err == "") == (status == 0)
+
+
+def test_documents_and_targets_name_commands():
+    """No document, target or source names a command that is none, or a module to run."""
+    pattern = re.compile(
+        r"-m(?: |\", \")benchmarks(?:\.(?P<module>[a-z_.]+)|(?: |\", \")(?P<name>[\w-]+))"
+    )
+    names = ["README.md", "CHANGELOG.md", "Makefile", "benchmarks/README.md", "kernels/README.md"]
+    paths = [ROOT / name for name in names] + sorted((ROOT / "docs").rglob("*.md"))
+    paths += sorted((ROOT / "benchmarks").rglob("*.py"))
+    found = [match for path in paths for match in pattern.finditer(path.read_text("utf-8"))]
+    assert len(found) > 60
+    assert {m["name"] for m in found if m["name"]} <= {*COMMANDS, "COMMAND"}
+    # Processes that benchmarks start for themselves
+    own = {"checkouts.child", "checkouts.forks", "measure.memory"}
+    assert {m["module"] for m in found if m["module"]} == own
