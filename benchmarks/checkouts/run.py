@@ -20,8 +20,8 @@ from typing import Literal
 
 from benchmarks.checkouts import forks, hugging_face, packages, saving, scripts
 from benchmarks.checkouts.rows import Row, table
+from benchmarks.common.commit import git_commit
 from benchmarks.common.record import RESULTS, environment, stamp, write
-from benchmarks.gpu.commit import git_commit
 
 Check = Callable[[], Row]
 PARTS = ("pre-training", "fine-tuning", "features", "saving", "forks", "transformers")

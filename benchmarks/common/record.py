@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.card import card
-from benchmarks.gpu.commit import tree_commit
+from benchmarks.common.card import card
+from benchmarks.common.commit import tree_commit
 from videomae_fast import __version__
 from videomae_fast.ops import _attention_choice
 from videomae_fast.ops._dispatch import native_missing

@@ -24,11 +24,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from benchmarks.common.commit import git_commit
 from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.accelerated import OfficialFromFrames, accelerate_if_asked
 from benchmarks.contenders.base import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.contenders.official import Official
-from benchmarks.gpu.commit import git_commit
 from benchmarks.official.model import EPS
 from benchmarks.official.timm_stand_in import CONTENT, standing_in
 from videomae_fast import MAEConfig

@@ -5,7 +5,7 @@
     python -m benchmarks ceilings --parts baselines --official-checkout VideoMAEv2 --out results
 
 Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model's width, and the
-training steps of :mod:`benchmarks.contenders.baselines`. Each part is written as soon as it is
+training steps of :mod:`benchmarks.studies.baselines`. Each part is written as soon as it is
 done. The folder is --out, or $OUT. Attention: :mod:`benchmarks.ops.attention_choice`.
 
 This script has never been run on a GPU. Its logic is tested on the CPU with tiny shapes
@@ -27,11 +27,11 @@ import torch.nn.functional as F
 
 from benchmarks.common.record import environment, read, write
 from benchmarks.common.workload import MASKINGS, Workload
-from benchmarks.contenders.baselines import cases
 from benchmarks.contenders.checkout import Checkout
 from benchmarks.measure.cases import CRASHED, Keep, measure, one_by_one
 from benchmarks.measure.timing import Budget, rated, times
 from benchmarks.report.tables import baseline_table
+from benchmarks.studies.baselines import cases
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
 

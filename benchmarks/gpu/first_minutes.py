@@ -32,8 +32,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.card import card
 from benchmarks.common.record import environment
-from benchmarks.gpu.card import card
 from benchmarks.gpu.parts import NAMES, PARTS, Call, Part
 from benchmarks.gpu.results import FILES, keep, summary
 from benchmarks.gpu.running import Result, run_part

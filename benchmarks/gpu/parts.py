@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.card import giant_batch
+from benchmarks.common.card import giant_batch
 
 SANITIZER = "compute-sanitizer"
 TABLE = "attention-table.json"  # that one part measures and the later ones go by
@@ -27,7 +27,7 @@ class Call:
         out: the part's folder.
         shared: a folder of all parts of this run.
         seconds: that the part may take.
-        card: as :func:`benchmarks.gpu.card.card` found it.
+        card: as :func:`benchmarks.common.card.card` found it.
     """
 
     device: str

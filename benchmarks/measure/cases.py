@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.common.card import clocks
 from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders import accelerated
 from benchmarks.contenders.base import Contender, Precision, UnavailableError, Variant
 from benchmarks.contenders.build import build
-from benchmarks.gpu.card import clocks
 from benchmarks.measure.checks import Check, Truth, check, truth
 from benchmarks.measure.timing import NO_LIMIT, Budget, Summary, interleaved, timed_step, times
 from benchmarks.official.savings import multiply_adds

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.studies.data_path import CELL, running_cell_maps, tube_mask
+from benchmarks.official.masks import CELL, running_cell_maps, tube_mask
 from videomae_fast.data.order import below
 from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Reading
 from videomae_fast.masking import Grid

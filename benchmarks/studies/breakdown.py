@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 from benchmarks.common.workload import Masking
 from benchmarks.contenders.base import Variant
-from benchmarks.contenders.baselines import CHECKPOINTED
 from benchmarks.measure.cases import Case, measure
 from benchmarks.official.savings import SAVINGS
 from benchmarks.report.plots import plot_breakdown
 from benchmarks.report.studies import breakdown_table
+from benchmarks.studies.baselines import CHECKPOINTED
 from benchmarks.studies.data_path import data_path
 from benchmarks.studies.study import Study, arguments, on_gpu, prepare, workload_of
 from videomae_fast.models.config import SIZES

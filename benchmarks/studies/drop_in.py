@@ -14,10 +14,10 @@ import argparse
 from collections.abc import Sequence
 
 from benchmarks.common.workload import MASKINGS
-from benchmarks.contenders.baselines import cases
 from benchmarks.measure.cases import Case, measure
 from benchmarks.report.plots import plot_drop_in
 from benchmarks.report.studies import drop_in_table
+from benchmarks.studies.baselines import cases
 from benchmarks.studies.study import (
     Study,
     arguments,

@@ -14,12 +14,12 @@ import torch
 from benchmarks.common.record import RESULTS, environment, stamp, write
 from benchmarks.common.workload import MASKINGS, Masking, Workload
 from benchmarks.contenders.base import Variant
-from benchmarks.contenders.baselines import CHECKOUTS, cases
 from benchmarks.contenders.checkout import Checkout
 from benchmarks.measure.cases import CRASHED, Case, Tell
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.measure.memory import CLEAR, peak_memory
 from benchmarks.measure.timing import Budget
+from benchmarks.studies.baselines import CHECKOUTS, cases
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES, Size
 
@@ -60,7 +60,7 @@ def with_contenders(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--contenders",
         nargs="+",
         metavar="NAME",
-        help="baselines by name (see benchmarks/contenders/baselines.py); on a CPU all of them "
+        help="baselines by name (see benchmarks/studies/baselines.py); on a CPU all of them "
         "work in fp32; default: the official computation as shipped, and ours, both eager",
     )
     return with_checkout(parser)

@@ -58,6 +58,20 @@ def test_no_circle(graph):
     assert len(order(graph)) == len(graph) > 50
 
 
+def test_rooms_build_one_on_another(graph):
+    """No two rooms import each other, by whatever files; nothing imports the command."""
+    rooms: dict[str, set[str]] = {}
+    for name, others in graph.items():
+        if "." in name:
+            room = name.split(".")[1]
+            rooms.setdefault(room, set()).update(other.split(".")[1] for other in others)
+    for room, others in rooms.items():
+        others.discard(room)
+    assert order(rooms)
+    assert rooms["common"] == rooms["official"] == set()
+    assert not {room for room, others in rooms.items() if "__main__" in others}
+
+
 def test_a_circle_is_found():
     one = "def late():\n    from b.two import x\n"
     with pytest.raises(CycleError, match=r"b\.one.*b\.two"):

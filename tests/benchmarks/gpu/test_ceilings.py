@@ -11,7 +11,6 @@ import torch
 
 from benchmarks.common.record import read
 from benchmarks.common.workload import Workload
-from benchmarks.contenders import baselines
 from benchmarks.contenders.base import Variant
 from benchmarks.contenders.build import build
 from benchmarks.contenders.official import Official
@@ -23,6 +22,7 @@ from benchmarks.measure.checks import truth
 from benchmarks.measure.timing import Budget
 from benchmarks.report import records as report
 from benchmarks.report import tables
+from benchmarks.studies import baselines
 
 TINY = ["--device", "cpu", "--tiny", "--batch", "2", "--repeats", "2", "--warmup", "1"]
 EAGER = ["official as shipped, eager", "official repaired, eager", "ours, eager"]

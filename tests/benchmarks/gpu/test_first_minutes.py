@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.contenders import baselines
 from benchmarks.gpu import ceilings, first_minutes, kernel_profile, results
 from benchmarks.gpu.parts import NAMES, PARTS, Call, Part
 from benchmarks.gpu.running import environment
 from benchmarks.ops import attention_choice, launch_choice
 from benchmarks.ops import speed as op_speed
 from benchmarks.reading import speed as data_speed
-from benchmarks.studies import loss_curves
+from benchmarks.studies import baselines, loss_curves
 from videomae_fast.ops._attention_choice import VARIABLE
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import commit
+from benchmarks.common import commit
 from benchmarks.gpu.parts import NAMES, PARTS, TABLE
 
 ROOT = Path(__file__).parents[3]

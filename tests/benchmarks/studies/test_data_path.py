@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from benchmarks.common.workload import Workload
+from benchmarks.official.masks import running_cell_maps
 from benchmarks.official.step import normalized_images
-from benchmarks.studies.data_path import OfficialPath, OurPath, data_path, running_cell_maps
+from benchmarks.studies.data_path import OfficialPath, OurPath, data_path
 from videomae_fast import MAEConfig
 from videomae_fast.masking import Grid, Masks
 from videomae_fast.ops.mask_indices import running_cell_kept

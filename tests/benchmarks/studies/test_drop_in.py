@@ -10,12 +10,12 @@ from benchmarks.common.record import read
 from benchmarks.common.workload import MASKINGS, Workload
 from benchmarks.contenders import accelerated
 from benchmarks.contenders.base import UnavailableError, Variant
-from benchmarks.contenders.baselines import BASELINES, CHECKOUTS
 from benchmarks.contenders.build import build
 from benchmarks.measure.checks import UncheckedError, check, truth
 from benchmarks.report import plots
 from benchmarks.report import studies as study_tables
 from benchmarks.studies import drop_in
+from benchmarks.studies.baselines import BASELINES, CHECKOUTS
 from benchmarks.studies.study import TINY
 from videomae_fast import MAEConfig
 from videomae_fast.interop.acceleration.retype import original_class

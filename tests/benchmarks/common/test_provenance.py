@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from benchmarks.common import card as cards
+from benchmarks.common import commit
 from benchmarks.common.record import environment
-from benchmarks.gpu import card as cards
-from benchmarks.gpu import commit
 
 
 @pytest.fixture
