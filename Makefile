@@ -91,7 +91,7 @@ WHEELS ?= reading flash-attn-4 dali
 GPU_SITE ?= .gpu-site
 GPU_PATH = .$(if $(wildcard $(GPU_SITE)),:$(abspath $(GPU_SITE)))
 GPU_RUN = PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON)
-GPU_FIRST = $(GPU_RUN) -m benchmarks.gpu_first --out $(GPU_OUT) $(if $(GPU_PARTS),--parts $(GPU_PARTS))
+GPU_FIRST = $(GPU_RUN) -m benchmarks gpu --out $(GPU_OUT) $(if $(GPU_PARTS),--parts $(GPU_PARTS))
 
 gpu-first:
 	$(GPU_FIRST)
@@ -109,23 +109,23 @@ gpu-sanitize:
 	$(GPU_FIRST) --parts racecheck memcheck
 
 gpu-bench:
-	$(GPU_RUN) -m benchmarks.ceilings --parts copy matmul --out $(GPU_OUT)
-	$(GPU_RUN) -m benchmarks.attention_choice --batch $(GPU_BATCH) --out $(GPU_OUT) \
+	$(GPU_RUN) -m benchmarks ceilings --parts copy matmul --out $(GPU_OUT)
+	$(GPU_RUN) -m benchmarks attention-choice --batch $(GPU_BATCH) --out $(GPU_OUT) \
 	--table $(GPU_OUT)/attention-table.json
-	$(GPU_RUN) -m benchmarks.op_speed --device cuda --size $(GPU_SIZE) \
+	$(GPU_RUN) -m benchmarks ops --device cuda --size $(GPU_SIZE) \
 	--batch $(GPU_BATCH) --out $(GPU_OUT)
 	VIDEOMAE_FAST_ATTENTION_TABLE=$(GPU_OUT)/attention-table.json \
-	$(GPU_RUN) -m benchmarks.ceilings --parts baselines --size $(GPU_SIZE) \
+	$(GPU_RUN) -m benchmarks ceilings --parts baselines --size $(GPU_SIZE) \
 	--batch $(GPU_BATCH) --out $(GPU_OUT)
 
 gpu-commit:
-	$(GPU_PYTHON) -m benchmarks.gpu.commit
+	$(GPU_PYTHON) -m benchmarks commit
 
 gpu-wheels:
-	$(GPU_PYTHON) -m benchmarks.gpu.wheels fetch $(WHEELS)
+	$(GPU_PYTHON) -m benchmarks wheels fetch $(WHEELS)
 
 gpu-install:
-	$(GPU_PYTHON) -m benchmarks.gpu.wheels install $(WHEELS) --to $(GPU_SITE)
+	$(GPU_PYTHON) -m benchmarks wheels install $(WHEELS) --to $(GPU_SITE)
 
 DEVICE ?= cpu
 SIZES ?=
@@ -145,12 +145,12 @@ paper-table: STUDY_PYTHON := $(BIN)/python
 paper-table: STUDY += --seconds 420
 endif
 paper-table:
-	PYTHONPATH=. $(STUDY_PYTHON) -m benchmarks.paper $(STUDY) $(if $(SIZES),--sizes $(SIZES)) \
+	PYTHONPATH=. $(STUDY_PYTHON) -m benchmarks paper $(STUDY) $(if $(SIZES),--sizes $(SIZES)) \
 	$(if $(CHECKOUT),--official-checkout "$(CHECKOUT)")
-	PYTHONPATH=. $(STUDY_PYTHON) -m benchmarks.breakdown $(STUDY) --size $(BREAKDOWN)
+	PYTHONPATH=. $(STUDY_PYTHON) -m benchmarks breakdown $(STUDY) --size $(BREAKDOWN)
 
 data-bench: setup
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data_speed --out $(OUT) \
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks reading --out $(OUT) \
 	$(if $(VIDEOS),--videos "$(VIDEOS)")
 
 lint: setup

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.official_step import normalized_images, pretraining_loss
+from benchmarks.official.step import normalized_images, pretraining_loss
 from tests.interop import stand_ins
 from tests.interop.known import know_the_stand_ins
 from videomae_fast import Grid, MAEConfig, Masks, MaskSpec, VideoClassifier, masked_pixel_loss

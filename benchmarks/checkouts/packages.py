@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks import timm_stand_in
 from benchmarks.checkouts import training_packages as training
+from benchmarks.official import timm_stand_in
 
 # Of the extra `checkouts`: {module: package}
 NEEDED = {

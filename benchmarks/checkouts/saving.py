@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.checkout import Checkout
 from benchmarks.checkouts.pairs import TOLERANCE
 from benchmarks.checkouts.rows import Row
+from benchmarks.contenders.checkout import Checkout
 from videomae_fast import MAEConfig, accelerate
 from videomae_fast.errors import AccelerationError
 

@@ -1,6 +1,6 @@
 """What the official scripts use of timm for training, beside what their models import of it.
 
-Like :mod:`benchmarks.timm_stand_in`, this is our own code for what timm 0.4.12 does.
+Like :mod:`benchmarks.official.timm_stand_in`, this is our own code for what timm 0.4.12 does.
 """
 
 from __future__ import annotations

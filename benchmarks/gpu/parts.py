@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.card import giant_batch
+from benchmarks.common.card import giant_batch
 
 SANITIZER = "compute-sanitizer"
 TABLE = "attention-table.json"  # that one part measures and the later ones go by
@@ -27,7 +27,7 @@ class Call:
         out: the part's folder.
         shared: a folder of all parts of this run.
         seconds: that the part may take.
-        card: as :func:`benchmarks.gpu.card.card` found it.
+        card: as :func:`benchmarks.common.card.card` found it.
     """
 
     device: str
@@ -142,29 +142,29 @@ def _sanitized(tool: str, chosen: str) -> Command:
     return command
 
 
-def _measured(module: str, *words: str, tiny: tuple[str, ...] = ("--repeats", "2")) -> Command:
+def _measured(name: str, *words: str, tiny: tuple[str, ...] = ("--repeats", "2")) -> Command:
     def command(call: Call) -> list[str]:
-        found = ["-m", f"benchmarks.{module}", "--device", call.device, "--out", str(call.out)]
+        found = ["-m", "benchmarks", name, "--device", call.device, "--out", str(call.out)]
         return _python(*found, *words, *(["--tiny", *tiny] if call.tiny else []))
 
     return command
 
 
-def _batched(module: str, batch: int, *words: str) -> Command:
+def _batched(name: str, batch: int, *words: str) -> Command:
     def command(call: Call) -> list[str]:
-        return [*_measured(module, *words)(call), "--batch", str(call.batch or batch)]
+        return [*_measured(name, *words)(call), "--batch", str(call.batch or batch)]
 
     return command
 
 
 def _attention(call: Call) -> list[str]:
-    return [*_batched("attention_choice", 128, "--repeats", "10")(call), "--table", str(call.table)]
+    return [*_batched("attention-choice", 128, "--repeats", "10")(call), "--table", str(call.table)]
 
 
 def _profile(size: str) -> Command:
     def command(call: Call) -> list[str]:
         batch = giant_batch(call.card) if size == "giant" else 128
-        return _batched("kernel_profile", batch, "--size", size)(call)
+        return _batched("kernel-profile", batch, "--size", size)(call)
 
     return command
 
@@ -188,15 +188,15 @@ def _full_giant(call: Call) -> list[str]:
     return _steps("giant", batch, "ours, captured", "strong")(call)
 
 
-def _study(module: str, *words: str) -> Command:
+def _study(name: str, *words: str) -> Command:
     def command(call: Call) -> list[str]:
-        return [*_measured(module, *words)(call), "--seconds", f"{0.7 * call.seconds:.0f}"]
+        return [*_measured(name, *words)(call), "--seconds", f"{0.7 * call.seconds:.0f}"]
 
     return command
 
 
 def _launches(call: Call) -> list[str]:
-    found = _batched("launch_choice", 128, "--size", "base", "--repeats", "7")(call)
+    found = _batched("launch-choice", 128, "--size", "base", "--repeats", "7")(call)
     if call.tiny:  # in the interpreter; one op, for it takes long
         return ["env", "TRITON_INTERPRET=1", *found, "--ops", "token_gather"]
     return found
@@ -204,11 +204,11 @@ def _launches(call: Call) -> list[str]:
 
 def _losses(call: Call) -> list[str]:
     words = ["--size", "small", "--batch", "32", "--steps", "300"]
-    return _measured("loss_curves", *words, tiny=("--steps", "4", "--batch", "2"))(call)
+    return _measured("loss-curves", *words, tiny=("--steps", "4", "--batch", "2"))(call)
 
 
 def _read(call: Call) -> list[str]:
-    words = ["-m", "benchmarks.data_speed", "--device", call.device, "--out", str(call.out)]
+    words = ["-m", "benchmarks", "reading", "--device", call.device, "--out", str(call.out)]
     few = ["--count", "1", "--length", "2", "--rounds", "1", "--pipeline-seconds", "0"]
     return _python(*words, *(few if call.tiny else []))
 
@@ -253,10 +253,10 @@ PARTS = (
         120,
         40,
     ),
-    Part("drop-in", _study("drop_in", "--size", "base"), 200, 60),
+    Part("drop-in", _study("drop-in", "--size", "base"), 200, 60),
     Part("data", _read, 200, 40),
-    Part("ops-base", _batched("op_speed", 128, *_OPS, "base"), 120, 30),
-    Part("ops-giant", _batched("op_speed", 64, *_OPS, "giant"), 150, 40),
+    Part("ops-base", _batched("ops", 128, *_OPS, "base"), 120, 30),
+    Part("ops-giant", _batched("ops", 64, *_OPS, "giant"), 150, 40),
     Part("launches", _launches, 300, 60),
     Part("compiled-giant", _steps("giant", None, *_COMPILED[:3]), 520, 180),
     Part("step-small", _steps("small", None, *_OURS), 120, 40),

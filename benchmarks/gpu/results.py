@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import write
+from benchmarks.common.record import write
 
 TOLD = 60  # lines of a part's output in the summary
 LARGEST = 15 * 2**20  # bytes of the archive; more may not come back from where it was made

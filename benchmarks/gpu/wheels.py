@@ -1,7 +1,7 @@
 """Packages for a machine with a GPU and no package index: fetched here, installed there.
 
-    python -m benchmarks.gpu.wheels fetch reading flash-attn-4 dali    # here: make gpu-wheels
-    python -m benchmarks.gpu.wheels install reading                    # there
+    python -m benchmarks wheels fetch reading flash-attn-4 dali    # here: make gpu-wheels
+    python -m benchmarks wheels install reading                    # there
 
 What is fetched goes to the folder .wheels, which git ignores, in numbered folders of at most
 50 MiB: ``.wheels/dali/1`` and so on. Each goes along with a copy of the tree, all at once or one at
@@ -269,7 +269,7 @@ def _digest(content: bytes) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.wheels", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks wheels", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in (("fetch", "where there is an index"), ("install", "where there is none")):
@@ -282,7 +282,7 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     args = arguments().parse_args(argv)
     waiting = False
     try:
@@ -309,7 +309,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 3 if waiting else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

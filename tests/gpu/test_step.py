@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.checks import check, truth
-from benchmarks.contenders import Contender, Variant, build
-from benchmarks.timing import timed_step
-from benchmarks.workload import MASKINGS, Workload
+from benchmarks.common.workload import MASKINGS, Workload
+from benchmarks.contenders.base import Contender, Variant
+from benchmarks.contenders.build import build
+from benchmarks.measure.checks import check, truth
+from benchmarks.measure.timing import timed_step
 from tests.gpu.conftest import ON_GPU
 from videomae_fast import MAEConfig
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.official_step import normalized_images, pretraining_loss
+from benchmarks.official.step import normalized_images, pretraining_loss
 from tests.interop import stand_ins
 from videomae_fast import Masks, MaskSpec, accelerate
 from videomae_fast.errors import AccelerationError

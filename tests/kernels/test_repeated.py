@@ -20,7 +20,7 @@ from videomae_fast import MAEConfig
 from videomae_fast.ops._dispatch import REGISTRY
 
 REPEATS = 100 if ON_GPU else 2
-# (size, clips); "tiny" is benchmarks.ceilings.TINY
+# (size, clips); "tiny" is benchmarks.gpu.ceilings.TINY
 SHAPES = [("base", 16), ("giant", 4)] if ON_GPU else [("tiny", 2)]
 OPS = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)
 MADE_ELSEWHERE = ("mask_indices",)  # integers only: its own tests compare them with the reference
@@ -57,9 +57,9 @@ def cases():
     made: dict[Any, Any] = {}
 
     def of(size: str, clips: int):
-        from benchmarks.ceilings import TINY
-        from benchmarks.op_cases import op_cases
-        from benchmarks.workload import Workload
+        from benchmarks.common.workload import Workload
+        from benchmarks.gpu.ceilings import TINY
+        from benchmarks.ops.cases import op_cases
 
         if (size, clips) not in made:
             config = TINY if size == "tiny" else MAEConfig.from_size(size)
@@ -82,7 +82,7 @@ def named() -> Iterator[Any]:
 @pytest.mark.parametrize("name", list(named()))
 def test_every_run_gives_the_same_bits(name, shape, cases):
     found = [case for case in cases(*shape) if case.op == name]
-    assert found, f"{name} has no case in benchmarks/op_cases.py"
+    assert found, f"{name} has no case in benchmarks/ops/cases.py"
     scratch = torch.zeros(
         2**28 if ON_GPU else 1, dtype=torch.uint8, device="cuda" if ON_GPU else "cpu"
     )

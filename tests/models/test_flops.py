@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import videomae_fast.ops.flop_formulas  # noqa: F401
-from benchmarks import official as transcription
-from benchmarks.official import OfficialPretraining
+from benchmarks.official import model as transcription
+from benchmarks.official.model import OfficialPretraining
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 from videomae_fast.cli.flops import add_arguments, run
 from videomae_fast.errors import UsageError

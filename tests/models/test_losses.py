@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.official_step import normalized_images, pretraining_loss
+from benchmarks.official.step import normalized_images, pretraining_loss
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec, masked_pixel_loss
 from videomae_fast.masks import Grid
 

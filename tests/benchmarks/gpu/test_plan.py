@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attention_choice, drop_in, kernel_profile
+from benchmarks.gpu import kernel_profile
 from benchmarks.gpu.parts import NAMES, PARTS
 from benchmarks.gpu.wheels import PART, SETS
-from benchmarks.study import arguments as study_arguments
+from benchmarks.ops import attention_choice
+from benchmarks.studies import drop_in
+from benchmarks.studies.study import arguments as study_arguments
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
@@ -42,7 +44,7 @@ def test_every_command_is_one(command):
     assert set(settings.get("GPU_PARTS", "").split()) <= set(NAMES)
     assert set(settings.get("WHEELS", "").split()) <= set(SETS)
     ran = done.stdout
-    assert "-m benchmarks.gpu" in ran
+    assert re.search(r"-m benchmarks (gpu|commit|wheels)\b", ran)
     for name in (settings.get("GPU_PARTS", "") + " " + settings.get("WHEELS", "")).split():
         assert f" {name}" in ran
 
@@ -64,16 +66,16 @@ def test_sizes_of_wheels_are_those_of_the_code():
 def test_python_commands_of_the_readme_parse():
     """Of the modules that the plan and the list of commands use first on a GPU."""
     parsers = {
-        "attention_choice": attention_choice.arguments(),
-        "kernel_profile": kernel_profile.arguments(),
+        "attention-choice": attention_choice.arguments(),
+        "kernel-profile": kernel_profile.arguments(),
     }
-    lines = re.findall(r"python -m benchmarks\.(\w+)([^`\n#]*)", README)
+    lines = re.findall(r"python -m benchmarks ([\w-]+)([^`\n#]*)", README)
     tried = 0
     for module, words in lines:
         if module in parsers:
             parsers[module].parse_args(shlex.split(words))
             tried += 1
     assert tried >= 5
-    (words,) = (w for module, w in lines if module == "drop_in" and "--device cuda" in w)
+    (words,) = (w for module, w in lines if module == "drop-in" and "--device cuda" in w)
     assert drop_in.SECONDS
-    assert study_arguments("benchmarks.drop_in", "").parse_known_args(shlex.split(words))[0].device
+    assert study_arguments("drop-in", "").parse_known_args(shlex.split(words))[0].device

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import commit
+from benchmarks.common import commit
 from benchmarks.gpu.parts import NAMES, PARTS, TABLE
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +60,7 @@ def rehearsed(tree, tmp_path_factory):
     path = os.pathsep.join([str(tree), str(hidden)])
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu_first", "--rehearse", "--out", str(out),
+        [sys.executable, "-m", "benchmarks", "gpu", "--rehearse", "--out", str(out),
          "--parts", *names],
         cwd=tree, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

@@ -42,7 +42,7 @@ def read_table(path: Path = TABLE) -> dict[Key, str]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path} is no table of attention backends ({type(error).__name__}: {error}); "
-            f"`python -m benchmarks.attention_choice` writes one, and {VARIABLE} names it"
+            f"`python -m benchmarks attention-choice` writes one, and {VARIABLE} names it"
         ) from error
 
 

@@ -1,0 +1,1 @@
+"""What all benchmarks share: the workload, and what every record says."""

@@ -1,0 +1,117 @@
+"""What every result file says: when, on what, with what, by which command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common.card import card
+from benchmarks.common.commit import tree_commit
+from videomae_fast import __version__
+from videomae_fast.ops._attention import choice
+from videomae_fast.ops._dispatch import native_missing
+
+# Whose kernels or frames a number may be of, where they are installed
+LIBRARIES = (
+    "numpy", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl", "xformers", "av",
+    "decord", "torchcodec", "nvidia-dali-cuda130",
+)  # fmt: skip
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def environment(device: str, command: list[str]) -> dict[str, Any]:
+    """Date, machine, versions and command; of a GPU its clocks as found, and attention's table."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(_portable(word) for word in command),
+        **tree_commit(),
+        "machine": {
+            "device": _device_name(device),
+            "capability": _capability(device),
+            "card": _card(device),
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": list(os.getloadavg()),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {
+            "videomae-fast": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            **{name: _version(name) for name in ("triton", *LIBRARIES)},
+        },
+        "attention_table": {
+            "file": choice.TABLE.name,
+            "entries": [[*key, impl] for key, impl in choice.ENTRIES.items()],
+        },
+        "native_library": native_missing() or "in use",
+    }
+
+
+def _portable(word: str) -> str:
+    """A word of a command; a place on this machine by its name alone."""
+    return f"../{Path(word).name}" if Path(word).is_absolute() else word
+
+
+def write(record: dict[str, Any], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def stamp() -> str:
+    """Date and time for a file name, UTC."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    return device
+
+
+def _capability(device: str) -> str | None:
+    """Of a GPU, such as "9.0"."""
+    if torch.device(device).type != "cuda":
+        return None
+    major, minor = torch.cuda.get_device_capability(torch.device(device))
+    return f"{major}.{minor}"
+
+
+def _card(device: str) -> dict[str, Any] | None:
+    """What nvidia-smi says of a GPU now; None of a CPU."""
+    if torch.device(device).type != "cuda":
+        return None
+    index = torch.device(device).index or 0
+    found = card(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+    return card(str(index)) if "unknown" in found else found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else "unknown"

@@ -1,0 +1,118 @@
+"""Ours as one CUDA graph: masks, forward, backward, gradient norm and AdamW, launched at once.
+
+Every shape of a step is static and nothing is read back, so the whole of it can be recorded and
+replayed; what is gained is the time that the host needs to launch kernels.
+
+Not yet run on a GPU: the order of things around the graph is tested on the CPU with a stand-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.common.workload import Masking, Workload
+from benchmarks.contenders.base import LEARNING_RATE, Contender, UnavailableError, Variant
+from benchmarks.contenders.ours import Ours
+
+WARMUP = 3
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why a step can't be captured, or None."""
+    return None if device.type == "cuda" else f"a CUDA graph needs a CUDA device, not {device}"
+
+
+def capture(
+    run: Callable[[], None], clear: Callable[[], None], device: torch.device
+) -> tuple[Callable[[], None], float]:
+    """Records what `run` launches, after some runs that aren't recorded; `clear` frees what they
+    left.
+
+    Returns:
+        What replays it, and the bytes that it needed above what lay on the GPU before.
+    """
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):  # libraries set themselves up, kernels are compiled
+        for _ in range(WARMUP):
+            run()
+    torch.cuda.current_stream(device).wait_stream(side)
+    clear()
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    peak = torch.cuda.max_memory_allocated(device) - before
+    return graph.replay, float(peak)
+
+
+class Captured(Ours):
+    """The step is one replay: `forward` does all of it, `backward` and `update` nothing.
+
+    Raises:
+        UnavailableError: a graph can't be captured here, with the reason.
+    """
+
+    def __init__(
+        self, name: str, variant: Variant, model: nn.Module, workload: Workload, masking: Masking
+    ) -> None:
+        reason = why_not(torch.device(workload.device))
+        if reason is not None:
+            raise UnavailableError(reason)
+        super().__init__(name, variant, model, workload, masking)
+        for group in self.optimizer.param_groups:
+            # On the device, as a schedule would change it between replays.
+            group["lr"] = torch.tensor(LEARNING_RATE, device=self.device)
+            group["capturable"] = True
+        self._loss = torch.zeros((), device=self.device)
+        self._gradients: dict[str, Tensor] = {}
+        self._replay, self._peak = capture(self._whole_step, self._forget, self.device)
+        self._restore()
+
+    def _whole_step(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = super().loss()
+        super().backward(loss)
+        # Alive: no later kernel of the graph gets their place. The update brings them to the mean.
+        self._gradients = Contender.gradients(self)
+        super().update()
+        self._loss = loss.detach()
+
+    def _forget(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self._gradients = {}
+
+    def _restore(self) -> None:
+        """The first weights and an empty optimizer, in place: a graph knows addresses."""
+        self.model.load_state_dict(self.workload.state)
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def loss(self) -> Tensor:
+        """For checks: what the graph computes with the first weights, which are put back."""
+        self._replay()
+        loss = self._loss.clone()
+        self._restore()
+        return loss
+
+    def gradients(self) -> dict[str, Tensor]:
+        return self._gradients
+
+    def forward(self) -> Tensor:
+        self._replay()
+        return self._loss
+
+    def backward(self, loss: Tensor) -> None:
+        """Part of the replay."""
+
+    def update(self) -> None:
+        """Part of the replay."""
+
+    def step_peak(self) -> float:
+        return self._peak

@@ -1,0 +1,86 @@
+"""Ours as a contender: the library's model in a step like that of its training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.common.workload import Masking, Workload
+from benchmarks.contenders.base import Contender, Variant
+from videomae_fast import Masks
+from videomae_fast.models.masked_autoencoder import MAEOutput
+from videomae_fast.ops._dispatch import forced
+
+
+class FromSeeds(Contender):
+    """Fed with uint8 clips and one mask seed per clip."""
+
+    def prepare(self) -> Mapping[str, Tensor]:
+        return {"frames": self.workload.frames, "seeds": self.workload.mask_seeds}
+
+    def masks(self) -> Masks:
+        """Made on the device."""
+        spec, grid = self.workload.spec(self.masking), self.workload.config.grid
+        return Masks.from_seeds(self.input("seeds"), grid, spec)
+
+
+class Ours(FromSeeds):
+    """The library's model in a step like that of its training loop.
+
+    The loss comes with its gradient, scaled by the static number of tokens, and the update brings
+    that to the mean: see :class:`videomae_fast.training.step.TrainStep`.
+    """
+
+    def __init__(
+        self, name: str, variant: Variant, model: nn.Module, workload: Workload, masking: Masking
+    ) -> None:
+        super().__init__(name, variant, model, workload, masking)
+        tokens = workload.spec(masking).counts(workload.config.grid).loss
+        self._tokens = float(workload.batch * tokens)
+        self._output: MAEOutput | None = None
+        self._to_mean = self._loss_sum = torch.ones((), device=self.device)
+
+    def prepare(self) -> Mapping[str, Tensor]:
+        every_clip = torch.ones(self.workload.batch, dtype=torch.bool)
+        return {**super().prepare(), "ok": every_clip}  # which clips a loader could read
+
+    def loss(self) -> Tensor:
+        with self.backends():
+            masks = self.masks().weighted(self.input("ok"))
+            with self.mixed():
+                out: MAEOutput = self.call(
+                    self.input("frames"), masks, gradient_scale=1 / self._tokens
+                )
+        self._output, self._loss_sum = out, out.loss_sum
+        self._to_mean = self._tokens / out.loss_weight
+        return out.loss
+
+    def backward(self, loss: Tensor) -> None:
+        """From the gradient that :meth:`loss` computed last."""
+        assert self._output is not None, "backward follows loss"
+        output, self._output = self._output, None
+        self.optimizer.zero_grad()
+        with self.backends():
+            output.backward()
+
+    def gradients(self) -> dict[str, Tensor]:
+        return {name: value * self._to_mean for name, value in super().gradients().items()}
+
+    def update(self) -> None:
+        found = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(found) * self._to_mean
+        bad = ~(self._loss_sum.isfinite() & norm.isfinite())
+        # The attributes that torch's GradScaler sets; fused AdamW divides by the first
+        setattr(self.optimizer, "grad_scale", 1 / self._to_mean)  # noqa: B010
+        setattr(self.optimizer, "found_inf", bad.float())  # noqa: B010
+        self.optimizer.step()
+
+    def backends(self) -> Any:
+        """The variant's choice for the ops; an op decides in each direction when it is called."""
+        if self.variant.backend == "auto" and not self.variant.op_backends:
+            return nullcontext()
+        return forced(self.variant.backend, **self.variant.op_backends)

@@ -1,0 +1,1 @@
+"""Equality, times within a budget, peak memory."""

@@ -1,0 +1,1 @@
+"""The official computation, step and reading, transcribed."""

@@ -1,0 +1,1 @@
+"""Each op by itself: times, choices of backend and launch, machine code."""

@@ -1,0 +1,259 @@
+"""Every attention backend at the models' shapes; writes the table that "auto" goes by.
+
+    python -m benchmarks attention-choice --out results            # measures, on a GPU
+    python -m benchmarks attention-choice --out results --write    # and writes the table
+    python -m benchmarks attention-choice --table-of results/attention-choice.json  # elsewhere
+
+Forward, backward and both together, bf16, from views of packed QKV matmuls, as the models call it:
+torch's cuDNN, flash and memory-efficient attention by themselves and as torch picks one, the Triton
+kernels, and the libraries that are installed. Each backend's output and gradients are compared with
+an fp32 reference first; one whose error is more than twice that of torch's own attention is
+reported as wrong and not timed. The table goes by both together, since a backend brings its own
+backward; the record says which would win in each direction. It is
+videomae_fast/ops/attention_table.json; --table writes another file, which a process started with
+VIDEOMAE_FAST_ATTENTION_TABLE=FILE goes by. Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.record import environment, read, write
+from benchmarks.measure.timing import rated, times_in_turns
+from benchmarks.ops.speed import error
+from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.ops import attention
+from videomae_fast.ops._attention.choice import SHIPPED
+from videomae_fast.ops.attention import IMPLS
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One call of attention in a model."""
+
+    queries: int
+    keys: int
+    heads: int
+    head_dim: int
+    where: str
+
+
+SHAPES = (
+    Shape(160, 160, 6, 64, "encoder of S"),
+    Shape(160, 160, 12, 64, "encoder of B"),
+    Shape(160, 160, 16, 80, "encoder of H"),
+    Shape(208, 208, 16, 88, "encoder of g"),
+    Shape(944, 944, 6, 64, "decoder of B"),
+    Shape(704, 944, 6, 64, "last decoder block of B"),
+    Shape(1232, 1232, 8, 64, "decoder of g"),
+    Shape(920, 1232, 8, 64, "last decoder block of g"),
+    Shape(1568, 1568, 12, 64, "classifier of B"),
+)
+# Of a forward pass's flop: backward computes the scores again.
+WORK = {"forward": 1.0, "backward": 2.5, "both": 3.5}
+AT_ONCE = 16  # clips of the fp32 reference
+TINY = (Shape(5, 7, 2, 8, "a test"),)
+
+
+def inputs(shape: Shape, batch: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """query, key, value, as views of packed matmuls; and the gradient of the output."""
+    torch.manual_seed(0)
+    size = (shape.heads, shape.head_dim)
+    query = torch.randn(batch, shape.queries, *size, dtype=dtype, device=device)
+    packed = torch.randn(batch, shape.keys, 2, *size, dtype=dtype, device=device)
+    key, value = packed.unbind(2)
+    grad = torch.randn_like(query)
+    return [*(x.detach().requires_grad_() for x in (query, key, value)), grad]
+
+
+def run(impl: str, query: Tensor, key: Tensor, value: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    """The output and the gradients of query, key and value."""
+    out = attention(query, key, value, impl=impl)
+    return out, *torch.autograd.grad(out, (query, key, value), grad)
+
+
+def exact(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What :func:`run` gives in fp32, some clips at a time: all scores of 128 clips are 15 GB."""
+    parts = []
+    for clips in zip(*(torch.split(x.detach(), AT_ONCE) for x in tensors), strict=True):
+        query, key, value, grad = (x.float() for x in clips)
+        asked = [x.requires_grad_() for x in (query, key, value)]
+        parts.append([x.detach() for x in run("reference", asked[0], asked[1], asked[2], grad)])
+    return [torch.cat(of_all) for of_all in zip(*parts, strict=True)]
+
+
+def directions(impl: str, tensors: Sequence[Tensor]) -> dict[str, Callable[[], Any]]:
+    """The forward pass (as in training), the backward pass, and both."""
+    query, key, value, grad = tensors
+    out = attention(query, key, value, impl=impl)
+
+    def backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(out, (query, key, value), grad, retain_graph=True)
+
+    return {
+        "forward": lambda: attention(query, key, value, impl=impl),
+        "backward": backward,
+        "both": partial(run, impl, *tensors),
+    }
+
+
+def measure(
+    shape: Shape, batch: int, device: torch.device, dtype: torch.dtype, repeats: int
+) -> list[dict[str, Any]]:
+    """A row per backend: its error and its times, or why it has none."""
+    tensors = inputs(shape, batch, device, dtype)
+    truth = exact(tensors)
+    allowed = 2 * error([x.detach() for x in run("sdpa", *tensors)], truth) + 1e-6
+    rows: list[dict[str, Any]] = []
+    runs: dict[str, Callable[[], Any]] = {}
+    for impl in IMPLS:
+        if impl in ("auto", "reference"):
+            continue
+        row: dict[str, Any] = {**asdict(shape), "batch": batch, "impl": impl}
+        rows.append(row)
+        try:
+            found = error([x.detach() for x in run(impl, *tensors)], truth)
+        except BackendUnavailableError as reason:
+            row["unavailable"] = str(reason)
+            continue
+        except Exception as failure:  # a compiler's error, say: the others go on
+            told = (str(failure).splitlines() or [""])[0]
+            row["unavailable"] = f"{type(failure).__name__}: {told}"
+            continue
+        row |= {"error": found, "allowed": allowed, "correct": found <= allowed}
+        if row["correct"]:
+            calls = directions(impl, tensors)
+            runs |= {f"{impl}, {way}": call for way, call in calls.items()}
+    taken = times_in_turns(runs, device, repeats, 3)
+    work = 4 * batch * shape.heads * shape.queries * shape.keys * shape.head_dim
+    for row in rows:
+        for way, share in WORK.items():
+            if seconds := taken.get(f"{row['impl']}, {way}"):
+                rate = rated(seconds, share * work, "TFLOP/s")
+                row |= rate if way == "both" else {way: rate}
+    return rows
+
+
+def fastest(results: Sequence[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+    """The table's entries for a device: the backend with the least median of each shape."""
+    best: dict[tuple[int, int, int], dict[str, Any]] = {}
+    for row in results:
+        if "seconds" not in row:
+            continue
+        key = (row["head_dim"], row["queries"], row["keys"])
+        if key not in best or row["TFLOP/s"] > best[key]["TFLOP/s"]:
+            best[key] = row
+    return [
+        {
+            "device": device,
+            "head_dim": head_dim,
+            "queries": queries,
+            "keys": keys,
+            "impl": row["impl"],
+        }
+        for (head_dim, queries, keys), row in sorted(best.items())
+    ]
+
+
+def write_table(entries: Sequence[dict[str, Any]], path: Path = SHIPPED) -> None:
+    """Replaces the entries of the same device; those of others stay."""
+    table = json.loads((path if path.exists() else SHIPPED).read_text(encoding="utf-8"))
+    measured = {entry["device"] for entry in entries}
+    kept = [entry for entry in table["entries"] if entry["device"] not in measured]
+    table["entries"] = [*kept, *entries]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = path.with_name(f"{path.name}.partial")
+    partial_file.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    partial_file.replace(path)
+
+
+def told(results: Sequence[dict[str, Any]]) -> str:
+    """A line per shape and backend, and who wins each direction of a shape."""
+    lines = []
+    for where in dict.fromkeys(row["where"] for row in results):
+        rows = [row for row in results if row["where"] == where]
+        for row in rows:
+            said = row.get("unavailable") or ("WRONG" if not row["correct"] else "not timed")
+            if "TFLOP/s" in row:
+                forward, backward = (row[way]["TFLOP/s"] for way in ("forward", "backward"))
+                said = f"{row['TFLOP/s']:.1f} TFLOP/s ({forward:.1f} and {backward:.1f})"
+            lines.append(f"{where}: {row['impl']}: {said}")
+        timed = [row for row in rows if "TFLOP/s" in row]
+        if timed:
+            first, second = (
+                max(timed, key=lambda row: row[way]["TFLOP/s"])["impl"]
+                for way in ("forward", "backward")
+            )
+            both = max(timed, key=lambda row: row["TFLOP/s"])["impl"]
+            lines.append(f"{where}: fastest: {both}; forward {first}, backward {second}")
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks attention-choice",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--write", action="store_true", help="write the table too (on a GPU)")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write a table into this file")
+    parser.add_argument(
+        "--table-of",
+        type=Path,
+        metavar="RECORD",
+        help="measure nothing: write the table of what this file holds",
+    )
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
+    parser.add_argument("--out", type=Path, help="folder; default: $OUT")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    words = list(argv)
+    parser = arguments()
+    args = parser.parse_args(words)
+    if args.table_of is not None:
+        record = read(args.table_of)
+        if record.get("kind") != "attention_choice" or not record["machine"].get("capability"):
+            parser.error(f"{args.table_of} was not measured by this command on a GPU")
+        write_table(fastest(record["results"], record["machine"]["device"]))
+        print(f"written: {SHIPPED}")
+        return 0
+    device = torch.device(args.device)
+    if args.out is None and not os.environ.get("OUT"):
+        parser.error("where should the results go? give --out FOLDER, or set $OUT")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU here; --device cpu --tiny tests the script without one")
+    if args.write and device.type != "cuda":
+        parser.error("--write needs a GPU: the table holds what was measured on one")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    record = {
+        "kind": "attention_choice",
+        **environment(args.device, ["python", "-m", "benchmarks", "attention-choice", *words]),
+        "results": [],
+    }
+    path = (args.out or Path(os.environ["OUT"])) / "attention-choice.json"
+    for shape in TINY if args.tiny else SHAPES:
+        record["results"] += measure(shape, args.batch, device, dtype, args.repeats)
+        write(record, path)  # what is done stays, whatever comes
+        if args.table is not None:
+            write_table(fastest(record["results"], record["machine"]["device"]), args.table)
+    print(told(record["results"]))
+    if args.write:
+        write_table(fastest(record["results"], record["machine"]["device"]))
+        print(f"written: {SHIPPED}")
+    print(f"written: {path}")
+    return 0 if all(row.get("correct", True) for row in record["results"]) else 1

@@ -1,0 +1,277 @@
+"""The ops of a training step at their real shapes, with the bytes each has to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.workload import Workload
+from videomae_fast.data.crops import SCALES
+from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
+from videomae_fast.ops._dispatch import REGISTRY
+
+ATTENTION = REGISTRY["attention"]
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One call of an op.
+
+    Attributes:
+        op: its name in the registry of `videomae_fast.ops`.
+        where: which of the model's calls this is.
+        args: makes the arguments, as the op's backends take them.
+        bytes: what must be read and written at least, in all.
+        flop: of matmuls, in all; 0 for ops that only move bytes.
+        terms: of the longest sum that is no matmul's; 0 where there is none.
+        compiles: whether the reference is one graph; not where it depends on values.
+    """
+
+    op: str
+    where: str
+    args: Callable[[], tuple[Any, ...]]
+    bytes: int
+    flop: int = 0
+    terms: int = 0
+    compiles: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} ({self.where})"
+
+
+def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
+    """Every op of a step with dual masking, forward and backward."""
+    config, b, device = workload.config, workload.batch, workload.device
+    masks = workload.masks("dual").to(device)
+    frames = workload.frames.to(device)
+    v, m, p = masks.visible.shape[1], masks.decoder.shape[1], masks.loss_index.shape[1]
+    d, values, item = config.decoder_width, config.patch_values, dtype.itemsize
+    cube = (config.tubelet_size, config.patch_size)
+    pixels = config.tubelet_size * config.patch_size**2  # of a colour, in a target's statistics
+
+    def random(*shape: int, of: torch.dtype = dtype) -> Tensor:
+        return torch.randn(shape, dtype=of, device=device)
+
+    table = random(config.grid.tokens, d, of=torch.float32)
+    token = random(d, of=torch.float32)
+    n, qkv = config.grid.tokens, 3 * d  # rows that all clips share, and their width
+    one = torch.ones((), device=device)
+    settings = (*cube, True, False)
+    cases = [
+        _crop_case(workload),
+        OpCase(
+            "patch_gather",
+            "visible tokens",
+            lambda: (
+                frames,
+                masks.visible,
+                *cube,
+                list(IMAGENET_MEAN),
+                list(IMAGENET_STD),
+                dtype,
+            ),
+            b * v * values * (1 + item),
+        ),
+        OpCase(
+            "decoder_assembly",
+            "decoder",
+            lambda: (random(b, v, d), token, table, masks.visible, masks.decoder),
+            b * (2 * v + m) * d * item,
+        ),
+        OpCase(
+            "decoder_assembly_backward",
+            "decoder",
+            lambda: (random(b, v + m, d), v, torch.float32),
+            b * (2 * v + m) * d * item,
+            terms=b * m,
+        ),
+        OpCase(
+            "append_rows",
+            "first decoder block",
+            lambda: (random(b, v, qkv), random(n, qkv), masks.decoder),
+            (b * (2 * v + m) + n) * qkv * item,
+        ),
+        OpCase(
+            "append_rows_backward",
+            "first decoder block",
+            lambda: (random(b, v + m, qkv), masks.decoder, n),
+            (b * m + n) * qkv * item,
+        ),
+        OpCase(
+            "token_gather",
+            "last decoder block",
+            lambda: (random(b, v + m, d), masks.loss_slot + v),
+            2 * b * p * d * item,
+        ),
+        OpCase(
+            "token_scatter",
+            "last decoder block, backward",
+            lambda: (random(b, p, d), masks.loss_slot + v, v + m),
+            b * (p + v + m) * d * item,
+        ),
+        OpCase(
+            "pixel_mse",
+            "tokens in the loss",
+            lambda: (random(b, p, values), frames, masks.loss_index, None, *settings),
+            b * p * values * (1 + item),
+            terms=pixels,
+        ),
+        OpCase(
+            "pixel_mse_with_gradient",
+            "tokens in the loss",
+            lambda: (
+                random(b, p, values),
+                frames,
+                masks.loss_index,
+                None,
+                *settings,
+                1 / (b * p),
+            ),
+            b * p * values * (1 + 2 * item),
+            terms=pixels,
+        ),
+        OpCase(
+            "pixel_mse_backward",
+            "tokens in the loss",
+            lambda: (one, random(b, p, values), frames, masks.loss_index, None, *settings),
+            b * p * values * (1 + 2 * item),
+            terms=pixels,
+        ),
+    ]
+    for where, rows, width in (("encoder", v, config.width), ("decoder", v + m, d)):
+        hidden = int(width * config.mlp_ratio)
+        if torch.device(device).type != "cpu":
+            hidden += -hidden % 8  # as the models pad it
+        cases += _block_cases(where, (b, rows, width), hidden, dtype, random)
+    cases += _attention_cases("encoder", b, v, v, config.heads, config.width, random)
+    for where, queries in (("decoder", v + m), ("last decoder block", p)):
+        cases += _attention_cases(where, b, queries, v + m, config.decoder_heads, d, random)
+    return cases
+
+
+def _crop_case(workload: Workload) -> OpCase:
+    """4 views of a video at the official scales; its frames are 8/7 as high (256 for 224)."""
+    t, height, width = workload.frames.shape[1:4]
+    rows, columns = height * 8 // 7, width * 32 // 21
+    videos = -(-workload.batch // 4)
+    views, read = [], 0
+    for number in range(workload.batch):
+        scale = SCALES[number % 4]
+        across, down = int(rows * scale), int(rows * scale)
+        views.append((number // 4, (columns - across) // 2, (rows - down) // 2, across, down, 0))
+        read += across * down
+
+    def args() -> tuple[Any, ...]:
+        clips = torch.randint(0, 256, (videos, t, rows, columns, 3), dtype=torch.uint8)
+        return list(clips.to(workload.device)), torch.tensor(views), height, width
+
+    moved = 3 * t * (read + workload.batch * height * width)
+    return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)
+
+
+def _attention_cases(
+    where: str,
+    batch: int,
+    queries: int,
+    keys: int,
+    heads: int,
+    width: int,
+    random: Callable[..., Tensor],
+) -> list[OpCase]:
+    """From views of packed matmuls, as the models call it."""
+    dim = width // heads
+
+    def inputs() -> tuple[Tensor, Tensor, Tensor]:
+        if queries == keys:
+            query, key, value = random(batch, keys, 3, heads, dim).unbind(2)
+        else:
+            query = random(batch, queries, heads, dim)
+            key, value = random(batch, keys, 2, heads, dim).unbind(2)
+        return query, key, value
+
+    def backward_args() -> tuple[Any, ...]:
+        query, key, value = inputs()
+        out, lse = ATTENTION.backends["reference"].run(query, key, value, None)
+        return random(*out.shape), query, key, value, None, out, lse
+
+    item = random(1).element_size()
+    asked, held = batch * queries * width * item, batch * keys * width * item
+    products = 4 * batch * queries * keys * width  # of forward's two products; backward has five
+    return [
+        OpCase("attention", where, lambda: (*inputs(), None), 2 * asked + 2 * held, products),
+        OpCase("attention_backward", where, backward_args, 4 * asked + 4 * held, products * 5 // 2),
+    ]
+
+
+def _block_cases(
+    where: str,
+    shape: tuple[int, int, int],
+    hidden: int,
+    dtype: torch.dtype,
+    random: Callable[..., Tensor],
+) -> list[OpCase]:
+    b, rows, width = shape
+    full, wide = b * rows * width * dtype.itemsize, b * rows * hidden * dtype.itemsize
+
+    def vector(n: int) -> Tensor:
+        return random(n, of=torch.float32)
+
+    def backward_args() -> tuple[Any, ...]:
+        stream = random(*shape)
+        variance, mean = torch.var_mean(stream.float(), -1, correction=0)
+        rstd = (variance + 1e-6).rsqrt()
+        grads = random(*shape), random(*shape)
+        return (*grads, stream, mean, rstd, vector(width), None, None, None, None, True)
+
+    return [
+        OpCase(
+            "add_layer_norm",
+            where,
+            lambda: (
+                random(*shape),
+                random(*shape),
+                vector(width),
+                vector(width),
+                vector(width),
+                None,
+                None,
+                1e-6,
+            ),
+            4 * full,
+            terms=width,
+        ),
+        OpCase("add_layer_norm_backward", where, backward_args, 4 * full, terms=b * rows),
+        OpCase(
+            "linear",
+            f"{where}, fc1",
+            lambda: (random(b, rows, width), random(hidden, width), None),
+            full + wide + hidden * width * dtype.itemsize,
+            2 * b * rows * width * hidden,
+        ),
+        OpCase(
+            "linear_backward",
+            f"{where}, fc1",
+            lambda: (
+                random(b, rows, hidden),
+                random(b, rows, width),
+                random(hidden, width),
+                True,
+                False,
+            ),
+            2 * (full + wide + hidden * width * dtype.itemsize),
+            4 * b * rows * width * hidden,
+        ),
+        OpCase("bias_gelu", where, lambda: (random(b, rows, hidden), vector(hidden)), 2 * wide),
+        OpCase(
+            "bias_gelu_backward",
+            where,
+            lambda: (random(b, rows, hidden), random(b, rows, hidden), vector(hidden)),
+            3 * wide,
+            terms=b * rows,
+        ),
+    ]

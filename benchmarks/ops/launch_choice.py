@@ -1,0 +1,257 @@
+"""Other launches of the Triton kernels: block sizes, warps and stages, at a model's shapes.
+
+    python -m benchmarks launch-choice --size base --batch 128 --out results
+    python -m benchmarks launch-choice --size giant --ops attention attention_backward
+
+The launch constants of kernels/ were chosen without a GPU, by registers, spills and bytes. Here
+each is changed by itself; what computes the same is timed in turns with the launch as it is. The
+record says which was how fast, and changes nothing: a better constant is written into its file by
+hand, with the record as the reason.
+
+Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common.record import environment, write
+from benchmarks.common.workload import Workload
+from benchmarks.gpu.ceilings import TINY
+from benchmarks.measure.timing import Summary, times_in_turns
+from benchmarks.ops.cases import OpCase, op_cases
+from benchmarks.ops.speed import DTYPES, error, exact
+from videomae_fast import MAEConfig
+from videomae_fast.models.config import SIZES
+from videomae_fast.ops._dispatch import REGISTRY
+
+AS_IT_IS = "as it is"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another value of a kernels' module attribute."""
+
+    name: str
+    module: str
+    attribute: str
+    value: Any
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        module = import_module(f"videomae_fast.kernels.{self.module}")
+        before = getattr(module, self.attribute)
+        setattr(module, self.attribute, self.value)
+        try:
+            yield
+        finally:
+            setattr(module, self.attribute, before)
+
+
+# Fields of a module's LAUNCH, and what to try of each; what it has now is left out.
+FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
+    "add_layer_norm": ("layer_norm", {"num_warps": (2, 8), "tiles": (1, 4)}),
+    "add_layer_norm_backward": (
+        "layer_norm",
+        {"num_warps": (2, 8), "programs": (2, 4), "lane_values": (128, 256)},
+    ),
+    "bias_gelu": ("gelu", {"rows": (8, 32), "columns": (128, 512), "num_warps": (8,)}),
+    "bias_gelu_backward": (
+        "gelu",
+        {"backward_rows": (4, 16), "programs": (4, 8), "columns": (128,), "num_warps": (8,)},
+    ),
+    "patch_gather": ("patch_gather", {"pixels": (256,), "num_warps": (1, 2, 8)}),
+    "pixel_mse": ("pixel_loss", {"values": (1024, 2048), "num_warps": (1, 4)}),
+    "pixel_mse_with_gradient": ("pixel_loss", {"values": (1024, 2048), "num_warps": (1, 4)}),
+    "token_gather": ("tokens", {"rows": (8, 32), "columns": (128,), "num_warps": (8,)}),
+    "token_scatter": ("tokens", {"scatter_columns": (64,), "list_block": (64, 256)}),
+    "decoder_assembly": ("decoder_assembly", {"rows": (8, 32), "num_warps": (8,)}),
+    "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "partials": (256, 1024)}),
+    "append_rows": ("append_rows", {"rows": (8, 32), "columns": (256,), "num_warps": (8,)}),
+    "append_rows_backward": ("append_rows", {"rows": (8, 32), "columns": (64,)}),
+    "crop_resize": ("crop_resize", {"rows": (2, 8), "bytes": (256,), "num_warps": (2, 8)}),
+}
+# (queries, keys, warps, stages) of the long sequences' kernels: forward, backward of queries, of
+# keys
+FLASH: tuple[tuple[tuple[int, int, int, int], ...], ...] = (
+    ((128, 64, 8, 2), (128, 128, 8, 2), (64, 64, 4, 3), (128, 64, 4, 3), (64, 128, 4, 2)),
+    ((128, 32, 8, 3), (64, 64, 4, 2), (64, 32, 4, 3), (128, 64, 4, 2)),
+    ((64, 128, 8, 2), (32, 64, 4, 3), (32, 64, 4, 2), (64, 64, 4, 2), (32, 128, 4, 2)),
+)
+TRIED = ("attention", "attention_backward", *FIELDS)
+SHORT = ((64, 4, 2), (128, 4, 1), (128, 8, 2), (64, 8, 1))  # queries, warps, stages of forward
+
+
+def changes(case: OpCase) -> list[Change]:
+    """What to try for a case."""
+    if case.op in FIELDS:
+        name, fields = FIELDS[case.op]
+        launch = import_module(f"videomae_fast.kernels.{name}").LAUNCH
+        return [
+            Change(f"{field} {value}", name, "LAUNCH", replace(launch, **{field: value}))
+            for field, values in fields.items()
+            for value in values
+            if value != getattr(launch, field)
+        ]
+    if not case.op.startswith("attention"):
+        return []
+    if case.where == "encoder":
+        return _short() if case.op == "attention" else []
+    return [change for i in ((0,) if case.op == "attention" else (1, 2)) for change in _flash(i)]
+
+
+def _short() -> list[Change]:
+    launch = import_module("videomae_fast.kernels.attention_short").FORWARD
+    tried = [
+        replace(launch, queries=queries, num_warps=warps, num_stages=stages)
+        for queries, warps, stages in SHORT
+    ]
+    return [Change(_of(one), "attention_short", "FORWARD", one) for one in tried if one != launch]
+
+
+def _flash(kernel: int) -> list[Change]:
+    """Of heads of 64, which all decoders have."""
+    module = import_module("videomae_fast.kernels.attention_flash")
+    tried = [
+        replace(module.NARROW[kernel], queries=q, keys=k, num_warps=warps, num_stages=stages)
+        for q, k, warps, stages in FLASH[kernel]
+    ]
+    label = ("forward", "of queries", "of keys")[kernel]
+    return [
+        Change(
+            f"{label}: {_of(one)}",
+            "attention_flash",
+            "NARROW",
+            tuple(one if i == kernel else now for i, now in enumerate(module.NARROW)),
+        )
+        for one in tried
+        if one != module.NARROW[kernel]
+    ]
+
+
+def _of(launch: Any) -> str:
+    return (
+        f"{launch.queries} queries, {launch.keys} keys, {launch.num_warps} warps, "
+        f"{launch.num_stages} stages"
+    )
+
+
+def measure(
+    case: OpCase, dtype: torch.dtype, device: torch.device, repeats: int
+) -> list[dict[str, Any]]:
+    """A row per launch: its error, and its times where that is small."""
+    torch.manual_seed(0)
+    args = case.args()
+    op = REGISTRY[case.op]
+    truth = op.backends["reference"].run(*exact(args))
+    same_dtype = error(op.backends["reference"].run(*args), truth)
+    allowed = (3 if case.flop else 1.1) * same_dtype + torch.finfo(dtype).eps
+    rows: list[dict[str, Any]] = []
+    runs: dict[str, Callable[[], Any]] = {}
+    for change in (None, *changes(case)):
+        name = AS_IT_IS if change is None else change.name
+        row: dict[str, Any] = {"op": case.op, "where": case.where, "launch": name}
+        rows.append(row)
+        run = _changed(op.backends["triton"].run, change, args)
+        try:
+            row["error"] = error(run(), truth)
+        except Exception as failure:  # too much shared memory, say: the others go on
+            traceback.print_exception(failure)
+            row["failed"] = f"{type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
+            continue
+        row["correct"] = row["error"] <= allowed
+        if row["correct"]:
+            runs[name] = run
+    taken = times_in_turns(runs, device, repeats, 1)
+    for row in rows:
+        if seconds := taken.get(row["launch"]):
+            row["seconds"] = asdict(Summary.of(seconds))
+    return rows
+
+
+def _changed(
+    run: Callable[..., Any], change: Change | None, args: tuple[Any, ...]
+) -> Callable[[], Any]:
+    def call() -> Any:
+        if change is None:
+            return run(*args)
+        with change.made():
+            return run(*args)
+
+    return call
+
+
+def table(record: dict[str, Any]) -> str:
+    """Markdown: each op's launches, and how many times as fast as the one as it is."""
+    lines = ["| op | launch | µs (quartiles) | times as fast |", "|-|-|-:|-:|"]
+    now = None  # where that was not timed, there is nothing to compare with
+    for row in record["results"]:
+        name = f"| {row['op']} ({row['where']}) | {row['launch']} |"
+        if row["launch"] == AS_IT_IS:
+            now = row["seconds"]["median"] if "seconds" in row else None
+        if "seconds" not in row:
+            lines.append(f"{name} {row.get('failed', 'WRONG')} | |")
+            continue
+        found = row["seconds"]
+        faster = "" if now is None else f"{now / found['median']:.2f}"
+        lines.append(
+            f"{name} {1e6 * found['median']:,.1f} ({1e6 * found['q1']:,.1f} to "
+            f"{1e6 * found['q3']:,.1f}) | {faster} |"
+        )
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks launch-choice", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--size", choices=SIZES, default="base")
+    parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--ops", nargs="+", choices=TRIED, help="default: all")
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
+    parser.add_argument("--out", type=Path, help="folder; default: $OUT")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    words = list(argv)
+    parser = arguments()
+    args = parser.parse_args(words)
+    device = torch.device(args.device)
+    if args.out is None and not os.environ.get("OUT"):
+        parser.error("where should the results go? give --out FOLDER, or set $OUT")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU here")
+    dtype = "bf16" if device.type == "cuda" else "fp32"
+    config = TINY if args.tiny else MAEConfig.from_size(args.size)
+    record: dict[str, Any] = {
+        "kind": "launches",
+        **environment(args.device, ["python", "-m", "benchmarks", "launch-choice", *words]),
+        "workload": {"size": args.size, "batch": args.batch, "dtype": dtype},
+        "results": [],
+    }
+    path = (args.out or Path(os.environ["OUT"])) / f"launches-{args.size}-batch{args.batch}.json"
+    for case in op_cases(Workload(config, args.batch, device=args.device), DTYPES[dtype]):
+        if not changes(case) or (args.ops is not None and case.op not in args.ops):
+            continue
+        record["results"] += measure(case, DTYPES[dtype], device, args.repeats)
+        write(record, path)  # what is done stays, whatever comes
+        path.with_suffix(".md").write_text(table(record) + "\n", encoding="utf-8")
+    print(f"{table(record)}\nwritten: {path}")
+    return int(any(_wrong(row) for row in record["results"]))
+
+
+def _wrong(row: dict[str, Any]) -> bool:
+    """Whether it computed something else; or failed, and not because it was changed."""
+    return not row.get("correct", row["launch"] != AS_IT_IS)

@@ -1,0 +1,1 @@
+"""Reading videos: who reads, which videos, how fast."""

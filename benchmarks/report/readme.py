@@ -1,0 +1,337 @@
+"""Fills the README's measured figures, its headline and its tables, from the newest results.
+
+python -m benchmarks readme           # writes README.md
+python -m benchmarks readme --check   # ends with 1 where README.md is not what the results say
+
+Each stands between its own markers; one of which there is no result says how to make it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.common.record import RESULTS, read
+from benchmarks.report.reading import CORE_READERS, OFFICIAL, factor, require_equal
+from benchmarks.report.studies import (
+    MASKED,
+    PAPER,
+    letter,
+    megabytes,
+    memory_per_clip,
+    names_of,
+    per_clip,
+    ratio,
+)
+from benchmarks.report.tables import Record, Run, median, require_checked, run_of
+from videomae_fast.models.config import SIZES
+
+Lines = Callable[[Path], list[str]]
+"""The lines of a table from a folder of results; none where there is no result."""
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+MAKE = {
+    "headline": "python -m benchmarks step --size base --batch 4",
+    "benchmarks": "python -m benchmarks step --size small --batch 4",
+    "drop-in": "python -m benchmarks drop-in --official-checkout VideoMAEv2",
+    "paper": "make paper-table",
+    "reading": "make data-bench",
+}
+
+
+class Result(NamedTuple):
+    """What was measured of one size: a record, and the part of it that holds the runs."""
+
+    path: Path
+    record: Record
+    part: Record
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is of a GPU."""
+        return bool(self.record["machine"]["device"] != "cpu")
+
+    @property
+    def where(self) -> str:
+        """Size, batch and machine, with a link to the data."""
+        machine, work = self.record["machine"], self.part["workload"]
+        on = machine["device"]
+        if on == "cpu":
+            on = f"{machine['cpu']}, {machine['threads']} threads"
+        data = f"[data]({self.path.relative_to(ROOT)})"
+        return f"ViT-{letter(self.part['size'])}, batch {work['batch']}, {on} ({data})"
+
+
+def newest(kind: str, folder: Path = RESULTS) -> list[Result]:
+    """The newest result of this kind (how file names begin) of each size, device and batch; small
+    sizes first. Runs with tiny shapes are none.
+    """
+    found: dict[tuple[str, ...], Result] = {}
+    paths = folder.glob(f"{kind}-*.json")
+    for path in sorted(paths, key=lambda path: path.stem[-len("20260101-000000") :]):
+        record = read(path)
+        if record["settings"].get("tiny"):
+            continue
+        alone = {**record, "size": record["workload"]["size"]} if "workload" in record else None
+        for part in record["parts"] if alone is None else [alone]:
+            device, batch = record["machine"]["device"], part["workload"]["batch"]
+            found[device, str(batch), part["size"]] = Result(path, record, part)
+    return sorted(found.values(), key=lambda result: SIZES.index(result.part["size"]))
+
+
+def headline_block(found: Sequence[Result]) -> list[str]:
+    """One number: dual masking's training step of the largest size, on a GPU if there is one.
+
+    Raises:
+        UncheckedError: the record does not show equality.
+    """
+    result = max(found, key=lambda result: (result.on_gpu, SIZES.index(result.part["size"])))
+    require_checked(result.part)
+    slow, fast = (run_of(result.part, name, "dual") for name in ("official", "ours"))
+    if slow is None or fast is None:
+        return []
+    return [
+        f"{ratio(slow, fast)} the speed of the official computation (transcribed, eager PyTorch) "
+        f"in a training step of our model: {_ms(slow)} → {_ms(fast)}, dual masking,",
+        f"loss and every gradient shown equal first; {result.where}."
+        + ("" if result.on_gpu else " Not yet measured on a GPU."),
+    ]
+
+
+def steps_block(found: Sequence[Result]) -> list[str]:
+    """Ours against the transcription of the official computation.
+
+    Raises:
+        UncheckedError: a record does not show equality.
+    """
+    lines = [
+        "One training step (forward, backward, update), fp32, against a transcription of the "
+        "official computation in eager PyTorch;",
+        "same weights, clips and masks, loss and every gradient shown equal first, interleaved, "
+        "medians.",
+        "",
+        "| | masking | official | ours | speedup |",
+        "|-|-|-:|-:|-:|",
+    ]
+    for result in found:
+        require_checked(result.part)
+        for masking in ("dual", "encoder-only"):
+            slow, fast = (run_of(result.part, name, masking) for name in ("official", "ours"))
+            if slow is not None and fast is not None:
+                lines.append(
+                    f"| {result.where} | {masking} | {_ms(slow)} | {_ms(fast)} "
+                    f"| {ratio(slow, fast)} |"
+                )
+    return [
+        *lines,
+        "",
+        "Part of this is the matmul library: torch's own leaves AVX-512 unused on processors that "
+        "are not Intel's. What",
+        "was gained by what: [performance log](docs/performance-log.md). On a GPU: not yet "
+        "measured. How to measure: [benchmarks](benchmarks).",
+    ]
+
+
+def drop_in_block(found: Sequence[Result]) -> list[str]:
+    """Other code as it is, accelerated in two lines and in all, and ours; beside it the speedup.
+
+    Raises:
+        UncheckedError: a record does not show equality.
+    """
+    lines = [
+        "Other code's own model and training step, the same under `accelerate` in two lines, with "
+        "uint8 frames and `Masks`",
+        "too (all lines), and ours; loss and every gradient shown equal first, interleaved, "
+        "medians.",
+        "",
+        "| | code | masking | as it is | two lines | all lines | ours |",
+        "|-|-|-|-:|-:|-:|-:|",
+    ]
+    for result in found:
+        require_checked(result.part)
+        where = result.where
+        version = result.record.get("official_checkout", {}).get("version")
+        for code, names in result.part["chains"].items():
+            told = f"{code} {version}" if code == "official code" and version else code
+            for masking in MASKED:
+                runs = [run_of(result.part, name, masking) for name in names]
+                if not any(runs[:-1]):  # ours alone
+                    continue
+                cells = [
+                    "" if run is None else f"{_ms(run)} {ratio(runs[0], run) if i else ''}".strip()
+                    for i, run in enumerate(runs)
+                ]
+                lines.append(f"| {where} | {told} | {masking} | {' | '.join(cells)} |")
+                where = ""  # once
+    return lines
+
+
+def paper_block(found: Sequence[Result]) -> list[str]:
+    """The paper's table of dual masking, measured, with the paper's own rows.
+
+    Raises:
+        UncheckedError: a record does not show equality.
+    """
+    lines = [
+        "The VideoMAE V2 paper's table of dual masking, measured: time and memory per clip with "
+        "the encoder's mask only → with",
+        "dual masking. In italics the paper's own figures, hours of pre-training on its GPUs: "
+        "compare the ratios.",
+        "",
+        "| | | G multiply-adds | memory, MB per clip | time | dual faster by |",
+        "|-|-|-:|-:|-:|-:|",
+    ]
+    sizes = [result.part["size"] for result in found]
+    for i, result in enumerate(found):
+        part, size, where = result.part, result.part["size"], result.where
+        require_checked(part)
+        for name in names_of(part):
+            alone, dual = (run_of(part, name, masking) for masking in MASKED)
+            if alone is None or dual is None:
+                continue
+            pair = (alone, dual)
+            adds = " → ".join(f"{r['forward_multiply_adds_per_clip'] / 1e9:.2f}" for r in pair)
+            memory = " → ".join(megabytes(memory_per_clip(run)) for run in pair)
+            time = " → ".join(f"{1e3 * per_clip(run, part):,.4g}" for run in pair)
+            lines.append(
+                f"| {where} | {name} | {adds} | {memory.strip(' →')} | {time} ms "
+                f"| {ratio(alone, dual)} |"
+            )
+            where = ""  # once
+        if size in PAPER and size not in sizes[i + 1 :]:
+            row = PAPER[size]
+            adds, memory, time = (
+                " → ".join(f"{row[masking][k]:,.5g}" for masking in MASKED) for k in range(3)
+            )
+            lines.append(
+                f"| *ViT-{letter(size)}* | *the paper's* | *{adds}* | *{memory}* | *{time} h* "
+                f"| *{row['speedup']:.2f}×* |"
+            )
+    return lines
+
+
+def reading_block(folder: Path) -> list[str]:
+    """Views per second, and over the official path on files as they are; of each device.
+
+    Raises:
+        UncheckedError: a record does not show that all read the same.
+    """
+    newest_of: dict[str, Path] = {}
+    for path in sorted(folder.glob("data-speed-*.json"), key=lambda path: path.stem[-15:]):
+        record = read(path)
+        if record["source"] == "real" and record["runs"]:
+            newest_of[record["machine"]["device"]] = path
+    lines: list[str] = []
+    for path in newest_of.values():
+        record = read(path)
+        require_equal(record)
+        runs = {(run["contender"], run["form"]): run for run in record["runs"]}
+        official = runs[OFFICIAL, "raw"]
+        if not lines:
+            lines = _reading_head(record)
+        machine, place = record["machine"], f"[data]({path.relative_to(ROOT)})"
+        card = "" if machine["device"] == "cpu" else f"{machine['device']}, "
+        lines.append(
+            f"| {card}{machine['cpu']} ({place}) | official: decord, PIL, files as they are "
+            f"| {official['views_per_s']:,.0f} | | |"
+        )
+        for run in record["runs"]:
+            if run["contender"] == OFFICIAL:
+                continue
+            if run["place"] != "core" or run["contender"] == CORE_READERS[run["form"]]:
+                lines.append(_reading_row(record, run))
+    return lines
+
+
+def _reading_head(record: Record) -> list[str]:
+    work = record["settings"]
+    return [
+        f"Reading videos: views of {work['frames']} frames at stride {work['stride']}, "
+        f"{work['samples']} of each decode; the same frames and crops, pixels within 1 grey level "
+        "before normalisation.",
+        "The pipeline's loader processes share the processor with the process that takes the "
+        "batches.",
+        "",
+        "| | | views/s of a core | over official, files as they are | views/s of the pipeline |",
+        "|-|-|-:|-:|-:|",
+    ]
+
+
+def _reading_row(record: Record, run: Run) -> str:
+    told = {"raw": "files as they are", "prepared": "prepared", "cached": "prepared and cached"}
+    name = told[run["form"]]
+    if run["place"] != "core":
+        name += f", {run['contender'].removeprefix('ours, ')}"
+    whole = ""
+    for row in record["pipeline"]:
+        if run["place"] == "core" and row["form"] == run["form"] and row.get("crop_on") == "worker":
+            whole = f"{row['views_per_s']:,.0f} ({row['workers']} processes)"
+    return (
+        f"| | ours: {name} | {run['views_per_s']:,.0f} | **{factor(record, run, 'raw'):.1f}×** "
+        f"| {whole} |"
+    )
+
+
+def _of_models(kind: str, lines_of: Callable[[Sequence[Result]], list[str]]) -> Lines:
+    def lines(folder: Path) -> list[str]:
+        found = newest(kind, folder)
+        return lines_of(found) if found else []
+
+    return lines
+
+
+BLOCKS: dict[str, Lines] = {
+    "headline": _of_models("step", headline_block),
+    "benchmarks": _of_models("step", steps_block),
+    "drop-in": _of_models("drop-in", drop_in_block),
+    "paper": _of_models("paper", paper_block),
+    "reading": reading_block,
+}
+
+
+def block(name: str, folder: Path = RESULTS) -> str:
+    """The lines between the markers of this name.
+
+    Raises:
+        UncheckedError: a record does not show equality.
+    """
+    lines = BLOCKS[name](folder)
+    if not lines:
+        return f"Not measured yet: `{MAKE[name]}`, then `python -m benchmarks readme`."
+    return "\n".join(lines)
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """The README with the content between the markers of this name.
+
+    Raises:
+        ValueError: each of them has to be there once.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"README.md needs {begin} and {end}, each once")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def _ms(run: Run) -> str:
+    return f"{1e3 * median(run):,.0f} ms"
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks readme", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    args = parser.parse_args(argv)
+    text = README.read_text(encoding="utf-8")
+    wanted = text
+    for name in BLOCKS:
+        wanted = filled(wanted, name, block(name))
+    if args.check:
+        return 0 if text == wanted else 1
+    README.write_text(wanted, encoding="utf-8")
+    return 0

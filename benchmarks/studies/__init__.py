@@ -1,0 +1,1 @@
+"""Training steps compared: one study a file."""

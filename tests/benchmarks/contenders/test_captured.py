@@ -1,0 +1,96 @@
+"""The captured step around a stand-in for the graph: real graphs need a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.common.workload import Workload
+from benchmarks.contenders import captured
+from benchmarks.contenders.base import UnavailableError, Variant
+from benchmarks.contenders.build import build
+from benchmarks.contenders.captured import Captured, why_not
+from benchmarks.contenders.ours import Ours
+from benchmarks.measure.checks import check, truth
+from benchmarks.measure.timing import interleaved, timed_step
+from videomae_fast import MAEConfig
+
+CONFIG = MAEConfig(
+    image_size=64, frames=8, width=32, depth=2, heads=2, decoder_width=16, decoder_heads=1,
+    decoder_depth=2,
+)  # fmt: skip
+VARIANT = Variant("ours", lean=True, captured=True)
+
+
+def test_why_not():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert "CUDA device, not cpu" in why_not(cpu)
+    assert why_not(gpu) is None
+
+
+def test_not_on_a_cpu():
+    with pytest.raises(UnavailableError, match="CUDA device, not cpu"):
+        build("captured", VARIANT, Workload(CONFIG, 2), "dual")
+    with pytest.raises(ValueError, match="captured is an option of ours"):
+        build("captured", Variant("official", captured=True), Workload(CONFIG, 2), "dual")
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A graph that launches again what was recorded, and counts it."""
+    replays = []
+
+    def capture(run, clear, device):
+        for _ in range(captured.WARMUP):
+            run()
+        clear()
+        run()
+        return lambda: (replays.append(1), run()), 123.0
+
+    monkeypatch.setattr(captured, "capture", capture)
+    monkeypatch.setattr(captured, "why_not", lambda *_: None)
+    return replays
+
+
+def test_what_is_replayed_is_checked(stand_in):
+    workload = Workload(CONFIG, 2)
+    against = truth(build("official", Variant("official"), workload, "dual"))
+    contender = build("captured", VARIANT, workload, "dual")
+    assert isinstance(contender, Captured)
+    for _ in range(2):  # the weights were put back
+        found = check(contender, against)
+        assert found.passed, found.told()
+    assert len(stand_in) == 2
+    for name, value in contender.model.state_dict().items():
+        assert torch.equal(value, workload.state[name]), name
+    for state in contender.optimizer.state.values():
+        assert not any(value.any() for value in state.values())
+
+
+def test_a_wrong_replay_is_found(stand_in, monkeypatch):
+    workload = Workload(CONFIG, 2)
+    against = truth(build("official", Variant("official"), workload, "dual"))
+    contender = build("captured", VARIANT, workload, "dual")
+    right = Ours.loss
+    monkeypatch.setattr(Ours, "loss", lambda self: right(self) * 1.01)
+    assert not check(contender, against).passed
+
+
+def test_a_timed_step_is_one_replay_and_trains(stand_in):
+    workload = Workload(CONFIG, 2)
+    pair = [
+        build("captured", VARIANT, workload, "dual"),
+        build("ours", Variant("ours", lean=True), workload, "dual"),
+    ]
+    for contender in pair:
+        for group in contender.optimizer.param_groups:
+            group["lr"] = torch.tensor(1e-2) if contender is pair[0] else 1e-2
+    interleaved(pair, 2, warmup=0, tell=lambda _: None)
+    assert len(stand_in) == 2
+    first, second = (c.model.state_dict() for c in pair)
+    for name, value in first.items():
+        assert not torch.equal(value, workload.state[name])
+        torch.testing.assert_close(second[name], value)
+    timed_step(pair[0], phases=False)
+    assert len(stand_in) == 3
+    assert pair[0].step_peak() == 123.0

@@ -1,0 +1,211 @@
+"""The per-op benchmark: checks before it times, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.common.workload import Workload
+from benchmarks.gpu.ceilings import TINY
+from benchmarks.ops import libraries as op_libraries
+from benchmarks.ops import speed as op_speed
+from benchmarks.ops.cases import op_cases
+from videomae_fast.ops._dispatch import REGISTRY, Backend, Op
+
+
+def test_every_op_with_bytes_has_a_case():
+    """Masks are few bytes: not measured here."""
+    cases = {case.op for case in op_cases(Workload(TINY, 2), torch.float32)}
+    others = {"mask_indices"}
+    assert cases == set(REGISTRY) - others
+
+
+def test_attention_at_its_shapes():
+    """Bytes of every tensor that goes in or out, once; the log-sum-exp is left out."""
+    cases = [c for c in op_cases(Workload(TINY, 2), torch.float32) if "attention" in c.op]
+    assert [c.where for c in cases][::2] == ["encoder", "decoder", "last decoder block"]
+    for forward, backward in zip(cases[::2], cases[1::2], strict=True):
+        args = forward.args()
+        query, key, value, _ = args
+        out, _ = REGISTRY["attention"].backends["reference"].run(*args)
+        assert forward.bytes == 4 * sum(x.numel() for x in (query, key, value, out))
+        assert forward.flop == 4 * query.numel() * key.shape[1]
+        args = backward.args()
+        gradients = REGISTRY["attention_backward"].backends["reference"].run(*args)
+        tensors = [x for x in (*args[:-1], *gradients) if x is not None]
+        assert backward.bytes == 4 * sum(x.numel() for x in tensors)
+
+
+def test_it_runs_and_writes(tmp_path, capsys):
+    words = ["--tiny", "--batch", "2", "--repeats", "2", "--no-compile", "--out", str(tmp_path)]
+    assert op_speed.main([*words, "--ops", "token_gather", "bias_gelu"]) == 0
+    (path,) = tmp_path.glob("*.json")
+    record = json.loads(path.read_text())
+    assert record["copy"]["TB/s"] > 0
+    timed = [row for row in record["results"] if "seconds" in row]
+    assert {row["op"] for row in timed} == {"token_gather", "bias_gelu"}
+    assert all(row["correct"] for row in timed)
+    assert "| of copy |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_backend_is_not_timed(monkeypatch, dtype):
+    case = next(c for c in op_cases(Workload(TINY, 2), dtype) if c.op == "bias_gelu")
+    right = REGISTRY["bias_gelu"].backends["reference"]
+    wrong = replace(right, run=lambda x, bias: right.run(x, bias) * 1.01)
+    patched = Op("bias_gelu", {"wrong": wrong, "reference": right})
+    monkeypatch.setitem(REGISTRY, "bias_gelu", patched)
+    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
+    by_name = {row["backend"]: row for row in rows}
+    assert by_name["reference"]["correct"]
+    assert not by_name["wrong"]["correct"]
+    assert "seconds" not in by_name["wrong"]
+    never = Backend(right.run, lambda *_: "it is Sunday")
+    monkeypatch.setitem(REGISTRY, "bias_gelu", Op("x", {"reference": right, "never": never}))
+    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
+    assert rows[1]["unavailable"] == "it is Sunday"
+
+
+def test_a_backend_that_crashes_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def crash(*_):
+        raise RuntimeError("out of shared memory\nand more")
+
+    right = REGISTRY["bias_gelu"].backends
+    patched = Op("bias_gelu", {"crashing": Backend(crash, lambda *_: None), **right})
+    monkeypatch.setitem(REGISTRY, "bias_gelu", patched)
+    words = ["--tiny", "--batch", "2", "--repeats", "1", "--no-compile", "--out", str(tmp_path)]
+    assert op_speed.main([*words, "--ops", "bias_gelu"]) == 1
+    assert "FAILED: RuntimeError: out of shared memory |" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.json")
+    timed = {r["backend"] for r in json.loads(path.read_text())["results"] if "seconds" in r}
+    assert "reference" in timed
+    assert "crashing" not in timed
+
+
+def in_order(terms: torch.Tensor) -> torch.Tensor:
+    """Their sum along the first dimension, one by one in fp32."""
+    total = torch.zeros_like(terms[0])
+    for term in terms:
+        total += term
+    return total
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("terms", [256, 4096])
+def test_a_running_sum_is_within_its_bound(terms, offset):
+    """And the bound is no ten times too wide."""
+    rows = torch.randn(terms, 512) + offset
+    found = op_speed.error(in_order(rows), rows.double().sum(0))
+    assert 0.1 * op_speed.sum_in_order(terms) < found < op_speed.sum_in_order(terms)
+
+
+def of_others(monkeypatch, backward):
+    """The rows of bias_gelu_backward, with a library's kernel that does as `backward`."""
+    case = next(
+        c for c in op_cases(Workload(TINY, 2), torch.float32) if c.op == "bias_gelu_backward"
+    )
+    monkeypatch.setattr(
+        op_speed, "library_contenders", lambda op, args: {"other": lambda: backward(*args)}
+    )
+    rows = op_speed.measure(case, torch.float32, torch.device("cpu"), 1, compiled=False)
+    return {row["backend"]: row for row in rows}
+
+
+def test_only_others_may_sum_in_plain_order(monkeypatch):
+    right = REGISTRY["bias_gelu_backward"].backends["reference"].run
+
+    def plain(grad, x, bias):
+        by_x, _ = right(grad, x, bias)
+        return by_x, in_order(by_x.flatten(0, -2))
+
+    rows = of_others(monkeypatch, plain)
+    assert rows["other"]["correct"], rows["other"]
+    assert rows["native"]["allowed"] == rows["reference"]["allowed"] < rows["other"]["allowed"]
+
+    def one_row_short(grad, x, bias):
+        by_x, _ = right(grad, x, bias)
+        return by_x, by_x.flatten(0, -2)[1:].sum(0)
+
+    def rounded(grad, x, bias):
+        by_x, by_bias = right(grad, x, bias)
+        return by_x.bfloat16().float(), by_bias
+
+    for wrong in (one_row_short, rounded):
+        row = of_others(monkeypatch, wrong)["other"]
+        assert not row["correct"], row
+        assert "seconds" not in row
+
+
+STAND_INS = {  # module, function and what the library's does, by its own signature
+    "apex": (
+        "apex.normalization.fused_layer_norm",
+        "fused_layer_norm_affine",
+        lambda x, w, b, shape, eps=1e-6: F.layer_norm(x, shape, w, b, eps),
+    ),
+    "liger": (
+        "liger_kernel.ops.layer_norm",
+        "LigerLayerNormFunction",
+        SimpleNamespace(apply=lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, b, eps)),
+    ),
+    "quack": (
+        "quack.rmsnorm",
+        "layernorm_fwd",
+        lambda x, w, b=None, eps=1e-6: F.layer_norm(x, (x.shape[1],), w.to(x), b.to(x), eps),
+    ),
+    "flash-attn": (
+        "flash_attn.ops.triton.layer_norm",
+        "layer_norm_fn",
+        lambda x, w, b, residual=None, eps=1e-6, prenorm=False: (
+            F.layer_norm(x + residual, x.shape[-1:], w.to(x), b.to(x), eps),
+            x + residual,
+        ),
+    ),
+}
+
+
+def norm_rows(dtype):
+    case = next(c for c in op_cases(Workload(TINY, 2), dtype) if c.op == "add_layer_norm")
+    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
+    return {row["backend"]: row for row in rows}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_libraries_are_measured_where_they_are(monkeypatch, dtype):
+    everywhere = [replace(each, on=("cpu", "cuda")) for each in op_libraries.LIBRARIES]
+    monkeypatch.setattr(op_libraries, "LIBRARIES", everywhere)
+    monkeypatch.setitem(sys.modules, "fused_layer_norm_cuda", ModuleType("kernels"))
+    for module, function, stand_in in STAND_INS.values():
+        parts = module.split(".")
+        for end in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(parts[end - 1]))
+        monkeypatch.setattr(sys.modules[module], function, stand_in, raising=False)
+    rows = norm_rows(dtype)
+    for name in ("torch", *STAND_INS):
+        assert rows[name]["correct"], rows[name]
+        assert rows[name]["seconds"]["median"] > 0
+    wrong = sys.modules["quack.rmsnorm"]
+    monkeypatch.setattr(wrong, "layernorm_fwd", lambda x, w, b, eps: x)
+    row = norm_rows(dtype)["quack"]
+    assert not row["correct"]
+    assert "seconds" not in row
+
+
+def test_a_library_that_can_not_run_says_why(monkeypatch):
+    for name in ("apex", "liger_kernel", "quack.rmsnorm", "flash_attn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "fused_layer_norm_cuda", None)
+    rows = norm_rows(torch.float32)
+    assert {
+        name for name, row in rows.items() if "not installed" in row.get("unavailable", "")
+    } == {*STAND_INS}
+    module = ModuleType("quack.rmsnorm")
+    vars(module)["layernorm_fwd"] = None
+    monkeypatch.setitem(sys.modules, "quack", ModuleType("quack"))
+    monkeypatch.setitem(sys.modules, "quack.rmsnorm", module)
+    assert norm_rows(torch.float32)["quack"]["unavailable"] == "runs on cuda, not on cpu"
