@@ -9,17 +9,24 @@ from pathlib import Path
 import pytest
 
 from videomae_fast import cli
-from videomae_fast.cli import pretrain as cli_pretrain
+from videomae_fast.cli import pretrain
 from videomae_fast.data import ListError, Source
 from videomae_fast.data.sources import load_sources
 from videomae_fast.errors import UsageError
 from videomae_fast.training import RECIPES, PretrainConfig
 
 
+@pytest.fixture
+def tiny_list(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.csv"
+    path.write_text("0.mp4 0 -1\n", encoding="utf-8")
+    return path
+
+
 def config(*words: str) -> PretrainConfig:
     parser = argparse.ArgumentParser()
-    cli_pretrain.add_arguments(parser)
-    return cli_pretrain.config_from(parser.parse_args(words))
+    pretrain.add_arguments(parser)
+    return pretrain.config_from(parser.parse_args(words))
 
 
 def test_a_recipe_alone_is_the_recipe(tiny_list: Path) -> None:
@@ -87,7 +94,7 @@ def test_lists_with_labels(tmp_path: Path) -> None:
     assert [videos[index].path for index in range(2)] == ["x.mp4", "y z.mp4"]
     assert (folders[0].start, folders[0].total) == (0, 30)
     with pytest.raises(ListError, match="--data LIST,format=labels"):
-        load_sources([cli_pretrain.parse_source(f"{tmp_path}/a.csv")])
+        load_sources([pretrain.parse_source(f"{tmp_path}/a.csv")])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_lists_with_labels(tmp_path: Path) -> None:
 )
 def test_mistakes_in_lists(tiny_list: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        cli_pretrain.parse_source(text.format(list=tiny_list))
+        pretrain.parse_source(text.format(list=tiny_list))
     assert message in str(caught.value)
 
 
