@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,12 @@ def test_rooms_build_one_on_another(graph):
     assert order(rooms)
     assert rooms["common"] == rooms["official"] == set()
     assert not {room for room, others in rooms.items() if "__main__" in others}
+
+
+def test_a_prefix_is_a_folder(graph):
+    """At most three files of a folder begin with the same word."""
+    families = Counter(re.match(r"(.*\.)?[a-z]+", name)[0] for name in graph if name[-1] != "_")
+    assert {family for family, files in families.items() if files > 3} == set()
 
 
 def test_a_circle_is_found():

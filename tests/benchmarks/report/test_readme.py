@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks.common.record import write
@@ -11,6 +13,21 @@ from benchmarks.report import readme
 
 def test_the_readme_says_what_was_measured():
     assert readme.main(["--check"]) == 0, "run: python -m benchmarks readme"
+
+
+def test_documents_link_records_that_are_there():
+    """Wherever a record is moved to, such as the archive, its links go along."""
+    root = readme.ROOT
+    documents = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    links = [
+        (path.name, path.parent / link)
+        for path in documents
+        for link in re.findall(
+            r"\]\(([^)\s]*benchmarks/results/[^)\s]+)\)", path.read_text("utf-8")
+        )
+    ]
+    assert len(links) > 20
+    assert [(name, link.name) for name, link in links if not link.exists()] == []
 
 
 def test_a_changed_figure_is_noticed(monkeypatch, tmp_path):
