@@ -1,6 +1,6 @@
 """Runs one official script in a process of its own, as it is or with its model accelerated.
 
-    python -m benchmarks checkouts.child JOB.json RESULT.json
+    python -m benchmarks.checkouts.child JOB.json RESULT.json
 
 The script's module is imported from the checkout and its ``main`` called with a command line. The
 two lines are put where a user puts them: after the function that makes the model.

@@ -1,6 +1,6 @@
 """Code that goes on from the official one under its names: action detection and AdaptFormer.
 
-    python -m benchmarks checkouts.forks ava FOLDER RESULT.json
+    python -m benchmarks.checkouts.forks ava FOLDER RESULT.json
 
 Their models are built tiny in a process of their own; they are refused in a sentence, or compute
 the same accelerated.

@@ -128,7 +128,7 @@ def test_no_command(words, status, told, capsys):
 def test_documents_and_targets_name_commands():
     """No document, target or source names a command that is none, or a module to run."""
     pattern = re.compile(
-        r"-m(?: |\", \")benchmarks(?:\.(?P<module>[a-z_.]+)|(?: |\", \")(?P<name>[\w-]+))"
+        r"-m(?: |\", \")benchmarks(?:\.(?P<module>[a-z_.]+)|(?: |\", \")(?P<name>[\w-]+(?:\.\w+)*))"
     )
     names = ["README.md", "CHANGELOG.md", "Makefile", "benchmarks/README.md", "kernels/README.md"]
     paths = [ROOT / name for name in names] + sorted((ROOT / "docs").rglob("*.md"))
