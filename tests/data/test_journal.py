@@ -23,7 +23,7 @@ RIGHT = {"source": "/x.mp4", "state": [3, 4], "output": "x.mp4", **MADE}
     "edited",
     [
         {"output": "../x.mp4"},
-        {"output": "/tmp/x.mp4"},
+        {"output": "/elsewhere/x.mp4"},
         {"output": "a/../../x.mp4"},
         {"output": ""},
         {"output": "."},

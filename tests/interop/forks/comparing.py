@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -197,6 +197,7 @@ def outcome(
     before: Change = nothing,
     after: Change = nothing,
     twin: nn.Module | None = None,
+    unknown_code: Literal["keep", "compare"] = "keep",
 ) -> Outcome:
     """Accelerates a model and compares it with its twin.
 
@@ -206,6 +207,7 @@ def outcome(
         before: a change made before `accelerate`.
         after: one made after it.
         twin: an equal model that stays as it is; a deep copy where none is given.
+        unknown_code: of `accelerate`.
     """
     twin = copy.deepcopy(model) if twin is None else twin
     try:
@@ -216,18 +218,21 @@ def outcome(
     try:
         with changed(model, before) as ours:
             # What comes afterwards is not what the proof at the call is about
-            return _accelerated(ours, run, after, expected, prove=after is nothing)
+            settings = {"prove": after is nothing, "unknown_code": unknown_code}
+            return _accelerated(ours, run, after, expected, settings)
     except Exception as error:
         if isinstance(expected, Raised):
             return Outcome(None, unchangeable=True)
         raise error
 
 
-def _accelerated(model: Any, run: Run, after: Change, expected: Steps, prove: bool) -> Outcome:
+def _accelerated(
+    model: Any, run: Run, after: Change, expected: Steps, settings: dict[str, Any]
+) -> Outcome:
     kinds = [type(module) for module in model.modules()]
     refused, replaced = None, 0
     try:
-        replaced = len(accelerate(model, prove=prove).replaced)
+        replaced = len(accelerate(model, **settings).replaced)
     except AccelerationError as error:
         refused = str(error)
         if not _is_sentence(error) or not names_a_part(refused, model):

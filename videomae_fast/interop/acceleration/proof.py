@@ -40,17 +40,22 @@ class Proof:
         compared: how many blocks and models.
         output_error, gradient_error: the largest of all; each the norm of the difference over the
             norm of the original's.
+        skipped: modules whose own parts are not known well enough to make an input for them: their
+            forms leave all to the original's code.
     """
 
     seconds: float
     compared: int
     output_error: float
     gradient_error: float
+    skipped: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        skipped = f"; not compared, as its own code serves: {', '.join(self.skipped)}"
         return (
             f"{self.compared} blocks and models compared on random weights in {self.seconds:.1f} s:"
             f" outputs {self.output_error:.1e}, gradients {self.gradient_error:.1e}"
+            f"{skipped if self.skipped else ''}"
         )
 
 
@@ -74,17 +79,20 @@ def prove(model: nn.Module, plan: Plan, original: Callable[[], Any], *, thin: bo
         )
     if any(isinstance(parameter, DTensor) for parameter in parameters):
         raise AccelerationError("its parameters are sharded: accelerate it before fully_shard")
-    errors = [(0.0, 0.0)]
+    errors: dict[str, tuple[float, float] | None] = {}
     with _undisturbed(model, parameters[0].device):
         for step in plan.blocks:
-            errors.append(_compare(step, _tokens(step.module), original))
+            errors[step.path] = _compare(step, _tokens(step.module), original)
         for step in plan.steps:
             probe = PROBES.get(step.role)
             if probe is not None:
                 with _thinned(step.module, plan) if thin else ExitStack():
-                    errors.append(_compare(step, probe, original))
-    outputs, gradients = zip(*errors, strict=True)
-    return Proof(time.perf_counter() - begin, len(errors) - 1, max(outputs), max(gradients))
+                    errors[step.path] = _compare(step, probe, original)
+    compared = [error for error in errors.values() if error is not None]
+    outputs, gradients = zip(*compared, strict=True)
+    skipped = tuple(path or "the model" for path, error in errors.items() if error is None)
+    seconds = time.perf_counter() - begin
+    return Proof(seconds, len(compared), max(outputs), max(gradients), skipped)
 
 
 def _tokens(block: nn.Module) -> Probe:
@@ -102,8 +110,8 @@ def _tokens(block: nn.Module) -> Probe:
     return probe
 
 
-def _compare(step: Step, probe: Probe, original: Callable[[], Any]) -> tuple[float, float]:
-    """Errors of outputs and of gradients.
+def _compare(step: Step, probe: Probe, original: Callable[[], Any]) -> tuple[float, float] | None:
+    """Errors of outputs and of gradients; None where no input can be made.
 
     Raises:
         AccelerationError: they are too large.
@@ -113,8 +121,7 @@ def _compare(step: Step, probe: Probe, original: Callable[[], Any]) -> tuple[flo
         try:
             inputs, x = probe(step.module, random)
         except AttributeError:
-            # Nor can its form find what it needs: all is left to the original's code
-            return 0.0, 0.0
+            return None  # nor does its form find what it needs
         try:
             with original():
                 evaluated, trained, gradients = _both_modes(step.module, inputs, x)
@@ -123,7 +130,14 @@ def _compare(step: Step, probe: Probe, original: Callable[[], Any]) -> tuple[flo
                 f"{name}: its own code fails on random input of its size, so nothing can be "
                 f"compared ({type(error).__name__}: {error}); pass prove=False to go without"
             ) from error
-        found = _both_modes(step.module, inputs, x)
+        try:
+            found = _both_modes(step.module, inputs, x)
+        except Exception as error:
+            raise AccelerationError(
+                f"{name} does not have what the known code has ({type(error).__name__}: {error})"
+            ) from error
+    if found[0].shape != evaluated.shape or found[1].shape != trained.shape:
+        raise AccelerationError(f"{name} gives other outputs than the known code")
     output_error = max(_error(found[0], evaluated), _error(found[1], trained))
     norms: dict[str, float] = {}
     apart: dict[str, float] = {}
