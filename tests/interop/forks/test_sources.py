@@ -12,8 +12,10 @@ FORKS = {**blocks.ALL, **wholes.ALL}
 RELOADED = list(FORKS)[::10]  # the mechanism is the same for all
 # Each fifth, and those that give other outputs; "other for larger batches" depends on data, which
 # no comparison can see
-COMPARED = {*list(FORKS)[::5], "model: the decoder mask the other way",
-            "model: features beside the prediction"} - {"block: other for larger batches"}  # fmt: skip
+COMPARED = {
+    *list(FORKS)[::5], "model: the decoder mask the other way",
+    "model: features beside the prediction",
+} - {"block: other for larger batches"}  # fmt: skip
 
 
 def run_of(classifier: bool):
