@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,23 @@ def test_real_clips_are_the_same_from_each_decoder(name: str) -> None:
             assert np.abs(first.astype(int) - second).mean() < 5
         else:
             np.testing.assert_array_equal(first, second)
+
+
+def test_no_picture_waits_for_the_collector_of_cycles(tmp_path: Path) -> None:
+    """A frame of 8K that does takes 50 MB, in each process, until the collector comes by."""
+    path = write_video(tmp_path / "clip.mp4", 20)
+    with open_video(path) as video:  # what is made once
+        video.read([3])
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        with open_video(path) as video:
+            video.read([3, 7])
+        del video
+        gc.collect()
+        assert [type(kept).__name__ for kept in gc.garbage if "av." in type(kept).__module__] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

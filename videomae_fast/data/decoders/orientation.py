@@ -42,7 +42,11 @@ UPRIGHT: Final = Orientation()
 
 def orientation(frame: VideoFrame) -> Orientation:
     """From the display matrix; angles are rounded to the nearest right angle."""
-    stored = frame.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # Not frame.side_data, which the frame keeps: with it, its picture would stay in memory until
+    # the collector of cycles comes by
+    stored = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if stored is None:
         return UPRIGHT
     matrix = np.frombuffer(cast(memoryview, stored), dtype="=i4", count=9)
