@@ -27,14 +27,15 @@ Graph = dict[str, dict[str, set[When]]]
 # rooms, and none of them it.
 ALL = {"errors", "extras", "progress"}
 ROOMS: dict[str, set[str]] = {
+    "recipes": set(),
     "kernels": set(),
     "ops": {"kernels"},
     "masks": {"ops"},
     "models": {"masks", "ops"},
     "pictures": {"data", "masks", "models"},
-    "data": {"ops"},
+    "data": {"ops", "recipes"},
     "interop": {"masks", "models", "ops", "training"},
-    "training": {"", "data", "interop", "masks", "models", "ops"},  # "" for its version
+    "training": {"", "data", "interop", "masks", "models", "ops", "recipes"},  # "": its version
     "demo": {"data", "masks", "pictures", "training"},
 }
 
@@ -120,12 +121,17 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def folders() -> dict[str, list[str]]:
-    """The names of the files in each folder of the tree, but for what was measured or built."""
+    """The names of the files in each folder of the tree, but for what was measured or built.
+
+    Recipes are named as users type them.
+    """
     found = {}
     for top in (PACKAGE, "kernels", "csrc", "benchmarks", "tests", "docs"):
         for folder, below, names in os.walk(ROOT / top):
             below[:] = [one for one in below if one not in ("results", "__pycache__")]
-            found[str(Path(folder).relative_to(ROOT))] = names
+            found[str(Path(folder).relative_to(ROOT))] = [
+                one for one in names if not one.endswith(".toml")
+            ]
     return found
 
 

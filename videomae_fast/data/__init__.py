@@ -18,7 +18,8 @@ from videomae_fast.data.loader.feeding import Feeding
 from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader, steps_per_epoch
 from videomae_fast.data.order import Draw, EpochOrder
 from videomae_fast.data.sampling import frame_ids, possible_starts
-from videomae_fast.data.sources import Source, unlabeled_hybrid
+from videomae_fast.data.sources import unlabeled_hybrid
+from videomae_fast.recipes.source import Source
 
 __all__ = [
     "DECODERS",

@@ -19,7 +19,8 @@ from videomae_fast.data.failures import Failure
 from videomae_fast.data.lists import Entry
 from videomae_fast.data.order import Draw, EpochOrder, item_words
 from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Piece, Reading, read
-from videomae_fast.data.sources import LoadedSource, Source, load_sources
+from videomae_fast.data.sources import LoadedSource, load_sources
+from videomae_fast.recipes.source import Source
 
 
 @dataclass(frozen=True)

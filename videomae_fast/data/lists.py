@@ -32,16 +32,15 @@ import stat
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
+from videomae_fast.recipes.source import ListFormat
 
-ListFormat = Literal["pretrain", "labels", "folder-labels"]
-
-EXPECTED: Final[dict[str, str]] = {
+EXPECTED: Final[dict[ListFormat, str]] = {
     "pretrain": "`path 0 -1` for a video or `folder start total` for a folder of frames",
     "labels": "`path label`",
     "folder-labels": "`folder total label`",

@@ -14,14 +14,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from videomae_fast.errors import UsageError
+from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes.schema import PretrainConfig as Sections
 from videomae_fast.training.options import as_source, check_value, option, plain
 
 if TYPE_CHECKING:
     from videomae_fast.data.cache import CachedVideos
     from videomae_fast.data.dataset import ClipDataset
-    from videomae_fast.data.sources import Source
     from videomae_fast.masks import MaskSpec
     from videomae_fast.models.config import MAEConfig
+    from videomae_fast.recipes.source import Source
     from videomae_fast.training.schedule import Schedule
 
 SIZES = ("small", "base", "large", "huge", "giant")
@@ -322,6 +324,16 @@ class PretrainConfig:
         except ValueError as error:
             raise UsageError(f"the model and masks don't fit together: {error}") from None
 
+    @staticmethod
+    def of(config: Sections) -> PretrainConfig:
+        """The same run, all fields in one level."""
+        return PretrainConfig(
+            **{
+                setting.flat: getattr(getattr(config, setting.section), setting.field)
+                for setting in settings(type(config)).values()
+            }
+        )
+
     def model_config(self) -> MAEConfig:
         """The model's shape: the size's, with what this config sets."""
         from videomae_fast.models.config import MAEConfig
@@ -356,7 +368,8 @@ class PretrainConfig:
             UsageError: no list, or options that UnlabeledHybrid's parts set themselves.
             ListError: a list that can't be read.
         """
-        from videomae_fast.data.sources import Source, unlabeled_hybrid
+        from videomae_fast.data.sources import unlabeled_hybrid
+        from videomae_fast.recipes.source import Source
 
         if not self.data:
             raise UsageError("data names no list: give at least one with --data LIST")
