@@ -50,16 +50,10 @@ def add_field(group: argparse._ActionsContainer, setting: Setting) -> None:
 
 def help_of(setting: Setting) -> str:
     """What ``--help`` says of a field; argparse reads % as its own."""
-    said = meaning(setting)
+    said = setting.meaning
     if setting.flat != setting.field:
         said += f" ({setting.name})"
     return said.replace("%", "%%")
-
-
-def meaning(setting: Setting) -> str:
-    """A field's meaning with its unit: the text of ``--help`` and of the reference page."""
-    option = setting.option
-    return f"{option.text} [{option.unit}]" if option.unit else option.text
 
 
 def given(args: argparse.Namespace, kind: type[Config]) -> dict[str, Any]:
@@ -84,7 +78,7 @@ def given(args: argparse.Namespace, kind: type[Config]) -> dict[str, Any]:
 
 def described(settings: Iterable[Setting]) -> str:
     """Fields by their short names with what they mean, as one text."""
-    return "; ".join(f"{one.flat}: {meaning(one)}" for one in settings)
+    return "; ".join(f"{one.flat}: {one.meaning}" for one in settings)
 
 
 def _how_read(setting: Setting) -> dict[str, Any]:

@@ -11,20 +11,13 @@ from videomae_fast.cli.list_options import check_folder, check_list_file
 from videomae_fast.cli.options import add_fields, described, given
 from videomae_fast.errors import UsageError, did_you_mean
 from videomae_fast.recipes.catalogue import names, recipe
-from videomae_fast.recipes.fields import SettingError, settings_of
+from videomae_fast.recipes.fields import SettingError
 from videomae_fast.recipes.load import load, parse
 from videomae_fast.recipes.plain import LISTS
 from videomae_fast.recipes.schema import PretrainConfig
-from videomae_fast.recipes.source import Source
+from videomae_fast.recipes.source import BY_OPTION, Source
 
 DEFAULT_RECIPE = "vit_b_hybrid"
-
-# Options of --data by name; the path stands before them, and several texts would need quoting
-_OPTIONS = {
-    setting.flat: setting
-    for setting in settings_of(Source)
-    if setting.field not in ("path", "excludes")
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="LIST[,OPTION=VALUE...]",
         help="data list, in place of the recipe's; repeat it to mix several. Options: "
-        f"{described(_OPTIONS.values())}".replace("%", "%%"),
+        f"{described(BY_OPTION.values())}".replace("%", "%%"),
     )
     main.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for checkpoints, metrics and reports"
@@ -131,11 +124,11 @@ def parse_source(text: str) -> Source:
     values: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in _OPTIONS or not equals:
-            hint = did_you_mean(name, _OPTIONS) or f"; known: {', '.join(_OPTIONS)}"
+        if name not in BY_OPTION or not equals:
+            hint = did_you_mean(name, BY_OPTION) or f"; known: {', '.join(BY_OPTION)}"
             raise UsageError(f"--data {text}: unknown option {word!r}{hint}")
         try:
-            values[_OPTIONS[name].field] = parse(_OPTIONS[name], value)
+            values[BY_OPTION[name].field] = parse(BY_OPTION[name], value)
         except SettingError as error:
             raise UsageError(f"--data {text}: {error}") from None
     try:

@@ -93,6 +93,27 @@ class Setting:
         return f"--{self.flat.replace('_', '-')}"
 
     @property
+    def meaning(self) -> str:
+        """What it means, with its unit: the text of ``--help`` and of the reference page."""
+        text, unit = self.option.text, self.option.unit
+        return f"{text} [{unit}]" if unit else text
+
+    @property
+    def values(self) -> str:
+        """What it may be, in words: its choices, or its type and bounds."""
+        if self.choices is not None:
+            words = ", ".join(self.choices)
+        else:
+            words = " or ".join(_in_words(kind) for kind in self.plain_kinds)
+        option = self.option
+        bounds = (
+            ("at least", option.least), ("at most", option.most),
+            ("above", option.above), ("below", option.below),
+        )  # fmt: skip
+        told = [f"{word} {bound}" for word, bound in bounds if bound is not None]
+        return ", ".join([words, *told]) + (", or none" if self.optional else "")
+
+    @property
     def optional(self) -> bool:
         """Whether None is a value."""
         return type(None) in _members(self.kind)

@@ -83,7 +83,7 @@ class Masks(Section):
         "tube", "what the encoder does not see", flat="encoder_mask"
     )
     encoder_ratio: float = option(
-        0.9, "share that the encoder does not see, between 0 and 1", flat="encoder_mask_ratio"
+        0.9, "share that the encoder does not see", above=0, below=1, flat="encoder_mask_ratio"
     )
     decoder: Literal["running-cell", "none", "random", "frame"] = option(
         "running-cell", "what is not decoded; none is VideoMAE V1", flat="decoder_mask"
@@ -121,7 +121,9 @@ class Target(Section):
 class Data(Section):
     """Which clips are drawn, and how they come to the device."""
 
-    lists: tuple[Source, ...] = option((), "data lists; see --data", flat="data")
+    lists: tuple[Source, ...] = option(
+        (), "data lists, see below; where they lie may change when a run is resumed", flat="data"
+    )
     format: Literal["plain", "unlabeled-hybrid"] = option(
         "plain",
         "plain, or unlabeled-hybrid: tell the parts of the one list apart by path, as "

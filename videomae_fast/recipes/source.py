@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from videomae_fast.recipes.fields import SettingError, option, settings_of
 
@@ -87,3 +87,12 @@ class Source:
         if self.name is not None:
             return self.name
         return self.path.name + (f"[{self.contains}]" if self.contains else "")
+
+
+BY_OPTION: Final = {
+    setting.flat: setting
+    for setting in settings_of(Source)
+    if setting.field not in ("path", "excludes")
+}
+"""The options of ``--data`` by name: the path stands before them, and several texts of one option
+would need quoting."""
