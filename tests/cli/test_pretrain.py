@@ -187,7 +187,7 @@ def test_mistakes_in_lists(tiny_list: Path, text: str, message: str) -> None:
         (["--data", "{list}", "--output", "o", "--epoch", "3"], "did you mean --epochs?"),
         (
             ["--data", "{list}", "--output", "o", "--epochs", "x"],
-            "schedule.epochs must be a whole number, not 'x'",
+            "--epochs: must be a whole number, not 'x'",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import typing
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from videomae_fast.errors import UsageError
@@ -12,7 +13,7 @@ from videomae_fast.recipes.fields import Config, Setting, SettingError, sections
 from videomae_fast.recipes.load import parse, parse_set
 from videomae_fast.recipes.plain import LISTS
 
-_METAVARS: Final[dict[Any, str]] = {int: "N", float: "X", str: "NAME"}
+_METAVARS: Final[dict[Any, str]] = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
 
 def add_fields(parser: argparse.ArgumentParser, kind: type[Config]) -> None:
@@ -46,6 +47,30 @@ def add_field(group: argparse._ActionsContainer, setting: Setting) -> None:
         help=help_of(setting),
         **_how_read(setting),
     )
+
+
+def add_default(
+    group: argparse._ActionsContainer, setting: Setting, flag: str = "", **more: Any
+) -> None:
+    """The option of one field for a command without a recipe: its default stands and is shown.
+
+    Args:
+        flag: its name where that is another than a recipe's.
+        more: for ``add_argument``, in place of what the field says.
+    """
+    group.add_argument(
+        flag or setting.flag,
+        **{
+            "default": setting.default,
+            "help": f"{setting.meaning} (default: {_shown(setting.default)})".replace("%", "%%"),
+            **_how_read(setting),
+            **more,
+        },
+    )
+
+
+def _shown(value: Any) -> str:
+    return {None: "none", True: "yes", False: "no"}.get(value, str(value))
 
 
 def help_of(setting: Setting) -> str:
@@ -99,6 +124,7 @@ def _reader(setting: Setting) -> Callable[[str], Any]:
         try:
             return parse(setting, text)
         except SettingError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+            told = str(error).removeprefix(f"{setting.name} ")  # argparse names the option
+            raise argparse.ArgumentTypeError(told) from None
 
     return read

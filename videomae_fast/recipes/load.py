@@ -117,14 +117,15 @@ def parse_set(kind: type[Config], text: str) -> tuple[str, Any]:
 def parse(setting: Setting, text: str) -> Any:
     """A field's value as it is written on the command line.
 
-    Two numbers stand with a comma or an x between them; ``none`` is none where a field may be that.
+    Two numbers stand with a comma or an x between them. ``none`` is none where a field may be that,
+    but for a list's root, which may be a folder of that name.
 
     Raises:
         SettingError: text that is no value of the field.
     """
     if setting.name == LISTS:
         raise SettingError(LISTS, f"{LISTS} is given with --data LIST, or in a recipe's file")
-    if setting.optional and text.lower() == _NONE:
+    if setting.optional and text.lower() == _NONE and Path not in setting.plain_kinds:
         return None
     for kind in setting.plain_kinds:
         try:

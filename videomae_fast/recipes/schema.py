@@ -80,7 +80,10 @@ class Masks(Section):
     """Which tokens the encoder sees, the decoder makes, and the loss counts."""
 
     encoder: Literal["tube", "random", "frame"] = option(
-        "tube", "what the encoder does not see", flat="encoder_mask"
+        "tube",
+        "what the encoder does not see: the same places in all frames (tube), any cubes (random), "
+        "or whole time slots (frame)",
+        flat="encoder_mask",
     )
     encoder_ratio: float = option(
         0.9, "share that the encoder does not see", above=0, below=1, flat="encoder_mask_ratio"
