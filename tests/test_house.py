@@ -30,14 +30,20 @@ ROOMS: dict[str, set[str]] = {
     "recipes": set(),
     "kernels": set(),
     "ops": {"kernels"},
-    "masks": {"ops"},
-    "models": {"masks", "ops"},
+    "masks": {"ops", "recipes"},
+    "models": {"masks", "ops", "recipes"},
     "pictures": {"data", "masks", "models"},
     "data": {"ops", "recipes"},
     "interop": {"masks", "models", "ops", "training"},
-    "training": {"", "data", "interop", "masks", "models", "ops", "recipes"},  # "": its version
+    "training": {"", "data", "interop", "recipes"},  # "" for its version
+    "tasks": {"data", "interop", "masks", "models", "recipes", "training"},
     "demo": {"data", "masks", "pictures", "training"},
 }
+
+# Names that stay where they were for one version: a face imports them for type checkers only, and
+# a configuration still makes what its sections describe.
+FACES = {f"{PACKAGE}.training": {"tasks"}}
+OLD = {f"{PACKAGE}.training.config": {"masks", "models"}}
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -151,6 +157,8 @@ def test_a_room_imports_only_what_lies_below_it(name: str, graph: Graph) -> None
         for module, targets in graph.items()
         for target, when in targets.items()
         if room(module) == name and room(target) not in ROOMS[name] | ALL | {name}
+        if not (when == {"types"} and room(target) in FACES.get(module, set()))
+        if room(target) not in OLD.get(module, set())
     ]
     assert wrong == []
     assert any(room(module) == name for module in graph)

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         0, or 128 + the number of the signal that stopped the run.
 
     Raises:
-        VideoMAEFastError: as :func:`videomae_fast.training.loop.pretrain`.
+        VideoMAEFastError: as :func:`videomae_fast.training.loop.run`.
     """
     if args.show_recipe:
         print(f"--show-recipe is now: videomae-fast recipes show {args.recipe}", file=sys.stderr)
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
             f"--resume {args.resume}: no such checkpoint folder; give auto, never, or a folder "
             "like OUTPUT/checkpoints/step-00001000"
         )
+    from videomae_fast.tasks.pretraining import pretrain
     from videomae_fast.training.config import PretrainConfig as Flat
     from videomae_fast.training.errors import InterruptedRunError
-    from videomae_fast.training.loop import pretrain
 
     flat = Flat.of(config)
     try:
