@@ -11,7 +11,16 @@ import pytest
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import FORMAT, changed, from_plain, to_plain
-from videomae_fast.recipes.schema import PretrainConfig
+from videomae_fast.recipes.schema import (
+    Data,
+    Masks,
+    Model,
+    Optim,
+    PretrainConfig,
+    Run,
+    Schedule,
+    Target,
+)
 from videomae_fast.recipes.source import Source
 
 
@@ -34,19 +43,24 @@ def test_through_json_and_back(config: PretrainConfig) -> None:
     assert from_plain(PretrainConfig, plain) == config
 
 
-def test_the_format_before_is_read(config: PretrainConfig, tmp_path: Path) -> None:
-    """All fields in one level, as version 0.1.0 wrote them; later ones take their defaults."""
-    flat: dict[str, Any] = {
-        "size": "base", "image_size": [32, 64], "frames": 16, "width": 96, "heads": 3,
-        "encoder_mask": "tube", "encoder_mask_ratio": 0.75, "normalize_target": False,
-        "data": [
-            {"path": "a.csv", "root": str(tmp_path), "weight": 2.0, "stride": 2,
-             "name_pattern": "img_{:05}.jpg", "contains": None, "excludes": ["x"], "only": None,
-             "format": "pretrain", "first_frame": 1, "name": None}
-        ],
-        "data_format": "plain", "samples_per_video": 4, "betas": [0.8, 0.9], "epochs": 200,
-    }  # fmt: skip
-    assert from_plain(PretrainConfig, json.loads(json.dumps(flat))) == config
+def test_the_format_before_is_read() -> None:
+    """``config.json`` as the last version with one level wrote it."""
+    text = Path(__file__).with_name("format_1.json").read_text()
+    lists = (
+        Source(Path("a.csv"), Path("videos"), weight=2.0, stride=2, excludes=("x",)),
+        Source(Path("b.csv"), weight=1.0, only="folders", name_pattern="image_{:06}.jpg"),
+    )
+    assert from_plain(PretrainConfig, json.loads(text)) == PretrainConfig(
+        model=Model(size="small", image_size=(128, 160), width=96, heads=3),
+        masks=Masks(encoder="random", encoder_ratio=0.75, decoder="none"),
+        target=Target(normalize=False),
+        data=Data(lists=lists, samples=2),
+        optim=Optim(videos_per_step=64, base_lr=3e-4, betas=(0.8, 0.9)),
+        schedule=Schedule(epochs=30, warmup_epochs=3),
+        run=Run(seed=7, precision="bf16", activation_checkpointing=True, log_every=5),
+    )
+    fewer = {name: value for name, value in json.loads(text).items() if name != "seed"}
+    assert from_plain(PretrainConfig, fewer).run.seed == 0  # of a version that had it not
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tests.data.videos import write_video
 from videomae_fast.data import Source
-from videomae_fast.training import PretrainConfig
+from videomae_fast.recipes import PretrainConfig, changed
+from videomae_fast.recipes.plain import from_flat
 
 ROOT = Path(__file__).parents[2]
 VIDEOS = 8
@@ -84,12 +85,17 @@ def broken_list(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def tiny(tiny_list: Path) -> Callable[..., PretrainConfig]:
-    """A function (**fields) -> PretrainConfig of a run of 8 steps."""
+    """A function (**options) -> PretrainConfig of a run of 8 steps; see :func:`altered`."""
 
-    def make(**changed: Any) -> PretrainConfig:
-        return PretrainConfig(**{"data": (Source(tiny_list),), **TINY, **changed})
+    def make(**options: Any) -> PretrainConfig:
+        return altered(PretrainConfig(), **{"data": (Source(tiny_list),), **TINY, **options})
 
     return make
+
+
+def altered(config: PretrainConfig, **options: Any) -> PretrainConfig:
+    """A configuration with other values, by the names that they have on the command line."""
+    return changed(config, from_flat(PretrainConfig, options))
 
 
 def options(**changed: Any) -> list[str]:

@@ -75,13 +75,11 @@ def run(args: argparse.Namespace) -> int:
             "like OUTPUT/checkpoints/step-00001000"
         )
     from videomae_fast.tasks.pretraining import pretrain
-    from videomae_fast.training.config import PretrainConfig as Flat
     from videomae_fast.training.errors import InterruptedRunError
 
-    flat = Flat.of(config)
     try:
         result = pretrain(
-            flat, output=args.output, resume=args.resume, log=lambda line: print(line, flush=True)
+            config, output=args.output, resume=args.resume, log=lambda line: print(line, flush=True)
         )
     except InterruptedRunError as stopped:
         print(stopped, file=sys.stderr)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.lists import ClipList, Entry, load_list
+from videomae_fast.errors import UsageError
+from videomae_fast.recipes import schema
 from videomae_fast.recipes.source import Source
 
 
@@ -90,6 +92,28 @@ def unlabeled_hybrid(
     ]
     entries = load_list(whole.path)
     return [part for part in parts if _kept(part, entries).any()]
+
+
+def sources_of(data: schema.Data) -> list[Source]:
+    """A configuration's lists, split into the parts of UnlabeledHybrid where its format says so.
+
+    Raises:
+        UsageError: no list, or options that UnlabeledHybrid's parts set themselves.
+        ListError: a list that can't be read.
+    """
+    if not data.lists:
+        raise UsageError("data.lists names no list: give at least one with --data LIST")
+    if data.format == "plain":
+        return list(data.lists)
+    parts: list[Source] = []
+    for source in data.lists:
+        if source != Source(source.path, source.root):
+            raise UsageError(
+                f"{source.path}: with data.format unlabeled-hybrid a list takes no option but "
+                "root, since its parts set their own; use --data-format plain for others"
+            )
+        parts += unlabeled_hybrid(source.path, source.root)
+    return parts
 
 
 def where_paths_start(path: str) -> str:
