@@ -121,11 +121,18 @@ def _store_chunk(
 
 
 @triton.jit
-def _load_vector(p, c: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
-    """Chunk `c` of a vector [WIDTH], in fp32 [1, CHUNK]."""
+def _load_vector(
+    p, c: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr
+):
+    """Chunk `c` of a vector [WIDTH], in fp32 [ROWS, CHUNK].
+
+    Every row loads it, into the lanes that use it: a load [CHUNK] would be laid out over the
+    program's lanes in its own way, and reach the rows through shared memory and barriers.
+    """
     o_col = c * CHUNK + tl.arange(0, CHUNK)
-    b_chunk = tl.load(p + o_col, mask=o_col < WIDTH, other=0.0, eviction_policy="evict_last")
-    return b_chunk.to(tl.float32)[None, :]
+    o_block = tl.broadcast_to(o_col[None, :], [ROWS, CHUNK])
+    b_chunk = tl.load(p + o_block, mask=o_block < WIDTH, other=0.0, eviction_policy="evict_last")
+    return b_chunk.to(tl.float32)
 
 
 @triton.jit
@@ -163,9 +170,9 @@ def _forward(
         for c in tl.static_range(CHUNKS):
             b_branch = b_delta[c].to(tl.float32)
             if delta_bias_ptr is not None:
-                b_branch += _load_vector(delta_bias_ptr, c, WIDTH, CHUNK)
+                b_branch += _load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
             if scale_ptr is not None:
-                b_branch *= _load_vector(scale_ptr, c, WIDTH, CHUNK)
+                b_branch *= _load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
             if factor_ptr is not None:
                 b_factor = tl.load(factor_ptr + i_row // n_tokens, mask=m_row, other=0.0)
                 b_branch *= b_factor.to(tl.float32)[:, None]
@@ -187,8 +194,8 @@ def _forward(
         b_rstd = 1.0 / tl.sqrt(tl.sum(b_square, 1) * (1.0 / WIDTH) + eps)
         for c in tl.static_range(CHUNKS):
             b_normal = (b_stream[c] - b_mean[:, None]) * b_rstd[:, None]
-            b_out = b_normal * _load_vector(weight_ptr, c, WIDTH, CHUNK)
-            b_out += _load_vector(bias_ptr, c, WIDTH, CHUNK)
+            b_out = b_normal * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+            b_out += _load_vector(bias_ptr, c, WIDTH, ROWS, CHUNK)
             _store_chunk(out_ptr, o_row * WIDTH, m_row, b_out, c, WIDTH, CHUNK)
         tl.store(mean_ptr + i_row, b_mean, mask=m_row)
         tl.store(rstd_ptr + i_row, b_rstd, mask=m_row)
@@ -208,6 +215,11 @@ def _store_sums(p, b_rows, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.
     for c in tl.static_range(CHUNKS):
         o_col = c * CHUNK + tl.arange(0, CHUNK)
         tl.store(p + o_col, tl.sum(b_rows[c], 0), mask=o_col < WIDTH)
+
+
+@triton.jit
+def _add_pairs(a_0, a_1, b_0, b_1):
+    return a_0 + b_0, a_1 + b_1
 
 
 @triton.jit
@@ -269,15 +281,16 @@ def _backward(
         for c in tl.static_range(CHUNKS):
             b_out = b_grad[c].to(tl.float32)
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
-            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, CHUNK)
+            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_inner_sum += b_inner
             b_normal_sum += b_inner * b_normal
             b_new_weight = b_new_weight + (b_grad_weight[c] + b_out * b_normal,)  # noqa: RUF005
             b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
         b_grad_weight = b_new_weight
         b_grad_bias = b_new_bias
-        b_shift = tl.sum(b_inner_sum, 1)[:, None] * (1.0 / WIDTH)
-        b_slope = tl.sum(b_normal_sum, 1)[:, None] * (1.0 / WIDTH)
+        b_shift, b_slope = tl.reduce((b_inner_sum, b_normal_sum), 1, _add_pairs)
+        b_shift = b_shift[:, None] * (1.0 / WIDTH)
+        b_slope = b_slope[:, None] * (1.0 / WIDTH)
 
         if factor_ptr is not None:
             b_factor = tl.load(factor_ptr + i_row // n_tokens, mask=m_row, other=0.0)
@@ -286,7 +299,7 @@ def _backward(
         b_new_scale = ()
         for c in tl.static_range(CHUNKS):
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
-            b_inner = b_grad[c].to(tl.float32) * _load_vector(weight_ptr, c, WIDTH, CHUNK)
+            b_inner = b_grad[c].to(tl.float32) * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_chunk = b_rstd * (b_inner - b_shift - b_normal * b_slope)
             if grad_stream_ptr is not None:
                 b_chunk += b_residual[c].to(tl.float32)
@@ -296,9 +309,9 @@ def _backward(
             if scale_ptr is not None:
                 b_branch = b_delta[c].to(tl.float32)
                 if delta_bias_ptr is not None:
-                    b_branch += _load_vector(delta_bias_ptr, c, WIDTH, CHUNK)
+                    b_branch += _load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
                 b_new_scale = b_new_scale + (b_grad_scale[c] + b_chunk * b_branch,)  # noqa: RUF005
-                b_chunk *= _load_vector(scale_ptr, c, WIDTH, CHUNK)
+                b_chunk *= _load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
             if HAS_DELTA_BIAS:
                 b_new_delta_bias = b_new_delta_bias + (b_grad_delta_bias[c] + b_chunk,)  # noqa: RUF005
             if grad_delta_ptr is not None:
