@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.columns import multiprocessors, sum_columns
+from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.occupancy import multiprocessors
 
 
 @dataclass(frozen=True)
