@@ -22,6 +22,8 @@ OTHERS_PROGRAMS = 32  # sm_80, sm_90, sm_100
 # sm_90 for bf16 and fp32 parameters, without LayerScale. On "meta" they give the launches of a
 # step, in the interpreter any number would do.
 ASSUMED: dict[tuple[str, int | None], int] = {
+    ("bias_gelu", None): 53,
+    ("bias_gelu_backward", None): 78,
     **{
         ("add_layer_norm", width): registers
         for width, registers in (
