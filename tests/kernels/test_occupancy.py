@@ -82,12 +82,12 @@ def test_nothing_is_compiled_without_a_gpu(occupancy):
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 20_480])
 @pytest.mark.parametrize("most", [1, 4, 396])
 def test_runs_of_rows_cover_all_and_no_more(occupancy, rows, most):
-    layer_norm = import_module("videomae_fast.kernels.layer_norm")
+    module = import_module("videomae_fast.kernels.add_layer_norm")
     for cut in (
-        layer_norm.forward_tiling(768, 2),
-        layer_norm.backward_tiling(768, 2, 3, scaled=False),
+        module.forward_tiling(768, 2),
+        module.backward_tiling(768, 2, 3, scaled=False),
     ):
-        programs, run = layer_norm._runs(rows, cut, most)
+        programs, run = module._runs(rows, cut, most)
         assert 1 <= programs <= most
         assert run % cut.rows == 0
         assert (programs - 1) * run < rows <= programs * run
