@@ -8,8 +8,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from videomae_fast.ops import gelu as op
-from videomae_fast.ops.gelu import bias_gelu
+from videomae_fast.ops.bias_gelu import _backward_reference, _forward_reference, bias_gelu
 
 # One value, odd widths, a whole tile and more, more runs than programs.
 SHAPES = [(1, 1), (3, 5, 7), (2, 9, 300), (1, 4, 768), (70, 12), (2, 33, 2, 5)]
@@ -19,7 +18,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.fixture
 def kernels(_interpreter):
     """Imported inside a test: Triton's switch must be on."""
-    return import_module("videomae_fast.kernels.gelu")
+    return import_module("videomae_fast.kernels.bias_gelu")
 
 
 def exact(x, bias, grad):
@@ -38,9 +37,9 @@ def test_against_truth(shape, dtype, kernels, device, assert_accurate):
     bias = torch.randn(shape[-1], device=device)
     truth = exact(x, bias, grad)
     got = kernels.forward(x, bias)
-    assert_accurate(got, op._forward_reference(x, bias), truth[0])
+    assert_accurate(got, _forward_reference(x, bias), truth[0])
     got = kernels.backward(grad, x, bias)
-    reference = op._backward_reference(grad, x, bias)
+    reference = _backward_reference(grad, x, bias)
     assert_accurate(got[0], reference[0], truth[1], absolute=2e-6)
     rows = x.numel() // shape[-1]
     assert_accurate(got[1], reference[1], truth[2], absolute=4e-6 * max(1, rows) ** 0.5)
@@ -58,6 +57,43 @@ def test_everywhere(kernels, device):
     torch.testing.assert_close(got, truth[0], rtol=2e-5, atol=1e-37)
     torch.testing.assert_close(got.clamp(min=-1), truth[0].clamp(min=-1), rtol=2e-5, atol=2e-7)
     torch.testing.assert_close(slope, derivative[0], rtol=1e-6, atol=5e-7)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # inf · 0, as in torch
+def test_what_is_not_finite_stays_so(kernels, device):
+    """As torch's on a GPU: infinity passes, -infinity and NaN are NaN."""
+    z = torch.tensor([[float("inf"), float("-inf"), float("nan"), 1.0]], device=device)
+    bias = torch.zeros(4, device=device)
+    expected = torch.tensor([[float("inf"), float("nan"), float("nan"), 0.8413447]], device=device)
+    torch.testing.assert_close(kernels.forward(z, bias), expected, equal_nan=True)
+    slope = kernels.backward(torch.ones_like(z), z, bias)[0][0]
+    assert slope[2:].isfinite().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("programs", [1, 5])
+def test_however_many_programs_share_the_rows(
+    programs, kernels, device, assert_accurate, monkeypatch
+):
+    """Runs of several tiles with a rest, where the last program has fewer rows."""
+    monkeypatch.setattr(kernels, "programs_at_once", lambda *_: programs)
+    torch.manual_seed(0)
+    x, grad = (torch.randn(67, 300, device=device) for _ in range(2))
+    bias = torch.randn(300, device=device)
+    truth = exact(x, bias, grad)
+    got = (kernels.forward(x, bias), *kernels.backward(grad, x, bias))
+    theirs = (_forward_reference(x, bias), *_backward_reference(grad, x, bias))
+    for mine, reference, true in zip(got, theirs, truth, strict=True):
+        assert_accurate(mine, reference, true, absolute=3e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 4096, 20_480])
+@pytest.mark.parametrize("blocks", [1, 6, 24])
+@pytest.mark.parametrize("most", [8, 1188])
+def test_runs_cover_the_rows_in_one_wave(kernels, rows, blocks, most):
+    runs, run = kernels._runs(rows, 16, blocks, most)
+    assert (runs - 1) * run < rows <= runs * run
+    assert run % 16 == 0
+    assert runs * blocks <= max(most, blocks)
 
 
 def test_gradients_through_the_op(device):
@@ -92,4 +128,4 @@ def test_a_wrong_kernel_is_caught(kernels, device, assert_accurate):
     broken = torch.nn.functional.gelu(x, approximate="tanh")
     truth, _, _ = exact(x, bias, x)
     with pytest.raises(AssertionError, match="error"):
-        assert_accurate(broken, op._forward_reference(x, bias), truth)
+        assert_accurate(broken, _forward_reference(x, bias), truth)
