@@ -34,9 +34,15 @@ ROOMS: dict[str, set[str]] = {
     "pictures": {"data", "masks", "models"},
     "data": {"ops"},
     "interop": {"masks", "models", "ops", "training"},
-    "training": {"", "data", "interop", "masks", "models", "ops"},  # "" for its version
+    "training": {"", "data", "interop"},  # "" for its version
+    "tasks": {"data", "interop", "masks", "models", "training"},
     "demo": {"data", "masks", "pictures", "training"},
 }
+
+# Names that stay where they were for one version: a face imports them for type checkers only, and
+# a configuration still makes what its sections describe.
+FACES = {f"{PACKAGE}.training": {"tasks"}}
+OLD = {f"{PACKAGE}.training.config": {"masks", "models"}}
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -145,6 +151,8 @@ def test_a_room_imports_only_what_lies_below_it(name: str, graph: Graph) -> None
         for module, targets in graph.items()
         for target, when in targets.items()
         if room(module) == name and room(target) not in ROOMS[name] | ALL | {name}
+        if not (when == {"types"} and room(target) in FACES.get(module, set()))
+        if room(target) not in OLD.get(module, set())
     ]
     assert wrong == []
     assert any(room(module) == name for module in graph)

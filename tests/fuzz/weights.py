@@ -42,9 +42,9 @@ from videomae_fast.interop import (
     read_weights,
     write_weights,
 )
+from videomae_fast.tasks.trained import load_model
 from videomae_fast.training import checkpoint
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.trained import load_model
 
 FULL = 5000
 MOST_SECONDS = 2.0

@@ -34,8 +34,8 @@ from videomae_fast.interop import (
 )
 from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
 from videomae_fast.interop.model_weights import origin_of
+from videomae_fast.tasks.trained import load_model
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.trained import load_model
 
 OFFICIAL, OURS, THEIRS = Wanted("official"), Wanted("ours"), Wanted("hugging-face")
 

@@ -34,7 +34,7 @@ from videomae_fast.interop import (
 )
 from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
 from videomae_fast.models.positions import sinusoid_table
-from videomae_fast.training.trained import load_model
+from videomae_fast.tasks.trained import load_model
 
 transformers = pytest.importorskip("transformers")
 GRID = MAEConfig(**TINY).grid

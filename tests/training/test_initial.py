@@ -16,10 +16,10 @@ from torch import Tensor
 from tests.training.test_loop import interrupt_after, losses, quiet
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import Told, read_weights, to_classifier, write_weights
+from videomae_fast.tasks.pretraining import build_model
 from videomae_fast.training import PretrainConfig, pretrain
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.step import build_model
 
 Make = Callable[..., PretrainConfig]
 

@@ -7,17 +7,15 @@ agreeing never waits for a device.
 
 from __future__ import annotations
 
-import inspect
 import os
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
-from torch.nn.parallel import DistributedDataParallel
 
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
@@ -83,18 +81,6 @@ class World:
                     dist.barrier(group=self.control)
             dist.destroy_process_group()
 
-    def replicate(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over the processes, or itself where there is one."""
-        if self.size == 1:
-            return model
-        # Position tables never change: no need to broadcast them before each forward pass.
-        parameters = inspect.signature(DistributedDataParallel.__init__).parameters
-        renamed = "forward_sync_buffers" in parameters  # in torch 2.13
-        buffers: dict[str, Any] = {
-            "forward_sync_buffers" if renamed else "broadcast_buffers": False
-        }
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, **buffers)
-
     def add_up(self, values: Tensor) -> Tensor:
         """Sums a device tensor over the processes, in place, without waiting for it."""
         if self.size > 1:
@@ -132,14 +118,6 @@ class World:
         box: list[Any] = [None] * self.size
         dist.all_gather_object(box, value, group=self.control)
         return box
-
-
-def without_sync(model: nn.Module, skip: bool) -> AbstractContextManager[Any]:
-    """Leaves out averaging of gradients where `skip`: in all micro-batches but the last."""
-    if skip and isinstance(model, DistributedDataParallel):
-        context: AbstractContextManager[Any] = model.no_sync()
-        return context
-    return nullcontext()
 
 
 def videos_per_micro_batch(videos_per_step: int, world: int, accumulation: int) -> int:

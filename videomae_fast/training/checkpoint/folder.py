@@ -214,7 +214,7 @@ def weights_file(path: Path) -> Path:
     """The .safetensors file that `path` stands for.
 
     Args:
-        path: as :func:`~videomae_fast.training.trained.load_model` takes it.
+        path: as :func:`~videomae_fast.tasks.trained.load_model` takes it.
 
     Raises:
         CheckpointError: none of these, or not whole.
