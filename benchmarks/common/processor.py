@@ -68,6 +68,26 @@ def processor_name(machine: Mapping[str, Any]) -> str:
     return f"{machine['cpu']} (family {found['family']}, model {found['model']})"
 
 
+def machine_name(machine: Mapping[str, Any]) -> str:
+    """Of a record's "machine": the GPU's name, or processor and threads."""
+    if machine["device"] != "cpu":
+        return str(machine["device"])
+    return f"{processor_name(machine)}, {machine['threads']} threads"
+
+
+def processor_told(machine: Mapping[str, Any]) -> str:
+    """Of a record's "machine": the processor's instructions and rates, or that it does not say."""
+    found, rates = machine.get("processor"), machine.get("matmul_GFLOP/s")
+    if not found or not rates:
+        return "instructions and matmul rate were not recorded"
+    names = found["instructions"]
+    told = "instructions not known" if names is None else ", ".join(names) or "no AVX2"
+    return (
+        f"{told}; matmuls at {rates['fp32']:,.0f} GFLOP/s in fp32 ({rates['fp32, linear']:,.0f} by "
+        f"our linear layers), {rates['bf16']:,.0f} in bf16"
+    )
+
+
 @cache
 def matmul_rates(threads: int) -> dict[str, float]:
     """GFLOP/s of a square product with so many threads; measured once in a process.

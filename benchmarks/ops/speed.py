@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common.processor import processor_name
 from benchmarks.measure.timing import Summary, times_in_turns
 from benchmarks.ops.cases import OpCase
 from benchmarks.ops.libraries import LIBRARIES, library_contenders
@@ -169,7 +170,7 @@ def table(record: dict[str, Any]) -> str:
     work = record["workload"]
     lines = [
         f"{work['size']}, batch {work['batch']}, {work['dtype']}, {record['machine']['device']} "
-        f"({record['machine']['cpu']}, {record['machine']['threads']} threads); copy "
+        f"({processor_name(record['machine'])}, {record['machine']['threads']} threads); copy "
         f"{copy:.0f} GB/s; {record['date'][:10]}",
         "",
         "| op | backend | µs | GB/s | of copy | GFLOP/s | error (allowed) |",
