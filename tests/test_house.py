@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"masks", "ops"},
     "pictures": {"data", "masks", "models"},
     "data": {"ops"},
-    "interop": {"masks", "models", "ops", "training"},
+    "interop": {"masks", "models", "ops"},
     "training": {"", "data", "interop", "masks", "models", "ops"},  # "" for its version
     "demo": {"data", "masks", "pictures", "training"},
 }

@@ -32,8 +32,8 @@ from videomae_fast.interop import (
     to_classifier,
     write_weights,
 )
-from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
-from videomae_fast.interop.model_weights import origin_of
+from videomae_fast.interop.weights.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
+from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.training.errors import CheckpointError
 from videomae_fast.training.trained import load_model
 
@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_nothing(name: str, wanted: Wanted, tmp_path: Path) -
 
 
 def test_what_was_written_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videomae_fast.interop import files
+    from videomae_fast.interop.weights import files
 
     def careless(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         save_file({k: torch.zeros_like(v) if "q_bias" in k else v for k, v in state.items()}, path)
@@ -333,7 +333,7 @@ def test_a_tensor_that_gets_lost_is_noticed(
 ) -> None:
     import importlib
 
-    module = importlib.import_module("videomae_fast.interop.convert")
+    module = importlib.import_module("videomae_fast.interop.weights.convert")
 
     def careless(weights: ModelWeights, classes: int) -> ModelWeights:
         made = to_classifier(weights, classes)

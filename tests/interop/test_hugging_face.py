@@ -32,7 +32,10 @@ from videomae_fast.interop import (
     with_official_eps,
     write_weights,
 )
-from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
+from videomae_fast.interop.weights.hugging_face_keys import (
+    from_hugging_face_keys,
+    to_hugging_face_keys,
+)
 from videomae_fast.models.positions import sinusoid_table
 from videomae_fast.training.trained import load_model
 

@@ -11,8 +11,8 @@ from typing import Any, Final, get_args
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.model_weights import Kind
-from videomae_fast.interop.weights import named, strip_prefixes
+from videomae_fast.interop.weights.model_weights import Kind
+from videomae_fast.interop.weights.state_dicts import named, strip_prefixes
 from videomae_fast.models.config import MAEConfig, Size
 
 _PATCHES: Final = "patch_embed.proj.weight"

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.classifier import read_rows, select_classes, to_classifier
-from videomae_fast.interop.files import read_weights, write_weights
-from videomae_fast.interop.hugging_face_keys import BiasNames
-from videomae_fast.interop.layouts import Told
-from videomae_fast.interop.model_weights import (
+from videomae_fast.interop.weights.files import read_weights, write_weights
+from videomae_fast.interop.weights.heads import read_rows, select_classes, to_classifier
+from videomae_fast.interop.weights.hugging_face_keys import BiasNames
+from videomae_fast.interop.weights.layouts import Told
+from videomae_fast.interop.weights.model_weights import (
     Change,
     Layout,
     ModelWeights,
     with_official_eps,
 )
-from videomae_fast.interop.parts import Amount, Tally, tally
+from videomae_fast.interop.weights.parts import Amount, Tally, tally
 
 
 @dataclass(frozen=True)
