@@ -1,9 +1,10 @@
 """Weights of the official code and of Hugging Face, to ours and back, without loss."""
 
+from videomae_fast.former_names import former_names
 from videomae_fast.interop.weights import (
+    ConversionOptions,
     ModelWeights,
-    Told,
-    Wanted,
+    SourceHints,
     convert,
     from_hugging_face,
     load_into,
@@ -18,9 +19,9 @@ from videomae_fast.interop.weights import (
 )
 
 __all__ = [
+    "ConversionOptions",
     "ModelWeights",
-    "Told",
-    "Wanted",
+    "SourceHints",
     "convert",
     "from_hugging_face",
     "load_into",
@@ -33,3 +34,5 @@ __all__ = [
     "with_official_eps",
     "write_weights",
 ]
+
+__getattr__ = former_names(__name__, {"Told": "SourceHints", "Wanted": "ConversionOptions"})

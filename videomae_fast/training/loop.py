@@ -14,8 +14,8 @@ from torch import Tensor
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
 from videomae_fast.data.failures import FailureReport
 from videomae_fast.data.files import AppendFile, make_folder, write_lines
-from videomae_fast.data.loader.feeding import Feeding
 from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.lock import FolderLock
 from videomae_fast.interop.weights.state_dicts import load_into
 from videomae_fast.training import checkpoint
@@ -172,7 +172,7 @@ class _Run:
         self.failed_videos = world.total(self.report.failed)
         clips = config.videos_per_step * config.samples_per_video
         self.records = Records(self.per_epoch, clips)
-        self.feeding = Feeding(config.workers)
+        self.feeding = PipelineStats(config.workers)
         self._told = ""
         epochs = -(-self.total // self.per_epoch)
         self.progress = Progress(self.total, epochs, clips, self.start)
@@ -209,7 +209,7 @@ class _Run:
             crop_on=self._crop_on(),
             device_decoder=None if config.device_decoder == "none" else config.device_decoder,
             time_limit=config.decode_timeout,
-            feeding=self.feeding,
+            stats=self.feeding,
         )
         last_loss: float | None = None
         self.progress.skip(self.start)

@@ -30,7 +30,7 @@ from videomae_fast.interop.weights.hugging_face import (
     to_hugging_face,
 )
 from videomae_fast.interop.weights.hugging_face_keys import BiasNames
-from videomae_fast.interop.weights.layouts import Told, infer_config, kind_of, unwrapped
+from videomae_fast.interop.weights.layouts import SourceHints, infer_config, kind_of, unwrapped
 from videomae_fast.interop.weights.model_weights import (
     Change,
     Layout,
@@ -42,7 +42,7 @@ from videomae_fast.interop.weights.parts import Tally, tally
 from videomae_fast.interop.weights.state_dicts import load_weights
 
 
-def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
+def read_weights(path: str | Path, told: SourceHints | None = None) -> ModelWeights:
     """Weights of any layout; which one it is, is seen from the files and keys.
 
     Args:
@@ -56,7 +56,7 @@ def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
     Raises:
         WeightsError: not such a file; or tensors are missing, unused or of another shape.
     """
-    path, told = Path(path), told or Told()
+    path, told = Path(path), told or SourceHints()
     if path.is_dir():
         if is_hugging_face_folder(path):
             return from_hugging_face(path, told)
@@ -166,7 +166,9 @@ def _check_official(weights: ModelWeights) -> list[Change]:
             )
     changes = []
     try:
-        read = infer_config(weights.state, weights.kind, Told(), weights.origin.name).to_dict()
+        read = infer_config(
+            weights.state, weights.kind, SourceHints(), weights.origin.name
+        ).to_dict()
     except WeightsError:
         read = {}
     asked = {

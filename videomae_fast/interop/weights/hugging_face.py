@@ -18,7 +18,7 @@ from videomae_fast.interop.weights.hugging_face_keys import (
     from_hugging_face_keys,
     to_hugging_face_keys,
 )
-from videomae_fast.interop.weights.layouts import Told, decoder_of, make_config, mlp_ratios
+from videomae_fast.interop.weights.layouts import SourceHints, decoder_of, make_config, mlp_ratios
 from videomae_fast.interop.weights.model_weights import Change, Kind, ModelWeights, origin_of
 from videomae_fast.interop.weights.state_dicts import load_weights, named
 from videomae_fast.models.config import MAEConfig
@@ -78,7 +78,7 @@ def is_hugging_face_folder(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in names)
 
 
-def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeights:
+def from_hugging_face(folder: str | Path, told: SourceHints | None = None) -> ModelWeights:
     """The weights in a folder that ``save_pretrained`` or the Hub gives.
 
     The config keeps Hugging Face's LayerNorm epsilons, so the model computes what theirs does; see
@@ -98,7 +98,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
 
 
 def from_hugging_face_file(
-    file: Path, state: Mapping[str, Tensor], told: Told | None = None
+    file: Path, state: Mapping[str, Tensor], told: SourceHints | None = None
 ) -> ModelWeights:
     """The same, of one file beside a config.json, which may have another name; one shard is none.
 
@@ -123,7 +123,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _weights(
-    settings: Mapping[str, Any], state: Mapping[str, Tensor], told: Told | None, name: str
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], told: SourceHints | None, name: str
 ) -> ModelWeights:
     """Weights of a config.json and tensors by Hugging Face's names."""
     origin = origin_of(name, "hugging-face", state)
