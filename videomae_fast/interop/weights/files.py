@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.description import METADATA, describe, description_of
-from videomae_fast.interop.hugging_face import (
+from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights.description import METADATA, describe, description_of
+from videomae_fast.interop.weights.folders import file_of
+from videomae_fast.interop.weights.hugging_face import (
     CONFIG,
     PROCESSOR,
     WEIGHTS,
@@ -27,27 +29,25 @@ from videomae_fast.interop.hugging_face import (
     processor_settings,
     to_hugging_face,
 )
-from videomae_fast.interop.hugging_face_keys import BiasNames
-from videomae_fast.interop.layouts import Told, infer_config, kind_of, unwrapped
-from videomae_fast.interop.model_weights import (
+from videomae_fast.interop.weights.hugging_face_keys import BiasNames
+from videomae_fast.interop.weights.layouts import SourceHints, infer_config, kind_of, unwrapped
+from videomae_fast.interop.weights.model_weights import (
     Change,
     Layout,
     ModelWeights,
     has_official_eps,
     origin_of,
 )
-from videomae_fast.interop.parts import Tally, tally
-from videomae_fast.interop.reading.refusal import refused
-from videomae_fast.interop.sources import file_of
-from videomae_fast.interop.weights import load_weights
+from videomae_fast.interop.weights.parts import Tally, tally
+from videomae_fast.interop.weights.state_dicts import load_weights
 
 
-def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
+def read_weights(path: str | Path, told: SourceHints | None = None) -> ModelWeights:
     """Weights of any layout; which one it is, is seen from the files and keys.
 
     Args:
-        path: an official checkpoint (.pth, or .safetensors with official keys), also as other code
-            wraps it (:func:`~videomae_fast.interop.layouts.unwrapped`), one of our .safetensors
+        path: an official checkpoint (.pth, or .safetensors with official keys), as other code wraps
+            it too (:func:`~.layouts.unwrapped`), one of our .safetensors
             files, a folder of Hugging Face's (or the weights file in one), a checkpoint of
             DeepSpeed's or the folder of its `latest`, a run's folder (its newest whole checkpoint
             is taken) or a checkpoint's.
@@ -56,7 +56,7 @@ def read_weights(path: str | Path, told: Told | None = None) -> ModelWeights:
     Raises:
         WeightsError: not such a file; or tensors are missing, unused or of another shape.
     """
-    path, told = Path(path), told or Told()
+    path, told = Path(path), told or SourceHints()
     if path.is_dir():
         if is_hugging_face_folder(path):
             return from_hugging_face(path, told)
@@ -93,7 +93,7 @@ def write_weights(
         path: a new .pth or .safetensors file (official), .safetensors file (ours), or folder
             (hugging-face). Nothing is overwritten; what is there, is whole.
         biases: spelling of the q and v biases in Hugging Face's layout, see
-            :mod:`~videomae_fast.interop.hugging_face_keys`.
+            :mod:`~videomae_fast.interop.weights.hugging_face_keys`.
 
     Returns:
         What was written, by part, and what the layout can't say.
@@ -166,7 +166,9 @@ def _check_official(weights: ModelWeights) -> list[Change]:
             )
     changes = []
     try:
-        read = infer_config(weights.state, weights.kind, Told(), weights.origin.name).to_dict()
+        read = infer_config(
+            weights.state, weights.kind, SourceHints(), weights.origin.name
+        ).to_dict()
     except WeightsError:
         read = {}
     asked = {

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.model_weights import Change, ModelWeights
 from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights.model_weights import Change, ModelWeights
 
 _SHOWN: Final = 40  # characters of what is no number
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from videomae_fast.errors import WeightsError
+from videomae_fast.errors import CheckpointError, WeightsError
 from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights.run_folders import weights_file
 
 _LATEST: Final = "latest"
 _STATES: Final = "*model_states.pt"
@@ -68,9 +69,6 @@ def _tagged(latest: Path) -> Path:
 
 
 def _run(folder: Path) -> Path:
-    from videomae_fast.training.checkpoint import weights_file
-    from videomae_fast.training.errors import CheckpointError
-
     try:
         return weights_file(folder)
     except CheckpointError as error:

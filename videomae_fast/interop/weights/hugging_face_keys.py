@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.weights import named
+from videomae_fast.interop.weights.state_dicts import named
 
 BiasNames = Literal["q_bias", "query.bias"]
 

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.classifier import read_rows, select_classes, to_classifier
-from videomae_fast.interop.files import read_weights, write_weights
-from videomae_fast.interop.hugging_face_keys import BiasNames
-from videomae_fast.interop.layouts import Told
-from videomae_fast.interop.model_weights import (
+from videomae_fast.interop.weights.files import read_weights, write_weights
+from videomae_fast.interop.weights.heads import read_rows, select_classes, to_classifier
+from videomae_fast.interop.weights.hugging_face_keys import BiasNames
+from videomae_fast.interop.weights.layouts import SourceHints
+from videomae_fast.interop.weights.model_weights import (
     Change,
     Layout,
     ModelWeights,
     with_official_eps,
 )
-from videomae_fast.interop.parts import Amount, Tally, tally
+from videomae_fast.interop.weights.parts import Amount, Tally, tally
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ConversionOptions:
     """What a conversion shall give.
 
     Attributes:
@@ -39,7 +39,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Account:
+class ConversionReport:
     """What went where: tensors by part of the model in the source and in the destination."""
 
     source: ModelWeights
@@ -72,8 +72,11 @@ class Account:
 
 
 def convert(
-    source: str | Path, destination: str | Path, wanted: Wanted, told: Told | None = None
-) -> Account:
+    source: str | Path,
+    destination: str | Path,
+    wanted: ConversionOptions,
+    told: SourceHints | None = None,
+) -> ConversionReport:
     """Reads weights of any layout and writes them in another.
 
     Every tensor of the source is in the destination, or the account says why not; that is counted
@@ -101,7 +104,7 @@ def convert(
         result = with_official_eps(result)
     _check_nothing_lost(read, result)
     written, changes = write_weights(result, destination, wanted.layout, biases=wanted.biases)
-    return Account(read, result, written, (*result.changes, *changes))
+    return ConversionReport(read, result, written, (*result.changes, *changes))
 
 
 def _check_nothing_lost(source: ModelWeights, result: ModelWeights) -> None:

@@ -11,10 +11,10 @@ from typing import Any, Final, cast, get_args
 from safetensors import safe_open
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.model_weights import Kind, ModelWeights
 from videomae_fast.interop.reading.contents import format_of
 from videomae_fast.interop.reading.json_files import parse_object
 from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights.model_weights import Kind, ModelWeights
 from videomae_fast.models.config import MAEConfig
 
 METADATA: Final = "videomae_fast"
@@ -28,7 +28,7 @@ _OPTIONS: Final[dict[Kind, dict[str, type]]] = {
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says: as :class:`~videomae_fast.interop.model_weights.ModelWeights` has it."""
+    """What a file says: as :class:`~videomae_fast.interop.ModelWeights` has it."""
 
     kind: Kind
     config: MAEConfig

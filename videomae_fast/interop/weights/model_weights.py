@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.parts import Tally, tally
 from videomae_fast.interop.reading.refusal import refused
-from videomae_fast.interop.weights import check_fits, load_into, named
+from videomae_fast.interop.weights.parts import Tally, tally
+from videomae_fast.interop.weights.state_dicts import check_fits, load_into, named
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder

@@ -22,7 +22,7 @@ class Bottleneck(NamedTuple):
     advice: str
 
 
-class Feeding:
+class PipelineStats:
     """Counts what the stages of the data pipeline do; any thread may add.
 
     workers: loader processes (0: the main process reads by itself).

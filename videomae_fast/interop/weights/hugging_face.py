@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.hugging_face_keys import (
+from videomae_fast.interop.reading.json_files import read_json
+from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights.hugging_face_keys import (
     BiasNames,
     from_hugging_face_keys,
     to_hugging_face_keys,
 )
-from videomae_fast.interop.layouts import Told, decoder_of, make_config, mlp_ratios
-from videomae_fast.interop.model_weights import Change, Kind, ModelWeights, origin_of
-from videomae_fast.interop.reading.json_files import read_json
-from videomae_fast.interop.reading.refusal import refused
-from videomae_fast.interop.weights import load_weights, named
+from videomae_fast.interop.weights.layouts import SourceHints, decoder_of, make_config, mlp_ratios
+from videomae_fast.interop.weights.model_weights import Change, Kind, ModelWeights, origin_of
+from videomae_fast.interop.weights.state_dicts import load_weights, named
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.positions import sinusoid_table
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
@@ -78,11 +78,11 @@ def is_hugging_face_folder(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in names)
 
 
-def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeights:
+def from_hugging_face(folder: str | Path, told: SourceHints | None = None) -> ModelWeights:
     """The weights in a folder that ``save_pretrained`` or the Hub gives.
 
     The config keeps Hugging Face's LayerNorm epsilons, so the model computes what theirs does; see
-    :func:`~videomae_fast.interop.model_weights.with_official_eps`.
+    :func:`~videomae_fast.interop.weights.model_weights.with_official_eps`.
 
     Args:
         folder: with config.json and model.safetensors (or pytorch_model.bin), whole or in shards.
@@ -98,7 +98,7 @@ def from_hugging_face(folder: str | Path, told: Told | None = None) -> ModelWeig
 
 
 def from_hugging_face_file(
-    file: Path, state: Mapping[str, Tensor], told: Told | None = None
+    file: Path, state: Mapping[str, Tensor], told: SourceHints | None = None
 ) -> ModelWeights:
     """The same, of one file beside a config.json, which may have another name; one shard is none.
 
@@ -123,7 +123,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _weights(
-    settings: Mapping[str, Any], state: Mapping[str, Tensor], told: Told | None, name: str
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], told: SourceHints | None, name: str
 ) -> ModelWeights:
     """Weights of a config.json and tensors by Hugging Face's names."""
     origin = origin_of(name, "hugging-face", state)
@@ -187,7 +187,7 @@ def to_hugging_face(
 
     Args:
         biases: spelling of the q and v biases, see
-            :mod:`~videomae_fast.interop.hugging_face_keys`.
+            :mod:`~videomae_fast.interop.weights.hugging_face_keys`.
 
     Raises:
         WeightsError: learned positions or LayerScale, which their model does not have.

@@ -11,8 +11,8 @@ from typing import Any, Final, get_args
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.model_weights import Kind
-from videomae_fast.interop.weights import named, strip_prefixes
+from videomae_fast.interop.weights.model_weights import Kind
+from videomae_fast.interop.weights.state_dicts import named, strip_prefixes
 from videomae_fast.models.config import MAEConfig, Size
 
 _PATCHES: Final = "patch_embed.proj.weight"
@@ -20,7 +20,7 @@ _WRAPPERS: Final = ("_orig_mod.", "module.", "model.", "backbone.")
 
 
 @dataclass(frozen=True)
-class Told:
+class SourceHints:
     """What tensors don't say about a model, where somebody else did. None: not told.
 
     Attributes:
@@ -82,7 +82,9 @@ def kind_of(state: Mapping[str, Tensor], origin: str) -> Kind:
     return "classifier"
 
 
-def infer_config(state: Mapping[str, Tensor], kind: Kind, told: Told, origin: str) -> MAEConfig:
+def infer_config(
+    state: Mapping[str, Tensor], kind: Kind, told: SourceHints, origin: str
+) -> MAEConfig:
     """The config of official weights from their shapes, and from what is told besides.
 
     Raises:
