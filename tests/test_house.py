@@ -172,6 +172,19 @@ def test_a_prefix_is_a_folder() -> None:
     assert {folder: alike for folder, alike in found.items() if alike} == {}
 
 
+def test_tests_share_by_their_support_and_not_by_each_other() -> None:
+    """A module of tests, or a conftest, is imported by pytest alone; its own name is no import."""
+    wrong = []
+    for path in (ROOT / "tests").rglob("*.py"):
+        own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for name in re.findall(
+            r"^\s*(?:from|import) (tests\.[\w.]+)", path.read_text("utf-8"), re.M
+        ):
+            if re.search(r"\.(test_\w+|conftest)$", name) and name != own:
+                wrong.append(f"{own} imports {name}")
+    assert sorted(wrong) == []
+
+
 def test_the_graph_sees_every_kind_of_import(tmp_path: Path) -> None:
     (tmp_path / "house" / "room").mkdir(parents=True)
     sources = {

@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.interop.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
+from tests.support.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
 from videomae_fast import MAEConfig
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (

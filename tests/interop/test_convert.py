@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,

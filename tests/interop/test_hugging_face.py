@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,

@@ -12,8 +12,8 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from numpy.typing import NDArray
 
-from tests.data.h264_fields import write_fields
-from tests.data.videos import numbered_frame, read_number, write_video
+from tests.support.h264_fields import write_fields
+from tests.support.videos import numbered_frame, read_number, write_video
 
 Change = Callable[[Any, int], None]
 

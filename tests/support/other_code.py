@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.interop import stand_ins
+from tests.support import stand_ins
 
 
 def timm_drop_path(x, drop_prob=0.0, training=False):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.data.videos import numbered_frame
+from tests.support.videos import numbered_frame
 
 _WIDTH, _HEIGHT = 112, 96  # whole macroblocks in each field
 
