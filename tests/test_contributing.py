@@ -98,8 +98,10 @@ def test_the_files_are_there() -> None:
 def test_the_names_are_those_of_the_code() -> None:
     """Functions and tests that the walks speak of stand in the files that they name."""
     for path, names in {
-        "videomae_fast/ops/gelu.py": "bias_gelu _forward_reference _backward_reference first_only",
-        "kernels/gelu.py": "Launch aot_cases",
+        "videomae_fast/ops/bias_gelu.py": (
+            "bias_gelu _forward_reference _backward_reference first_only"
+        ),
+        "kernels/bias_gelu.py": "Launch aot_cases",
         "tests/ops/test_ops.py": "opcheck_cases test_every_op_is_checked",
         "videomae_fast/data/decoders/torchcodec.py": "why_not check_numbers DecodeError",
         "videomae_fast/data/decoders/base.py": "VideoReader",

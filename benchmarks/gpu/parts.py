@@ -95,7 +95,7 @@ def _build(call: Call) -> list[str]:
 
 # On a CPU the interpreter takes long: one test of each file stands for it.
 _FIRST = (
-    "tests/kernels/test_attention.py", "tests/kernels/test_layer_norm.py",
+    "tests/kernels/test_attention.py", "tests/kernels/test_add_layer_norm.py",
     "tests/kernels/test_repeated.py",
 )  # fmt: skip
 _REHEARSED = " or ".join(

@@ -237,12 +237,12 @@ def _backward_reference(grad: Tensor, prediction: Tensor, *args: Any) -> Tensor:
 
 
 def _forward_native(*args: Any) -> tuple[Tensor, Tensor]:
-    loss_sum, weight_sum, _ = _native.normalized_pixel_mse(*args)
+    loss_sum, weight_sum, _ = _native.pixel_mse(*args)
     return loss_sum, weight_sum
 
 
 def _backward_native(grad: Tensor, *args: Any) -> Tensor:
-    return _native.normalized_pixel_mse_backward(float(grad), *args)
+    return _native.pixel_mse_backward(float(grad), *args)
 
 
 def native_why_not(prediction: Tensor, frames: Tensor, index: Tensor, *_: Any) -> str | None:
@@ -285,13 +285,13 @@ def _backward_triton_why_not(grad: Tensor, *args: Any) -> str | None:
 
 FORWARD = register(
     "pixel_mse",
-    triton=Backend(lazy("pixel_loss", "pixel_mse"), triton_why_not),
+    triton=Backend(lazy("pixel_mse", "pixel_mse"), triton_why_not),
     native=Backend(_forward_native, native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "pixel_mse_backward",
-    triton=Backend(lazy("pixel_loss", "pixel_mse_backward"), _backward_triton_why_not),
+    triton=Backend(lazy("pixel_mse", "pixel_mse_backward"), _backward_triton_why_not),
     native=Backend(_backward_native, _backward_native_why_not),
     reference=Backend(_backward_reference, always),
 )

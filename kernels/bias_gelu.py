@@ -2,7 +2,7 @@
 
 Both want the normal distribution function, and backward its density too. One exponential and a
 polynomial give both (see `_normal`), so that arithmetic stays below what the memory traffic leaves
-time for. See docs/kernels/gelu.md.
+time for. See docs/kernels/bias_gelu.md.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _columns(width: int) -> int:
 
 
 def forward(x: Tensor, bias: Tensor) -> Tensor:
-    """gelu(x + bias), [..., D]; see ops/gelu.py."""
+    """gelu(x + bias), [..., D]; see ops/bias_gelu.py."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if x.numel() == 0:
         return out
@@ -160,7 +160,7 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
 
 
 def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x [..., D] and of the bias [D]; see ops/gelu.py."""
+    """Gradients of x [..., D] and of the bias [D]; see ops/bias_gelu.py."""
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grad_bias = torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
     if x.numel() == 0:

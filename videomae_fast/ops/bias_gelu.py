@@ -116,13 +116,13 @@ def _triton_why_not(*tensors: Tensor) -> str | None:
 
 FORWARD = register(
     "bias_gelu",
-    triton=Backend(lazy("gelu", "forward"), _triton_why_not),
+    triton=Backend(lazy("bias_gelu", "forward"), _triton_why_not),
     native=Backend(_native.bias_gelu, _native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "bias_gelu_backward",
-    triton=Backend(lazy("gelu", "backward"), _triton_why_not),
+    triton=Backend(lazy("bias_gelu", "backward"), _triton_why_not),
     native=Backend(_native.bias_gelu_backward, _backward_native_why_not),
     reference=Backend(_backward_reference, always),
 )

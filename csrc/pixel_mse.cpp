@@ -175,7 +175,7 @@ int64_t check(const Job& job, int64_t batch) {
 }  // namespace
 }  // namespace vmf
 
-VMF_API int64_t vmf_normalized_pixel_mse(
+VMF_API int64_t vmf_pixel_mse(
     const float* prediction,  // [batch, per_clip, 3 * tubelet * patch²], order (p0, p1, p2, c)
     const uint8_t* frames,    // [batch, T, H, W, 3]
     const int32_t* index,     // [batch, per_clip], token positions

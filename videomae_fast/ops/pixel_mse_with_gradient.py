@@ -2,7 +2,7 @@
 
 Backward of :func:`videomae_fast.ops.pixel_mse` has to read the prediction and the frames again,
 because it learns only then by which number its gradient is to be multiplied. Who knows that number
-beforehand, as a training step does, reads them once: docs/kernels/pixel_loss.md counts the bytes.
+beforehand, as a training step does, reads them once: docs/kernels/pixel_mse.md counts the bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from videomae_fast.ops import _native
 from videomae_fast.ops._dispatch import Backend, always, lazy, register
-from videomae_fast.ops.pixel_loss import (
+from videomae_fast.ops.pixel_mse import (
     check_pixels,
     compute_dtype,
     native_why_not,
@@ -170,7 +170,7 @@ def _triton_why_not(*args: Any) -> str | None:
 
 WITH_GRADIENT = register(
     "pixel_mse_with_gradient",
-    triton=Backend(lazy("pixel_loss", "pixel_mse_with_gradient"), _triton_why_not),
-    native=Backend(_native.normalized_pixel_mse_with_gradient, native_why_not),
+    triton=Backend(lazy("pixel_mse", "pixel_mse_with_gradient"), _triton_why_not),
+    native=Backend(_native.pixel_mse_with_gradient, native_why_not),
     reference=Backend(_reference, always),
 )

@@ -144,13 +144,13 @@ def _triton_why_not(x: Tensor, index: Tensor, *_: int) -> str | None:
 
 GATHER = register(
     "token_gather",
-    triton=Backend(lazy("tokens", "token_gather"), _triton_why_not),
+    triton=Backend(lazy("token_gather", "token_gather"), _triton_why_not),
     native=Backend(_native.token_gather, _gather_native_why_not),
     reference=Backend(_gather_reference, always),
 )
 SCATTER = register(
     "token_scatter",
-    triton=Backend(lazy("tokens", "token_scatter"), _triton_why_not),
+    triton=Backend(lazy("token_gather", "token_scatter"), _triton_why_not),
     native=Backend(_native.token_scatter, _scatter_native_why_not),
     reference=Backend(_scatter_reference, always),
 )

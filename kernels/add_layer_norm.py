@@ -2,7 +2,7 @@
 
 A row is cut into chunks that are powers of two and together as wide as the row, so that widths
 like 768 or 1408 waste no lanes; a tile is a few rows, and where registers allow a row belongs to
-one warp, so that its sums need shuffles only. See docs/kernels/layer_norm.md.
+one warp, so that its sums need shuffles only. See docs/kernels/add_layer_norm.md.
 """
 
 # Tuples of blocks grow in the kernels: a name changes its type.
@@ -336,7 +336,7 @@ def forward(
     factor: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(normalised, stream) [B, N, D] and (mean, rstd) fp32 [B, N]; see ops/layer_norm.py."""
+    """(normalised, stream) [B, N, D] and (mean, rstd) fp32 [B, N]; see ops/add_layer_norm.py."""
     clips, tokens, width = x.shape
     rows = clips * tokens
     out, stream = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
@@ -388,7 +388,7 @@ def backward(
     factor: Tensor | None,
     has_delta_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, delta, weight, bias, delta_bias, scale; see ops/layer_norm.py."""
+    """Gradients of x, delta, weight, bias, delta_bias, scale; see ops/add_layer_norm.py."""
     _, tokens, width = stream.shape
     rows = stream.shape[0] * tokens
     own_delta = scale is not None or factor is not None

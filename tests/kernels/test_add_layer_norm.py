@@ -7,8 +7,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from videomae_fast.ops import layer_norm as op
-from videomae_fast.ops.layer_norm import add_layer_norm
+from videomae_fast.ops.add_layer_norm import _backward_reference, _forward_reference, add_layer_norm
 
 # Clips, tokens, width: one value, odd widths, chunks with and without a rest, several programs.
 SHAPES = [(1, 1, 1), (2, 3, 5), (2, 21, 192), (3, 5, 88), (1, 9, 768), (1, 5, 1408), (2, 70, 40)]
@@ -18,7 +17,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.fixture
 def kernels(_interpreter):
     """Imported inside a test: Triton's switch must be on."""
-    return import_module("videomae_fast.kernels.layer_norm")
+    return import_module("videomae_fast.kernels.add_layer_norm")
 
 
 def inputs(shape, dtype, device, *, scaled, dropped, biased):
@@ -51,16 +50,16 @@ def doubled(arguments):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_against_truth(shape, dtype, scaled, dropped, biased, kernels, device, assert_accurate):
     arguments = inputs(shape, dtype, device, scaled=scaled, dropped=dropped, biased=biased)
-    reference = op._forward_reference(*arguments)
+    reference = _forward_reference(*arguments)
     got = kernels.forward(*arguments)
-    exact = op._forward_reference(*doubled(arguments))
+    exact = _forward_reference(*doubled(arguments))
     assert_accurate(got[1], reference[1], exact[1])
     # The norm is that of the stream as stored, so the truth starts from there.
     _, delta, weight, bias, *_ = doubled(arguments)
     rest = (weight, bias, None, None, None, 1e-6)
     for k in (0, 2, 3):
-        exact = op._forward_reference(got[1].double(), torch.zeros_like(delta), *rest)
-        mine = op._forward_reference(got[1], torch.zeros_like(arguments[1]), *arguments[2:4],
+        exact = _forward_reference(got[1].double(), torch.zeros_like(delta), *rest)
+        mine = _forward_reference(got[1], torch.zeros_like(arguments[1]), *arguments[2:4],
                                      *rest[2:])  # fmt: skip
         absolute = 2e-6
         if device != "cpu":  # whose root and division are off by up to 3 units in the last place
@@ -70,9 +69,9 @@ def test_against_truth(shape, dtype, scaled, dropped, biased, kernels, device, a
     grad_out, grad_stream = (torch.randn(shape).to(dtype).to(device) for _ in range(2))
     residual = grad_stream if biased else None
     saved = (got[1], got[2], got[3], arguments[2], arguments[1], *arguments[4:7], biased)
-    reference = op._backward_reference(grad_out, residual, *saved)
+    reference = _backward_reference(grad_out, residual, *saved)
     back = kernels.backward(grad_out, residual, *saved)
-    exact = op._backward_reference(*doubled((grad_out, residual, *saved)))
+    exact = _backward_reference(*doubled((grad_out, residual, *saved)))
     for k, (mine, theirs, true) in enumerate(zip(back, reference, exact, strict=True)):
         assert mine.shape == theirs.shape, k
         if mine.numel():
@@ -140,8 +139,8 @@ def test_a_wrong_kernel_is_caught(kernels, device, assert_accurate, monkeypatch)
     arguments = inputs((2, 40, 96), torch.float32, device, scaled=False, dropped=False, biased=True)
     out, stream, mean, rstd = kernels.forward(*arguments)
     saved = (out, None, stream, mean, rstd, arguments[2], None, None, None, None, True)
-    exact = op._backward_reference(*doubled(saved))
-    reference = op._backward_reference(*saved)
+    exact = _backward_reference(*doubled(saved))
+    reference = _backward_reference(*saved)
     right = kernels.sum_columns
     monkeypatch.setattr(kernels, "sum_columns", lambda p, outs: right(p[:, :-1].contiguous(), outs))
     broken = kernels.backward(*saved)

@@ -114,13 +114,13 @@ def test_a_short_list_is_noticed(
     sabotage: Callable[..., None], device: str, assert_accurate: Callable[..., None]
 ) -> None:
     """Negative control: kernels told one row, or one list entry, too few."""
-    from videomae_fast.kernels import tokens
+    from videomae_fast.kernels import token_gather as kernel
 
     x, index = inputs((2, 9, 9, 16), torch.float32, device, repeats=False)
     reference = token_scatter(x, index, 9, impl="reference")
-    sabotage(tokens, "token_scatter_kernel", 4, lambda per_clip: per_clip - 1)
+    sabotage(kernel, "token_scatter_kernel", 4, lambda per_clip: per_clip - 1)
     with pytest.raises(AssertionError, match="error"):
         assert_accurate(token_scatter(x, index, 9, impl="triton"), reference, reference.double())
-    sabotage(tokens, "token_gather_kernel", 3, lambda n_rows: n_rows - 1)
+    sabotage(kernel, "token_gather_kernel", 3, lambda n_rows: n_rows - 1)
     out = token_gather(x, index, impl="triton")
     assert out[-1, -1].isnan().all()  # never written

@@ -8,8 +8,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from videomae_fast.ops import gelu as op
-from videomae_fast.ops.gelu import bias_gelu
+from videomae_fast.ops.bias_gelu import _backward_reference, _forward_reference, bias_gelu
 
 # One value, odd widths, a whole tile and more, more runs than programs.
 SHAPES = [(1, 1), (3, 5, 7), (2, 9, 300), (1, 4, 768), (70, 12), (2, 33, 2, 5)]
@@ -19,7 +18,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.fixture
 def kernels(_interpreter):
     """Imported inside a test: Triton's switch must be on."""
-    return import_module("videomae_fast.kernels.gelu")
+    return import_module("videomae_fast.kernels.bias_gelu")
 
 
 def exact(x, bias, grad):
@@ -38,9 +37,9 @@ def test_against_truth(shape, dtype, kernels, device, assert_accurate):
     bias = torch.randn(shape[-1], device=device)
     truth = exact(x, bias, grad)
     got = kernels.forward(x, bias)
-    assert_accurate(got, op._forward_reference(x, bias), truth[0])
+    assert_accurate(got, _forward_reference(x, bias), truth[0])
     got = kernels.backward(grad, x, bias)
-    reference = op._backward_reference(grad, x, bias)
+    reference = _backward_reference(grad, x, bias)
     assert_accurate(got[0], reference[0], truth[1], absolute=2e-6)
     rows = x.numel() // shape[-1]
     assert_accurate(got[1], reference[1], truth[2], absolute=4e-6 * max(1, rows) ** 0.5)
@@ -92,4 +91,4 @@ def test_a_wrong_kernel_is_caught(kernels, device, assert_accurate):
     broken = torch.nn.functional.gelu(x, approximate="tanh")
     truth, _, _ = exact(x, bias, x)
     with pytest.raises(AssertionError, match="error"):
-        assert_accurate(broken, op._forward_reference(x, bias), truth)
+        assert_accurate(broken, _forward_reference(x, bias), truth)

@@ -304,7 +304,7 @@ def _forward_native(
     factor: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    out, stream, mean, rstd = _native.layer_norm(
+    out, stream, mean, rstd = _native.add_layer_norm(
         x, weight, bias, eps, delta=delta, delta_bias=delta_bias, scale=scale, factor=factor
     )
     return out, stream, mean.view(x.shape[:2]), rstd.view(x.shape[:2])
@@ -323,7 +323,7 @@ def _backward_native(
     factor: Tensor | None,
     has_delta_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    gradients = _native.layer_norm_backward(
+    gradients = _native.add_layer_norm_backward(
         grad_out,
         stream,
         mean.flatten(),
@@ -357,13 +357,13 @@ def _triton_why_not(*args: Any) -> str | None:
 
 FORWARD = register(
     "add_layer_norm",
-    triton=Backend(lazy("layer_norm", "forward"), _triton_why_not),
+    triton=Backend(lazy("add_layer_norm", "forward"), _triton_why_not),
     native=Backend(_forward_native, _native_why_not),
     reference=Backend(_forward_reference, always),
 )
 BACKWARD = register(
     "add_layer_norm_backward",
-    triton=Backend(lazy("layer_norm", "backward"), _triton_why_not),
+    triton=Backend(lazy("add_layer_norm", "backward"), _triton_why_not),
     native=Backend(_backward_native, _native_why_not),
     reference=Backend(_backward_reference, always),
 )

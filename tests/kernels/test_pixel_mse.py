@@ -146,7 +146,7 @@ def test_many_tiles_and_many_runs(
     monkeypatch: pytest.MonkeyPatch, device: str, assert_accurate: Callable[..., None]
 ) -> None:
     """A cube of several tiles; more tokens than two steps of summing take, in small runs."""
-    from videomae_fast.kernels import pixel_loss as kernel
+    from videomae_fast.kernels import pixel_mse as kernel
 
     *tensors, sizes = inputs((1, 2, 24, 48, 2, 24), 2, torch.float32, device)
     compare(assert_accurate, *tensors, **sizes)
@@ -203,7 +203,7 @@ def test_a_wrong_grid_is_noticed(
     sabotage: Callable[..., None], device: str, assert_accurate: Callable[..., None]
 ) -> None:
     """Negative control: kernels told half the columns of patches."""
-    from videomae_fast.kernels import pixel_loss as kernel
+    from videomae_fast.kernels import pixel_mse as kernel
 
     *tensors, sizes = inputs((1, 4, 32, 64, 2, 16), 4, torch.float32, device)
     tensors[2] = torch.tensor([[0, 1, 2, 3]], dtype=torch.int32, device=device)

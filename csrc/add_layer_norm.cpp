@@ -144,17 +144,17 @@ VMF_CLONES void backward(const Backward& job, float* __restrict grad_weight,
 }  // namespace
 }  // namespace vmf
 
-VMF_API int64_t vmf_layer_norm(const float* x,       // [rows, width]
-                               const float* delta,   // [rows, width] or null: nothing is added
-                               const float* delta_bias,  // [width]; null if delta is
-                               const float* scale,   // [width] or null
-                               const float* factor,  // [rows / rows_per_factor] or null
-                               const float* weight, const float* bias,  // [width]
-                               float* stream,        // [rows, width]; null if delta is
-                               float* out,           // [rows, width]
-                               float* mean, float* rstd,  // [rows], for backward
-                               int64_t rows, int64_t width, int64_t rows_per_factor, float eps,
-                               int64_t threads) {
+VMF_API int64_t vmf_add_layer_norm(
+    const float* x,           // [rows, width]
+    const float* delta,       // [rows, width] or null: nothing is added
+    const float* delta_bias,  // [width]; null if delta is
+    const float* scale,       // [width] or null
+    const float* factor,      // [rows / rows_per_factor] or null
+    const float* weight, const float* bias,  // [width]
+    float* stream,            // [rows, width]; null if delta is
+    float* out,               // [rows, width]
+    float* mean, float* rstd,  // [rows], for backward
+    int64_t rows, int64_t width, int64_t rows_per_factor, float eps, int64_t threads) {
   using namespace vmf;
   if (rows < 0 || width < 1 || rows_per_factor < 1) return kBadArgument;
   if ((delta == nullptr) != (stream == nullptr)) return kBadArgument;
@@ -170,7 +170,7 @@ VMF_API int64_t vmf_layer_norm(const float* x,       // [rows, width]
   return kOk;
 }
 
-VMF_API int64_t vmf_layer_norm_backward(
+VMF_API int64_t vmf_add_layer_norm_backward(
     const float* grad_out,     // [rows, width]
     const float* grad_stream,  // [rows, width] or null: what else reaches the stream
     const float* stream,       // [rows, width], what was normalised
