@@ -20,6 +20,7 @@ from videomae_fast.data.augment.mixing import (
     mix_targets,
     share_left,
 )
+from videomae_fast.data.randomness import Randomness
 
 PATH = Path(__file__).parents[2] / "golden" / "downstream_mixup.safetensors"
 with safe_open(PATH, "pt") as _file:
@@ -62,7 +63,7 @@ def test_mixed_clips_and_targets_are_timms(k: int) -> None:
 
 
 def test_draws_have_the_wanted_distribution() -> None:
-    rng = np.random.default_rng(0)
+    rng = Randomness(0)
     settings = MixSettings()
     draws = [draw_mix(settings, 2, (16, 20), rng) for _ in range(4000)]
     cut = [mix for mix in draws if mix.boxes[0] is not None]
@@ -78,7 +79,7 @@ def test_draws_have_the_wanted_distribution() -> None:
 
 
 def test_one_draw_serves_a_batch_a_pair_or_a_clip() -> None:
-    rng = np.random.default_rng(1)
+    rng = Randomness(1)
     assert len(set(draw_mix(MixSettings(), 8, (9, 9), rng).own)) == 1
     pairs = draw_mix(MixSettings(cutmix=0, mode="pair"), 8, (9, 9), rng).own
     assert pairs == pairs[::-1]
@@ -93,7 +94,7 @@ def test_box_is_cut_off_at_the_edges() -> None:
 
 def test_without_mixing_clips_and_smoothed_labels_are_as_they_were() -> None:
     clips = torch.rand(3, 2, 4, 4, 3)
-    mix = draw_mix(MixSettings(mixup=0, cutmix=0), 3, (4, 4), np.random.default_rng(0))
+    mix = draw_mix(MixSettings(mixup=0, cutmix=0), 3, (4, 4), Randomness(0))
     assert torch.equal(mix_clips(clips, mix), clips)
     target = mix_targets(torch.tensor([0, 1, 2]), 5, mix, 0.1)
     torch.testing.assert_close(target.sum(1), torch.ones(3))
@@ -101,7 +102,7 @@ def test_without_mixing_clips_and_smoothed_labels_are_as_they_were() -> None:
 
 
 def test_what_can_not_be_mixed_is_said() -> None:
-    rng = np.random.default_rng(0)
+    rng = Randomness(0)
     with pytest.raises(ValueError, match="3 clips can't be mixed in pairs"):
         draw_mix(MixSettings(), 3, (4, 4), rng)
     with pytest.raises(ValueError, match="normalise them first"):

@@ -8,12 +8,14 @@ Source: Mixup in timm/data/mixup.py (0.4.12), which the official V2 code calls.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from videomae_fast.data.randomness import Randomness
 
 Mode = Literal["batch", "pair", "elem"]
 Box = tuple[int, int, int, int]
@@ -44,8 +46,9 @@ class MixSettings:
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.mixup, self.cutmix) < 0:
-            raise ValueError(f"mixup ({self.mixup}) and cutmix ({self.cutmix}) must be at least 0")
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) <= 8:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be between 0 and 8")
         for name in ("probability", "switch"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be between 0 and 1")
@@ -78,9 +81,7 @@ class Mix:
         return Mix((1.0,) * batch, (None,) * batch)
 
 
-def draw_mix(
-    settings: MixSettings, batch: int, size: tuple[int, int], rng: np.random.Generator
-) -> Mix:
+def draw_mix(settings: MixSettings, batch: int, size: tuple[int, int], rng: Randomness) -> Mix:
     """Draws how the clips of a batch are mixed.
 
     Args:
@@ -110,17 +111,17 @@ def draw_mix(
 
 
 def _draw_one(
-    settings: MixSettings, size: tuple[int, int], rng: np.random.Generator
+    settings: MixSettings, size: tuple[int, int], rng: Randomness
 ) -> tuple[float, Box | None]:
-    if rng.random() >= settings.probability:
+    if not rng.chance(settings.probability):
         return 1.0, None
     both = settings.mixup > 0 and settings.cutmix > 0
-    cut = rng.random() < settings.switch if both else settings.cutmix > 0
+    cut = rng.chance(settings.switch) if both else settings.cutmix > 0
     alpha = settings.cutmix if cut else settings.mixup
-    own = float(rng.beta(alpha, alpha))
+    own = rng.beta(alpha)
     if not cut:
         return own, None
-    centre = int(rng.integers(size[0])), int(rng.integers(size[1]))
+    centre = rng.below(size[0]), rng.below(size[1])
     box = cut_box(own, size, centre)
     return share_left(box, size), box
 
@@ -133,7 +134,7 @@ def cut_box(own: float, size: tuple[int, int], centre: tuple[int, int]) -> Box:
         size: (height, width) of the frame in pixels.
         centre: (row, column) of the box.
     """
-    ratio = np.sqrt(1.0 - own)
+    ratio = math.sqrt(1.0 - own)
     top_bottom = _around(int(size[0] * ratio), centre[0], size[0])
     return *top_bottom, *_around(int(size[1] * ratio), centre[1], size[1])
 
