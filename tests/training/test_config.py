@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.conftest import altered
+from tests.support.runs import altered
 from videomae_fast import training
 from videomae_fast.data import Source
 from videomae_fast.data.sources import sources_of

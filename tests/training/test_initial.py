@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.conftest import altered
-from tests.training.test_loop import interrupt_after, losses, quiet
+from tests.support.runs import altered, interrupt_after, losses, quiet
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop import Told, read_weights, to_classifier, write_weights
+from videomae_fast.interop import SourceHints, read_weights, to_classifier, write_weights
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import build_model
 from videomae_fast.training import pretrain
@@ -62,7 +61,7 @@ def test_every_layout_is_a_beginning(
         path = result.checkpoint if layout == "checkpoint" else path
     elif layout != "official":
         shape = base.model
-        told = Told(shape.heads, shape.decoder_heads, shape.frames, shape.image_size)
+        told = SourceHints(shape.heads, shape.decoder_heads, shape.frames, shape.image_size)
         write_weights(read_weights(released, told), path, layout)
     weights, record, said = begun(altered(base, init=str(path)), tmp_path / "run")
     expected = official(released)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.data.dataset import ClipDataset, clip_dataset
-from videomae_fast.data.loader.feeding import Feeding
 from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.masks import Grid, Masks, MaskSpec
 from videomae_fast.masks.spec import mask_spec
@@ -172,7 +172,7 @@ class Pretraining:
         self._config, self.world = config, world
         self.settings = settings_of(config)
         self.objective = Reconstruction(config)
-        self.feeding = Feeding(config.data.workers)
+        self.feeding = PipelineStats(config.data.workers)
         self.dataset = dataset_of(config)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
@@ -201,7 +201,7 @@ class Pretraining:
             crop_on=self._crop_on(),
             device_decoder=None if data.device_decoder == "none" else data.device_decoder,
             time_limit=data.decode_timeout,
-            feeding=self.feeding,
+            stats=self.feeding,
         )
 
     def model(self) -> MaskedAutoencoder:
