@@ -198,12 +198,16 @@ def _sections(config: Any) -> dict[str, type[Any]]:
 class Section:
     """Base of all sections: a section checks its own fields.
 
+    It has its class's name in lower case; a subclass, with other defaults or more fields for
+    another task, stands in the place of its base and has that one's name.
+
     Raises:
         SettingError: a value that can't be; the message names the field and what to do.
     """
 
     def __post_init__(self) -> None:
-        name = type(self).__name__.lower()
+        bases = [c for c in type(self).__mro__ if issubclass(c, Section) and c is not Section]
+        name = bases[-1].__name__.lower()
         for setting in settings_of(type(self), name):
             setting.check(getattr(self, setting.field))
 
