@@ -29,7 +29,7 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Config]) -> None:
         help="a field by its dotted name, as in optim.base_lr=1e-3; repeat it for several",
     )
     for name, section in sections(kind).items():
-        title = (section.__doc__ or "").strip().splitlines()[0]
+        title = (section.__doc__ or name).strip().splitlines()[0]
         group = parser.add_argument_group(
             name, f"{title} Also as --set {name}.NAME=VALUE; defaults are the recipe's."
         )

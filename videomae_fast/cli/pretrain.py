@@ -10,7 +10,7 @@ from typing import Any
 from videomae_fast.cli.list_options import check_folder, check_list_file
 from videomae_fast.cli.options import add_fields, described, given
 from videomae_fast.errors import UsageError, did_you_mean
-from videomae_fast.recipes.catalogue import names, recipe
+from videomae_fast.recipes.catalogue import find, names
 from videomae_fast.recipes.fields import SettingError
 from videomae_fast.recipes.load import load, parse
 from videomae_fast.recipes.plain import LISTS
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.show_recipe:
         print(f"--show-recipe is now: videomae-fast recipes show {args.recipe}", file=sys.stderr)
-        print(recipe(PretrainConfig.task, args.recipe).file.read_text(encoding="utf-8"), end="")
+        print(find(PretrainConfig.task, args.recipe).read_text(encoding="utf-8"), end="")
         return 0
     config = config_from(args)
     if args.output is None:

@@ -12,7 +12,7 @@ from typing import Any, Final, get_origin
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.catalogue import find
 from videomae_fast.recipes.fields import Config, Setting, SettingError, settings
-from videomae_fast.recipes.plain import LISTS, C, changed, dotted
+from videomae_fast.recipes.plain import LISTS, C, changed, dotted, unknown
 
 _NONE: Final = "none"
 """What stands for no value where a field may have none: TOML and the command line have no null."""
@@ -31,8 +31,6 @@ def load(kind: type[C], recipe: str | Path, overrides: Mapping[str, Any] | None 
     Raises:
         UsageError: no such recipe, no TOML, an unknown field (says what was meant), or a value that
             can't be; names file, line where it can be known, and field.
-
-    Source: this project.
     """
     file = find(kind.task, recipe)
     written = read(kind, file)
@@ -40,7 +38,7 @@ def load(kind: type[C], recipe: str | Path, overrides: Mapping[str, Any] | None 
     try:
         return changed(kind(), {**written.values, **given})
     except SettingError as error:
-        if error.name in given or error.name not in written.values:
+        if error.name in given:
             raise
         raise SettingError(error.name, f"{written.place(error.name)}: {error}") from None
 
@@ -84,7 +82,7 @@ def read(kind: type[Config], file: Path) -> Written:
         values = dotted(kind, nested)
         for name in values:
             if name not in settings(kind):
-                changed(kind(), {name: None})  # raises, and says what was meant
+                raise unknown(kind, name)
     except SettingError as error:
         place = Written(file, text, {}).place(error.name)
         raise SettingError(error.name, f"{place}: {error}") from None
@@ -110,7 +108,7 @@ def parse_set(kind: type[Config], text: str) -> tuple[str, Any]:
     if not equals:
         raise SettingError(name, f"{text!r} has no value: write NAME=VALUE, as in optim.base_lr=1")
     if name not in settings(kind):
-        changed(kind(), {name: None})  # raises, and says what was meant
+        raise unknown(kind, name)
     return name, parse(settings(kind)[name], value.strip())
 
 

@@ -106,14 +106,12 @@ def changed(config: C, values: Mapping[str, Any]) -> C:
     Raises:
         SettingError: a name that is none, or a value that can't be; the message says what was meant
             or what to do.
-
-    Source: this project.
     """
     known = settings(type(config))
     found: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         if name not in known:
-            raise SettingError(name, f"unknown field {name!r}{_hint(type(config), name)}")
+            raise unknown(type(config), name)
         setting = known[name]
         found.setdefault(setting.section, {})[setting.field] = _typed(setting, value)
     made = {}
@@ -122,6 +120,11 @@ def changed(config: C, values: Mapping[str, Any]) -> C:
         kept = {one.name: getattr(now, one.name) for one in fields(now)}
         made[name] = section(**{**kept, **found[name]}) if name in found else now
     return type(config)(**made)
+
+
+def unknown(kind: type[Config], name: str) -> SettingError:
+    """The error for a dotted name that is none: it says what was meant."""
+    return SettingError(name, f"unknown field {name!r}{_hint(kind, name)}")
 
 
 def _hint(kind: type[Config], name: str) -> str:
