@@ -72,6 +72,12 @@ def test_a_new_head_and_rows_of_one(checkpoint: Path, tmp_path: Path) -> None:
             "no classifier",
         ),
         ("empty b.pth --to official", 1, "no whole checkpoint there"),
+        ("a.pth b.pth --to official --labels names", 2, "--to official can't say; leave it out"),
+        (
+            "a.pth b.pth --to official --heads 2 --decoder-heads 1 --detector",
+            1,
+            "holds no detector; leave --detector out",
+        ),
     ],
 )
 def test_refusals(

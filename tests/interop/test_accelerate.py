@@ -15,7 +15,7 @@ from benchmarks.official.step import normalized_images, pretraining_loss
 from tests.interop import stand_ins
 from videomae_fast import Masks, MaskSpec, accelerate
 from videomae_fast.errors import AccelerationError
-from videomae_fast.interop.weights.state_dicts import load_into
+from videomae_fast.interop.weights import load_into
 from videomae_fast.masks import Grid
 
 GRID = Grid(4, 2, 2)  # of the stand-ins' default size

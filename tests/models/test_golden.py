@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, VideoClassifier
-from videomae_fast.interop.weights.state_dicts import load_into
+from videomae_fast.interop.weights import load_into
 from videomae_fast.ops import pixel_target
 from videomae_fast.ops._dispatch import forced, native_missing
 

@@ -1,8 +1,9 @@
-"""Weights of the official code and of Hugging Face, to ours and back, without loss."""
+"""Weights of other code to ours and back, without loss; other code's models accelerated."""
 
 from videomae_fast.former_names import former_names
 from videomae_fast.interop.weights import (
     ConversionOptions,
+    ConversionReport,
     ModelWeights,
     SourceHints,
     convert,
@@ -20,6 +21,7 @@ from videomae_fast.interop.weights import (
 
 __all__ = [
     "ConversionOptions",
+    "ConversionReport",
     "ModelWeights",
     "SourceHints",
     "convert",

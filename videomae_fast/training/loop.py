@@ -17,7 +17,7 @@ from videomae_fast.data.files import AppendFile, make_folder, write_lines
 from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.lock import FolderLock
-from videomae_fast.interop.weights.state_dicts import load_into
+from videomae_fast.interop.weights import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.config import PretrainConfig
