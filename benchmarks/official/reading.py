@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -59,7 +60,7 @@ class OfficialSamples:
         planes = torch.stack([sample[0] for sample in self.samples])
         mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (MEAN, STD))
         grey = ((planes * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        found: NDArray[np.uint8] = grey.permute(0, 2, 3, 4, 1).numpy()
+        found: NDArray[np.uint8] = rearrange(grey, "s c t h w -> s t h w c").numpy()
         return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.videos import read_numbers, write_audio, write_video
+from tests.support.videos import read_numbers, write_audio, write_video
 from videomae_fast.data import ClipDataset, PipelineStats, Source, clip_loader
 from videomae_fast.data.decoders import open_video
 from videomae_fast.data.device.base import EncodedClip

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.data.kinds import KINDS, ODD, SOUND, plain_decode, scenes
-from tests.data.videos import read_number, read_numbers, write_video
+from tests.support.kinds import KINDS, ODD, SOUND, plain_decode, scenes
+from tests.support.videos import read_number, read_numbers, write_video
 from videomae_fast.data import CachedVideos, open_video
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.decoders.transport import ends_whole

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.kinds import ODD
-from tests.data.videos import write_video
+from tests.support.kinds import ODD
+from tests.support.videos import write_video
 from videomae_fast.cli import main
 from videomae_fast.data import ClipDataset, PipelineStats, Source, clip_loader
 from videomae_fast.data.cache import fill_cache

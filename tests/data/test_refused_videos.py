@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from tests.data.kinds import KINDS, copy
-from tests.data.videos import read_numbers, write_video
+from tests.support.kinds import KINDS, copy
+from tests.support.videos import read_numbers, write_video
 from videomae_fast.data import DECODERS, DecodeError, open_video
 from videomae_fast.data.decoders.orientation import Orientation
 from videomae_fast.data.decoders.pyav import PyAVReader

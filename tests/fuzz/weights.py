@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.interop.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
+from tests.support.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
 from videomae_fast import MAEConfig
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
@@ -42,9 +42,9 @@ from videomae_fast.interop import (
     read_weights,
     write_weights,
 )
+from videomae_fast.tasks.trained import load_model
 from videomae_fast.training import checkpoint
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.trained import load_model
 
 FULL = 5000
 MOST_SECONDS = 2.0

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,
@@ -35,8 +35,8 @@ from videomae_fast.interop import (
 from videomae_fast.interop.weights.layouts.official import kind_of
 from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.interop.weights.shapes import infer_config, mlp_ratio, mlp_ratios
+from videomae_fast.tasks.trained import load_model
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.trained import load_model
 
 OFFICIAL, OURS, THEIRS = (
     ConversionOptions("official"),

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,
@@ -37,7 +37,7 @@ from videomae_fast.interop.weights.layouts.hugging_face import (
     to_hugging_face_keys,
 )
 from videomae_fast.models.positions import sinusoid_table
-from videomae_fast.training.trained import load_model
+from videomae_fast.tasks.trained import load_model
 
 transformers = pytest.importorskip("transformers")
 GRID = MAEConfig(**TINY).grid

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.interop import other_code
-from tests.interop.random_weights import TOLD_CLASSIFIER, classifier, pretraining, same
+from tests.support import other_code
+from tests.support.random_weights import TOLD_CLASSIFIER, classifier, pretraining, same
 from videomae_fast import VideoClassifier
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.interop.random_weights import same
+from tests.support.random_weights import same
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.weights import load_weights
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.test_loop import interrupt_after, losses, quiet
+from tests.support.runs import interrupt_after, losses, quiet
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import SourceHints, read_weights, to_classifier, write_weights
+from videomae_fast.tasks.pretraining import build_model
 from videomae_fast.training import PretrainConfig, pretrain
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.step import build_model
 
 Make = Callable[..., PretrainConfig]
 

@@ -21,7 +21,7 @@ from benchmarks.reading.speed import main
 from benchmarks.report.plots import plot_data_speed
 from benchmarks.report.reading import data_table, factor
 from benchmarks.report.records import main as tables
-from tests.data.videos import write_video
+from tests.support.videos import write_video
 from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
 from videomae_fast.data.decoders import open_video
