@@ -17,7 +17,7 @@ from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from videomae_fast.data.sources import Source
+    from videomae_fast.data.lists.sources import Source
 
 DEFAULT_RECIPE = "vit_b_hybrid"
 
@@ -149,7 +149,7 @@ def parse_source(text: str) -> Source:
     Raises:
         UsageError: an unknown option, a value that can't be, or no such list.
     """
-    from videomae_fast.data.sources import Source
+    from videomae_fast.data.lists.sources import Source
 
     path, *words = text.split(",")
     while words and "=" not in words[0]:  # commas of the path

@@ -19,7 +19,7 @@ from videomae_fast.training.options import as_source, check_value, option, plain
 if TYPE_CHECKING:
     from videomae_fast.data.cache import CachedVideos
     from videomae_fast.data.dataset import ClipDataset
-    from videomae_fast.data.sources import Source
+    from videomae_fast.data.lists.sources import Source
     from videomae_fast.masks import MaskSpec
     from videomae_fast.models.config import MAEConfig
     from videomae_fast.training.schedule import Schedule
@@ -356,7 +356,7 @@ class PretrainConfig:
             UsageError: no list, or options that UnlabeledHybrid's parts set themselves.
             ListError: a list that can't be read.
         """
-        from videomae_fast.data.sources import Source, unlabeled_hybrid
+        from videomae_fast.data.lists.sources import Source, unlabeled_hybrid
 
         if not self.data:
             raise UsageError("data names no list: give at least one with --data LIST")

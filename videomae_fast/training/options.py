@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from videomae_fast.errors import UsageError
 
 if TYPE_CHECKING:
-    from videomae_fast.data.sources import Source
+    from videomae_fast.data.lists.sources import Source
 
 
 def option(
@@ -77,7 +77,7 @@ def plain(value: Any) -> Any:
 
 
 def as_source(value: Any) -> Source:
-    from videomae_fast.data.sources import Source
+    from videomae_fast.data.lists.sources import Source
 
     if isinstance(value, Source):
         return value

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.lists import EXPECTED, ClipList, Entry, ListFormat, load_list
+from videomae_fast.data.lists.reading import EXPECTED, ClipList, Entry, ListFormat, load_list
 
 
 @dataclass(frozen=True)
