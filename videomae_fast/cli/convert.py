@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videomae_fast.errors import UsageError
+
+if TYPE_CHECKING:
+    from videomae_fast.interop import HeadRows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,15 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head-index",
         type=Path,
         metavar="FILE",
-        help="take these rows of the classifier's head: an official label_710to400.json, or one "
-        "row number per line, one line per class",
+        help="take these rows of the classifier's head: kinetics-400, -600 or -700 for those of a "
+        "Kinetics-710 head, an official label_710to400.json, or one row number per line, one line "
+        "per class",
     )
     head.add_argument(
         "--labels",
         type=Path,
         metavar="FILE",
-        help="names of the classes of the result, one a line, for --to ours or hugging-face; "
-        "sources that know them carry them along",
+        help="names of the classes of the result, one a line, or kinetics-400, -600, -700 or -710, "
+        "for --to ours or hugging-face; sources that know them carry them along",
     )
     hints = parser.add_argument_group("what official files don't say")
     hints.add_argument("--heads", type=int, metavar="N", help="(default: the official size's)")
@@ -101,15 +107,38 @@ def run(args: argparse.Namespace) -> int:
     options = ConversionOptions(
         layout=args.to,
         classes=args.classes,
-        rows=args.head_index,
+        rows=_rows(args.head_index),
         official_eps=args.official_eps,
         biases=args.bias_names or "q_bias",
-        labels=args.labels,
+        labels=_labels(args.labels),
     )
     report = convert(args.source, args.destination, options, hints)
     print("\n".join(report.lines()))
     print(f"written  {args.destination}: {args.to}, {report.result.kind}")
     return 0
+
+
+def _rows(given: Path | None) -> Path | HeadRows | None:
+    """A file, or the rows of one of Kinetics' sets in the head of Kinetics-710."""
+    from videomae_fast.data.labels.kinetics import kinetics_rows
+    from videomae_fast.interop import HeadRows
+
+    classes = _kinetics(given)
+    return given if classes is None else HeadRows(kinetics_rows(classes), of=710)
+
+
+def _labels(given: Path | None) -> Path | list[str] | None:
+    """A file, or the names of the classes of one of Kinetics' sets."""
+    from videomae_fast.data.labels.kinetics import kinetics_names
+
+    classes = _kinetics(given)
+    return given if classes is None else kinetics_names(classes)
+
+
+def _kinetics(given: Path | None) -> int | None:
+    """The set that is named; None for a file."""
+    named = re.fullmatch(r"kinetics-(\d+)", str(given), re.ASCII)
+    return None if named is None else int(named[1][:9])
 
 
 def check(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from videomae_fast.former_names import former_names
 from videomae_fast.interop.weights import (
     ConversionOptions,
     ConversionReport,
+    HeadRows,
     ModelWeights,
     SourceHints,
     convert,
@@ -22,6 +23,7 @@ from videomae_fast.interop.weights import (
 __all__ = [
     "ConversionOptions",
     "ConversionReport",
+    "HeadRows",
     "ModelWeights",
     "SourceHints",
     "convert",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.weights.check import check_finite
 from videomae_fast.interop.weights.heads import (
+    HeadRows,
     read_rows,
     select_classes,
     to_classifier,
@@ -33,18 +35,19 @@ class ConversionOptions:
     Attributes:
         layout: of the destination.
         classes: a classifier with a new head for so many classes.
-        rows: file with the rows of the classifier's head that make the new one.
+        rows: of the classifier's head that make the new one: a file with their numbers, or the
+            numbers with the size of the head that they are for.
         official_eps: compute with the official LayerNorm epsilon whatever the source has.
         biases: spelling of the q and v biases in Hugging Face's layout.
-        labels: file with the names of the classes of the result, one a line.
+        labels: names of the classes of the result, or a file with one a line.
     """
 
     layout: Layout
     classes: int | None = None
-    rows: Path | None = None
+    rows: Path | HeadRows | None = None
     official_eps: bool = False
     biases: BiasNames = "q_bias"
-    labels: Path | None = None
+    labels: Path | Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,21 @@ def changed(weights: ModelWeights, options: ConversionOptions) -> ModelWeights:
         name = weights.origin.name
         if weights.kind != "classifier":
             raise WeightsError(f"{name}: holds no classifier, so it has no head to take rows of")
-        weights = select_classes(weights, read_rows(options.rows, weights.classes))
+        weights = select_classes(weights, _rows_for(weights, options.rows))
     if options.labels is not None:
         weights = with_labels(weights, options.labels)
     return with_official_eps(weights) if options.official_eps else weights
+
+
+def _rows_for(weights: ModelWeights, asked: Path | HeadRows) -> Sequence[int]:
+    if isinstance(asked, Path):
+        return read_rows(asked, weights.classes)
+    if asked.of != weights.classes:
+        raise WeightsError(
+            f"{weights.origin.name}: its head has {weights.classes} rows, and the rows asked for "
+            f"are of a head of {asked.of}"
+        )
+    return asked.rows
 
 
 def _check_nothing_lost(source: ModelWeights, result: ModelWeights) -> None:

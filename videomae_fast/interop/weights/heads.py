@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,19 @@ from videomae_fast.interop.reading.refusal import refused
 from videomae_fast.interop.weights.model_weights import HEADED, Change, ModelWeights
 
 _SHOWN: Final = 40  # characters of what is no number
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Rows of a classifier's head, one for each class of a new one.
+
+    Attributes:
+        rows: their numbers.
+        of: rows of the head that they are meant for.
+    """
+
+    rows: Sequence[int]
+    of: int
 
 
 def to_classifier(
@@ -154,22 +167,23 @@ def read_rows(path: str | Path, classes: int) -> list[int]:
     return list(first)
 
 
-def with_labels(weights: ModelWeights, path: str | Path) -> ModelWeights:
+def with_labels(weights: ModelWeights, labels: Path | Sequence[str]) -> ModelWeights:
     """The classifier with names of its classes, where its files didn't say them.
 
     Args:
         weights: a classifier's.
-        path: a text file with one name a line, one line per class in the order of the head.
+        labels: names in the order of the head, or a text file with one a line.
 
     Raises:
         WeightsError: no classifier, another number of names than classes, two classes of one name,
             an empty one, or other names than the weights have already.
     """
-    path = Path(path)
     if weights.kind != "classifier":
         raise WeightsError(f"{weights.origin.name}: holds no classifier, so no classes to name")
-    with refused(path, "can't be read", "give a text file with one class name a line"):
-        labels = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    path = labels if isinstance(labels, Path) else "names of classes"
+    if isinstance(labels, Path):
+        with refused(path, "can't be read", "give a text file with one class name a line"):
+            labels = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines()]
     first: dict[str, int] = {}
     for number, label in enumerate(labels, 1):
         if not label:
