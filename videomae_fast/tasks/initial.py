@@ -11,8 +11,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop import ModelWeights, SourceHints, read_weights
-from videomae_fast.interop.weights import load_into, load_weights
+from videomae_fast.interop import ModelWeights, SourceHints, load_into, load_weights, read_weights
 from videomae_fast.interop.weights.folders import file_of
 from videomae_fast.interop.weights.parts import tally
 from videomae_fast.models.config import MAEConfig
