@@ -195,6 +195,14 @@ def times_in_turns(
     return taken
 
 
+def copy_bandwidth(device: torch.device, size: int, repeats: int, warmup: int) -> dict[str, Any]:
+    """TB/s of a device-to-device copy of `size` bytes: read plus written."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = times(lambda: target.copy_(source), device, repeats, warmup)
+    return {"bytes": size, **rated(seconds, 2 * size, "TB/s")}
+
+
 def rated(seconds: list[float], work: float, unit: str) -> dict[str, Any]:
     """Times with the rate at their median: work per second, in 1e12 of the unit."""
     summary = Summary.of(seconds)

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common.command import command_of, parser_of
 from benchmarks.common.processor import processor_name
 from benchmarks.measure.timing import Summary, times_in_turns
 from benchmarks.ops.cases import OpCase
@@ -210,8 +211,7 @@ def add_options(add: Callable[..., object]) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ops", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = parser_of("ops", __doc__, out=False)
     add_options(parser.add_argument)
     parser.epilog = "Other options are pytest's: -k native, --benchmark-json FILE, ..."
     return parser
@@ -227,15 +227,11 @@ def main(argv: Sequence[str]) -> int:
 
     words = list(argv)
     arguments().parse_known_args(words)  # for --help, and for errors in this command's words
-    return int(pytest.main([*PYTEST, *words], plugins=[Caller(["ops", *words])]))
+    return int(pytest.main([*PYTEST, *words], plugins=[Caller(command_of("ops", words))]))
 
 
 class Caller:
-    """Tells the record that pytest was called by this command.
+    """Tells the record by which command pytest was called."""
 
-    Attributes:
-        command: its words.
-    """
-
-    def __init__(self, words: Sequence[str]) -> None:
-        self.command = ["python", "-m", "benchmarks", *words]
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = list(command)
