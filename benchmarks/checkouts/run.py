@@ -29,6 +29,7 @@ PARTS = ("pre-training", "fine-tuning", "features", "saving", "forks", "transfor
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``checkouts``."""
     found = parser_of("checkouts", __doc__)
     for name, what in {
         "official-v1": "MCG-NJU/VideoMAE", "official-v2": "OpenGVLab/VideoMAEv2",

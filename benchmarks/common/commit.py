@@ -106,6 +106,7 @@ def _checksum(path: Path) -> str | None:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``commit``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks commit", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser

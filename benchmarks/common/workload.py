@@ -73,6 +73,7 @@ class Workload:
         return torch.randint(2**62, (self.batch,), generator=self._generator())
 
     def masks(self, masking: Masking) -> Masks:
+        """Those of the seeds, on the CPU."""
         return Masks.from_seeds(self.mask_seeds, self.config.grid, self.spec(masking))
 
     def describe(self) -> dict[str, Any]:

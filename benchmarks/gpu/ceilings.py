@@ -62,6 +62,7 @@ def matmul_rates(
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``ceilings``."""
     shared: dict[str, Any] = {"device": "cuda", "batch": 128, "repeats": 20, "warmup": 5}
     parser = parser_of("ceilings", __doc__, tiny=True, size="base", seconds=540.0, **shared)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

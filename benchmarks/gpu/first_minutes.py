@@ -85,6 +85,7 @@ def free(out: Path) -> Path:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``gpu``."""
     parser = parser_of("gpu", __doc__, device="cuda", seconds=SECONDS)
     parser.add_argument(
         "--parts",

@@ -286,6 +286,7 @@ def modelled(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``kernel-profile``."""
     shared: dict[str, Any] = {"device": "cuda", "size": "base", "batch": 128, "repeats": 5}
     parser = parser_of("kernel-profile", __doc__, tiny=True, **shared)
     parser.add_argument("--rows", type=int, default=40, help="kernels printed; default: 40")

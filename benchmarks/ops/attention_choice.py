@@ -200,6 +200,7 @@ def told(results: Sequence[dict[str, Any]]) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``attention-choice``."""
     parser = parser_of("attention-choice", __doc__, tiny=True, device="cuda", batch=128, repeats=20)
     parser.add_argument("--write", action="store_true", help="write the table too (on a GPU)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write a table into this file")

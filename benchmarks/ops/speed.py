@@ -73,7 +73,7 @@ def error(result: Any, truth: Any) -> float:
 
 
 def sum_in_order(terms: int) -> float:
-    """What adding up `terms` numbers one by one in fp32 may do to the relative error of a sum.
+    """The relative error that adding up `terms` numbers one by one in fp32 may give a sum.
 
     torch's eager sums and ours go in blocks, whose error hardly grows; others, torch.compile's
     among them, keep one running sum. Its roundings, each 2^-24 of the sum so far at most, are as
@@ -211,6 +211,7 @@ def add_options(add: Callable[..., object]) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``ops``, without the options of pytest."""
     parser = parser_of("ops", __doc__, out=False)
     add_options(parser.add_argument)
     parser.epilog = "Other options are pytest's: -k native, --benchmark-json FILE, ..."

@@ -203,6 +203,7 @@ def pipeline(
 
 
 def versions() -> dict[str, str | None]:
+    """Of the packages that read, by name; None where one is not installed."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -213,6 +214,7 @@ def versions() -> dict[str, str | None]:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``reading``."""
     parser = parser_of("reading", __doc__)
     add = parser.add_argument
     add("--videos", type=Path, help="folder of your own; default: real clips, else rendered ones")

@@ -47,6 +47,7 @@ print(json.dumps(found))
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``reading-versions``."""
     parser = parser_of("reading-versions", __doc__)
     parser.add_argument("--before", required=True, help="interpreter with the other version")
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos")

@@ -279,6 +279,7 @@ def _entitle(figure: Figure, record: Record, what: str) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``plots``."""
     parser = parser_of("plots", __doc__, out=False)
     parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
     parser.add_argument("--suffix", choices=(".png", ".svg"), default=".png")

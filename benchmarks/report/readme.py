@@ -401,6 +401,7 @@ def _ms(run: Run) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``readme``."""
     parser = parser_of("readme", __doc__, out=False)
     parser.add_argument("--check", action="store_true", help="write nothing")
     return parser

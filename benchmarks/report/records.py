@@ -48,6 +48,7 @@ def finish(record: Record, path: Path) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``report``."""
     parser = parser_of("report", __doc__, out=False)
     parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
     return parser

@@ -53,6 +53,7 @@ class Point:
 
 
 def points(what: str, args: argparse.Namespace) -> list[Point]:
+    """What is measured, from the command line."""
     if what == "masks":
         found = [Point("none", args.size, "encoder-only")]
         for kind in get_args(DecoderMask):
@@ -82,6 +83,7 @@ def checked_values(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``ablation``."""
     parser = with_contenders(study_arguments("ablation", __doc__, size="small"))
     parser.add_argument("what", choices=WHAT, help="what is varied")
     parser.add_argument("--values", nargs="+", help="of what is varied")

@@ -39,6 +39,7 @@ class Step:
     masking: Masking = "dual"
 
     def case(self) -> Case:
+        """What :func:`benchmarks.measure.cases.measure` takes."""
         return Case(self.name, self.variant, self.masking)
 
 
@@ -95,6 +96,7 @@ def chain(size: str, *, gpu: bool, compiled: bool) -> list[Step]:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``breakdown``."""
     parser = study_arguments("breakdown", __doc__, size="small")
     parser.add_argument(
         "--compile", action="store_true", help="also under torch.compile; on a GPU always"

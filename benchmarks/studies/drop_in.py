@@ -53,6 +53,7 @@ def drop_in_cases(size: str, args: argparse.Namespace) -> list[Case]:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``drop-in``."""
     parser = with_checkout(study_arguments("drop-in", __doc__, SECONDS, size="small"))
     parser.add_argument("--masking", nargs="+", choices=MASKINGS, default=["encoder-only", "dual"])
     return parser

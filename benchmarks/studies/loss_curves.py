@@ -34,6 +34,7 @@ from videomae_fast.training.schedule import Schedule
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``loss-curves``."""
     parser = parser_of(
         "loss-curves", __doc__, tiny=True, device="cpu", size="small", batch=8, threads=2, seed=0
     )

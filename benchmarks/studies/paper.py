@@ -34,6 +34,7 @@ def _keep(study: Study, size: str, part: Record) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``paper``."""
     parser = with_contenders(study_arguments("paper", __doc__))
     parser.add_argument(
         "--sizes", nargs="+", choices=SIZES, help="default: small and base on a CPU, all on a GPU"

@@ -26,6 +26,7 @@ CALLS = 30
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``proof``."""
     parser = parser_of("proof", __doc__, tiny=True, device="cpu", size="base", threads=2)
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     return parser

@@ -37,6 +37,7 @@ VARIANTS = {
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``step``."""
     parser = parser_of(
         "step", __doc__, device="cpu", size="small", batch=4, threads=2, repeats=9, warmup=2, seed=0
     )
@@ -53,6 +54,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def workload_of(args: argparse.Namespace) -> Workload:
+    """Clips and model of the shape that the command line asks for."""
     fields: dict[str, Any] = {"frames": args.frames, "image_size": args.image_size}
     if args.depth is not None:
         fields["depth"] = args.depth

@@ -43,6 +43,7 @@ def study_arguments(
 
 
 def with_contenders(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds --contenders and --official-checkout."""
     parser.add_argument(
         "--contenders",
         nargs="+",
@@ -54,6 +55,7 @@ def with_contenders(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def with_checkout(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds --official-checkout."""
     parser.add_argument(
         "--official-checkout", type=Path, help="folder of the official code: time it itself, too"
     )
@@ -61,6 +63,7 @@ def with_checkout(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def default_contenders(args: argparse.Namespace) -> list[str]:
+    """Of a study: the official computation as shipped and ours; the checkout first, if given."""
     names = ["official as shipped, eager", "ours, eager"]
     return names if args.official_checkout is None else [next(iter(CHECKOUTS)), *names]
 
@@ -81,6 +84,7 @@ def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def on_gpu(args: argparse.Namespace) -> bool:
+    """Whether the study is of a GPU."""
     return torch.device(args.device).type == "cuda"
 
 
@@ -92,6 +96,7 @@ def study_cases(size: str, args: argparse.Namespace, maskings: Sequence[Masking]
 
 
 def in_studies_precision(found: list[Case], args: argparse.Namespace) -> list[Case]:
+    """The cases as they are on a GPU; in fp32 on a CPU."""
     return found if on_gpu(args) else [case.in_precision("fp32") for case in found]
 
 
@@ -151,6 +156,7 @@ class Study:
             print(f"official code: {self.record['official_checkout']}", flush=True)
 
     def add(self, part: Record) -> None:
+        """Adds a part that is whole, and writes the record."""
         self.record["parts"].append(part)
         write(self.record, self.path)
 
