@@ -21,8 +21,8 @@ from videomae_fast.ops._dispatch import native_missing
 
 # Whose kernels or frames a number may be of, where they are installed
 LIBRARIES = (
-    "numpy", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl", "xformers", "av",
-    "decord", "torchcodec", "nvidia-dali-cuda130",
+    "numpy", "pillow", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl",
+    "xformers", "av", "decord", "torchcodec", "nvidia-dali-cuda130",
 )  # fmt: skip
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ from videomae_fast.errors import VideoMAEFastError
 
 Say = Callable[[str], None]
 Case = tuple[Contender, str]
-PACKAGES = ("av", "decord", "torchcodec", "pillow", "numpy", "nvidia-dali-cuda130")
 # Draws of an epoch, and steps: more than a pipeline gives in the time it is measured for
 EPOCH, ENDLESS = 1024, 1 << 20
 PREFETCH = 2
@@ -202,17 +200,6 @@ def pipeline(
     return rows
 
 
-def versions() -> dict[str, str | None]:
-    """Of the packages that read, by name; None where one is not installed."""
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
 def arguments() -> argparse.ArgumentParser:
     """The parser of ``reading``."""
     parser = parser_of("reading", __doc__)
@@ -284,7 +271,6 @@ def main(argv: Sequence[str]) -> int:
             "runs": [],
             "pipeline": [],
         }
-        record["versions"] |= versions()
         if all(row["passed"] for row in checks):
             record["runs"] = measure(
                 cases,
