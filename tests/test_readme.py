@@ -18,14 +18,14 @@ import pytest
 import torch
 
 from benchmarks.official.step import normalized_images, pretraining_loss
-from tests.interop import stand_ins
-from tests.interop.known import know_the_stand_ins
+from tests.support import stand_ins
+from tests.support.documents import ROOT, blocks, commands
+from tests.support.known import know_the_stand_ins
 from videomae_fast import Grid, MAEConfig, Masks, MaskSpec, VideoClassifier, masked_pixel_loss
 from videomae_fast.cli import main
 from videomae_fast.demo.videos import render_videos, write_list
 from videomae_fast.interop.acceleration.retype import original_class
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/user-guide.md")
 
 TINY_MODEL = (
@@ -44,17 +44,6 @@ ELSEWHERE = {
     "pip install": ".ci/run installs wheel, sdist and editable",
     "VIDEOMAE_FAST_NATIVE=0 pip install": ".ci/run installs without the library",
 }
-
-
-def blocks(document: str, language: str) -> list[str]:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def commands(document: str) -> list[str]:
-    """The command lines of its shell blocks, without comments; a trailing backslash joins lines."""
-    lines = "".join(blocks(document, "shell")).replace("\\\n", " ").splitlines()
-    return [line for line in (re.sub(r"\s+#.*", "", line).strip() for line in lines) if line]
 
 
 ALL = [(document, command) for document in DOCUMENTS for command in commands(document)]

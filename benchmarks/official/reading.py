@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.official.masks import CELL, running_cell_maps, tube_mask
 from videomae_fast.data.order import below
-from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Reading
+from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, ReadSettings
 from videomae_fast.masks import Grid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -73,7 +73,7 @@ class OfficialReader:
     Raises ``ValueError`` for clips that are not square, which the official recipe does not have.
     """
 
-    def __init__(self, reading: Reading, seed: int = 0) -> None:
+    def __init__(self, reading: ReadSettings, seed: int = 0) -> None:
         if reading.size[0] != reading.size[1]:
             raise ValueError(f"the official crop is square, not {reading.size}")
         self._frames, self._side, self._samples = reading.frames, reading.size[0], reading.samples
