@@ -171,6 +171,7 @@ def test_grids_differ_in_every_field():
     assert all(one != other for other in (Grid(1, 3, 4), Grid(2, 1, 4), Grid(2, 3, 1), (2, 3, 4)))
 
 
+@pytest.mark.slow
 def test_inductor_takes_another_size():
     model = model_of(VideoClassifier).eval()
     compiled = torch.compile(model, fullgraph=True, backend="inductor")
