@@ -19,7 +19,7 @@ from videomae_fast.interop import (
     select_classes,
     to_classifier,
 )
-from videomae_fast.interop.model_weights import origin_of
+from videomae_fast.interop.weights.model_weights import origin_of
 
 
 @pytest.fixture

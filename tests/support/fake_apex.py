@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from videomae_fast.training import apex_adam
+from videomae_fast.training.optimizer import apex_adam
 
 
 def multi_tensor_adam_capturable(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
-from videomae_fast.interop import Told
+from videomae_fast.interop import SourceHints
 
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -20,8 +20,8 @@ TINY: dict[str, Any] = {
     "decoder_depth": 1,
     "decoder_heads": 1,
 }
-TOLD = Told(heads=2, decoder_heads=1, frames=4, image_size=32)
-TOLD_CLASSIFIER = Told(heads=2, frames=4, image_size=32)
+TOLD = SourceHints(heads=2, decoder_heads=1, frames=4, image_size=32)
+TOLD_CLASSIFIER = SourceHints(heads=2, frames=4, image_size=32)
 
 
 def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -49,7 +49,7 @@ def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
 def test_a_run_that_waits_for_data_says_why_once(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videomae_fast.training.loop.STARVED", 0.0)
+    monkeypatch.setattr("videomae_fast.training.telling.STARVED", 0.0)
     said: list[str] = []
     pretrain(tiny(workers=0, log_every=1), output=tmp_path, log=said.append)
     told = [line for line in said if line.startswith("waiting for data")]
