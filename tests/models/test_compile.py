@@ -117,6 +117,7 @@ def test_one_after_the_other(kind, steps):
         assert graphs() == wanted, f"{shape} {spec}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MaskedAutoencoder, VideoClassifier])
 def test_dynamic_from_the_beginning(kind):
     """One graph for all, but for the model's own grid, whose positions are kept."""
