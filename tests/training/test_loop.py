@@ -33,17 +33,22 @@ def losses(output: Path) -> list[tuple[int, float, float, float]]:
     return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, action: Callable[[], Any]) -> None:
+def interrupt_after(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    action: Callable[[], Any],
+    kind: type[TrainStep[Any]] = TrainStep,
+) -> None:
     """Runs ``action`` while step number ``steps`` (from 0) is made."""
-    update, count = TrainStep.update, [0]
+    update, count = kind.update, [0]
 
-    def counted(self: TrainStep, rate: float) -> torch.Tensor:
+    def counted(self: TrainStep[Any], rate: float) -> torch.Tensor:
         if count[0] == steps:
             action()
         count[0] += 1
         return update(self, rate)
 
-    monkeypatch.setattr(TrainStep, "update", counted)
+    monkeypatch.setattr(kind, "update", counted)
 
 
 def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:

@@ -268,6 +268,7 @@ class Blocks(nn.ModuleList):
             for rate in rates
         )
         self.activation_checkpointing = activation_checkpointing
+        self.draws = drop_path > 0
 
     def forward(
         self,
@@ -296,7 +297,15 @@ class Blocks(nn.ModuleList):
                 "shared": shared if i == 0 else None,
             }
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x, branch = checkpoint(block, x, branch, use_reentrant=False, **options)
+                x, branch = checkpoint(
+                    block,
+                    x,
+                    branch,
+                    use_reentrant=False,
+                    # Reading the generator's state waits for the host, and breaks a recording
+                    preserve_rng_state=self.draws,
+                    **options,
+                )
             else:
                 x, branch = block(x, branch, **options)
         assert branch is not None

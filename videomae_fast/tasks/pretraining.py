@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -52,9 +53,10 @@ def pretrain(
     Raises:
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
+    settings = settings_of(config)
     return run(
-        lambda world: Pretraining(config, world),
-        settings_of(config),
+        lambda world: Pretraining(config, settings, world),
+        settings,
         output=output,
         resume=resume,
         log=log,
@@ -70,7 +72,8 @@ def settings_of(config: PretrainConfig) -> Settings:
         accumulation=config.accumulation,
         seed=config.seed,
         precision=config.precision,
-        compile=config.compile,
+        step_mode=_step_mode(config),
+        deterministic=config.deterministic,
         clip_grad=config.clip_grad,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
@@ -78,6 +81,28 @@ def settings_of(config: PretrainConfig) -> Settings:
         tensorboard=config.tensorboard,
         max_failed_share=config.max_failed_share,
     )
+
+
+def _step_mode(config: PretrainConfig) -> str:
+    """The step mode, also in its old spelling.
+
+    Raises:
+        UsageError: both spellings say different things.
+    """
+    if not config.compile:
+        return config.step_mode
+    if config.step_mode not in ("auto", "compiled"):
+        raise UsageError(
+            f"compile is the old spelling of step_mode compiled, and step_mode is "
+            f"{config.step_mode}: leave compile out"
+        )
+    warnings.warn(
+        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
+        "the next version",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return "compiled"
 
 
 def build_model(config: PretrainConfig) -> MaskedAutoencoder:
@@ -105,6 +130,13 @@ class Reconstruction:
         self.draws = config.drop_path > 0
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
 
+    def why_not_captured(self) -> str | None:
+        if self.config.optimizer == "apex":
+            return "apex's optimizer was never captured"
+        if self.config.activation_checkpointing and self.draws:
+            return "recomputed blocks ask the host for the state of drop path's generator"
+        return None
+
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)
         config = self.config
@@ -127,6 +159,8 @@ class Pretraining:
     """A pre-training run's data and model.
 
     Args:
+        config: what the run is made of.
+        settings: the engine's part of it.
         world: the processes that share the run's clips.
 
     Raises:
@@ -136,9 +170,8 @@ class Pretraining:
     name = "pretrain"
     activity = "pre-trains"
 
-    def __init__(self, config: PretrainConfig, world: World) -> None:
-        self._config, self.world = config, world
-        self.settings = settings_of(config)
+    def __init__(self, config: PretrainConfig, settings: Settings, world: World) -> None:
+        self._config, self.settings, self.world = config, settings, world
         self.objective = Reconstruction(config)
         self.feeding = Feeding(config.workers)
         self.dataset = config.dataset()

@@ -267,7 +267,25 @@ class PretrainConfig:
         kind=str,
         choices=("auto", "fp32", "bf16"),
     )
-    compile: bool = _run(False, "torch.compile the model's forward pass", kind=bool, resumable=True)
+    step_mode: str = _run(
+        "auto",
+        "how a step is launched: eager; compiled (torch.compile); captured (the whole step as one "
+        "CUDA graph); auto (captured where a GPU would wait for launches, else eager)",
+        kind=str,
+        choices=("auto", "eager", "compiled", "captured"),
+        resumable=True,
+    )
+    compile: bool = _run(
+        False, "old spelling of --step-mode compiled; goes with the next version", kind=bool,
+        resumable=True,
+    )  # fmt: skip
+    deterministic: bool = _run(
+        False,
+        "the same bits in every run on one kind of device with the same processes: attention and "
+        "all else by algorithms that add up in a fixed order",
+        kind=bool,
+        resumable=True,
+    )
     activation_checkpointing: bool = _run(
         False,
         "recompute blocks in the backward pass: less memory, more time",

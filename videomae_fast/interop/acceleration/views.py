@@ -129,6 +129,7 @@ class BlocksView(list[BlockView]):
     def __init__(self, views: Sequence[BlockView], activation_checkpointing: bool) -> None:
         super().__init__(views)
         self.activation_checkpointing = activation_checkpointing
+        self.draws = True  # what other code's blocks draw, nobody knows
 
 
 class Kind(NamedTuple):
