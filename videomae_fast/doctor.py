@@ -33,7 +33,7 @@ class Check:
 
 Report = dict[str, list[Check]]
 
-REQUIRED = ("torch", "numpy", "safetensors", "av", "pillow", "matplotlib")
+REQUIRED = ("torch", "numpy", "safetensors", "av", "pillow", "matplotlib", "einops")
 
 
 @dataclass(frozen=True)

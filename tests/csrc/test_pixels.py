@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.csrc.building import in_place_of_ours, without_levels
+from tests.support.building import in_place_of_ours, without_levels
 from videomae_fast.ops import _native
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -130,13 +130,13 @@ def test_loss(shape: Shape, normalize: bool, weighted: bool, threads: int) -> No
     ones = torch.ones(b, k) if weight is None else weight
     loss, grad = truth(prediction, frames, index, ones, tubelet, patch, normalize)
     args = (prediction, frames, index, weight, tubelet, patch, normalize, False)
-    loss_sum, weight_sum, token_loss = _native.normalized_pixel_mse(*args)
+    loss_sum, weight_sum, token_loss = _native.pixel_mse(*args)
     assert loss_sum.item() == pytest.approx(loss, rel=1e-6)
     assert weight_sum.item() == pytest.approx(float(ones.double().sum()), rel=1e-6)
     assert (token_loss.double() * ones).sum().item() == pytest.approx(loss, rel=1e-6)
-    ours = _native.normalized_pixel_mse_backward(0.5, *args)
+    ours = _native.pixel_mse_backward(0.5, *args)
     np.testing.assert_allclose(ours.double().numpy(), 0.5 * grad, rtol=1e-5, atol=1e-7)
-    whole = _native.normalized_pixel_mse_with_gradient(*args, 0.5)
+    whole = _native.pixel_mse_with_gradient(*args, 0.5)
     for one, other in zip(whole, (loss_sum, weight_sum, ours), strict=True):
         assert torch.equal(one, other)
 
@@ -149,8 +149,8 @@ def test_nearly_flat_cube_keeps_its_digits() -> None:
     prediction = torch.zeros(1, 1, 1536)
     loss, grad = truth(prediction, frames, index, torch.ones(1, 1), 2, 16, True)
     args = (prediction, frames, index, None, 2, 16, True, False)
-    assert _native.normalized_pixel_mse(*args)[0].item() == pytest.approx(loss, rel=1e-6)
-    ours = _native.normalized_pixel_mse_backward(1.0, *args).double().numpy()
+    assert _native.pixel_mse(*args)[0].item() == pytest.approx(loss, rel=1e-6)
+    ours = _native.pixel_mse_backward(1.0, *args).double().numpy()
     np.testing.assert_allclose(ours, grad, rtol=1e-5, atol=1e-9)
     assert abs(ours).max() == pytest.approx(22.6 * 2 / 1536, rel=0.01)
 
@@ -163,14 +163,14 @@ def test_flat_cubes_are_ignored_on_request(level: int, flat: bool) -> None:
     index = torch.tensor([[0, 1]], dtype=torch.int32)
     prediction = torch.ones(1, 2, 1536)
     args = (prediction, frames, index, None, 2, 16, True)
-    loss_sum, weight_sum, token_loss = _native.normalized_pixel_mse(*args, True)
+    loss_sum, weight_sum, token_loss = _native.pixel_mse(*args, True)
     assert weight_sum.item() == (1 if flat else 2)
     assert (token_loss[0, 0] == 0) == flat
     assert loss_sum.item() == pytest.approx(token_loss.sum().item())
-    grad = _native.normalized_pixel_mse_backward(1.0, *args, True)
+    grad = _native.pixel_mse_backward(1.0, *args, True)
     assert (grad[0, 0] == 0).all() == flat
     assert (grad[0, 1] != 0).any()
-    assert _native.normalized_pixel_mse(*args, False)[1].item() == 2
+    assert _native.pixel_mse(*args, False)[1].item() == 2
 
 
 def test_weight_zero_counts_for_nothing() -> None:
@@ -180,10 +180,10 @@ def test_weight_zero_counts_for_nothing() -> None:
     weight = torch.ones(2, 5)
     weight[1, 2] = 0
     args = (prediction, frames, index, weight, 2, 16, True, False)
-    loss_sum, weight_sum, _ = _native.normalized_pixel_mse(*args)
+    loss_sum, weight_sum, _ = _native.pixel_mse(*args)
     assert loss_sum.isfinite()
     assert weight_sum == 9
-    assert _native.normalized_pixel_mse_backward(1.0, *args).isfinite().all()
+    assert _native.pixel_mse_backward(1.0, *args).isfinite().all()
 
 
 def test_the_bits_do_not_depend_on_the_thread_count() -> None:
@@ -196,9 +196,9 @@ def test_the_bits_do_not_depend_on_the_thread_count() -> None:
         torch.set_num_threads(count)
         results.append(
             (
-                *_native.normalized_pixel_mse(*args),
-                _native.normalized_pixel_mse_backward(1.0, *args),
-                *_native.normalized_pixel_mse_with_gradient(*args, 1.0),
+                *_native.pixel_mse(*args),
+                _native.pixel_mse_backward(1.0, *args),
+                *_native.pixel_mse_with_gradient(*args, 1.0),
             )
         )
     torch.set_num_threads(before)
@@ -212,7 +212,7 @@ def test_a_position_out_of_range_is_named() -> None:
     prediction = torch.zeros(2, 5, 1536)
     for call in (
         lambda: _native.patch_gather(frames, index, 2, 16, MEAN, STD),
-        lambda: _native.normalized_pixel_mse(prediction, frames, index, None, 2, 16, True, False),
+        lambda: _native.pixel_mse(prediction, frames, index, None, 2, 16, True, False),
     ):
         with pytest.raises(IndexError, match=r"position 12 \(clip 1, entry 3\)"):
             call()
@@ -223,6 +223,6 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="refuses its arguments"):
         _native.patch_gather(frames, index, 2, 10, MEAN, STD)
     with pytest.raises(ValueError, match="prediction must be"):
-        _native.normalized_pixel_mse(torch.zeros(2, 5, 7), frames, index, None, 2, 16, True, False)
+        _native.pixel_mse(torch.zeros(2, 5, 7), frames, index, None, 2, 16, True, False)
     with pytest.raises(ValueError, match="index must be"):
         _native.patch_gather(frames, index.long(), 2, 16, MEAN, STD)

@@ -64,8 +64,8 @@ def test_layer_norm(width: int, clips: int, branch: str, threads: int) -> None:
 
     exact, fp32 = compute(torch.float64), compute(torch.float32)
     settings = {"delta": delta, "delta_bias": delta_bias, "scale": scale, "factor": factor}
-    done = _native.layer_norm(x, weight, bias, 1e-6, **settings)
-    grads = _native.layer_norm_backward(
+    done = _native.add_layer_norm(x, weight, bias, 1e-6, **settings)
+    grads = _native.add_layer_norm_backward(
         grad_out,
         done.stream,
         done.mean,
@@ -91,17 +91,17 @@ def test_layer_norm(width: int, clips: int, branch: str, threads: int) -> None:
 
 def test_layer_norm_without_a_residual_gradient() -> None:
     x, grad, weight = torch.randn(5, 33), torch.randn(5, 33), torch.randn(33)
-    done = _native.layer_norm(x, weight, torch.zeros(33), 1e-6)
+    done = _native.add_layer_norm(x, weight, torch.zeros(33), 1e-6)
     args = (grad, done.stream, done.mean, done.rstd, weight)
-    with_zero = _native.layer_norm_backward(*args, grad_stream=torch.zeros(5, 33))
-    assert torch.equal(_native.layer_norm_backward(*args).x, with_zero.x)
+    with_zero = _native.add_layer_norm_backward(*args, grad_stream=torch.zeros(5, 33))
+    assert torch.equal(_native.add_layer_norm_backward(*args).x, with_zero.x)
     assert done.stream.data_ptr() == x.data_ptr()
 
 
 def test_layer_norm_of_large_offsets_keeps_its_digits() -> None:
     """Two exact passes: E[x²] - E[x]² would be lost here."""
     x = torch.randn(4, 768, dtype=torch.float64).float() * 0.1 + 1000
-    ours = _native.layer_norm(x, torch.ones(768), torch.zeros(768), 1e-6).out
+    ours = _native.add_layer_norm(x, torch.ones(768), torch.zeros(768), 1e-6).out
     exact = F.layer_norm(x.double(), (768,), eps=1e-6)
     assert_as_good(ours, F.layer_norm(x, (768,), eps=1e-6), exact, slack=1e-4)
 
@@ -161,12 +161,12 @@ def test_gelu_of_extremes() -> None:
 def test_the_bits_do_not_depend_on_the_thread_count() -> None:
     x, grad = torch.randn(3000, 96), torch.randn(3000, 96)
     weight, bias = torch.randn(96), torch.randn(96)
-    done = _native.layer_norm(x, weight, bias, 1e-6)
+    done = _native.add_layer_norm(x, weight, bias, 1e-6)
     before = torch.get_num_threads()
     results = []
     for count in (1, 2, 5):
         torch.set_num_threads(count)
-        norm = _native.layer_norm_backward(grad, done.stream, done.mean, done.rstd, weight)
+        norm = _native.add_layer_norm_backward(grad, done.stream, done.mean, done.rstd, weight)
         gelu_x, gelu_bias = _native.bias_gelu_backward(grad, x, bias)
         assert gelu_bias is not None
         results.append((norm.x, norm.weight, norm.bias, gelu_x, gelu_bias))
@@ -178,13 +178,13 @@ def test_the_bits_do_not_depend_on_the_thread_count() -> None:
 def test_wrong_arguments_are_refused() -> None:
     x, w = torch.randn(4, 8), torch.ones(8)
     with pytest.raises(ValueError, match="weight must be"):
-        _native.layer_norm(x, torch.ones(7), w, 1e-6)
+        _native.add_layer_norm(x, torch.ones(7), w, 1e-6)
     with pytest.raises(ValueError, match="x must be"):
-        _native.layer_norm(x.double(), w, w, 1e-6)
+        _native.add_layer_norm(x.double(), w, w, 1e-6)
     with pytest.raises(ValueError, match="a scale needs the delta"):
-        _native.layer_norm(x, w, w, 1e-6, scale=w)
+        _native.add_layer_norm(x, w, w, 1e-6, scale=w)
     with pytest.raises(ValueError, match="factor must be"):
-        _native.layer_norm(x, w, w, 1e-6, delta=x, factor=torch.ones(3))
+        _native.add_layer_norm(x, w, w, 1e-6, delta=x, factor=torch.ones(3))
     with pytest.raises(ValueError, match="bias must be"):
         _native.bias_gelu(x, torch.ones(9))
 
@@ -192,8 +192,8 @@ def test_wrong_arguments_are_refused() -> None:
 @pytest.mark.parametrize("rows", [0, 1])
 def test_few_rows(rows: int) -> None:
     x, w = torch.randn(rows, 5), torch.ones(5)
-    done = _native.layer_norm(x, w, w, 1e-6)
-    grads = _native.layer_norm_backward(x, done.stream, done.mean, done.rstd, w)
+    done = _native.add_layer_norm(x, w, w, 1e-6)
+    grads = _native.add_layer_norm_backward(x, done.stream, done.mean, done.rstd, w)
     assert done.out.shape == grads.x.shape == (rows, 5)
     torch.testing.assert_close(grads.bias, x.sum(0))
     torch.testing.assert_close(_native.bias_gelu(x, w), F.gelu(x + w))

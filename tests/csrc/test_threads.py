@@ -48,7 +48,7 @@ def _outputs(rows: int) -> list[Tensor]:
     x = torch.randn(rows, 200, generator=make)
     bias, one = torch.randn(200, generator=make), torch.ones(200)
     index = torch.stack([torch.randperm(rows, generator=make, dtype=torch.int32)] * 2)
-    norm = _native.layer_norm(x, one, bias, 1e-6, delta=x * 2, delta_bias=bias)
+    norm = _native.add_layer_norm(x, one, bias, 1e-6, delta=x * 2, delta_bias=bias)
     query = torch.randn(1, rows, 3, 16, generator=make)
     return [
         _native.bias_gelu(x, bias),

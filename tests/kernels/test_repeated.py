@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels.conftest import ON_GPU
+from tests.support.interpreter import ON_GPU
 from videomae_fast import MAEConfig
 from videomae_fast.ops._dispatch import REGISTRY
 

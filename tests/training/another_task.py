@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videomae_fast.data.dataset import ClipDataset
-from videomae_fast.data.loader.feeding import Feeding
 from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.optimizer import make_optimizer
 from videomae_fast.training.parallel.world import World
@@ -102,7 +102,7 @@ class Classification:
     ) -> None:
         self.dataset, self.settings, self.world = dataset, settings, world
         self.objective = Distilled()
-        self.feeding = Feeding(0)
+        self.feeding = PipelineStats(0)
         self.steps_per_epoch = steps_per_epoch(dataset, settings.videos_per_step)
         self.config = {"classes": CLASSES}
         self.data = {"entries": [len(source) for source in dataset.sources]}

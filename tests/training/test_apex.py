@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training import fake_apex
+from tests.support import fake_apex
 from videomae_fast import cli, doctor
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.training import PretrainConfig, pretrain

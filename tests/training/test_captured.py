@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.tape import TapeRecorder
-from tests.training.test_step import CPU, NoRead, batch, new_step, split
+from tests.support.steps import CPU, NoRead, batch, new_step, split
+from tests.support.tape import TapeRecorder
 from videomae_fast.data import ClipBatch
 from videomae_fast.errors import UsageError
 from videomae_fast.ops._dispatch import forced

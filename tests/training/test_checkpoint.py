@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.fuzz import checkpoints as fuzz_checkpoints
-from tests.limits import largest_file
+from tests.support.limits import largest_file
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Saved, newest, read, save
 from videomae_fast.training.checkpoint import folder as files

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.runs import interrupt_after, losses, quiet
 from videomae_fast.data import FailureShareError, Source
 from videomae_fast.errors import UsageError
 from videomae_fast.training import PretrainConfig, load_model, pretrain
@@ -22,33 +23,6 @@ from videomae_fast.training.metrics import read_metrics
 from videomae_fast.training.step import TrainStep
 
 Make = Callable[..., PretrainConfig]
-
-
-def quiet(_: str) -> None: ...
-
-
-def losses(output: Path) -> list[tuple[int, float, float, float]]:
-    """What must not depend on interruptions: (step, loss, gradient norm, learning rate)."""
-    lines = read_metrics(output / "metrics.jsonl")
-    return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
-
-
-def interrupt_after(
-    monkeypatch: pytest.MonkeyPatch,
-    steps: int,
-    action: Callable[[], Any],
-    kind: type[TrainStep[Any]] = TrainStep,
-) -> None:
-    """Runs ``action`` while step number ``steps`` (from 0) is made."""
-    update, count = kind.update, [0]
-
-    def counted(self: TrainStep[Any], rate: float) -> torch.Tensor:
-        if count[0] == steps:
-            action()
-        count[0] += 1
-        return update(self, rate)
-
-    monkeypatch.setattr(kind, "update", counted)
 
 
 def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:

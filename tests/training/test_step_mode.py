@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.tape import TapeRecorder
-from tests.training.test_loop import interrupt_after, losses, quiet
+from tests.support.runs import interrupt_after, losses, quiet
+from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.ops._dispatch import forced
 from videomae_fast.tasks.pretraining import Reconstruction, settings_of

@@ -1,22 +1,23 @@
 """The library's ops: contract, plain-torch reference, registration, choice of backend."""
 
+from videomae_fast.ops._former_names import keep
+from videomae_fast.ops.add_layer_norm import add_layer_norm
 from videomae_fast.ops.append_rows import append_rows
 from videomae_fast.ops.attention import attention
+from videomae_fast.ops.bias_gelu import bias_gelu
 from videomae_fast.ops.crop_resize import crop_resize
 from videomae_fast.ops.decoder_assembly import decoder_assembly
-from videomae_fast.ops.gelu import bias_gelu
-from videomae_fast.ops.layer_norm import add_layer_norm
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
-from videomae_fast.ops.pixel_gradient import (
+from videomae_fast.ops.pixel_mse import pixel_mse
+from videomae_fast.ops.pixel_mse_with_gradient import (
     gradient_root,
     pixel_mse_with_gradient,
     start_backward,
 )
-from videomae_fast.ops.pixel_loss import pixel_mse
 from videomae_fast.ops.pixel_target import pixel_target
-from videomae_fast.ops.tokens import token_gather, token_scatter
+from videomae_fast.ops.token_gather import token_gather, token_scatter
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -38,3 +39,5 @@ __all__ = [
     "token_gather",
     "token_scatter",
 ]
+
+keep(__name__)

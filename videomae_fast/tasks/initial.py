@@ -11,12 +11,12 @@ from typing import Any, Final
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.files import read_weights
-from videomae_fast.interop.layouts import Told
-from videomae_fast.interop.model_weights import ModelWeights
-from videomae_fast.interop.parts import tally
-from videomae_fast.interop.sources import file_of
-from videomae_fast.interop.weights import load_into, load_weights
+from videomae_fast.interop.weights.files import read_weights
+from videomae_fast.interop.weights.folders import file_of
+from videomae_fast.interop.weights.layouts import SourceHints
+from videomae_fast.interop.weights.model_weights import ModelWeights
+from videomae_fast.interop.weights.parts import tally
+from videomae_fast.interop.weights.state_dicts import load_into, load_weights
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.training import checkpoint
@@ -34,7 +34,7 @@ _FREE: Final = ("frames", "image_size", "norm_eps", "final_norm_eps")
 """Fields that tensors don't depend on, and that are the run's."""
 
 
-class _AsTheRun(Told):
+class _AsTheRun(SourceHints):
     """What official files don't say is what the run says; the rest is compared in words here."""
 
     def check(self, config: MAEConfig, origin: str) -> None:
@@ -115,7 +115,7 @@ def _named(record: Mapping[str, Any]) -> str:
     return f"{record['file']} ({record['layout']}, {record['kind']}; {digests})"
 
 
-def _told(path: Path, config: MAEConfig) -> Told:
+def _told(path: Path, config: MAEConfig) -> SourceHints:
     # Hugging Face's folders say all of it themselves
     says_all = (path / "config.json").is_file()
     file = file_of(path) if path.is_dir() and not says_all else path

@@ -11,8 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from videomae_fast.data.loader.feeding import Feeding
 from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.masks import Masks
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
@@ -173,7 +173,7 @@ class Pretraining:
     def __init__(self, config: PretrainConfig, settings: Settings, world: World) -> None:
         self._config, self.settings, self.world = config, settings, world
         self.objective = Reconstruction(config)
-        self.feeding = Feeding(config.workers)
+        self.feeding = PipelineStats(config.workers)
         self.dataset = config.dataset()
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.videos_per_step)
         self.learning_rate = config.schedule(self.steps_per_epoch)
@@ -202,7 +202,7 @@ class Pretraining:
             crop_on=self._crop_on(),
             device_decoder=None if config.device_decoder == "none" else config.device_decoder,
             time_limit=config.decode_timeout,
-            feeding=self.feeding,
+            stats=self.feeding,
         )
 
     def model(self) -> MaskedAutoencoder:

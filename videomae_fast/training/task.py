@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.training.checkpoint import Log, Saved
 
 
@@ -182,7 +182,7 @@ class Task(Protocol[Batch]):
     def objective(self) -> Objective[Batch]: ...
 
     @property
-    def feeding(self) -> Feeding:
+    def feeding(self) -> PipelineStats:
         """Counts what the stages of the data pipeline do."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.metrics import Progress, StepMetrics
 
@@ -15,7 +15,7 @@ STARVED: Final = 0.1
 class Teller:
     """Progress lines and the news of the data pipeline, each of these once."""
 
-    def __init__(self, progress: Progress, feeding: Feeding, log: Log) -> None:
+    def __init__(self, progress: Progress, feeding: PipelineStats, log: Log) -> None:
         self.progress, self.feeding, self.log = progress, feeding, log
         self._told = ""
 

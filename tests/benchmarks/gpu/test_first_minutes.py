@@ -301,7 +301,7 @@ def test_the_order_of_the_first_command():
     call = Call("cuda", False, None, Path("out"), Path("shared"), 100.0)
     commands = {part.name: " ".join(part.command(call)) for part in PARTS}
     assert "--gpu" in commands["tests-first"]
-    assert "test_attention.py tests/kernels/test_layer_norm.py" in commands["tests-first"]
+    assert "test_attention.py tests/kernels/test_add_layer_norm.py" in commands["tests-first"]
     assert "--ignore=tests/kernels/test_attention.py" in commands["tests"]
     for tool in ("racecheck", "memcheck"):
         assert f"CUDA_MEMORY_CACHING=1 compute-sanitizer --tool {tool}" in commands[tool]

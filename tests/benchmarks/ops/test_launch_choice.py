@@ -43,7 +43,7 @@ from benchmarks.ops import launch_choice as lc
 from benchmarks.gpu.ceilings import TINY
 from benchmarks.ops.cases import op_cases
 from benchmarks.common.workload import Workload
-from videomae_fast.kernels import attention_flash, tokens
+from videomae_fast.kernels import attention_flash, token_gather as kernel
 
 cases = op_cases(Workload(TINY, 1), torch.float32)
 by_op = {(case.op, case.where): lc.changes(case) for case in cases}
@@ -53,19 +53,19 @@ assert len(by_op["attention_backward", "decoder"]) == len(lc.FLASH[1]) + len(lc.
 names = [change.name for changes in by_op.values() for change in changes]
 assert any("of keys: 64 queries" in name for name in names)
 
-now, narrow = tokens.LAUNCH, attention_flash.NARROW
+now, narrow = kernel.LAUNCH, attention_flash.NARROW
 for changes in by_op.values():
     for change in changes:
         with change.made():
-            assert tokens.LAUNCH != now or change.module != "tokens"
+            assert kernel.LAUNCH != now or change.module != "token_gather"
             assert attention_flash.NARROW != narrow or change.module != "attention_flash"
-assert tokens.LAUNCH is now and attention_flash.NARROW is narrow
+assert kernel.LAUNCH is now and attention_flash.NARROW is narrow
 
 # What computes something else, or crashes, is named and not timed.
 case = next(case for case in cases if case.op == "token_gather")
-right = tokens.token_gather
-tokens.token_gather = lambda *args: right(*args) * (1.1 if tokens.LAUNCH.rows == 8 else 1.0)
-lc.FIELDS["token_gather"] = ("tokens", {"rows": (8, 32, 3)})  # a block of 3 rows can't be
+right = kernel.token_gather
+kernel.token_gather = lambda *args: right(*args) * (1.1 if kernel.LAUNCH.rows == 8 else 1.0)
+lc.FIELDS["token_gather"] = ("token_gather", {"rows": (8, 32, 3)})  # a block of 3 rows can't be
 rows = {row["launch"]: row for row in lc.measure(case, torch.float32, torch.device("cpu"), 1)}
 assert not rows["rows 8"]["correct"] and "seconds" not in rows["rows 8"], rows
 assert "failed" in rows["rows 3"] and "seconds" not in rows["rows 3"], rows

@@ -82,7 +82,7 @@ def test_giant_is_read_and_written_in_wide_pieces(rows):
     assert {"1", "2"}.isdisjoint(accessed(rows, "short_forward", kind="stores"))
     assert accessed(rows, "pixel_mse_kernel")["16"] == 1
     for where in ("encoder", "decoder"):
-        assert {"1", "2"}.isdisjoint(accessed(rows, "gelu._forward", where))
+        assert {"1", "2"}.isdisjoint(accessed(rows, "bias_gelu._forward", where))
     assert not any(row["stack"] or row["local"] for row in rows)
 
 
@@ -91,7 +91,7 @@ def test_matrix_products_are_hoppers(rows):
     """Products of a warp group: anything else is a slower path."""
     assert accessed(rows, "short_forward", kind="matrix").keys() == {"HGMMA"}
     assert accessed(rows, "flash_forward", "(decoder)", kind="matrix").keys() == {"HGMMA"}
-    assert accessed(rows, "gelu._forward", "encoder", kind="matrix") == {}
+    assert accessed(rows, "bias_gelu._forward", "encoder", kind="matrix") == {}
 
 
 def test_it_compiles_nothing_when_interpreted(monkeypatch, capsys):

@@ -15,18 +15,18 @@ from videomae_fast.ops._native.loader import (
     why_missing,
 )
 from videomae_fast.ops._native.pixels import (
-    normalized_pixel_mse,
-    normalized_pixel_mse_backward,
-    normalized_pixel_mse_with_gradient,
     patch_gather,
+    pixel_mse,
+    pixel_mse_backward,
+    pixel_mse_with_gradient,
 )
 from videomae_fast.ops._native.rows import (
     LayerNormGradients,
     LayerNormOutput,
+    add_layer_norm,
+    add_layer_norm_backward,
     bias_gelu,
     bias_gelu_backward,
-    layer_norm,
-    layer_norm_backward,
 )
 from videomae_fast.ops._native.tokens import (
     append_rows,
@@ -40,6 +40,8 @@ from videomae_fast.ops._native.tokens import (
 __all__ = [
     "LayerNormGradients",
     "LayerNormOutput",
+    "add_layer_norm",
+    "add_layer_norm_backward",
     "append_rows",
     "append_rows_backward",
     "attention",
@@ -50,14 +52,12 @@ __all__ = [
     "decoder_assembly",
     "decoder_assembly_backward",
     "instruction_set",
-    "layer_norm",
-    "layer_norm_backward",
     "library",
     "library_path",
-    "normalized_pixel_mse",
-    "normalized_pixel_mse_backward",
-    "normalized_pixel_mse_with_gradient",
     "patch_gather",
+    "pixel_mse",
+    "pixel_mse_backward",
+    "pixel_mse_with_gradient",
     "token_gather",
     "token_scatter",
     "why_missing",

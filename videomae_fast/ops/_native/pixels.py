@@ -76,7 +76,7 @@ def patch_gather(
     return out
 
 
-def normalized_pixel_mse(
+def pixel_mse(
     prediction: Tensor,
     frames: Tensor,
     index: Tensor,
@@ -110,7 +110,7 @@ def normalized_pixel_mse(
     return (*_scalars(sums), token_loss)
 
 
-def normalized_pixel_mse_backward(
+def pixel_mse_backward(
     grad: float,
     prediction: Tensor,
     frames: Tensor,
@@ -123,13 +123,13 @@ def normalized_pixel_mse_backward(
 ) -> Tensor:
     """The prediction's gradient: ``grad * weight * 2 / C * (prediction - target)``, fp32.
 
-    `grad` is the gradient of loss_sum; the rest and the errors are those of `normalized_pixel_mse`.
+    `grad` is the gradient of loss_sum; the rest and the errors are those of `pixel_mse`.
     """
     settings = (tubelet_size, patch_size, normalize, ignore_flat)
     return _pixel_mse(False, grad, prediction, frames, index, weight, *settings)[2]
 
 
-def normalized_pixel_mse_with_gradient(
+def pixel_mse_with_gradient(
     prediction: Tensor,
     frames: Tensor,
     index: Tensor,
@@ -142,7 +142,7 @@ def normalized_pixel_mse_with_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss_sum, weight_sum, gradient of ``scale * loss_sum``) in one pass.
 
-    The same bits as `normalized_pixel_mse` and `normalized_pixel_mse_backward`; so are the errors.
+    The same bits as `pixel_mse` and `pixel_mse_backward`; so are the errors.
     """
     settings = (tubelet_size, patch_size, normalize, ignore_flat)
     sums, _, gradient = _pixel_mse(True, scale, prediction, frames, index, weight, *settings)
@@ -179,7 +179,7 @@ def _pixel_mse(
     sums = torch.empty(2, dtype=torch.float64)
     gradient = torch.empty((0,) if scale is None else prediction.shape, dtype=torch.float32)
     call(
-        "vmf_normalized_pixel_mse",
+        "vmf_pixel_mse",
         "ppppppppfiiiiiiibb",
         prediction,
         frames,

@@ -11,7 +11,7 @@ from videomae_fast.ops._native.calls import call, expect
 
 
 class LayerNormOutput(NamedTuple):
-    """What `layer_norm` returns; `stream` is `x` itself where nothing was added."""
+    """What `add_layer_norm` returns; `stream` is `x` itself where nothing was added."""
 
     out: Tensor
     stream: Tensor
@@ -20,7 +20,7 @@ class LayerNormOutput(NamedTuple):
 
 
 class LayerNormGradients(NamedTuple):
-    """What `layer_norm_backward` returns."""
+    """What `add_layer_norm_backward` returns."""
 
     x: Tensor
     delta: Tensor | None
@@ -34,7 +34,7 @@ def _rows(tensor: Tensor, width: int) -> int:
     return tensor.numel() // width if width else 0
 
 
-def layer_norm(
+def add_layer_norm(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -72,7 +72,7 @@ def layer_norm(
     stream = None if delta is None else torch.empty(x.shape, dtype=torch.float32)
     mean, rstd = (torch.empty(rows, dtype=torch.float32) for _ in range(2))
     call(
-        "vmf_layer_norm",
+        "vmf_add_layer_norm",
         "pppppppppppiiif",
         x,
         delta,
@@ -93,7 +93,7 @@ def layer_norm(
     return LayerNormOutput(out, x if stream is None else stream, mean, rstd)
 
 
-def layer_norm_backward(
+def add_layer_norm_backward(
     grad_out: Tensor,
     stream: Tensor,
     mean: Tensor,
@@ -107,15 +107,15 @@ def layer_norm_backward(
     factor: Tensor | None = None,
     with_delta_bias: bool = False,
 ) -> LayerNormGradients:
-    """The gradients of `layer_norm`; the same bits for any thread count.
+    """The gradients of `add_layer_norm`; the same bits for any thread count.
 
     Args:
         grad_out: fp32 [..., D].
-        stream, mean, rstd: as `layer_norm` returned them.
+        stream, mean, rstd: as `add_layer_norm` returned them.
         grad_stream: fp32 [..., D], what reaches the stream otherwise (the residual path), or None.
         delta, delta_bias: needed only with a `scale`.
         with_delta_bias: whether the delta bias's gradient is wanted.
-        weight, scale, factor: as given to `layer_norm`.
+        weight, scale, factor: as given to `add_layer_norm`.
 
     Returns:
         x (with `grad_stream` added), delta (None where it equals x: no scale and no factor),
@@ -142,7 +142,7 @@ def layer_norm_backward(
     grad_delta_bias = torch.empty(width, dtype=torch.float32) if with_delta_bias else None
     grad_scale = None if scale is None else torch.empty(width, dtype=torch.float32)
     call(
-        "vmf_layer_norm_backward",
+        "vmf_add_layer_norm_backward",
         "ppppppppppppppppiii",
         grad_out,
         grad_stream,
