@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.gpu.conftest import ON_GPU
+from tests.support.devices import NEEDS_GPU
 from tests.support.runs import TINY
 from tests.support.steps import batch, split
 from videomae_fast.data import ClipBatch
@@ -19,7 +19,6 @@ from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
 
 STEPS, RATE = 4, 1e-3
-ON_BOTH = ["cpu", pytest.param("cuda", marks=ON_GPU)]
 
 
 def new_step(device: str, **changed: Any) -> TrainStep[ClipBatch]:
@@ -39,12 +38,16 @@ def trained(step: TrainStep[ClipBatch]) -> tuple[list[list[float]], dict[str, to
     return [row.tolist() for row in rows], step.model.state_dict()
 
 
-@pytest.mark.parametrize("device", ON_BOTH)
+@pytest.mark.parametrize(
+    ("device", "mode"),
+    [
+        ("cpu", "eager"),
+        pytest.param("cuda", "eager", marks=NEEDS_GPU),
+        pytest.param("cuda", "captured", marks=NEEDS_GPU),
+    ],
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("mode", ["eager", pytest.param("captured", marks=ON_GPU)])
-def test_one_step_twice_gives_the_same_bits(device: str, precision: str, mode: str) -> None:
-    if mode == "captured" and device == "cpu":
-        pytest.skip("a CUDA graph needs a CUDA device")
+def test_one_step_twice_gives_the_same_bits(device: str, mode: str, precision: str) -> None:
     options = {"precision": precision, "step_mode": mode, "deterministic": True}
     with deterministic_algorithms(torch.device(device)):
         (rows, first), (again, second) = (trained(new_step(device, **options)) for _ in range(2))
@@ -62,7 +65,9 @@ def test_one_step_twice_gives_the_same_bits(device: str, precision: str, mode: s
     ],
     ids=lambda changed: ", ".join(changed) or "plain",
 )
-@pytest.mark.parametrize("mode", [pytest.param(m, marks=ON_GPU) for m in ("compiled", "captured")])
+@pytest.mark.parametrize(
+    "mode", [pytest.param(m, marks=NEEDS_GPU) for m in ("compiled", "captured")]
+)
 def test_every_mode_tells_what_the_eager_one_tells(mode: str, changed: dict[str, Any]) -> None:
     options = {"precision": "fp32", **changed}
     expected, _ = trained(new_step("cuda", step_mode="eager", **options))
