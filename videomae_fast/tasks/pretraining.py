@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
-from videomae_fast.recipes.schema import PretrainConfig
+from videomae_fast.recipes.schema import PretrainConfig, Run
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.errors import CheckpointError
@@ -60,9 +61,10 @@ def pretrain(
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
     grid_and_masks(config)  # before any process starts on anything
+    settings = settings_of(config)
     return run(
-        lambda world: Pretraining(config, world),
-        settings_of(config),
+        lambda world: Pretraining(config, settings, world),
+        settings,
         output=output,
         resume=resume,
         log=log,
@@ -79,7 +81,8 @@ def settings_of(config: PretrainConfig) -> Settings:
         accumulation=optim.accumulation,
         seed=run.seed,
         precision=run.precision,
-        compile=run.compile,
+        step_mode=_step_mode(run),
+        deterministic=run.deterministic,
         clip_grad=optim.clip_grad,
         log_every=run.log_every,
         checkpoint_every=run.checkpoint_every,
@@ -113,6 +116,28 @@ def grid_and_masks(config: PretrainConfig) -> tuple[Grid, MaskSpec]:
     return grid, spec
 
 
+def _step_mode(run: Run) -> str:
+    """The step mode, also in its old spelling.
+
+    Raises:
+        UsageError: both spellings say different things.
+    """
+    if not run.compile:
+        return run.step_mode
+    if run.step_mode not in ("auto", "compiled"):
+        raise UsageError(
+            f"compile is the old spelling of step_mode compiled, and step_mode is "
+            f"{run.step_mode}: leave compile out"
+        )
+    warnings.warn(
+        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
+        "the next version",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return "compiled"
+
+
 def build_model(config: PretrainConfig) -> MaskedAutoencoder:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
@@ -132,10 +157,17 @@ class Reconstruction:
     metrics: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.optim = config.optim
+        self.optim, self.recomputes = config.optim, config.run.activation_checkpointing
         self.grid, self.spec = grid_and_masks(config)
         self.draws = config.model.drop_path > 0
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
+
+    def why_not_captured(self) -> str | None:
+        if self.optim.optimizer == "apex":
+            return "apex's optimizer was never captured"
+        if self.recomputes and self.draws:
+            return "recomputed blocks ask the host for the state of drop path's generator"
+        return None
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)
@@ -159,6 +191,8 @@ class Pretraining:
     """A pre-training run's data and model.
 
     Args:
+        config: what the run is made of.
+        settings: the engine's part of it.
         world: the processes that share the run's clips.
 
     Raises:
@@ -168,9 +202,8 @@ class Pretraining:
     name = "pretrain"
     activity = "pre-trains"
 
-    def __init__(self, config: PretrainConfig, world: World) -> None:
-        self._config, self.world = config, world
-        self.settings = settings_of(config)
+    def __init__(self, config: PretrainConfig, settings: Settings, world: World) -> None:
+        self._config, self.settings, self.world = config, settings, world
         self.objective = Reconstruction(config)
         self.feeding = PipelineStats(config.data.workers)
         self.dataset = dataset_of(config)
