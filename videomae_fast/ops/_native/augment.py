@@ -15,7 +15,7 @@ def rand_augment(frames: Tensor, operations: Tensor) -> Tensor:
 
     Args:
         frames: uint8 [T, H, W, 3].
-        operations: fp64 [N, 8], a row for each: the kind, its argument, the matrix of an affine one.
+        operations: fp64 [N, 8], a row for each: kind, argument, matrix of an affine one.
 
     Raises:
         ValueError: an operation that the library does not know.
