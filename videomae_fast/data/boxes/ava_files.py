@@ -1,7 +1,7 @@
 """AVA's files: boxes as csv, label maps, key frames that don't count.
 
 A line of boxes is ``video,timestamp,x1,y1,x2,y2,class`` without a header, in shares of the width
-and height; detections have a score behind it. AVA's annotations have a person's number there instead.
+and height; detections have a score behind it. Annotations of AVA have a person there instead.
 """
 
 from __future__ import annotations
