@@ -40,7 +40,8 @@ TIME_LIMIT: Final = 120.0
 class ClipBatch:
     """One micro-batch of V videos with S samples each; a video's samples are adjacent.
 
-    frames: uint8 [V*S, T, H, W, 3]; mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
+    frames: [V*S, T, H, W, 3], uint8 or, of views that are normalised, fp32;
+    mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
     ok: bool [V*S], False where the video could not be read and its frames are zero;
     labels: int64 [V*S], -1 where the list has none; names: of the V videos, with list line and
     frames; failures: of the videos that could not be read.
@@ -175,9 +176,8 @@ def clip_loader(
         settings = replace(settings, hand_over="encoded", codecs=kind.codecs(device))
     elif crop_on == "device":
         settings = replace(settings, hand_over="frames")
-    joiner = _Joiner(
-        dataset, settings, ClipStage(dataset.size, device, decoder), stats or PipelineStats(workers)
-    )
+    stage = ClipStage(settings.rule, settings.shape, device, decoder)
+    joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers))
     if workers == 0:
         return _here(draws, joiner)
     return _ahead(draws, joiner, workers, prefetch, time_limit)
@@ -199,8 +199,8 @@ class _Joiner:
     ) -> tuple[ClipBatch, torch.cuda.Event | None]:
         """The batch, and when its clips are on the device."""
         begin = time.perf_counter()
-        samples, frames = self.settings.samples, self.settings.frames
-        clips, failed, event = self.stage(results, samples, frames)
+        samples = self.settings.samples
+        clips, failed, event = self.stage(results)
         outcomes = [failed.get(number, result) for number, result in enumerate(results)]
         pairs = list(zip(requests, outcomes, strict=True))
         for request, result in zip(requests, results, strict=True):
