@@ -88,14 +88,19 @@ def losses(output: Path) -> list[tuple[int, float, float, float]]:
     return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, action: Callable[[], Any]) -> None:
-    """Runs ``action`` while step number ``steps`` (from 0) is made."""
-    update, count = TrainStep.update, [0]
+def interrupt_after(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    action: Callable[[], Any],
+    kind: type[TrainStep[Any]] = TrainStep,
+) -> None:
+    """Runs ``action`` while step number ``steps`` (from 0) is made, of a kind of step."""
+    update, count = kind.update, [0]
 
-    def counted(self: TrainStep, rate: float) -> torch.Tensor:
+    def counted(self: TrainStep[Any], rate: float) -> torch.Tensor:
         if count[0] == steps:
             action()
         count[0] += 1
         return update(self, rate)
 
-    monkeypatch.setattr(TrainStep, "update", counted)
+    monkeypatch.setattr(kind, "update", counted)

@@ -290,7 +290,21 @@ class Run(Section):
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "auto (bf16 autocast on a GPU, fp32 on the CPU), fp32 or bf16; weights are fp32"
     )
-    compile: bool = option(False, "torch.compile the model's forward pass", resumable=True)
+    step_mode: Literal["auto", "eager", "compiled", "captured"] = option(
+        "auto",
+        "how a step is launched: eager; compiled (torch.compile); captured (the whole step as one "
+        "CUDA graph); auto (captured where a GPU would wait for launches, else eager)",
+        resumable=True,
+    )
+    compile: bool = option(
+        False, "old spelling of --step-mode compiled; goes with the next version", resumable=True
+    )
+    deterministic: bool = option(
+        False,
+        "the same bits in every run on one kind of device with the same processes: attention and "
+        "all else by algorithms that add up in a fixed order",
+        resumable=True,
+    )
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass: less memory, more time", resumable=True
     )

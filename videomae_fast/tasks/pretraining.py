@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,8 @@ from videomae_fast.masks import Grid, Masks, MaskSpec
 from videomae_fast.masks.spec import mask_spec
 from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
-from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes import schema
+from videomae_fast.recipes.fields import settings as declared
 from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
@@ -32,7 +34,7 @@ from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
 PretrainResult = RunResult
 
 FREE: Final = frozenset(
-    name for name, setting in settings(PretrainConfig).items() if setting.option.resumable
+    name for name, setting in declared(PretrainConfig).items() if setting.option.resumable
 )
 """Fields that may change when a run is resumed; where the lists lie may too, not their entries.
 
@@ -60,9 +62,10 @@ def pretrain(
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
     grid_and_masks(config)  # before any process starts on anything
+    settings = settings_of(config)
     return run(
-        lambda world: Pretraining(config, world),
-        settings_of(config),
+        lambda world: Pretraining(config, settings, world),
+        settings,
         output=output,
         resume=resume,
         log=log,
@@ -79,7 +82,8 @@ def settings_of(config: PretrainConfig) -> Settings:
         accumulation=optim.accumulation,
         seed=run.seed,
         precision=run.precision,
-        compile=run.compile,
+        step_mode=_step_mode(run),
+        deterministic=run.deterministic,
         clip_grad=optim.clip_grad,
         log_every=run.log_every,
         checkpoint_every=run.checkpoint_every,
@@ -87,6 +91,28 @@ def settings_of(config: PretrainConfig) -> Settings:
         tensorboard=run.tensorboard,
         max_failed_share=data.max_failed_share,
     )
+
+
+def _step_mode(run: schema.Run) -> str:
+    """The step mode, also in its old spelling.
+
+    Raises:
+        UsageError: both spellings say different things.
+    """
+    if not run.compile:
+        return run.step_mode
+    if run.step_mode not in ("auto", "compiled"):
+        raise UsageError(
+            f"compile is the old spelling of run.step_mode compiled, and step_mode is "
+            f"{run.step_mode}: leave compile out"
+        )
+    warnings.warn(
+        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
+        "the next version",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return "compiled"
 
 
 def dataset_of(config: PretrainConfig) -> ClipDataset:
@@ -132,10 +158,17 @@ class Reconstruction:
     metrics: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.optim = config.optim
+        self.optim, self.run = config.optim, config.run
         self.grid, self.spec = grid_and_masks(config)
         self.draws = config.model.drop_path > 0
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
+
+    def why_not_captured(self) -> str | None:
+        if self.optim.optimizer == "apex":
+            return "apex's optimizer was never captured"
+        if self.run.activation_checkpointing and self.draws:
+            return "recomputed blocks ask the host for the state of drop path's generator"
+        return None
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)
@@ -159,6 +192,8 @@ class Pretraining:
     """A pre-training run's data and model.
 
     Args:
+        config: what the run is made of.
+        settings: the engine's part of it.
         world: the processes that share the run's clips.
 
     Raises:
@@ -168,9 +203,8 @@ class Pretraining:
     name = "pretrain"
     activity = "pre-trains"
 
-    def __init__(self, config: PretrainConfig, world: World) -> None:
-        self._config, self.world = config, world
-        self.settings = settings_of(config)
+    def __init__(self, config: PretrainConfig, settings: Settings, world: World) -> None:
+        self._config, self.settings, self.world = config, settings, world
         self.objective = Reconstruction(config)
         self.feeding = PipelineStats(config.data.workers)
         self.dataset = dataset_of(config)
@@ -242,7 +276,7 @@ def fingerprint_of(config: PretrainConfig, per_epoch: int) -> Fingerprint:
     per_epoch: optimizer steps of an epoch.
     """
     nested = to_plain(config)
-    values = {name: nested[one.section][one.field] for name, one in settings(type(config)).items()}
+    values = {name: nested[one.section][one.field] for name, one in declared(type(config)).items()}
     values[LISTS] = [  # they may lie elsewhere
         {key: value for key, value in source.items() if key not in ("path", "root")}
         for source in values[LISTS]
