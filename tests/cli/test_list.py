@@ -10,7 +10,7 @@ import pytest
 
 from videomae_fast.cli import main
 from videomae_fast.data import load_list
-from videomae_fast.data import video_files as module
+from videomae_fast.data.lists import video_files as module
 from videomae_fast.recipes.source import ListFormat
 
 NAMES = [

@@ -10,7 +10,7 @@ import pytest
 from videomae_fast import cli
 from videomae_fast.cli import pretrain
 from videomae_fast.data import ListError, Source
-from videomae_fast.data.sources import load_sources
+from videomae_fast.data.lists.sources import load_sources
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.catalogue import names
 from videomae_fast.recipes.fields import settings

@@ -12,7 +12,7 @@ import pytest
 from tests.support.runs import altered
 from videomae_fast import training
 from videomae_fast.data import Source
-from videomae_fast.data.sources import sources_of
+from videomae_fast.data.lists.sources import sources_of
 from videomae_fast.errors import UsageError
 from videomae_fast.masks.spec import mask_spec
 from videomae_fast.models.config import MAEConfig, mae_config

@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     from videomae_fast.data.errors import MISSING
     from videomae_fast.data.lists import load_list
+    from videomae_fast.data.lists.sources import where_paths_start
     from videomae_fast.data.probe import probe
-    from videomae_fast.data.sources import where_paths_start
     from videomae_fast.progress import ProgressLine
 
     summary = probe(

@@ -297,7 +297,7 @@ class Run(Section):
         resumable=True,
     )
     compile: bool = option(
-        False, "old spelling of --step-mode compiled; goes with the next version", resumable=True
+        False, "old spelling of step_mode compiled; goes with the next version", resumable=True
     )
     deterministic: bool = option(
         False,

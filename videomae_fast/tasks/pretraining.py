@@ -18,10 +18,9 @@ from videomae_fast.masks import Grid, Masks, MaskSpec
 from videomae_fast.masks.spec import mask_spec
 from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
-from videomae_fast.recipes import schema
-from videomae_fast.recipes.fields import settings as declared
+from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
-from videomae_fast.recipes.schema import PretrainConfig
+from videomae_fast.recipes.schema import PretrainConfig, Run
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.errors import CheckpointError
@@ -34,7 +33,7 @@ from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
 PretrainResult = RunResult
 
 FREE: Final = frozenset(
-    name for name, setting in declared(PretrainConfig).items() if setting.option.resumable
+    name for name, setting in settings(PretrainConfig).items() if setting.option.resumable
 )
 """Fields that may change when a run is resumed; where the lists lie may too, not their entries.
 
@@ -93,28 +92,6 @@ def settings_of(config: PretrainConfig) -> Settings:
     )
 
 
-def _step_mode(run: schema.Run) -> str:
-    """The step mode, also in its old spelling.
-
-    Raises:
-        UsageError: both spellings say different things.
-    """
-    if not run.compile:
-        return run.step_mode
-    if run.step_mode not in ("auto", "compiled"):
-        raise UsageError(
-            f"compile is the old spelling of run.step_mode compiled, and step_mode is "
-            f"{run.step_mode}: leave compile out"
-        )
-    warnings.warn(
-        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
-        "the next version",
-        FutureWarning,
-        stacklevel=3,
-    )
-    return "compiled"
-
-
 def dataset_of(config: PretrainConfig) -> ClipDataset:
     """The clips of a configuration's lists.
 
@@ -139,6 +116,28 @@ def grid_and_masks(config: PretrainConfig) -> tuple[Grid, MaskSpec]:
     return grid, spec
 
 
+def _step_mode(run: Run) -> str:
+    """The step mode, also in its old spelling.
+
+    Raises:
+        UsageError: both spellings say different things.
+    """
+    if not run.compile:
+        return run.step_mode
+    if run.step_mode not in ("auto", "compiled"):
+        raise UsageError(
+            f"compile is the old spelling of step_mode compiled, and step_mode is "
+            f"{run.step_mode}: leave compile out"
+        )
+    warnings.warn(
+        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
+        "the next version",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return "compiled"
+
+
 def build_model(config: PretrainConfig) -> MaskedAutoencoder:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
@@ -158,7 +157,7 @@ class Reconstruction:
     metrics: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.optim, self.run = config.optim, config.run
+        self.optim, self.recomputes = config.optim, config.run.activation_checkpointing
         self.grid, self.spec = grid_and_masks(config)
         self.draws = config.model.drop_path > 0
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
@@ -166,7 +165,7 @@ class Reconstruction:
     def why_not_captured(self) -> str | None:
         if self.optim.optimizer == "apex":
             return "apex's optimizer was never captured"
-        if self.run.activation_checkpointing and self.draws:
+        if self.recomputes and self.draws:
             return "recomputed blocks ask the host for the state of drop path's generator"
         return None
 
@@ -276,7 +275,7 @@ def fingerprint_of(config: PretrainConfig, per_epoch: int) -> Fingerprint:
     per_epoch: optimizer steps of an epoch.
     """
     nested = to_plain(config)
-    values = {name: nested[one.section][one.field] for name, one in declared(type(config)).items()}
+    values = {name: nested[one.section][one.field] for name, one in settings(type(config)).items()}
     values[LISTS] = [  # they may lie elsewhere
         {key: value for key, value in source.items() if key not in ("path", "root")}
         for source in values[LISTS]

@@ -17,7 +17,7 @@ from videomae_fast.recipes.plain import by_flat_name, changed, from_flat, from_p
 MOVED: Final = {
     "model_config": "videomae_fast.models.config.mae_config(config.model)",
     "mask_spec": "videomae_fast.masks.spec.mask_spec(config.masks)",
-    "sources": "videomae_fast.data.sources.sources_of(config.data)",
+    "sources": "videomae_fast.data.lists.sources.sources_of(config.data)",
     "dataset": "videomae_fast.tasks.pretraining.dataset_of(config)",
     "total_steps": "videomae_fast.training.schedule.total_steps(config.schedule, n)",
 }

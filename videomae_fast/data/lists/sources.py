@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.lists import ClipList, Entry, load_list
+from videomae_fast.data.lists.reading import ClipList, Entry, load_list
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes import schema
 from videomae_fast.recipes.source import Source
