@@ -23,10 +23,10 @@ from benchmarks.report.reading import data_table, factor
 from benchmarks.report.records import main as tables
 from tests.support.videos import write_video
 from videomae_fast.data.cache import CachedVideos
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
 from videomae_fast.data.decoders import open_video
 from videomae_fast.data.reading import ReadSettings, read
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
+from videomae_fast.data.views.sampling import frame_ids, possible_starts
 from videomae_fast.errors import VideoMAEFastError
 
 pytestmark = pytest.mark.skipif(find_spec("decord") is None, reason="decord is not installed")
