@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.another_task import DECAY, LAYER_DECAY, Classification, Distilled, build_model
-from tests.training.test_loop import losses, quiet
+from tests.support.runs import losses, quiet
 from videomae_fast.data import ClipBatch
 from videomae_fast.tasks.pretraining import settings_of
 from videomae_fast.training import PretrainConfig
