@@ -24,6 +24,7 @@
 #                   CHECKOUT=folder of the official code; BREAKDOWN=size of the second part)
 #   make data-bench set up, time how fast videos are read against the official path: JSON, table and
 #                   plot in OUT (VIDEOS=folder for your own videos)
+#   make reference  write docs/reference/ from the declarations of the configuration's fields
 #   make lint    ruff; make types: mypy; make format: ruff's formatter
 #   make clean   remove what was built (.venv too)
 #
@@ -34,7 +35,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all fuzz \
 	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-sanitize gpu-bench gpu-commit gpu-wheels \
-	gpu-install paper-table data-bench lint types format clean
+	gpu-install paper-table data-bench reference lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -159,6 +160,9 @@ paper-table:
 data-bench: setup
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks reading --out $(OUT) \
 	$(if $(VIDEOS),--videos "$(VIDEOS)")
+
+reference: setup
+	$(BIN)/python -m videomae_fast.recipes.reference > docs/reference/configuration.md
 
 lint: setup
 	$(BIN)/ruff check .

@@ -204,3 +204,35 @@ def test_compiles_as_one_graph(impl):
     got = torch.autograd.grad(compiled(*tensors).sum(), tensors)
     for a, b in zip(got, torch.autograd.grad(run(*tensors).sum(), tensors), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_what_adds_up_in_any_order_does_not_serve_where_torch_is_deterministic(
+    tmp_path, monkeypatch
+):
+    table = table_of(tmp_path / "table.json", (H100, 160, "cudnn"), (H200, 160, "flash"))
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    monkeypatch.setattr(libraries, "_missing", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    query = OnCuda(torch.bfloat16)
+    names = ("cudnn", "flash", "efficient", "flash-attn", "flash-attn-4", "xformers")
+
+    def serve():
+        return [
+            n for n in names if libraries.LIBRARIES[n].why_not(query, query, query, None) is None
+        ]
+
+    assert serve() == list(names)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert serve() == ["flash", "efficient", "flash-attn"]
+        told = libraries.LIBRARIES["cudnn"].why_not(query, query, query, None)
+        assert told == (
+            "cuDNN's gradients are added up in any order, and torch is to be deterministic"
+        )
+        for card, expected in ((H100, "sdpa"), (H200, "flash")):
+            monkeypatch.setattr(
+                choice, "_on_device", lambda _, *s, card=card: choice.lookup(card, *s)
+            )
+            assert choice.choice(query, query) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.backends import KERNELS, NATIVE
 from videomae_fast.data import multi_scale_box
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS
+from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import crop_resize
 from videomae_fast.ops.crop_plan import PRECISION, filter_table
