@@ -110,7 +110,7 @@ class ReadResult:
         ids: frame numbers.
         frame_count: of the video.
         decode_seconds, crop_seconds: of this process.
-        waited_seconds: of decode_seconds, those in which it did not compute but waited for the file.
+        waited_seconds: of decode_seconds, those spent waiting for the file, not computing.
         kept_back: why an encoded video was decoded here.
         cached: what the cache did.
         queued_seconds: of decode_seconds, those in which it waited for a free core; 0 where the
