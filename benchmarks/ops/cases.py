@@ -41,6 +41,7 @@ class OpCase:
 
     @property
     def name(self) -> str:
+        """Op and place."""
         return f"{self.op} ({self.where})"
 
 

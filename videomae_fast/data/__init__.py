@@ -12,7 +12,7 @@ from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, ope
 from videomae_fast.data.errors import DecodeError, FailureShareError, ListError, WorkerDiedError
 from videomae_fast.data.failures import Failure, FailureReport, read_report
 from videomae_fast.data.lists import ClipList, Entry, load_list
-from videomae_fast.data.lists.sources import Source, unlabeled_hybrid
+from videomae_fast.data.lists.sources import unlabeled_hybrid
 from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader, steps_per_epoch
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.order import Draw, EpochOrder
@@ -20,6 +20,7 @@ from videomae_fast.data.views.clips import read_clip
 from videomae_fast.data.views.crops import centre_box, crop_resize, crop_views, multi_scale_box
 from videomae_fast.data.views.sampling import frame_ids, possible_starts
 from videomae_fast.former_names import former_names
+from videomae_fast.recipes.source import Source
 
 __all__ = [
     "DECODERS",

@@ -182,7 +182,7 @@ def test_what_differs_is_not_timed(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.reading.contenders.read", wrong)
     monkeypatch.setattr(data_speed, "measure", lambda *_, **__: pytest.fail("timed"))
     assert main(["--videos", str(folder), *TINY, "--out", str(tmp_path)]) == 1
-    assert "no table is made: ours, pyav, raw: differs" in capsys.readouterr().err
+    assert "no table and no plot: ours, pyav, raw: differs" in capsys.readouterr().err
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 

@@ -32,7 +32,7 @@ import stat
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +45,9 @@ from videomae_fast.data.lists.columns import (
     strip_right,
     take_integer,
 )
+from videomae_fast.recipes.source import ListFormat
 
-ListFormat = Literal["pretrain", "labels", "folder-labels"]
-
-EXPECTED: Final[dict[str, str]] = {
+EXPECTED: Final[dict[ListFormat, str]] = {
     "pretrain": "`path 0 -1` for a video or `folder start total` for a folder of frames",
     "labels": "`path label`",
     "folder-labels": "`folder total label`",

@@ -6,7 +6,8 @@ import os
 
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.lists.columns import SPACES
-from videomae_fast.data.lists.reading import MARKS, Entry, ListFormat
+from videomae_fast.data.lists.reading import MARKS, Entry
+from videomae_fast.recipes.source import ListFormat
 
 
 def list_line(entry: Entry, path: str, format: ListFormat) -> str:
