@@ -205,7 +205,11 @@ class Seeker:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns FFmpeg's complaints about the file into :class:`DecodeError`, and nothing else."""
+    """Turns FFmpeg's complaints about the file into DecodeError, and nothing else.
+
+    Raises:
+        DecodeError: FFmpeg complained inside.
+    """
     from av.error import FFmpegError
 
     try:
