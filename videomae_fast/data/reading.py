@@ -31,9 +31,15 @@ Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 class ClipRequest:
     """A draw with all that is needed to read it.
 
-    file: the video or frame folder; list_path, line, label: where a list names it (label -1: none);
-    start, total: of a frame folder, total -1 for a video; name_pattern: of its images; stride:
-    frames from one sampled frame to the next; words: the draw's random words.
+    Attributes:
+        draw: which entry, for which step.
+        file: the video or frame folder.
+        list_path, line: where a list names it.
+        label: as the list has it; -1: none.
+        start, total: of a frame folder: its first image's number, how many; total -1 for a video.
+        name_pattern: file name of a frame folder's image, formatted with its number.
+        stride: frames from one sampled frame to the next.
+        words: the draw's random words.
     """
 
     draw: Draw
@@ -62,11 +68,17 @@ class ClipRequest:
 class ReadSettings:
     """How requests are read.
 
-    frames: per clip; size: (height, width) of the clips in pixels; samples: clips per video;
-    decoder: of the CPU; cache: a folder of decoded videos, or None; hand_over: what is passed on:
-    "clips" (cropped), "frames" (decoded, for a device that crops) or "encoded" (the file, for a
-    device that decodes; "frames" for videos that it can't decode); codecs: what the device decodes,
-    FFmpeg's names; rule: which frames and views.
+    Attributes:
+        frames: per clip.
+        size: (height, width) of the clips in pixels.
+        samples: clips per video.
+        decoder: of the CPU, a key of ``DECODERS``.
+        hand_over: what is passed on: "clips" (cropped), "frames" (decoded, for a device that crops)
+            or "encoded" (the file, for a device that decodes; "frames" for videos that it can't
+            decode).
+        codecs: what the device decodes, FFmpeg's names.
+        cache: a folder of decoded videos, or None.
+        rule: which frames and views make the clips.
     """
 
     frames: int
@@ -87,14 +99,20 @@ class ReadSettings:
 class ReadResult:
     """What a request gives.
 
-    data: uint8, [S, T, h, w, 3] clips (of fp32 ones their bytes, [S, T, h, w, 12]), [N, H, W, 3]
-    frames or [bytes] of a file; plans: of the samples, where they are still to be made;
-    ids: frame numbers; frame_count: of the video;
-    decode_seconds, crop_seconds: of this process; waited_seconds, queued_seconds: of
-    decode_seconds, those in which it did not compute but waited for the file, and for a free core
-    (both are in the first where the system doesn't tell them apart); kept_back: why an encoded
-    video was decoded here; cached: what the cache did; numbering: why it had to be
-    decoded to number its frames, or None.
+    Attributes:
+        kind: which of three forms the data has.
+        data: uint8, [S, T, h, w, 3] clips (of fp32 ones the bytes, [S, T, h, w, 12]), [N, H, W, 3]
+            frames or [bytes] of a file.
+        plans: of the samples, where they are still to be made.
+        ids: frame numbers.
+        frame_count: of the video.
+        decode_seconds, crop_seconds: of this process.
+        waited_seconds: of decode_seconds, those spent waiting for the file, not computing.
+        kept_back: why an encoded video was decoded here.
+        cached: what the cache did.
+        queued_seconds: of decode_seconds, those in which it waited for a free core; 0 where the
+            system doesn't tell this from waiting for the file.
+        numbering: why it had to be decoded to number its frames, or None.
     """
 
     kind: HandOver
@@ -112,10 +130,19 @@ class ReadResult:
 
 
 def read(request: ClipRequest, settings: ReadSettings, room: Room | None = None) -> ReadResult:
-    """Reads a request; cropped clips are made in the memory that ``room`` gives, or in new memory.
+    """Reads a request.
 
-    Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read, whatever
-    it made a library raise, and :class:`OutputError` where ``room`` has no memory.
+    Args:
+        request: a draw.
+        settings: how to read it.
+        room: gives memory for cropped clips; None takes new memory.
+
+    Returns:
+        Clips, frames or the file, as the settings say.
+
+    Raises:
+        DecodeError: the file can't be read, whatever it made a library raise.
+        OutputError: ``room`` has no memory.
     """
     with one_file():
         return _read(request, settings, room)

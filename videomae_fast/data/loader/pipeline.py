@@ -123,6 +123,11 @@ def clip_loader(
     threads take shorter turns (:mod:`videomae_fast.data.loader.turns`).
 
     Args:
+        dataset: to draw from.
+        videos_per_step: of all processes.
+        micro_batches: batches per step and process.
+        start_step, total_steps: the first step, and the one after the last.
+        rank, world: this process's number, and how many there are.
         workers: loader processes, a video at a time each. One that crashes, or hangs for longer
             than ``time_limit`` seconds, is replaced, and its video counts as one that can't be
             read. 0: everything happens in this process, when it is asked for.
@@ -135,9 +140,13 @@ def clip_loader(
         stats: counts what the stages do.
         feeding: the former name of `stats`, for one version.
 
-    Raises ``ValueError`` where the numbers do not divide, :class:`BackendUnavailableError` for a
-    decoder that the device can't use, and while iterating :class:`WorkerDiedError` when loader
-    processes can't be started.
+    Returns:
+        Batches, each of a micro-batch's clips on the device.
+
+    Raises:
+        ValueError: the numbers do not divide, or are below their least.
+        BackendUnavailableError: the device can't use the decoder.
+        WorkerDiedError: while iterating, where loader processes can't be started.
     """
     if min(videos_per_step, micro_batches, world) < 1 or not 0 <= rank < world:
         raise ValueError(
