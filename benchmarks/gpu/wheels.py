@@ -54,6 +54,8 @@ class Wanted:
 
 
 SETS = {
+    # What the package and timing its ops need besides torch and triton
+    "needed": Wanted(("einops>=0.8", "pytest-benchmark>=5.3", "py-cpuinfo2>=10.1")),
     "reading": Wanted(("av>=18", "decord>=0.6")),
     "flash-attn-4": Wanted(
         (
@@ -269,6 +271,7 @@ def _digest(content: bytes) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``wheels``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks wheels", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
@@ -283,6 +286,11 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Fetches or installs the sets.
+
+    Returns:
+        1 where a set can't be had or installed, 3 where parts of one are still missing.
+    """
     args = arguments().parse_args(argv)
     waiting = False
     try:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
+from tests.support.op_cases import opcheck_cases
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import (
     IMAGENET_MEAN,
@@ -229,57 +230,6 @@ def test_attention(nq, nk, heads, dim, impl, counted):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
-def vectors(width, dtype, *, scaled):
-    """LayerNorm's weight and bias, a branch's bias and LayerScale."""
-    own = [torch.randn(width).to(dtype) for _ in range(4)]
-    return own if scaled else [*own[:3], None]
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("dropped", [False, True])
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 1, 192), (3, 7, 88), (2, 40, 384)], ids=str)
-def test_add_layer_norm(shape, scaled, dropped, impl):
-    torch.manual_seed(0)
-    x, delta = torch.randn(shape) + 3, torch.randn(shape)
-    weight, bias, delta_bias, scale = vectors(shape[-1], torch.float32, scaled=scaled)
-    factor = torch.tensor([0.0, 2.0, 1.5])[: shape[0]] if dropped else None
-    tensors = [t for t in (x, delta, weight, bias, delta_bias, scale) if t is not None]
-    for tensor in tensors:
-        tensor.requires_grad_()
-    out, stream = add_layer_norm(
-        x, delta, weight, bias, delta_bias=delta_bias, scale=scale, factor=factor, impl=impl
-    )
-    grads = torch.randn_like(out), torch.randn_like(stream)
-    got = torch.autograd.grad((out, stream), tensors, grads)
-
-    exact = [t.detach().double().requires_grad_() for t in tensors]
-    branch = exact[1] + exact[4]
-    if scaled:
-        branch = branch * exact[5]
-    if factor is not None:
-        branch = branch * factor.double()[:, None, None]
-    total = exact[0] + branch
-    normal = torch.nn.functional.layer_norm(total, shape[-1:], exact[2], exact[3], 1e-6)
-    torch.testing.assert_close(out.double(), normal, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(stream.double(), total, rtol=1e-5, atol=1e-5)
-    truth = torch.autograd.grad((normal, total), exact, [g.double() for g in grads])
-    for a, b in zip(got, truth, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_add_layer_norm_in_half_precision(dtype):
-    """The statistics are those of the rounded stream, in fp32: one rounding of the result."""
-    torch.manual_seed(0)
-    x, delta = (torch.randn(2, 9, 96).to(dtype) for _ in range(2))
-    weight, bias, delta_bias, _ = vectors(96, torch.float32, scaled=False)
-    out, stream = add_layer_norm(x, delta, weight, bias, delta_bias=delta_bias)
-    assert out.dtype == stream.dtype == dtype
-    exact = torch.nn.functional.layer_norm(stream.float(), (96,), weight, bias, 1e-6)
-    torch.testing.assert_close(out, exact.to(dtype))
-
-
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5, 7), (2, 30, 768)], ids=str)
 def test_bias_gelu(shape, impl):
@@ -331,73 +281,6 @@ def test_linear_of_slices_and_strides():
         linear(x.bfloat16(), weight.bfloat16(), impl="onednn")
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(x, weight).dtype == torch.bfloat16
-
-
-def opcheck_cases():
-    frames = torch.randint(0, 256, (2, 2, 8, 8, 3), dtype=torch.uint8)
-    index = torch.tensor([[0, 3], [1, 1]], dtype=torch.int32)
-    prediction = torch.randn(2, 2, 3 * 2 * 16, requires_grad=True)
-    x = torch.randn(2, 4, 6, requires_grad=True)
-    head = [torch.randn(2, 4, 2, 3, requires_grad=True) for _ in range(3)]
-    count = torch.tensor([4, 2], dtype=torch.int32)
-    table = torch.randn(4, 6)
-    return {
-        "patch_gather": (
-            frames, index, 2, 4, list(IMAGENET_MEAN), list(IMAGENET_STD), torch.float32, "auto",
-        ),
-        "pixel_mse": (
-            prediction, frames, index, torch.rand(2, 2), 2, 4, True, False, "auto",
-        ),
-        "pixel_mse_with_gradient": (
-            prediction.detach(), frames, index, torch.rand(2, 2), 2, 4, True, True, 0.5, "auto",
-        ),
-        "gradient_root": (prediction, torch.randn(prediction.shape)),
-        "pixel_mse_backward": (
-            torch.tensor(1.0), prediction.detach(), frames, index, None, 2, 4, True, True, "auto",
-        ),
-        "crop_resize": (
-            [torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8), frames[1, :, :6]],
-            torch.tensor([[1, 2, 1, 5, 3, 1], [0, 0, 0, 7, 5, 0]]), 4, 6, "auto",
-        ),
-        "crop_resize_into": (
-            [frames[0]], torch.tensor([[0, 2, 1, 5, 3, 1]]),
-            torch.empty((1, frames.shape[1], 4, 6, 3), dtype=torch.uint8), "auto",
-        ),
-        "token_gather": (x, index, "auto"),
-        "token_scatter": (x, torch.tensor([[0, 4, 4, 1]] * 2, dtype=torch.int32), 5, "auto"),
-        "decoder_assembly": (
-            x, torch.randn(6, requires_grad=True), table,
-            torch.tensor([[0, 1, 2, 3]] * 2, dtype=torch.int32), index, "auto",
-        ),
-        "decoder_assembly_backward": (x.detach(), 2, torch.float32, "auto"),
-        "append_rows": (x, torch.randn(5, 6, requires_grad=True), index, "auto"),
-        "append_rows_backward": (x.detach(), index, 5, "auto"),
-        "attention": (*head, count, "reference"),
-        "attention_backward": (
-            head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
-            torch.randn(2, 2, 4), "reference",
-        ),
-        "linear": (
-            x, torch.randn(5, 6, requires_grad=True), torch.randn(5, requires_grad=True),
-            "reference",
-        ),
-        "linear_backward": (
-            torch.randn(2, 4, 5), x.detach(), torch.randn(5, 6), True, True, "reference",
-        ),
-        "bias_gelu": (x, torch.randn(6, requires_grad=True), "auto"),
-        "bias_gelu_backward": (x.detach(), x.detach(), torch.randn(6), "auto"),
-        "add_layer_norm": (
-            x, torch.randn(2, 4, 6, requires_grad=True),
-            *(torch.randn(6, requires_grad=True) for _ in range(4)), torch.ones(2), 1e-6, "auto",
-        ),
-        "add_layer_norm_backward": (
-            x.detach(), None, x.detach(), torch.randn(2, 4), torch.rand(2, 4), torch.randn(6),
-            None, None, None, None, True, "auto",
-        ),
-        "mask_indices": (
-            torch.arange(3), 4, 2, 2, "tube", 2, "running-cell", 2, False, False, 8, 8, 4, "auto",
-        ),
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(opcheck_cases()))
