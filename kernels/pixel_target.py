@@ -11,8 +11,6 @@ integer even where a float mean would cancel.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -158,8 +156,3 @@ def difference(
     else:
         b_target = b_x.to(tl.float32) * (1.0 / 255.0)
     return tl.where(m_value, b_prediction - b_target, 0.0)
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """None: nothing here is launched by itself."""
-    return []
