@@ -88,13 +88,3 @@ def sum_columns(partial: Tensor, outs: Sequence[Tensor]) -> None:
             COLUMNS=LAUNCH.columns,
             num_warps=LAUNCH.num_warps,
         )
-
-
-def multiprocessors(device: torch.device) -> int:
-    """How many the device has; in Triton's interpreter a small number, for speed.
-
-    On "meta", where kernels are compiled but not launched, those of an H100 or H200.
-    """
-    if device.type != "cuda":
-        return 132 if device.type == "meta" else 2
-    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,4 +1,4 @@
-"""What all tests share: golden values, tiny clips, a fixed number of threads."""
+"""What all tests share: Triton's interpreter, golden values, tiny clips, a number of threads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+
+from tests.support.interpreter import import_triton
+
+import_triton()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

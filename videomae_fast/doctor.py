@@ -33,7 +33,7 @@ class Check:
 
 Report = dict[str, list[Check]]
 
-REQUIRED = ("torch", "numpy", "safetensors", "av", "pillow", "matplotlib")
+REQUIRED = ("torch", "numpy", "safetensors", "av", "pillow", "matplotlib", "einops")
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _optimizers() -> list[Check]:
     """What ``--optimizer`` may name."""
     import torch
 
-    from videomae_fast.training.apex_adam import why_not
+    from videomae_fast.training.optimizer.apex_adam import why_not
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     why = why_not(device)

@@ -20,6 +20,10 @@ class WeightsError(VideoMAEFastError, ValueError):
     """A weights file can't be read, or does not fit the model."""
 
 
+class CheckpointError(VideoMAEFastError):
+    """A checkpoint of a run can't be written, or read, or belongs to another run."""
+
+
 class AccelerationError(VideoMAEFastError, ValueError):
     """A model of other code can't be accelerated, or not undone; the message says why."""
 

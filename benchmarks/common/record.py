@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.common.card import card
 from benchmarks.common.commit import tree_commit
+from benchmarks.common.processor import matmul_rates, processor
 from videomae_fast import __version__
 from videomae_fast.ops._attention import choice
 from videomae_fast.ops._dispatch import native_missing
@@ -27,7 +28,17 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def environment(device: str, command: list[str]) -> dict[str, Any]:
-    """Date, machine, versions and command; of a GPU its clocks as found, and attention's table."""
+    """What a record says besides its results.
+
+    Args:
+        device: what is measured on, as torch names it.
+        command: its words.
+
+    Returns:
+        Date, commit, machine, versions, command and attention's table; of a GPU its clocks as
+        found, of a CPU the rates of its matmuls with as many threads as torch has now.
+    """
+    on_cpu = torch.device(device).type == "cpu"
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(_portable(word) for word in command),
@@ -36,7 +47,9 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
             "device": _device_name(device),
             "capability": _capability(device),
             "card": _card(device),
-            "cpu": _cpu(),
+            "cpu": processor()["name"],
+            "processor": processor(),
+            "matmul_GFLOP/s": matmul_rates(torch.get_num_threads()) if on_cpu else None,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "load_average": list(os.getloadavg()),
@@ -106,12 +119,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else "unknown"

@@ -25,7 +25,7 @@ from benchmarks.official.step import (
     gradient_norm,
     parameter_groups,
 )
-from videomae_fast.training.optimizer import make_optimizer
+from videomae_fast.training import optimizer as adamw
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Accelerated = Literal["no", "two lines", "all lines"]
@@ -185,9 +185,8 @@ class Contender(ABC):
 
     def _optimizer(self) -> torch.optim.Optimizer:
         if self.variant.lean:
-            optimizer = make_optimizer(
-                self.model, weight_decay=WEIGHT_DECAY, betas=BETAS, exempt={"mask_token"}
-            )
+            decayed = adamw.parameter_groups(self.model, WEIGHT_DECAY, {"mask_token"})
+            optimizer = adamw.make_optimizer(decayed, betas=BETAS)
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE
             return optimizer

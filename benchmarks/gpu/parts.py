@@ -98,6 +98,7 @@ _FIRST = (
     "tests/kernels/test_attention.py", "tests/kernels/test_add_layer_norm.py",
     "tests/kernels/test_repeated.py",
 )  # fmt: skip
+_REST = ("tests/kernels", "tests/models/test_golden.py", "tests/gpu")
 _REHEARSED = " or ".join(
     ("test_no_clips", "test_no_rows", "test_what_moves", "token_gather", "gather_copies", "beyond")
 )
@@ -238,7 +239,7 @@ PARTS = (
     Part("step-giant", _steps("giant", None, *_EAGER), 150, 60, first=True),
     Part("racecheck", _sanitized("racecheck", _RACES), 120, 20, True, SANITIZER),
     Part("memcheck", _sanitized("memcheck", _BOUNDS), 150, 20, True, SANITIZER),
-    Part("tests", _tests("tests/kernels", "tests/gpu", besides=_FIRST), 200, 40, first=True),
+    Part("tests", _tests(*_REST, besides=_FIRST), 200, 40, first=True),
     Part("build", _build, 90, 10, first=True),
     # The others in the order in which the README's plan names them.
     Part("losses", _losses, 200, 60),

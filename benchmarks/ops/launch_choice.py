@@ -60,12 +60,15 @@ class Change:
 
 # Fields of a module's LAUNCH, and what to try of each; what it has now is left out.
 FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
-    "add_layer_norm": ("add_layer_norm", {"num_warps": (2, 8), "tiles": (1, 4)}),
+    "add_layer_norm": ("add_layer_norm", {"num_warps": (2, 4), "programs": (8, 16)}),
     "add_layer_norm_backward": (
         "add_layer_norm",
-        {"num_warps": (2, 8), "programs": (2, 4), "lane_values": (128, 256)},
+        {"backward_warps": (2, 8), "programs": (2, 4), "lane_values": (128, 256)},
     ),
-    "bias_gelu": ("bias_gelu", {"rows": (8, 32), "columns": (128, 512), "num_warps": (8,)}),
+    "bias_gelu": (
+        "bias_gelu",
+        {"rows": (8, 32), "columns": (128, 512), "num_warps": (8,), "programs": (4,)},
+    ),
     "bias_gelu_backward": (
         "bias_gelu",
         {"backward_rows": (4, 16), "programs": (4, 8), "columns": (128,), "num_warps": (8,)},

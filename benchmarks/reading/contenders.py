@@ -21,7 +21,7 @@ from videomae_fast.data.decoders import DECODERS
 from videomae_fast.data.device.decoders import NAMES, find_device_decoder
 from videomae_fast.data.device.stage import ClipStage
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
+from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.errors import BackendUnavailableError, VideoMAEFastError
 
 CORE = "core"
@@ -86,7 +86,7 @@ class Official:
     name, place, converts = "official", CORE, False
     forms: tuple[str, ...] = (RAW, PREPARED)
 
-    def __init__(self, reading: Reading, device: torch.device) -> None:
+    def __init__(self, reading: ReadSettings, device: torch.device) -> None:
         self._read, self._device = OfficialReader(reading), device
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
@@ -122,7 +122,7 @@ class OnCore:
 
     place, converts = CORE, False
 
-    def __init__(self, reading: Reading, device: torch.device) -> None:
+    def __init__(self, reading: ReadSettings, device: torch.device) -> None:
         self.name, self.forms = _name_and_forms(reading)
         self._reading, self._device = reading, device
         self._stage = ClipStage(reading.size, device)
@@ -163,7 +163,7 @@ class OnDevice:
     """Ours with a device that crops, and with ``device_decoder`` decodes, too."""
 
     def __init__(
-        self, reading: Reading, device: torch.device, device_decoder: str | None = None
+        self, reading: ReadSettings, device: torch.device, device_decoder: str | None = None
     ) -> None:
         self.place, self.converts = str(device), device_decoder is not None
         self._device = device
@@ -195,7 +195,7 @@ class OnDevice:
     def close(self) -> None:
         self._stage.close()
 
-    def _pieces(self, requests: Sequence[ClipRequest]) -> list[Piece]:
+    def _pieces(self, requests: Sequence[ClipRequest]) -> list[ReadResult]:
         pieces = [read(request, self._reading) for request in requests]
         for request, piece in zip(requests, pieces, strict=True):
             if piece.kept_back is not None:
@@ -203,7 +203,7 @@ class OnDevice:
         _require_hits(pieces, self._reading)
         return pieces
 
-    def _make(self, pieces: Sequence[Piece]) -> torch.Tensor:
+    def _make(self, pieces: Sequence[ReadResult]) -> torch.Tensor:
         clips, failed, _ = self._stage(pieces, self._reading.samples, self._reading.frames)
         synchronize(self._device)
         for error in failed.values():
@@ -211,13 +211,13 @@ class OnDevice:
         return clips
 
 
-def _name_and_forms(reading: Reading) -> tuple[str, tuple[str, ...]]:
+def _name_and_forms(reading: ReadSettings) -> tuple[str, tuple[str, ...]]:
     if reading.cache is not None:
         return "ours, cache", (CACHED,)
     return f"ours, {reading.decoder}", (RAW, PREPARED)
 
 
-def _require_hits(pieces: Sequence[Piece], reading: Reading) -> None:
+def _require_hits(pieces: Sequence[ReadResult], reading: ReadSettings) -> None:
     """Raises VideoMAEFastError where a cache was to be read, and a decoder was."""
     hits = sum(piece.cached.hits for piece in pieces if piece.cached is not None)
     if reading.cache is not None and hits < len(pieces):
@@ -225,7 +225,7 @@ def _require_hits(pieces: Sequence[Piece], reading: Reading) -> None:
 
 
 def contenders(
-    reading: Reading,
+    reading: ReadSettings,
     device: torch.device,
     device_decoders: Sequence[str],
     cache: CachedVideos | None = None,

@@ -43,7 +43,7 @@ from benchmarks.report.reading import data_table
 from videomae_fast.data import ClipDataset, Source, clip_loader
 from videomae_fast.data.decoders import DECODERS
 from videomae_fast.data.device.decoders import NAMES
-from videomae_fast.data.reading import Reading
+from videomae_fast.data.reading import ReadSettings
 from videomae_fast.errors import VideoMAEFastError
 
 Say = Callable[[str], None]
@@ -145,7 +145,7 @@ def _run(
 
 def pipeline(
     videos: Material,
-    reading: Reading,
+    reading: ReadSettings,
     *,
     stride: int,
     device: torch.device,
@@ -258,7 +258,7 @@ def main(argv: Sequence[str]) -> int:
             f"most {EPOCH}"
         )
     torch.set_num_threads(1)
-    reading = Reading(args.frames, (args.size, args.size), args.samples, "pyav")
+    reading = ReadSettings(args.frames, (args.size, args.size), args.samples, "pyav")
     with tempfile.TemporaryDirectory() as folder:
         videos = material(
             Path(folder),

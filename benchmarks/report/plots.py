@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.common.processor import machine_name
 from benchmarks.common.record import read
 from benchmarks.report.reading import require_equal
 from benchmarks.report.studies import (
@@ -272,10 +273,7 @@ def _colour(run: Run) -> str:
 
 
 def _entitle(figure: Figure, record: Record, what: str) -> None:
-    machine = record["machine"]
-    on = machine["device"]
-    if on == "cpu":
-        on = f"{machine['cpu']}, {machine['threads']} threads"
+    on = machine_name(record["machine"])
     figure.suptitle(f"{what}: {on}, {record['date'][:10]}", fontsize=10)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.common.processor import processor_name
 from benchmarks.measure.checks import UncheckedError
 
 Record = dict[str, Any]
@@ -91,7 +92,7 @@ def _head(record: Record) -> str:
         for video in record["videos"]
     )
     return (
-        f"{machine['device']} ({machine['cpu']}, {machine['cores']} cores, load "
+        f"{machine['device']} ({processor_name(machine)}, {machine['cores']} cores, load "
         f"{machine['load_average'][0]:.1f} at the end of the checks), {used}, native library "
         f"{record['native_library']}; {settings['samples']} views of {settings['frames']} frames "
         f"at stride {settings['stride']}, {settings['size']} x {settings['size']} pixels, of each "

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.common.processor import machine_name
 from benchmarks.report.tables import (
     PEAK,
     Record,
@@ -32,8 +33,7 @@ MASKED = {"encoder-only": "encoder's mask only", "dual": "dual"}
 
 def heading(record: Record) -> str:
     """One line: what was run on what, with what, when, by which command."""
-    machine, settings = record["machine"], record["settings"]
-    on = machine["device"] if gpu(record) else f"{machine['cpu']}, {machine['threads']} threads"
+    settings, on = record["settings"], machine_name(record["machine"])
     code = record.get("official_checkout")
     official = f"; official code {code['version']}, commit {code['commit']}" if code else ""
     tiny = "TINY SHAPES, TO TEST THE SCRIPT: the figures say nothing; " if settings["tiny"] else ""

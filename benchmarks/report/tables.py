@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.common.processor import processor_name
 from benchmarks.measure.checks import UncheckedError
 
 Record = dict[str, Any]
@@ -162,7 +163,7 @@ def _head(record: Record) -> str:
     work, machine = record["workload"], record["machine"]
     threads = f", {machine['threads']} threads" if work["device"] == "cpu" else ""
     return (
-        f"ViT-{work['size']}, batch {work['batch']}, {machine['device']} ({machine['cpu']}"
+        f"ViT-{work['size']}, batch {work['batch']}, {machine['device']} ({processor_name(machine)}"
         f"{threads}), torch {record['versions']['torch']}, native library "
         f"{record['native_library']}, {record['settings']['repeats']} steps each, "
         f"{'interleaved' if record['settings']['interleaved'] else 'one after another'}; "

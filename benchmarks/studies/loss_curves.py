@@ -29,7 +29,7 @@ from benchmarks.studies.study import TINY
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks
 from videomae_fast.demo.scenes import frames as scene
 from videomae_fast.models.config import SIZES
-from videomae_fast.training.optimizer import make_optimizer
+from videomae_fast.training import optimizer as adamw
 from videomae_fast.training.schedule import Schedule
 
 
@@ -77,7 +77,9 @@ def run(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         model.load_state_dict(workload.state)
         model.to(device).train()
     optimizers: list[torch.optim.Optimizer] = [
-        make_optimizer(ours, weight_decay=WEIGHT_DECAY, betas=BETAS, exempt={"mask_token"}),
+        adamw.make_optimizer(
+            adamw.parameter_groups(ours, WEIGHT_DECAY, {"mask_token"}), betas=BETAS
+        ),
         torch.optim.AdamW(parameter_groups(official, WEIGHT_DECAY), betas=BETAS),
     ]
     schedule = Schedule(args.learning_rate, args.learning_rate / 100, args.steps // 10, args.steps)

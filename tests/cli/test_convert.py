@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.interop.random_weights import classifier, pretraining, same
+from tests.support.random_weights import classifier, pretraining, same
 from videomae_fast.cli import main
 
 SHAPE = ("--heads", 2, "--frames", 4, "--image-size", 32)

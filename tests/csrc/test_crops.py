@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.csrc.building import in_place_of_ours, without_levels
+from tests.support.building import in_place_of_ours, without_levels
 from videomae_fast.ops import _native, crop_resize
 from videomae_fast.ops.crop_plan import PRECISION, CropPlan, crop_plan
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import multiprocessing
 import os
 import pickle
@@ -24,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.videos import remux, write_audio, write_video
+from tests.support.cache_entries import first_version
+from tests.support.videos import remux, write_audio, write_video
 from videomae_fast.data import DECODERS, CacheCounts, CachedVideos, DecodeError
 from videomae_fast.data.cache import space as space_module
 from videomae_fast.data.cache import videos as videos_module
@@ -413,18 +413,6 @@ def test_a_damaged_entry_in_a_folder_that_may_only_be_read(
         warnings.simplefilter("error")  # each is told once
         np.testing.assert_array_equal(read(cache, path, [0]), truth(path, [0]))
     assert cache.counts.damaged == 2
-
-
-def first_version(entry: Path) -> None:
-    """Makes an entry as version 1 wrote it: without checksums of frames."""
-    content = entry.read_bytes()
-    frames = int.from_bytes(content[8:12], "little")
-    about = json.loads(content[16:frames].rstrip(b"\0"))
-    assert about["version"] == 3
-    about["version"] = 1
-    told = json.dumps(about).encode().ljust(frames - 16, b"\0")
-    prefix = content[:12] + zlib.crc32(told).to_bytes(4, "little")
-    entry.write_bytes(prefix + told + content[frames : -4 * (about["shape"][0] + 1)])
 
 
 def test_entries_of_another_version_are_misses_and_replaced(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.videos import numbered_frame, read_numbers, write_audio, write_video
+from tests.support.videos import numbered_frame, read_numbers, write_audio, write_video
 from videomae_fast.data import (
     ClipDataset,
     Draw,

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.data.videos import (
+from tests.support.videos import (
     WIDTH,
     numbered_frame,
     read_numbers,

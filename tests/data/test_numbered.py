@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.kinds import ODD
-from tests.data.videos import write_video
+from tests.support.kinds import ODD
+from tests.support.videos import write_video
 from videomae_fast.cli import main
-from videomae_fast.data import ClipDataset, Feeding, Source, clip_loader
+from videomae_fast.data import ClipDataset, PipelineStats, Source, clip_loader
 from videomae_fast.data.cache import fill_cache
 from videomae_fast.data.numbered import NumberedFiles
 from videomae_fast.data.prepare import PrepareSettings, prepare
@@ -35,14 +35,12 @@ def told(listed: Path) -> list[str]:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_training_names_it_once(listed: Path, workers: int) -> None:
     dataset = ClipDataset([Source(listed)], frames=4, stride=2, samples=1, image_size=32)
-    feeding = Feeding(workers)
-    loader = clip_loader(
-        dataset, videos_per_step=3, total_steps=2, workers=workers, feeding=feeding
-    )
+    stats = PipelineStats(workers)
+    loader = clip_loader(dataset, videos_per_step=3, total_steps=2, workers=workers, stats=stats)
     assert all(batch.ok.all() for batch in loader)
-    assert feeding.news() == told(listed)
-    assert feeding.news() == []
-    assert feeding.how_read(again=True) is None
+    assert stats.news() == told(listed)
+    assert stats.news() == []
+    assert stats.how_read(again=True) is None
 
 
 def test_prepare_and_the_cache_name_it_once(listed: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.data.videos import read_numbers, write_audio, write_video
-from tests.interrupts import heed_interrupts
-from tests.limits import largest_file
+from tests.support.interrupts import heed_interrupts
+from tests.support.limits import largest_file
+from tests.support.videos import read_numbers, write_audio, write_video
 from videomae_fast.data import load_list, open_video
 from videomae_fast.data.errors import ListError, OutputError
 from videomae_fast.data.prepare import Job, Prepared, PrepareSettings, Transcoded, prepare, run

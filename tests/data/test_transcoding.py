@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.data.videos import numbered_frame, read_numbers, remux, write_audio, write_video
+from tests.support.videos import numbered_frame, read_numbers, remux, write_audio, write_video
 from videomae_fast.data import DecodeError, open_video
 from videomae_fast.data.decoders import DECODERS
 from videomae_fast.data.decoders.pyav import PyAVReader

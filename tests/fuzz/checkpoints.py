@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 
 from videomae_fast.errors import VideoMAEFastError
+from videomae_fast.tasks.pretraining import config_of, fingerprint_of
 from videomae_fast.training import PretrainConfig, checkpoint
 from videomae_fast.training.resume import check_length, check_same_run, starting_point
 
@@ -22,7 +23,8 @@ FULL: Final = 32_000
 """More than there are bits: all of them, and then two at a time."""
 
 CONFIG: Final = PretrainConfig(size="small", epochs=4, warmup_epochs=1)
-DATA: Final = {"entries": [8], "steps_per_epoch": 2}
+PER_EPOCH: Final = 2
+DATA: Final = {"entries": [8], "steps_per_epoch": PER_EPOCH}
 OLDER, NEWER = 4, 6
 
 
@@ -54,10 +56,11 @@ def run(count: int, seed: int, folder: Path) -> Iterator[str]:
 def _finding(output: Path) -> str | None:
     newer, said = _newer(output), list[str]()
     try:
-        saved = starting_point(output, "auto", said.append)
+        saved = starting_point(output, "auto", said.append, config_of)
         assert saved is not None
-        check_same_run(saved, CONFIG, DATA)
-        check_length(saved, CONFIG, DATA["steps_per_epoch"], said.append)  # type: ignore[arg-type]
+        before, now = (fingerprint_of(each, PER_EPOCH) for each in (config_of(saved), CONFIG))
+        check_same_run(saved, before, now, DATA)
+        check_length(saved, before, now, said.append)
     except VideoMAEFastError as error:
         # Only without a checksum: nobody can know what stood there
         known = str(newer) in str(error) and not (newer / checkpoint.CHECKSUM).exists()

@@ -12,17 +12,23 @@ import torch
 from torch import nn
 
 from benchmarks.official.step import normalized_images, pretraining_loss
-from tests.interop import stand_ins
+from tests.support import stand_ins
+from tests.support.official_models import (
+    GRID,
+    SPECS,
+    assert_equal,
+    classifier,
+    frames,
+    loss_of,
+    masks_of,
+    pretraining,
+    randomise,
+    weighted,
+)
 from videomae_fast import Masks, MaskSpec, accelerate
 from videomae_fast.errors import AccelerationError
-from videomae_fast.interop.weights import load_into
-from videomae_fast.masks import Grid
+from videomae_fast.interop.weights.state_dicts import load_into
 
-GRID = Grid(4, 2, 2)  # of the stand-ins' default size
-SPECS = {
-    "dual": MaskSpec(encoder_ratio=0.5),
-    "encoder-only": MaskSpec(encoder_ratio=0.5, decoder="none"),
-}
 needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"
 )
@@ -31,62 +37,6 @@ needs_transformers = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    """Weights under which every parameter matters, biases and norms too."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(0.1 * noise if parameter.ndim > 1 else 0.3 * noise)
-    return model
-
-
-def frames(batch: int = 3, size: int = 32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randint(0, 256, (batch, 8, size, size, 3), dtype=torch.uint8, generator=generator)
-
-
-def masks_of(kind: str, batch: int = 3) -> Masks:
-    return Masks.from_seeds(torch.arange(batch) + 5, GRID, SPECS[kind])
-
-
-def pretraining(**settings) -> nn.Module:
-    return randomise(stand_ins.PretrainVisionTransformer(**settings))
-
-
-def classifier(**settings) -> nn.Module:
-    return randomise(stand_ins.VisionTransformer(**settings))
-
-
-def loss_of(kind: str):
-    """The official loss of a pre-training model as a function of the model."""
-    images = normalized_images(frames())
-    encoder_mask, decoder_mask = masks_of(kind).to_bool()
-
-    def loss(model):
-        return pretraining_loss(
-            model, images, encoder_mask, decoder_mask, tubelet=2, patch=16, autocast=None
-        )
-
-    return loss
-
-
-def weighted(model: nn.Module, *inputs) -> torch.Tensor:
-    """A scalar of a model's output in which every value counts differently."""
-    out = model(*inputs)
-    out = getattr(out, "logits", out)
-    generator = torch.Generator().manual_seed(3)
-    return (out.float() * torch.randn(out.shape, generator=generator)).mean()
-
-
-def assert_equal(comparison, tolerance: float = 1e-5) -> None:
-    assert comparison.loss != 0
-    assert comparison.loss_error < tolerance, comparison
-    assert comparison.gradient_error < tolerance, comparison
-    # Gradients of some biases nearly cancel, so their own error is relative to little
-    assert comparison.worst_error < 30 * tolerance, comparison
 
 
 SETTINGS = [
@@ -663,7 +613,7 @@ def small_model(name: str) -> nn.Module:
 )
 def test_compiled_whole_for_other_batches(name):
     """Frames and Masks: one graph, and one more that fits all other batches and ratios."""
-    from torch._dynamo.utils import counters  # imports Triton, which tests/kernels has to do first
+    from torch._dynamo.utils import counters
 
     torch.compiler.reset()
     counters.clear()

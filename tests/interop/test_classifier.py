@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.interop.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
+from tests.support.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
 from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
@@ -19,7 +19,7 @@ from videomae_fast.interop import (
     select_classes,
     to_classifier,
 )
-from videomae_fast.interop.model_weights import origin_of
+from videomae_fast.interop.weights.model_weights import origin_of
 
 
 @pytest.fixture

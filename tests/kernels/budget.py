@@ -172,6 +172,7 @@ def _write(everything: Mapping[str, Any]) -> None:
         inner = []
         for part, entries in sorted(parts.items()):
             rows = [f"   {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(entries.items())]
-            inner.append(f"  {json.dumps(part)}: {{\n" + ",\n".join(rows) + "\n  }")
+            body = "\n" + ",\n".join(rows) + "\n  " if rows else ""
+            inner.append(f"  {json.dumps(part)}: {{{body}}}")
         versions.append(f" {json.dumps(version)}: {{\n" + ",\n".join(inner) + "\n }")
     FILE.write_text("{\n" + ",\n".join(versions) + "\n}\n", encoding="utf-8")

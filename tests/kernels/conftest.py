@@ -1,9 +1,4 @@
-"""The Triton kernels on a GPU where there is one, otherwise in Triton's interpreter on the CPU.
-
-Triton decides when it is imported, for the whole process, whether kernels are interpreted. So it is
-imported here with the switch on; tests of other folders don't see the switch, and whatever needs
-Triton's compiler without a GPU has to run in a process of its own.
-"""
+"""The Triton kernels on a GPU where there is one, otherwise in Triton's interpreter on the CPU."""
 
 from __future__ import annotations
 
@@ -16,23 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-SWITCH = "TRITON_INTERPRET"
-ON_GPU = torch.cuda.is_available() and os.environ.get(SWITCH, "0") != "1"
-
-
-def _import_interpreted() -> None:
-    if "triton" in sys.modules and not hasattr(sys.modules["triton"].language.sum, "rewrite"):
-        raise pytest.UsageError(
-            "triton was imported to compile before tests/kernels could ask for its interpreter; "
-            "import it inside tests only, or run tests/kernels in a process of its own"
-        )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(SWITCH, "1")
-        import triton.language  # noqa: F401
-
-
-if not ON_GPU:
-    _import_interpreted()
+from tests.support.interpreter import ON_GPU, SWITCH
 
 
 @pytest.fixture

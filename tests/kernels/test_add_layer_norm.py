@@ -110,6 +110,30 @@ def test_repeated_runs_are_equal(kernels, device):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("programs", [1, 3])
+def test_however_many_programs_share_the_rows(
+    programs, kernels, device, assert_accurate, monkeypatch
+):
+    """Runs of several tiles with a rest, where the last program has fewer rows."""
+    monkeypatch.setattr(kernels, "programs_at_once", lambda *_: programs)
+    arguments = inputs((3, 37, 200), torch.float32, device, scaled=True, dropped=True, biased=True)
+    out, stream, mean, rstd = kernels.forward(*arguments)
+    saved = (stream, mean, rstd, arguments[2], arguments[1], *arguments[4:7], True)
+    grads = torch.randn(2, 3, 37, 200).to(device).unbind()
+    got = (out, stream, mean, rstd, *kernels.backward(*grads, *saved))
+    assert_all = zip(
+        got,
+        (*_forward_reference(*arguments), *_backward_reference(*grads, *saved)),
+        (
+            *_forward_reference(*doubled(arguments)),
+            *_backward_reference(*doubled((*grads, *saved))),
+        ),
+        strict=True,
+    )
+    for mine, theirs, true in assert_all:
+        assert_accurate(mine, theirs, true, absolute=1e-4)
+
+
 def test_no_rows(kernels, device):
     arguments = inputs((0, 4, 8), torch.float32, device, scaled=True, dropped=False, biased=True)
     got = kernels.forward(*arguments)
@@ -129,6 +153,8 @@ def test_tiles_cover_the_row_without_much_waste(kernels, width, itemsize):
         kernels.backward_tiling(width, itemsize, 4, scaled=True),
     ):
         padded = cut.chunk * cut.chunks
+        assert cut.rows >= 1
+        assert cut.warps in (1, 2, 4)
         assert width <= padded
         assert (cut.rows * cut.chunk) & (cut.rows * cut.chunk - 1) == 0
         assert padded <= max(1.2 * width, 16)

@@ -59,6 +59,43 @@ def test_everywhere(kernels, device):
     torch.testing.assert_close(slope, derivative[0], rtol=1e-6, atol=5e-7)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # inf · 0, as in torch
+def test_what_is_not_finite_stays_so(kernels, device):
+    """As torch's on a GPU: infinity passes, -infinity and NaN are NaN."""
+    z = torch.tensor([[float("inf"), float("-inf"), float("nan"), 1.0]], device=device)
+    bias = torch.zeros(4, device=device)
+    expected = torch.tensor([[float("inf"), float("nan"), float("nan"), 0.8413447]], device=device)
+    torch.testing.assert_close(kernels.forward(z, bias), expected, equal_nan=True)
+    slope = kernels.backward(torch.ones_like(z), z, bias)[0][0]
+    assert slope[2:].isfinite().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("programs", [1, 5])
+def test_however_many_programs_share_the_rows(
+    programs, kernels, device, assert_accurate, monkeypatch
+):
+    """Runs of several tiles with a rest, where the last program has fewer rows."""
+    monkeypatch.setattr(kernels, "programs_at_once", lambda *_: programs)
+    torch.manual_seed(0)
+    x, grad = (torch.randn(67, 300, device=device) for _ in range(2))
+    bias = torch.randn(300, device=device)
+    truth = exact(x, bias, grad)
+    got = (kernels.forward(x, bias), *kernels.backward(grad, x, bias))
+    theirs = (_forward_reference(x, bias), *_backward_reference(grad, x, bias))
+    for mine, reference, true in zip(got, theirs, truth, strict=True):
+        assert_accurate(mine, reference, true, absolute=3e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 4096, 20_480])
+@pytest.mark.parametrize("blocks", [1, 6, 24])
+@pytest.mark.parametrize("most", [8, 1188])
+def test_runs_cover_the_rows_in_one_wave(kernels, rows, blocks, most):
+    runs, run = kernels._runs(rows, 16, blocks, most)
+    assert (runs - 1) * run < rows <= runs * run
+    assert run % 16 == 0
+    assert runs * blocks <= max(most, blocks)
+
+
 def test_gradients_through_the_op(device):
     """Not contiguous: a slice of a wider matmul, a transposed gradient."""
     torch.manual_seed(0)

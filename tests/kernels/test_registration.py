@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from tests.ops.test_ops import opcheck_cases
+from tests.support.op_cases import opcheck_cases
 from videomae_fast.ops._dispatch import REGISTRY
 
 OPS = torch.ops.videomae_fast

@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from tests.fuzz.checkpoints import as_before
-from tests.limits import largest_file
-from tests.training.conftest import options
-from tests.training.test_loop import interrupt_after, losses, quiet
+from tests.support.limits import largest_file
+from tests.support.runs import interrupt_after, losses, options, quiet
 from videomae_fast import cli
 from videomae_fast.data import Source
 from videomae_fast.data.errors import OutputError

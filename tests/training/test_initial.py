@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.test_loop import interrupt_after, losses, quiet
+from tests.support.runs import interrupt_after, losses, quiet
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop import Told, read_weights, to_classifier, write_weights
+from videomae_fast.interop import SourceHints, read_weights, to_classifier, write_weights
+from videomae_fast.tasks.pretraining import build_model
 from videomae_fast.training import PretrainConfig, pretrain
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.step import build_model
 
 Make = Callable[..., PretrainConfig]
 
@@ -60,7 +60,7 @@ def test_every_layout_is_a_beginning(
         result = pretrain(replace(base, init=str(released)), output=path, log=quiet)
         path = result.checkpoint if layout == "checkpoint" else path
     elif layout != "official":
-        told = Told(base.heads, base.decoder_heads, base.frames, base.image_size)
+        told = SourceHints(base.heads, base.decoder_heads, base.frames, base.image_size)
         write_weights(read_weights(released, told), path, layout)
     weights, record, said = begun(replace(base, init=str(path)), tmp_path / "run")
     expected = official(released)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_loop import losses, quiet
+from tests.support.runs import losses, quiet
 from videomae_fast.errors import UsageError
 from videomae_fast.training import PretrainConfig, pretrain
 from videomae_fast.training.metrics import read_metrics

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.runs import interrupt_after, losses, quiet
 from videomae_fast.data import FailureShareError, Source
 from videomae_fast.errors import UsageError
 from videomae_fast.training import PretrainConfig, load_model, pretrain
@@ -22,28 +23,6 @@ from videomae_fast.training.metrics import read_metrics
 from videomae_fast.training.step import TrainStep
 
 Make = Callable[..., PretrainConfig]
-
-
-def quiet(_: str) -> None: ...
-
-
-def losses(output: Path) -> list[tuple[int, float, float, float]]:
-    """What must not depend on interruptions: (step, loss, gradient norm, learning rate)."""
-    lines = read_metrics(output / "metrics.jsonl")
-    return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, action: Callable[[], Any]) -> None:
-    """Runs ``action`` while step number ``steps`` (from 0) is made."""
-    update, count = TrainStep.update, [0]
-
-    def counted(self: TrainStep, rate: float) -> torch.Tensor:
-        if count[0] == steps:
-            action()
-        count[0] += 1
-        return update(self, rate)
-
-    monkeypatch.setattr(TrainStep, "update", counted)
 
 
 def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
@@ -70,7 +49,7 @@ def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
 def test_a_run_that_waits_for_data_says_why_once(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videomae_fast.training.loop.STARVED", 0.0)
+    monkeypatch.setattr("videomae_fast.training.telling.STARVED", 0.0)
     said: list[str] = []
     pretrain(tiny(workers=0, log_every=1), output=tmp_path, log=said.append)
     told = [line for line in said if line.startswith("waiting for data")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import finish, options, start
+from tests.support.runs import finish, options, start
 from videomae_fast.training.metrics import read_metrics
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import finish, options, start
+from tests.support.runs import finish, options, start
 from videomae_fast.training.checkpoint import checkpoints
 from videomae_fast.training.metrics import read_metrics
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import TINY
+from tests.support.runs import TINY
 from videomae_fast.cli import main
 from videomae_fast.data import Source
 from videomae_fast.data.failures import read_report

@@ -14,10 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomae_fast.data import ClipBatch
 from videomae_fast.masks import Masks
+from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training import PretrainConfig
-from videomae_fast.training.distributed import World
 from videomae_fast.training.optimizer import parameter_groups
-from videomae_fast.training.step import COLUMNS, TrainStep, build_model
+from videomae_fast.training.parallel.ddp import replicate
+from videomae_fast.training.parallel.world import World
+from videomae_fast.training.step import TrainStep
 
 CPU = World(0, 1, torch.device("cpu"))
 
@@ -31,7 +33,7 @@ def test_position_tables_are_not_broadcast(
     try:
         model = build_model(tiny())
         assert list(model.buffers())
-        replica = World(0, 2, torch.device("cpu")).replicate(model)
+        replica = replicate(model, World(0, 2, torch.device("cpu")))
         masks = Masks.sample(2, model.config.grid, tiny().mask_spec())
         for _ in range(2):  # the second one agrees on the order of gradients
             replica(random_frames(2, 4, 32, 32), masks).loss.backward()
@@ -46,6 +48,10 @@ def test_position_tables_are_not_broadcast(
 
 
 Make = Callable[..., PretrainConfig]
+
+
+def new_step(config: PretrainConfig) -> TrainStep[ClipBatch]:
+    return TrainStep(Reconstruction(config), build_model(config), settings_of(config), CPU)
 
 
 def batch(clips: int, seed: int, failed: tuple[int, ...] = ()) -> ClipBatch:
@@ -83,12 +89,12 @@ def plain_steps(
 
 
 def our_steps(config: PretrainConfig, batches: list[ClipBatch], lr: float) -> tuple[Any, list[Any]]:
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     numbers = []
     for number, each in enumerate(batches):
         for micro, part in enumerate(split(each, config.accumulation)):
             step.forward_backward(part, step=number, micro=micro)
-        row = dict(zip(COLUMNS, step.update(lr).tolist(), strict=True))
+        row = dict(zip(step.columns, step.update(lr).tolist(), strict=True))
         numbers.append((row["loss_sum"] / row["loss_weight"], row["grad_norm"]))
         assert row["failed_clips"] == int((~each.ok).sum())
         assert row["non_finite"] == 0
@@ -119,12 +125,12 @@ def test_it_is_the_mean_over_all_tokens(
 
 def test_a_step_without_clips_changes_nothing(tiny: Make) -> None:
     config = tiny()
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     step.forward_backward(batch(8, 1), step=0, micro=0)
     step.update(1e-3)
     before = _state(step)
     step.forward_backward(batch(8, 2, failed=tuple(range(8))), step=1, micro=0)
-    row = dict(zip(COLUMNS, step.update(1e-3).tolist(), strict=True))
+    row = dict(zip(step.columns, step.update(1e-3).tolist(), strict=True))
     assert row["loss_weight"] == 0
     assert row["non_finite"] == 0
     assert _same(before, _state(step))
@@ -139,7 +145,7 @@ def test_weights_stay_those_before_the_first_bad_step(
     tiny: Make, monkeypatch: pytest.MonkeyPatch, poison: float, where: str
 ) -> None:
     config = tiny()
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     step.forward_backward(batch(8, 1), step=0, micro=0)
     assert step.update(1e-3)[-1] == 0
     before = _state(step)
@@ -168,7 +174,7 @@ def test_drop_path_depends_on_the_step_alone(tiny: Make) -> None:
     config = tiny(drop_path=0.5, depth=3)
     losses = []
     for burn in (0, 5):
-        step = TrainStep(build_model(config), config, CPU)
+        step = new_step(config)
         torch.rand(burn)
         step.forward_backward(batch(8, 1), step=3, micro=0)
         losses.append(float(step.update(0.0)[0]))
@@ -198,7 +204,7 @@ class NoRead(TorchDispatchMode):
 @pytest.mark.parametrize("masks", ["running-cell", "random"])
 def test_a_step_reads_nothing_from_the_device(tiny: Make, masks: str) -> None:
     config = tiny(decoder_mask=masks, clip_grad=0.05, drop_path=0.2, depth=2, accumulation=2)
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     parts = split(batch(8, 1, failed=(3,)), 2)
     with NoRead():
         for micro, part in enumerate(parts):
@@ -212,7 +218,7 @@ def test_bf16_autocast_keeps_fp32_weights(tiny: Make) -> None:
     losses = []
     for precision in ("auto", "fp32", "bf16"):
         config = tiny(precision=precision)
-        step = TrainStep(build_model(config), config, CPU)
+        step = new_step(config)
         step.forward_backward(batch(8, 1), step=0, micro=0)
         assert {p.grad.dtype for p in step.model.parameters() if p.grad is not None} == {
             torch.float32

@@ -73,16 +73,16 @@ def run(args: argparse.Namespace) -> int:
         WeightsError: the weights can't be read, or the layout can't hold them.
     """
     check(args)
-    from videomae_fast.interop import Told, Wanted, convert
+    from videomae_fast.interop import ConversionOptions, SourceHints, convert
 
     size = args.image_size
-    told = Told(
+    told = SourceHints(
         heads=args.heads,
         decoder_heads=args.decoder_heads,
         frames=args.frames,
         image_size=None if size is None else size[0] if len(size) == 1 else tuple(size),
     )
-    wanted = Wanted(
+    wanted = ConversionOptions(
         layout=args.to,
         classes=args.classes,
         rows=args.head_index,

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         0, or 128 + the number of the signal that stopped the run.
 
     Raises:
-        VideoMAEFastError: as :func:`videomae_fast.training.loop.pretrain`.
+        VideoMAEFastError: as :func:`videomae_fast.training.loop.run`.
     """
     if args.show_recipe:
         _show(args.recipe)
@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
             f"--resume {args.resume}: no such checkpoint folder; give auto, never, or a folder "
             "like OUTPUT/checkpoints/step-00001000"
         )
+    from videomae_fast.tasks.pretraining import pretrain
     from videomae_fast.training.errors import InterruptedRunError
-    from videomae_fast.training.loop import pretrain
 
     try:
         result = pretrain(

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     from videomae_fast.masks import MaskSpec
     from videomae_fast.pictures.showcase import show_reconstruction
-    from videomae_fast.training.trained import load_model
+    from videomae_fast.tasks.trained import load_model
 
     try:
         spec = MaskSpec(encoder=args.encoder_mask, encoder_ratio=args.mask_ratio, decoder="none")

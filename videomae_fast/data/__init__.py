@@ -14,11 +14,12 @@ from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, ope
 from videomae_fast.data.errors import DecodeError, FailureShareError, ListError, WorkerDiedError
 from videomae_fast.data.failures import Failure, FailureReport, read_report
 from videomae_fast.data.lists import ClipList, Entry, load_list
-from videomae_fast.data.loader.feeding import Feeding
 from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.order import Draw, EpochOrder
 from videomae_fast.data.sampling import frame_ids, possible_starts
 from videomae_fast.data.sources import Source, unlabeled_hybrid
+from videomae_fast.former_names import former_names
 
 __all__ = [
     "DECODERS",
@@ -35,9 +36,9 @@ __all__ = [
     "Failure",
     "FailureReport",
     "FailureShareError",
-    "Feeding",
     "FolderReader",
     "ListError",
+    "PipelineStats",
     "Source",
     "VideoReader",
     "WorkerDiedError",
@@ -55,3 +56,5 @@ __all__ = [
     "steps_per_epoch",
     "unlabeled_hybrid",
 ]
+
+__getattr__ = former_names(__name__, {"Feeding": "PipelineStats"})

@@ -18,7 +18,7 @@ from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.lists import Entry
 from videomae_fast.data.order import Draw, EpochOrder, item_words
-from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Piece, Reading, read
+from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.data.sources import LoadedSource, Source, load_sources
 
 
@@ -133,17 +133,17 @@ class ClipDataset(Dataset[ClipSample]):
         )
 
     @property
-    def reading(self) -> Reading:
+    def read_settings(self) -> ReadSettings:
         """How requests are read: to clips, on the CPU."""
-        return Reading(self.frames, self.size, self.samples, self.decoder, cache=self.cache)
+        return ReadSettings(self.frames, self.size, self.samples, self.decoder, cache=self.cache)
 
     def __getitem__(self, draw: Draw) -> ClipSample:
         """Reads a draw; a bad file gives zeros and a :class:`Failure` of the same shapes."""
         request = self.request(draw)
         shape = (self.samples, self.frames, *self.size, 3)
         try:
-            piece = read(request, self.reading)
-            clips, name, failure = piece.data, clip_name(request, piece), None
+            result = read(request, self.read_settings)
+            clips, name, failure = result.data, clip_name(request, result), None
         except DecodeError as error:
             clips, name = np.zeros(shape, dtype=np.uint8), request.name
             failure = failure_of(request, error)
@@ -151,9 +151,9 @@ class ClipDataset(Dataset[ClipSample]):
         return ClipSample(torch.from_numpy(clips), seeds, request.label, name, failure)
 
 
-def clip_name(request: ClipRequest, piece: Piece) -> str:
+def clip_name(request: ClipRequest, result: ReadResult) -> str:
     """For messages: file, list line and frames."""
-    return f"{request.name} frames {piece.ids[0]}..{piece.ids[-1]}"
+    return f"{request.name} frames {result.ids[0]}..{result.ids[-1]}"
 
 
 def failure_of(request: ClipRequest, error: DecodeError) -> Failure:

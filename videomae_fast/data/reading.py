@@ -69,7 +69,7 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSettings:
     """How requests are read.
 
     frames: per clip; size: (height, width) of the clips in pixels; samples: clips per video;
@@ -89,7 +89,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Piece:
+class ReadResult:
     """What a request gives.
 
     data: uint8, [S, T, h, w, 3] clips, [T, H, W, 3] frames or [bytes] of a file; boxes: of the
@@ -115,30 +115,30 @@ class Piece:
     numbering: str | None = None
 
 
-def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
+def read(request: ClipRequest, settings: ReadSettings, room: Room | None = None) -> ReadResult:
     """Reads a request; cropped clips are made in the memory that ``room`` gives, or in new memory.
 
     Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read, whatever
     it made a library raise, and :class:`OutputError` where ``room`` has no memory.
     """
     with one_file():
-        return _read(request, reading, room)
+        return _read(request, settings, room)
 
 
-def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:
+def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> ReadResult:
     clock = _Clock()
     kept_back = None
-    if reading.hand_over == "encoded" and request.total < 0:
-        piece = _encoded(request, reading)
-        if isinstance(piece, Piece):
-            return piece
-        kept_back = piece
-    with _open(request, reading) as video:
-        ids = _ids(video.frame_count, request, reading)
+    if settings.hand_over == "encoded" and request.total < 0:
+        result = _encoded(request, settings)
+        if isinstance(result, ReadResult):
+            return result
+        kept_back = result
+    with _open(request, settings) as video:
+        ids = _ids(video.frame_count, request, settings)
         decoded = video.read(ids)
         count, numbering = video.frame_count, video.numbered_by_decoding
-    cached = None if reading.cache is None else reading.cache.take_counts()
-    boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
+    cached = None if settings.cache is None else settings.cache.take_counts()
+    boxes = _boxes(decoded.shape[2], decoded.shape[1], request, settings)
     seconds, waited, queued = clock.told()
     told: dict[str, Any] = {
         "decode_seconds": seconds,
@@ -148,22 +148,22 @@ def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:
         "cached": cached,
         "numbering": numbering,
     }
-    if reading.hand_over != "clips":
-        return Piece("frames", decoded, boxes, ids, count, **told)
-    out = None if room is None else room((len(boxes), len(decoded), *reading.size, 3))
-    clips = crop_views(decoded, boxes, reading.size, out)
+    if settings.hand_over != "clips":
+        return ReadResult("frames", decoded, boxes, ids, count, **told)
+    out = None if room is None else room((len(boxes), len(decoded), *settings.size, 3))
+    clips = crop_views(decoded, boxes, settings.size, out)
     crop_seconds = clock.told()[0] - seconds
-    return Piece("clips", clips, (), ids, count, crop_seconds=crop_seconds, **told)
+    return ReadResult("clips", clips, (), ids, count, crop_seconds=crop_seconds, **told)
 
 
-def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
+def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
     """The file with what the device needs to know of it, or why the device can't decode it."""
     clock = _Clock()
     with PyAVReader(request.file) as video:
-        ids = _ids(video.frame_count, request, reading)
+        ids = _ids(video.frame_count, request, settings)
         context = video.stream.codec_context
         codec, pixels = context.codec.canonical_name, context.pix_fmt
-        if codec not in reading.codecs:
+        if codec not in settings.codecs:
             return f"codec {codec}"
         if pixels not in ("yuv420p", "yuvj420p"):
             return f"pixel format {pixels}"
@@ -172,11 +172,11 @@ def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
         first = video.first
         if orientation(first) != UPRIGHT:
             return "rotated by metadata"
-        boxes = _boxes(first.width, first.height, request, reading)
+        boxes = _boxes(first.width, first.height, request, settings)
         count = video.frame_count
     data = np.fromfile(request.file, dtype=np.uint8)
     seconds, waited, queued = clock.told()
-    return Piece(
+    return ReadResult(
         "encoded", data, boxes, ids, count, seconds, waited_seconds=waited, queued_seconds=queued
     )
 
@@ -196,25 +196,27 @@ class _Clock:
         return seconds, idle - queued, queued
 
 
-def _ids(duration: int, request: ClipRequest, reading: Reading) -> tuple[int, ...]:
-    starts = possible_starts(duration, reading.frames, request.stride)
+def _ids(duration: int, request: ClipRequest, settings: ReadSettings) -> tuple[int, ...]:
+    starts = possible_starts(duration, settings.frames, request.stride)
     start = below(request.words[0], starts)
-    return tuple(frame_ids(duration, start, reading.frames, request.stride).tolist())
+    return tuple(frame_ids(duration, start, settings.frames, request.stride).tolist())
 
 
-def _boxes(width: int, height: int, request: ClipRequest, reading: Reading) -> tuple[Box, ...]:
+def _boxes(
+    width: int, height: int, request: ClipRequest, settings: ReadSettings
+) -> tuple[Box, ...]:
     boxes = []
-    for sample in range(reading.samples):
+    for sample in range(settings.samples):
         pair, offset = request.words[1 + sample * WORDS_PER_SAMPLE :][:2]
         pair, offset = below(pair, len(SCALE_PAIRS)), below(offset, len(OFFSETS))
-        boxes.append(multi_scale_box(width, height, reading.size, pair, offset))
+        boxes.append(multi_scale_box(width, height, settings.size, pair, offset))
     return tuple(boxes)
 
 
-def _open(request: ClipRequest, reading: Reading) -> VideoReader:
+def _open(request: ClipRequest, settings: ReadSettings) -> VideoReader:
     if request.total < 0:
-        decoder = DECODERS[reading.decoder]
-        if reading.cache is not None:
-            return reading.cache.open(request.file, decoder)
+        decoder = DECODERS[settings.decoder]
+        if settings.cache is not None:
+            return settings.cache.open(request.file, decoder)
         return decoder.open(request.file)
     return FolderReader(request.file, request.start, request.total, request.name_pattern)

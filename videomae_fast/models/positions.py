@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videomae_fast.masks import Grid
@@ -22,24 +25,74 @@ def sinusoid_table(positions: int, width: int, device: torch.device | str = "cpu
     return torch.where(even, angle.sin(), angle.cos()).to(torch.float32)
 
 
+OtherGrids = Literal["interpolated", "recomputed"]
+"""Where clips have another grid than the table: see :func:`interpolate_table`, or the official
+code's way, a sinusoid over the new grid's flattened positions, which misplaces the rows of trained
+weights."""
+
+
+def interpolate_table(table: Tensor, trained: Grid, grid: Grid) -> Tensor:
+    """A position table for another grid: the trained one, stretched in space and time.
+
+    Bicubic within each time slot, then linear over time, in fp32, pixel centres at the same
+    relative places (``align_corners=False``).
+
+    Args:
+        table: [trained.tokens, width].
+        trained: the grid that the weights were trained with.
+        grid: the grid of the clips.
+
+    Returns:
+        fp32 [grid.tokens, width]; `table` itself where the grids are equal.
+
+    Source: the AVA code and OpenTAD interpolate so in space; the official code's own interpolation
+    does nothing.
+    """
+    if grid == trained:
+        return table
+    width = table.shape[1]
+    slots = table.float().view(trained.slots, trained.height, trained.width, width)
+    if (grid.height, grid.width) != (trained.height, trained.width):
+        # [slots, width, height, width of the grid]
+        planes = F.interpolate(
+            slots.permute(0, 3, 1, 2),
+            (grid.height, grid.width),
+            mode="bicubic",
+            align_corners=False,
+        )
+        slots = planes.permute(0, 2, 3, 1)
+    if grid.slots != trained.slots:
+        lines = slots.reshape(trained.slots, -1).T[None]
+        slots = F.interpolate(lines, grid.slots, mode="linear", align_corners=False)[0].T
+    return slots.reshape(grid.tokens, width)
+
+
 class SinusoidPositions(nn.Module):
-    """The fixed table of one grid, a buffer outside the state dict; other grids' are computed.
+    """The fixed table of one grid, a buffer outside the state dict.
 
     The official code keeps its tables on the host, expands them to the batch and copies them to
     the device each step.
+
+    Args:
+        grid: the grid that the weights are trained with.
+        width: of the table.
+        other_grids: what clips of other grids get.
     """
 
     table: Tensor
 
-    def __init__(self, grid: Grid, width: int) -> None:
+    def __init__(self, grid: Grid, width: int, other_grids: OtherGrids = "interpolated") -> None:
         super().__init__()
+        self.grid, self.other_grids = grid, other_grids
         self.register_buffer("table", sinusoid_table(grid.tokens, width), persistent=False)
 
     def forward(self, grid: Grid) -> Tensor:
         """fp32 [tokens, width] for clips of this grid."""
-        if grid.tokens == self.table.shape[0]:
+        if grid == self.grid:
             return self.table
-        return sinusoid_table(grid.tokens, self.table.shape[1], self.table.device)
+        if self.other_grids == "recomputed":
+            return sinusoid_table(grid.tokens, self.table.shape[1], self.table.device)
+        return interpolate_table(self.table, self.grid, grid)
 
 
 def learned_positions(grid: Grid, width: int) -> nn.Parameter:

@@ -17,7 +17,7 @@ from benchmarks.checkouts.pairs import ScriptError, checkpoints, features, pair,
 from benchmarks.checkouts.rows import Row, table
 from benchmarks.common.record import read
 from benchmarks.official import timm_stand_in
-from tests.interop import stand_ins
+from tests.support import stand_ins
 from videomae_fast import accelerate
 from videomae_fast.errors import AccelerationError
 from videomae_fast.interop.acceleration import code
@@ -178,7 +178,7 @@ def test_files_that_differ_are_seen(tmp_path):
 @pytest.fixture
 def _stand_ins_are_known():
     for name, digest in code.digests(Path(stand_ins.__file__).read_text()):
-        code.known_code().setdefault(name, {})[digest] = "tests/interop/stand_ins.py"
+        code.known_code().setdefault(name, {})[digest] = "tests/support/stand_ins.py"
 
 
 def doubled(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interrupts import heed_interrupts
+from tests.support.interrupts import heed_interrupts
 from videomae_fast.data.errors import DecodeError, WorkerDiedError
 from videomae_fast.data.loader.running_clock import RunningClock
 from videomae_fast.data.loader.workers import Outcome, WorkerPool

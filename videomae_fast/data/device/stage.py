@@ -1,4 +1,4 @@
-"""From pieces to clips: joined on the host, or decoded and cropped on the training device."""
+"""What was read, to clips: joined on the host, or decoded and cropped on the training device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from videomae_fast.data.crops import Size
 from videomae_fast.data.device.base import DeviceDecoder, EncodedClip
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.data.reading import Piece
+from videomae_fast.data.reading import ReadResult
 from videomae_fast.ops import crop_resize
 
-Pieces = Sequence[Piece | DecodeError]
+ReadResults = Sequence[ReadResult | DecodeError]
 
 
 class ClipStage:
@@ -35,16 +35,16 @@ class ClipStage:
         self._stream = _stream(device) if self._on_gpu else None
 
     def __call__(
-        self, pieces: Pieces, samples: int, frames: int
+        self, results: ReadResults, samples: int, frames: int
     ) -> tuple[Tensor, dict[int, DecodeError], torch.cuda.Event | None]:
         """
         Returns:
             The clips; the videos that failed on the device; and when the clips are there: a stream
             that uses them has to wait for that.
         """
-        shape = (len(pieces) * samples, frames, *self._size, 3)
+        shape = (len(results) * samples, frames, *self._size, 3)
         with torch.cuda.stream(self._stream):
-            clips, failed = self._make(pieces, samples, shape)
+            clips, failed = self._make(results, samples, shape)
             event = None
             if self._stream is not None:
                 event = self._stream.record_event()
@@ -55,25 +55,27 @@ class ClipStage:
             self._decoder.close()
 
     def _make(
-        self, pieces: Pieces, samples: int, shape: tuple[int, ...]
+        self, results: ReadResults, samples: int, shape: tuple[int, ...]
     ) -> tuple[Tensor, dict[int, DecodeError]]:
-        ready = {i: p for i, p in enumerate(pieces) if isinstance(p, Piece) and p.kind == "clips"}
-        if len(ready) == sum(isinstance(piece, Piece) for piece in pieces):
+        ready = {
+            i: r for i, r in enumerate(results) if isinstance(r, ReadResult) and r.kind == "clips"
+        }
+        if len(ready) == sum(isinstance(result, ReadResult) for result in results):
             return self._joined(ready, samples, shape), {}
         decoded = {
-            i: self._upload(piece.data)
-            for i, piece in enumerate(pieces)
-            if isinstance(piece, Piece) and piece.kind == "frames"
+            i: self._upload(result.data)
+            for i, result in enumerate(results)
+            if isinstance(result, ReadResult) and result.kind == "frames"
         }
         failed: dict[int, DecodeError] = {}
         encoded = {
-            i: p for i, p in enumerate(pieces) if isinstance(p, Piece) and p.kind == "encoded"
+            i: r for i, r in enumerate(results) if isinstance(r, ReadResult) and r.kind == "encoded"
         }
         if encoded:
             assert self._decoder is not None
-            found = self._decoder.decode([_encoded(piece) for piece in encoded.values()])
-            for number, result in zip(encoded, found, strict=True):
-                checked = _as_told(result, encoded[number])
+            found = self._decoder.decode([_encoded(result) for result in encoded.values()])
+            for number, frames_of in zip(encoded, found, strict=True):
+                checked = _as_told(frames_of, encoded[number])
                 if isinstance(checked, DecodeError):
                     failed[number] = checked
                 else:
@@ -82,9 +84,9 @@ class ClipStage:
         views, rows = [], []
         order = sorted(decoded)
         for place, number in enumerate(order):
-            piece = pieces[number]
-            assert isinstance(piece, Piece)
-            for sample, box in enumerate(piece.boxes):
+            source = results[number]
+            assert isinstance(source, ReadResult)
+            for sample, box in enumerate(source.boxes):
                 views.append((place, *box, 0))
                 rows.append(number * samples + sample)
         missing = sorted(set(range(len(clips))) - set(rows))
@@ -97,7 +99,7 @@ class ClipStage:
         clips[torch.tensor(missing, device=self._device)] = 0
         return clips, failed
 
-    def _joined(self, ready: dict[int, Piece], samples: int, shape: tuple[int, ...]) -> Tensor:
+    def _joined(self, ready: dict[int, ReadResult], samples: int, shape: tuple[int, ...]) -> Tensor:
         clips = _host_memory(shape, self._on_gpu)
         for number in range(shape[0] // samples):
             part = clips[number * samples : (number + 1) * samples]
@@ -125,17 +127,17 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _encoded(piece: Piece) -> EncodedClip:
+def _encoded(result: ReadResult) -> EncodedClip:
     # A copy: the slot that it lies in is given back before a decoder has read it
-    return EncodedClip(torch.from_numpy(piece.data.copy()), piece.ids, piece.frame_count)
+    return EncodedClip(torch.from_numpy(result.data.copy()), result.ids, result.frame_count)
 
 
-def _as_told(frames: Tensor | DecodeError, piece: Piece) -> Tensor | DecodeError:
+def _as_told(frames: Tensor | DecodeError, result: ReadResult) -> Tensor | DecodeError:
     """The device's frames [T, H, W, 3]; an error where boxes were drawn for larger ones."""
     if isinstance(frames, DecodeError):
         return frames
     height, width = frames.shape[1:3]
-    for left, top, box_width, box_height in piece.boxes:
+    for left, top, box_width, box_height in result.boxes:
         if left + box_width > width or top + box_height > height:
             return DecodeError(f"the device decoded frames of {width}x{height}, smaller than told")
     return frames

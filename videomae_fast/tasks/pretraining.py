@@ -1,0 +1,235 @@
+"""Pre-training: masked clips to the pixels of what was hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.stats import PipelineStats
+from videomae_fast.errors import UsageError
+from videomae_fast.masks import Masks
+from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
+from videomae_fast.tasks.initial import begin_from, check_same_beginning
+from videomae_fast.training.checkpoint import Log, Saved
+from videomae_fast.training.config import PretrainConfig
+from videomae_fast.training.errors import CheckpointError
+from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.optimizer import make_optimizer, parameter_groups
+from videomae_fast.training.parallel.world import World
+from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
+
+PretrainResult = RunResult
+
+FREE: Final = frozenset(one.name for one in fields(PretrainConfig) if one.metadata["resumable"])
+"""Fields that may change when a run is resumed; those of `data` may too, but for the entries.
+
+``init`` may be left out then, since it is not read again.
+"""
+
+
+def pretrain(
+    config: PretrainConfig,
+    *,
+    output: str | Path,
+    resume: str = "auto",
+    log: Log = print,
+) -> RunResult:
+    """Pre-trains a model: the whole run, or what is left of it.
+
+    Args:
+        config: what the run is made of.
+        output: folder, made where missing; what it holds then, and ``resume``, ``log`` and the
+            errors, are those of :func:`videomae_fast.training.loop.run`.
+        resume: "auto", "never", or a checkpoint folder to go on from.
+        log: takes progress lines, in the main process only.
+
+    Raises:
+        VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
+    """
+    return run(
+        lambda world: Pretraining(config, world),
+        settings_of(config),
+        output=output,
+        resume=resume,
+        log=log,
+    )
+
+
+def settings_of(config: PretrainConfig) -> Settings:
+    """The engine's part of a configuration."""
+    return Settings(
+        device=config.device,
+        videos_per_step=config.videos_per_step,
+        clips_per_video=config.samples_per_video,
+        accumulation=config.accumulation,
+        seed=config.seed,
+        precision=config.precision,
+        compile=config.compile,
+        clip_grad=config.clip_grad,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+        tensorboard=config.tensorboard,
+        max_failed_share=config.max_failed_share,
+    )
+
+
+def build_model(config: PretrainConfig) -> MaskedAutoencoder:
+    """The model with weights drawn from the seed: the same on every process and device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return MaskedAutoencoder(
+            config.model_config(),
+            drop_path=config.drop_path,
+            activation_checkpointing=config.activation_checkpointing,
+            normalize_target=config.normalize_target,
+            ignore_flat_cubes=config.ignore_flat_cubes,
+        )
+
+
+class Reconstruction:
+    """The loss of pre-training: mean squared error of the pixels of tokens, each weighted alike."""
+
+    metrics: tuple[str, ...] = ()
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config = config
+        self.grid = config.model_config().grid
+        self.spec = config.mask_spec()
+        self.draws = config.drop_path > 0
+        self.weight_per_clip = float(self.spec.counts(self.grid).loss)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        assert isinstance(model, MaskedAutoencoder)
+        config = self.config
+        groups = parameter_groups(model, config.weight_decay, model.no_weight_decay())
+        return make_optimizer(groups, betas=config.betas, impl=config.optimizer)
+
+    def inputs(self, batch: ClipBatch, place: Place) -> dict[str, Tensor]:
+        """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; mask_seeds: int64 [B]."""
+        return {"frames": batch.frames, "ok": batch.ok, "mask_seeds": batch.mask_seeds}
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
+        ok = inputs["ok"]
+        masks = Masks.from_seeds(inputs["mask_seeds"], self.grid, self.spec)
+        # Weights even where all are 1: shapes and code paths never change.
+        out: MAEOutput = model(inputs["frames"], masks.weighted(ok), gradient_scale=scale)
+        return MicroLoss(out.loss_sum, out.loss_weight, (~ok).sum(), out.backward)
+
+
+class Pretraining:
+    """A pre-training run's data and model.
+
+    Args:
+        world: the processes that share the run's clips.
+
+    Raises:
+        UsageError, ListError: the config, or a data list, asks for what can't be.
+    """
+
+    name = "pretrain"
+    activity = "pre-trains"
+
+    def __init__(self, config: PretrainConfig, world: World) -> None:
+        self._config, self.world = config, world
+        self.settings = settings_of(config)
+        self.objective = Reconstruction(config)
+        self.feeding = PipelineStats(config.workers)
+        self.dataset = config.dataset()
+        self.steps_per_epoch = steps_per_epoch(self.dataset, config.videos_per_step)
+        self.learning_rate = config.schedule(self.steps_per_epoch)
+        self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
+        self.config = config.to_dict()
+        self.data = {
+            "entries": [len(source) for source in self.dataset.sources],
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    def describe(self) -> str:
+        return self.dataset.describe()
+
+    def batches(self, start_step: int) -> Iterator[ClipBatch]:
+        config = self._config
+        return clip_loader(
+            self.dataset,
+            videos_per_step=config.videos_per_step,
+            micro_batches=config.accumulation,
+            start_step=start_step,
+            total_steps=self.fingerprint.total_steps,
+            rank=self.world.rank,
+            world=self.world.size,
+            workers=config.workers,
+            device=self.world.device,
+            crop_on=self._crop_on(),
+            device_decoder=None if config.device_decoder == "none" else config.device_decoder,
+            time_limit=config.decode_timeout,
+            stats=self.feeding,
+        )
+
+    def model(self) -> MaskedAutoencoder:
+        return build_model(self._config)
+
+    def shape(self, model: nn.Module) -> dict[str, Any]:
+        assert isinstance(model, MaskedAutoencoder)
+        options = {
+            "normalize_target": model.normalize_target,
+            "ignore_flat_cubes": model.ignore_flat_cubes,
+        }
+        return {"model": model.config.to_dict(), "model_options": options}
+
+    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
+        assert isinstance(model, MaskedAutoencoder)
+        if self._config.init is None:
+            return None
+        return begin_from(model, self._config.init, log, digest=digest)
+
+    def began(self, saved: Saved) -> dict[str, Any] | None:
+        return check_same_beginning(saved, self._config.init)
+
+    def fingerprint_of(self, saved: Saved) -> Fingerprint:
+        return fingerprint_of(config_of(saved), self.steps_per_epoch)
+
+    def epoch_done(self, done: int, model: nn.Module, log: Log) -> None:
+        """Nothing is evaluated: the loss says how it goes."""
+
+    def _crop_on(self) -> CropOn:
+        if self._config.crop_on == "auto":
+            return "device" if self.world.device.type == "cuda" else "worker"
+        return "device" if self._config.crop_on == "device" else "worker"
+
+
+def fingerprint_of(config: PretrainConfig, per_epoch: int) -> Fingerprint:
+    """What a run with this configuration has in common with those that it may go on from.
+
+    per_epoch: optimizer steps of an epoch.
+    """
+    values = config.to_dict()
+    values["data"] = [  # the lists may lie elsewhere
+        {key: value for key, value in source.items() if key not in ("path", "root")}
+        for source in values["data"]
+    ]
+    return Fingerprint(values, FREE, config.total_steps(per_epoch))
+
+
+def config_of(saved: Saved) -> PretrainConfig:
+    """The config of the run that wrote a checkpoint; newer fields have their defaults.
+
+    Raises:
+        CheckpointError: it can't be read, or what the run read of its data.
+    """
+    try:
+        if not isinstance(saved.state["data"], Mapping):
+            raise TypeError("data is no object")
+        return PretrainConfig.from_dict(saved.state["config"])
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told = str(error) if isinstance(error, UsageError) else repr(error)
+        raise CheckpointError(
+            f"checkpoint {saved.folder}: its config can't be read ({told}); it was written by "
+            f"{saved.state.get('versions')}"
+        ) from error
