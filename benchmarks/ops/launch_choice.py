@@ -79,7 +79,7 @@ FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "token_gather": ("token_gather", {"rows": (8, 32), "columns": (128,), "num_warps": (8,)}),
     "token_scatter": ("token_gather", {"scatter_columns": (64,), "list_block": (64, 256)}),
     "decoder_assembly": ("decoder_assembly", {"rows": (8, 32), "num_warps": (8,)}),
-    "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "partials": (256, 1024)}),
+    "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "programs": (512, 2048)}),
     "append_rows": ("append_rows", {"rows": (8, 32), "columns": (256,), "num_warps": (8,)}),
     "append_rows_backward": ("append_rows", {"rows": (8, 32), "columns": (64,)}),
     "crop_resize": ("crop_resize", {"rows": (2, 8), "bytes": (256,), "num_warps": (2, 8)}),
