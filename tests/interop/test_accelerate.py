@@ -27,7 +27,8 @@ from tests.support.official_models import (
 )
 from videomae_fast import Masks, MaskSpec, accelerate
 from videomae_fast.errors import AccelerationError
-from videomae_fast.interop.weights.state_dicts import load_into
+from videomae_fast.interop import load_into
+from videomae_fast.interop.acceleration import views
 
 needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"
@@ -636,3 +637,47 @@ def test_compiled_whole_for_other_batches(name):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert counters["stats"]["unique_graphs"] == graphs
     torch.compiler.reset()
+
+
+class Asked(Exception):
+    """By which backend attention was to run."""
+
+
+def test_deterministic_attention_is_by_kernels_that_add_up_in_order(monkeypatch):
+    model = pretraining()
+    with torch.no_grad():
+        before = loss_of("dual")(model)
+    report = accelerate(model, deterministic=True)
+    with torch.no_grad():  # a CPU's attention always is
+        torch.testing.assert_close(loss_of("dual")(model), before)
+
+    def asked(*args, impl, **options):
+        raise Asked(impl)
+
+    monkeypatch.setattr("videomae_fast.models.transformer.attention", asked)
+    on_gpu = views.attention_impl
+    monkeypatch.setattr(
+        views, "attention_impl", lambda block, device: on_gpu(block, torch.device("cuda"))
+    )
+    with pytest.raises(Asked, match="triton"):
+        loss_of("dual")(model)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(Asked, match="auto"):  # torch sees to it itself
+            loss_of("dual")(model)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    report.undo()
+    assert not any(views.DETERMINISTIC in vars(module) for module in model.modules())
+    accelerate(model, prove=False)
+    with pytest.raises(Asked, match="auto"):
+        loss_of("dual")(model)
+
+
+def test_attention_of_the_models_own_is_not_promised_to_be_deterministic():
+    model = classifier()
+    model.blocks[1].attn.attn_drop.p = 0.1
+    why = r"own code: blocks\.\*\.attn: dropout within\. Call torch\.use_deterministic"
+    with pytest.raises(AccelerationError, match=why):
+        accelerate(model, deterministic=True)
+    accelerate(model, prove=False)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib import import_module
-from pathlib import Path
+from importlib.util import find_spec, module_from_spec
 
 import pytest
 import torch
@@ -76,25 +73,23 @@ def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypa
         assert choice.choice(half, half) == chosen
 
 
-def test_another_table_by_name(tmp_path):
-    """In a process of its own: the table is read once, at import."""
+def test_another_table_by_name(tmp_path, monkeypatch):
+    """The table is read once, at import: here of a module that nothing else uses."""
+
+    def imported(path):
+        monkeypatch.setenv(choice.VARIABLE, str(path))
+        spec = find_spec(choice.__name__)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
     table = table_of(tmp_path / "mine.json", (H200, 160, "flash"))
-    code = "from videomae_fast.ops._attention import choice as c; print(dict(c.ENTRIES))"
-
-    def run(path):
-        return subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], text=True,
-            env={**os.environ, choice.VARIABLE: str(path)}, capture_output=True,
-        )  # fmt: skip
-
-    assert "('NVIDIA H200', 64, 160, 160): 'flash'" in run(table).stdout
-    for path, why in (
-        (tmp_path / "none.json", "FileNotFoundError"),
-        (tmp_path / "bad.json", "Key"),
-    ):
-        (tmp_path / "bad.json").write_text("{}")
-        told = run(path).stderr
-        assert f"{path} is no table of attention backends ({why}" in told
+    assert imported(table).ENTRIES["NVIDIA H200", 64, 160, 160] == "flash"
+    (tmp_path / "bad.json").write_text("{}")
+    for name, why in (("none.json", "FileNotFoundError"), ("bad.json", "Key")):
+        told = rf"{name} is no table of attention backends \({why}"
+        with pytest.raises(ValueError, match=told):
+            imported(tmp_path / name)
 
 
 @pytest.mark.parametrize("impl", ["cudnn", "efficient"])
@@ -208,3 +203,35 @@ def test_compiles_as_one_graph(impl):
     got = torch.autograd.grad(compiled(*tensors).sum(), tensors)
     for a, b in zip(got, torch.autograd.grad(run(*tensors).sum(), tensors), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_what_adds_up_in_any_order_does_not_serve_where_torch_is_deterministic(
+    tmp_path, monkeypatch
+):
+    table = table_of(tmp_path / "table.json", (H100, 160, "cudnn"), (H200, 160, "flash"))
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    monkeypatch.setattr(libraries, "_missing", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    query = OnCuda(torch.bfloat16)
+    names = ("cudnn", "flash", "efficient", "flash-attn", "flash-attn-4", "xformers")
+
+    def serve():
+        return [
+            n for n in names if libraries.LIBRARIES[n].why_not(query, query, query, None) is None
+        ]
+
+    assert serve() == list(names)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert serve() == ["flash", "efficient", "flash-attn"]
+        told = libraries.LIBRARIES["cudnn"].why_not(query, query, query, None)
+        assert told == (
+            "cuDNN's gradients are added up in any order, and torch is to be deterministic"
+        )
+        for card, expected in ((H100, "sdpa"), (H200, "flash")):
+            monkeypatch.setattr(
+                choice, "_on_device", lambda _, *s, card=card: choice.lookup(card, *s)
+            )
+            assert choice.choice(query, query) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)

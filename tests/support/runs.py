@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from videomae_fast.recipes import PretrainConfig, changed
+from videomae_fast.recipes.plain import from_flat
 from videomae_fast.training.metrics import read_metrics
 from videomae_fast.training.step import TrainStep
 
@@ -43,10 +45,15 @@ TINY: dict[str, Any] = {
 }
 
 
-def options(**changed: Any) -> list[str]:
+def altered(config: PretrainConfig, **options: Any) -> PretrainConfig:
+    """A configuration with other values, by the names that they have on the command line."""
+    return changed(config, from_flat(PretrainConfig, options))
+
+
+def options(**others: Any) -> list[str]:
     """TINY as command-line options of ``pretrain``, fields changed."""
     words = []
-    for name, value in {**TINY, "data_format": "plain", **changed}.items():
+    for name, value in {**TINY, "data_format": "plain", **others}.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     return words
 
@@ -81,14 +88,19 @@ def losses(output: Path) -> list[tuple[int, float, float, float]]:
     return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, action: Callable[[], Any]) -> None:
-    """Runs ``action`` while step number ``steps`` (from 0) is made."""
-    update, count = TrainStep.update, [0]
+def interrupt_after(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    action: Callable[[], Any],
+    kind: type[TrainStep[Any]] = TrainStep,
+) -> None:
+    """Runs ``action`` while step number ``steps`` (from 0) is made, of a kind of step."""
+    update, count = kind.update, [0]
 
-    def counted(self: TrainStep, rate: float) -> torch.Tensor:
+    def counted(self: TrainStep[Any], rate: float) -> torch.Tensor:
         if count[0] == steps:
             action()
         count[0] += 1
         return update(self, rate)
 
-    monkeypatch.setattr(TrainStep, "update", counted)
+    monkeypatch.setattr(kind, "update", counted)

@@ -42,6 +42,9 @@ class Distilled:
     def __init__(self) -> None:
         self.teacher = build_model(99).requires_grad_(False)
 
+    def why_not_captured(self) -> str | None:
+        return None
+
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, nn.Sequential)
         layers = (model[0], model[2])

@@ -10,18 +10,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.support.steps import NoRead, batch, new_step, split
 from videomae_fast.data import ClipBatch
 from videomae_fast.masks import Masks
-from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
-from videomae_fast.training import PretrainConfig
+from videomae_fast.masks.spec import mask_spec
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.tasks.pretraining import build_model
 from videomae_fast.training.optimizer import parameter_groups
 from videomae_fast.training.parallel.ddp import replicate
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
-
-CPU = World(0, 1, torch.device("cpu"))
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")
@@ -34,7 +33,7 @@ def test_position_tables_are_not_broadcast(
         model = build_model(tiny())
         assert list(model.buffers())
         replica = replicate(model, World(0, 2, torch.device("cpu")))
-        masks = Masks.sample(2, model.config.grid, tiny().mask_spec())
+        masks = Masks.sample(2, model.config.grid, mask_spec(tiny().masks))
         for _ in range(2):  # the second one agrees on the order of gradients
             replica(random_frames(2, 4, 32, 32), masks).loss.backward()
         with torch.profiler.profile() as profile:
@@ -50,39 +49,23 @@ def test_position_tables_are_not_broadcast(
 Make = Callable[..., PretrainConfig]
 
 
-def new_step(config: PretrainConfig) -> TrainStep[ClipBatch]:
-    return TrainStep(Reconstruction(config), build_model(config), settings_of(config), CPU)
-
-
-def batch(clips: int, seed: int, failed: tuple[int, ...] = ()) -> ClipBatch:
-    generator = torch.Generator().manual_seed(seed)
-    frames = torch.randint(0, 256, (clips, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    ok = torch.tensor([clip not in failed for clip in range(clips)])
-    frames[~ok] = 0
-    seeds = torch.randint(2**62, (clips,), generator=generator)
-    return ClipBatch(frames, seeds, ok, torch.full((clips,), -1), [])
-
-
-def split(whole: ClipBatch, parts: int) -> list[ClipBatch]:
-    tensors = (whole.frames, whole.mask_seeds, whole.ok, whole.labels)
-    return [ClipBatch(*chunk, []) for chunk in zip(*(t.chunk(parts) for t in tensors), strict=True)]
-
-
 def plain_steps(
     config: PretrainConfig, batches: list[ClipBatch], lr: float
 ) -> tuple[Any, list[Any]]:
     """What a step should do, written without any of TrainStep's means."""
     model = build_model(config)
-    groups = parameter_groups(model, config.weight_decay, model.no_weight_decay())
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=config.betas, foreach=False, fused=False)
+    groups = parameter_groups(model, config.optim.weight_decay, model.no_weight_decay())
+    optimizer = torch.optim.AdamW(
+        groups, lr=lr, betas=config.optim.betas, foreach=False, fused=False
+    )
     numbers = []
     for each in batches:
         good = each.ok.nonzero().flatten()
-        kept = Masks.from_seeds(each.mask_seeds[good], model.config.grid, config.mask_spec())
+        kept = Masks.from_seeds(each.mask_seeds[good], model.config.grid, mask_spec(config.masks))
         out = model(each.frames[good], kept)
         optimizer.zero_grad()
         out.loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad or 1e9)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_grad or 1e9)
         optimizer.step()
         numbers.append((out.loss.item(), norm.item()))
     return model, numbers
@@ -92,7 +75,7 @@ def our_steps(config: PretrainConfig, batches: list[ClipBatch], lr: float) -> tu
     step = new_step(config)
     numbers = []
     for number, each in enumerate(batches):
-        for micro, part in enumerate(split(each, config.accumulation)):
+        for micro, part in enumerate(split(each, config.optim.accumulation)):
             step.forward_backward(part, step=number, micro=micro)
         row = dict(zip(step.columns, step.update(lr).tolist(), strict=True))
         numbers.append((row["loss_sum"] / row["loss_weight"], row["grad_norm"]))
@@ -188,17 +171,6 @@ def test_the_seed_gives_the_weights(tiny: Make) -> None:
     assert torch.equal(first.decoder.head.weight, again.decoder.head.weight)
     assert not torch.equal(first.decoder.head.weight, other.decoder.head.weight)
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-class NoRead(TorchDispatchMode):
-    """Fails where an op would make the host wait for a GPU: a number read, a size from values."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().split("::")[1].split(".")[0]
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero"), func
-        if name in ("index", "index_put", "index_put_"):
-            assert all(each is None or each.dtype != torch.bool for each in args[1]), func
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("masks", ["running-cell", "random"])

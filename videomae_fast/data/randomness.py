@@ -51,7 +51,7 @@ class Randomness:
         if alpha == 1.0:
             return self.uniform()
         while True:
-            x = self.uniform() ** (1.0 / alpha)
-            y = self.uniform() ** (1.0 / alpha)
+            x: float = self.uniform() ** (1.0 / alpha)
+            y: float = self.uniform() ** (1.0 / alpha)
             if 0.0 < x + y <= 1.0:
                 return x / (x + y)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from videomae_fast.masks import Grid
@@ -50,21 +51,12 @@ def interpolate_table(table: Tensor, trained: Grid, grid: Grid) -> Tensor:
     """
     if grid == trained:
         return table
-    width = table.shape[1]
-    slots = table.float().view(trained.slots, trained.height, trained.width, width)
-    if (grid.height, grid.width) != (trained.height, trained.width):
-        # [slots, width, height, width of the grid]
-        planes = F.interpolate(
-            slots.permute(0, 3, 1, 2),
-            (grid.height, grid.width),
-            mode="bicubic",
-            align_corners=False,
-        )
-        slots = planes.permute(0, 2, 3, 1)
-    if grid.slots != trained.slots:
-        lines = slots.reshape(trained.slots, -1).T[None]
-        slots = F.interpolate(lines, grid.slots, mode="linear", align_corners=False)[0].T
-    return slots.reshape(grid.tokens, width)
+    # Both steps whatever the sizes, as equal ones give the same values: one graph under compile.
+    planes = rearrange(table.float(), "(t h w) c -> t c h w", t=trained.slots, h=trained.height)
+    planes = F.interpolate(planes, (grid.height, grid.width), mode="bicubic", align_corners=False)
+    lines = rearrange(planes, "t c h w -> 1 (c h w) t")
+    lines = F.interpolate(lines, grid.slots, mode="linear", align_corners=False)
+    return rearrange(lines, "1 (c h w) t -> (t h w) c", h=grid.height, w=grid.width)
 
 
 class SinusoidPositions(nn.Module):

@@ -80,7 +80,13 @@ def add(x: Tensor, branch: Branch) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with a bias on queries and values and none on keys."""
+    """Multi-head attention with a bias on queries and values and none on keys.
+
+    Attributes:
+        impl: the backend of :func:`videomae_fast.ops.attention`.
+    """
+
+    impl = "auto"
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -122,7 +128,8 @@ class Attention(nn.Module):
             q = linear(asking, self.qkv.weight[:width], self.q_bias)
             bias = torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
             k, v = linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
-        out = attention(q.reshape(split), k.reshape(split), v.reshape(split), key_count=key_count)
+        q, k, v = q.reshape(split), k.reshape(split), v.reshape(split)
+        out = attention(q, k, v, key_count=key_count, impl=self.impl)
         return linear(out.reshape(b, -1, width), self.proj.weight)
 
     def _packed(self, x: Tensor) -> Tensor:
@@ -268,6 +275,7 @@ class Blocks(nn.ModuleList):
             for rate in rates
         )
         self.activation_checkpointing = activation_checkpointing
+        self.draws = drop_path > 0
 
     def forward(
         self,
@@ -296,7 +304,15 @@ class Blocks(nn.ModuleList):
                 "shared": shared if i == 0 else None,
             }
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x, branch = checkpoint(block, x, branch, use_reentrant=False, **options)
+                x, branch = checkpoint(
+                    block,
+                    x,
+                    branch,
+                    use_reentrant=False,
+                    # Reading the generator's state waits for the host, and breaks a recording
+                    preserve_rng_state=self.draws,
+                    **options,
+                )
             else:
                 x, branch = block(x, branch, **options)
         assert branch is not None

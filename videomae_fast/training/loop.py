@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,9 +13,10 @@ from typing import Final, Generic
 from torch import Tensor
 
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
-from videomae_fast.interop.weights.state_dicts import load_into
+from videomae_fast.interop import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
+from videomae_fast.training.deterministic import deterministic_algorithms
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
 from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.folder import RunFolder
@@ -28,6 +30,7 @@ from videomae_fast.training.resume import check_length, check_same_run, starting
 from videomae_fast.training.saving import Saver
 from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
+from videomae_fast.training.step_mode import make_step
 from videomae_fast.training.task import Batch, Settings, Task
 from videomae_fast.training.telling import Teller
 
@@ -87,7 +90,13 @@ def run(
         world = World.start(settings.device)
         together = False
         try:
-            with StopRequest() as stop, failing_together(world.store, world.rank):
+            with (
+                StopRequest() as stop,
+                failing_together(world.store, world.rank),
+                ExitStack() as promises,
+            ):
+                if settings.deterministic:
+                    promises.enter_context(deterministic_algorithms(world.device))
                 videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
                 folder = RunFolder(Path(output), world)
                 try:
@@ -130,7 +139,7 @@ def _open(
         if world.is_main:
             _check_finite(saved.folder, weights, moments)
         load_into(model, weights, origin=str(saved.folder))
-    step = TrainStep(task.objective, model, settings, world)
+    step = make_step(task.objective, model, settings, world, log)
     if saved is not None:
         load_optimizer_state(model, step.optimizer, moments)
     parent = folder.make_checkpoints()

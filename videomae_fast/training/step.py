@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic
 
 import torch
@@ -34,10 +35,17 @@ class TrainStep(Generic[Batch]):
     Args:
         objective: the task's part of a step.
         model: on the CPU, weights loaded.
+        compiled: the model under ``torch.compile``.
     """
 
     def __init__(
-        self, objective: Objective[Batch], model: nn.Module, settings: Settings, world: World
+        self,
+        objective: Objective[Batch],
+        model: nn.Module,
+        settings: Settings,
+        world: World,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.objective, self.settings, self.world = objective, settings, world
         self.device = world.device
@@ -45,7 +53,7 @@ class TrainStep(Generic[Batch]):
         self.autocast = bf16[settings.precision]
         self.model = model.to(self.device).train()
         self.optimizer = objective.optimizer(self.model)
-        if settings.compile:
+        if compiled:
             self.model.compile()  # in place: keys keep their names
         self.replica = replicate(self.model, world)
         self.columns = columns(objective)
@@ -59,7 +67,6 @@ class TrainStep(Generic[Batch]):
 
     def forward_backward(self, batch: Batch, *, step: int, micro: int) -> None:
         """Adds a micro-batch's gradient; its losses stay on the device."""
-        last = micro == self.settings.accumulation - 1
         place = Place(step, micro, self.world.rank)
         if self.objective.draws:  # nothing else draws from torch's generators
             torch.manual_seed(seed_of(self.settings.seed, place))
@@ -67,6 +74,20 @@ class TrainStep(Generic[Batch]):
             name: tensor.to(self.device, non_blocking=True)
             for name, tensor in self.objective.inputs(batch, place).items()
         }
+        self._add_gradient(inputs, micro)
+
+    def update(self, learning_rate: float) -> Tensor:
+        """Updates the weights from the gradients.
+
+        Returns:
+            fp64 [columns] on the device: the numbers of :attr:`columns` for this step.
+        """
+        set_learning_rate(self.optimizer, learning_rate)
+        return self._apply_gradient()
+
+    def _add_gradient(self, inputs: Mapping[str, Tensor], micro: int) -> None:
+        """A micro-batch's forward and backward pass, from inputs on the device."""
+        last = micro == self.settings.accumulation - 1
         with without_sync(self.replica, not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 loss = self.objective.loss(self.replica, inputs, scale=1 / self.weight)
@@ -76,12 +97,9 @@ class TrainStep(Generic[Batch]):
             self._sums += torch.stack([each.double() for each in sums])
 
     @torch.no_grad()
-    def update(self, learning_rate: float) -> Tensor:
-        """Updates the weights from the gradients.
-
-        Returns:
-            fp64 [columns] on the device: the numbers of :attr:`columns` for this step.
-        """
+    def _apply_gradient(self) -> Tensor:
+        """The update by the learning rates that the optimizer has. What goes from one step to the
+        next keeps its place, so that a recorded step can go on from it."""
         sums = self.world.add_up(self._sums)
         loss_sum, weight = sums[0], sums[1]
         # From the gradient that backward left to the one of the mean over all weights
@@ -90,19 +108,18 @@ class TrainStep(Generic[Batch]):
         norm = torch.nn.utils.get_total_norm(gradients) * to_mean
         empty = weight == 0  # not one clip could be read: no update
         bad = ~(loss_sum.isfinite() & norm.isfinite()) & ~empty
-        self._non_finite = torch.maximum(self._non_finite, bad.float())
+        torch.maximum(self._non_finite, bad.float(), out=self._non_finite)
 
         scale = 1 / to_mean
         if self.settings.clip_grad > 0:
             scale = scale / (self.settings.clip_grad / (norm + 1e-6)).clamp(max=1)
         setattr(self.optimizer, "grad_scale", scale.float())  # noqa: B010
         setattr(self.optimizer, "found_inf", torch.maximum(self._non_finite, empty.float()))  # noqa: B010
-        set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
         row = torch.cat([sums, norm[None].double(), self._non_finite[None].double()])
-        self._sums = torch.zeros_like(self._sums)
+        self._sums.zero_()
         return row
 
 

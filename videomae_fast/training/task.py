@@ -30,7 +30,8 @@ class Settings:
         accumulation: micro-batches of a process's part of a step.
         seed: of what is drawn on the device (drop path).
         precision: "auto", "fp32" or "bf16".
-        compile: under ``torch.compile``.
+        step_mode: "auto", "eager", "compiled" or "captured".
+        deterministic: the same bits in every run.
         clip_grad: largest gradient norm; 0 does not clip.
         log_every, checkpoint_every: in steps.
         keep_checkpoints: the newest ones.
@@ -44,7 +45,8 @@ class Settings:
     accumulation: int
     seed: int
     precision: str
-    compile: bool
+    step_mode: str
+    deterministic: bool
     clip_grad: float
     log_every: int
     checkpoint_every: int
@@ -118,6 +120,10 @@ class Objective(Protocol[Taken]):
     def weight_per_clip(self) -> float:
         """About what a clip adds to the weight: a constant that keeps the gradient's size right
         before the weights of a step are known."""
+        ...
+
+    def why_not_captured(self) -> str | None:
+        """Why a step of it can't be recorded as one CUDA graph, or None."""
         ...
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:

@@ -49,6 +49,8 @@ def _torchs_why_not(
     def why_not(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> str | None:
         if query.device.type not in ("cuda", "cpu") or (query.device.type == "cpu" and not cpu):
             return f"torch's {name} attention needs CUDA tensors, not {query.device}"
+        if name == "cuDNN" and (reason := _any_order("cuDNN")) is not None:
+            return reason
         if query.device.type == "cuda" and query.dtype not in dtypes:
             told = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
             return f"torch's {name} attention takes {told}, not {query.dtype}"
@@ -57,6 +59,13 @@ def _torchs_why_not(
         return None
 
     return why_not
+
+
+def _any_order(backend: str) -> str | None:
+    """Why a backend whose backward adds up in any order can't serve, or None."""
+    if torch.are_deterministic_algorithms_enabled():
+        return f"{backend}'s gradients are added up in any order, and torch is to be deterministic"
+    return None
 
 
 @cache
@@ -76,6 +85,8 @@ def _why_not(
 ) -> Callable[..., str | None]:
     def why_not(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> str | None:
         reason = _missing(module, function, package)
+        if reason is None and package != "flash-attn":
+            reason = _any_order(package)
         if reason is not None:
             return reason
         if query.device.type != "cuda":
@@ -97,7 +108,9 @@ def _why_not(
 
 
 def _flash_attn(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
-    out: Tensor = import_module("flash_attn").flash_attn_func(query, key, value)
+    out: Tensor = import_module("flash_attn").flash_attn_func(
+        query, key, value, deterministic=torch.are_deterministic_algorithms_enabled()
+    )
     return out
 
 

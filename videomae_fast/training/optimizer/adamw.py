@@ -53,6 +53,20 @@ def make_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step: of each group times its ``lr_scale``, where it has one."""
+    """The rate of the next step: of each group times its ``lr_scale``, where it has one.
+
+    A rate that lies on the device stays in its place.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
+        own = rate * group.get("lr_scale", 1.0)
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
+
+
+def rates_to_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Lets torch's optimizer read its learning rates on the device, as recorded steps do."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
+        group["capturable"] = True
