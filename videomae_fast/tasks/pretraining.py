@@ -16,6 +16,7 @@ from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.masks import Masks
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
+from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.config import PretrainConfig
@@ -74,6 +75,7 @@ def settings_of(config: PretrainConfig) -> Settings:
         precision=config.precision,
         step_mode=_step_mode(config),
         deterministic=config.deterministic,
+        shadow_weights=config.shadow_weights,
         clip_grad=config.clip_grad,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
@@ -129,6 +131,9 @@ class Reconstruction:
         self.spec = config.mask_spec()
         self.draws = config.drop_path > 0
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
+
+    def matmul_parameters(self, model: nn.Module) -> list[str]:
+        return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
         if self.config.optimizer == "apex":

@@ -279,6 +279,13 @@ class PretrainConfig:
         False, "old spelling of --step-mode compiled; goes with the next version", kind=bool,
         resumable=True,
     )  # fmt: skip
+    shadow_weights: bool = _run(
+        False,
+        "with bf16: matmuls work on bf16 copies of the weights, which the update writes, instead "
+        "of casting at each use; for one process and accumulation 1",
+        kind=bool,
+        resumable=True,
+    )
     deterministic: bool = _run(
         False,
         "the same bits in every run on one kind of device with the same processes: attention and "
