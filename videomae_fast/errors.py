@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class VideoMAEFastError(Exception):
     """Base of every error that the package raises on purpose for a user to act on."""
@@ -38,3 +41,9 @@ class UsageError(VideoMAEFastError, ValueError):
     @property
     def exit_code(self) -> int:
         return 2
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?" for a word that is close to a known one, else ""."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -21,8 +21,8 @@ from videomae_fast.ops._dispatch import native_missing
 
 # Whose kernels or frames a number may be of, where they are installed
 LIBRARIES = (
-    "numpy", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl", "xformers", "av",
-    "decord", "torchcodec", "nvidia-dali-cuda130",
+    "numpy", "pillow", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl",
+    "xformers", "av", "decord", "torchcodec", "nvidia-dali-cuda130",
 )  # fmt: skip
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -76,12 +76,14 @@ def _portable(word: str) -> str:
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
+    """Writes a record as JSON, its folder too; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def read(path: Path) -> dict[str, Any]:
+    """Reads a record."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 

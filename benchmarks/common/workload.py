@@ -15,6 +15,11 @@ from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 Masking = Literal["dual", "encoder-only"]
 DecoderMask = Literal["running-cell", "random", "frame"]
 MASKINGS: tuple[Masking, ...] = ("dual", "encoder-only")
+# Small enough to test a command with
+TINY = MAEConfig(
+    image_size=64, frames=8, width=32, depth=2, heads=2,
+    decoder_width=16, decoder_heads=1, decoder_depth=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Workload:
         return torch.randint(2**62, (self.batch,), generator=self._generator())
 
     def masks(self, masking: Masking) -> Masks:
+        """Those of the seeds, on the CPU."""
         return Masks.from_seeds(self.mask_seeds, self.config.grid, self.spec(masking))
 
     def describe(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.accelerated import HuggingFaceFromFrames, accelerate_if_asked
 from benchmarks.contenders.base import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.official.step import normalized_images
-from videomae_fast.interop.weights.hugging_face_keys import (
+from videomae_fast.interop.weights.layouts.hugging_face import (
     BiasNames,
     from_hugging_face_keys,
     to_hugging_face_keys,

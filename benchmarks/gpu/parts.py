@@ -40,6 +40,7 @@ class Call:
 
     @property
     def table(self) -> Path:
+        """Where this run keeps its table of attention."""
         return self.shared / TABLE
 
 

@@ -44,9 +44,12 @@ BoxOf = tuple[int, int, int, int]
 class OfficialSamples:
     """One video as the official data set gives it.
 
-    samples: of each (fp32 [3, T, h, w], encoder mask, decoder mask); ids: frame numbers; boxes:
-    (x, y, width, height) of the samples; decode_seconds: until the frames are an array;
-    view_seconds: all that comes after.
+    Attributes:
+        samples: of each the clip, fp32 [3, T, h, w], and its encoder and decoder mask.
+        ids: frame numbers.
+        boxes: (x, y, width, height) of each sample.
+        decode_seconds: until the frames are an array.
+        view_seconds: all that comes after.
     """
 
     samples: list[Sample]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.workload import Workload
-from videomae_fast.data.crops import SCALES
+from videomae_fast.data.views.crops import SCALES
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
 from videomae_fast.ops._dispatch import REGISTRY
 
@@ -41,6 +41,7 @@ class OpCase:
 
     @property
     def name(self) -> str:
+        """Op and place."""
         return f"{self.op} ({self.where})"
 
 

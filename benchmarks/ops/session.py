@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
-from benchmarks.common.workload import Workload
-from benchmarks.gpu.ceilings import TINY, copy_bandwidth
+from benchmarks.common.command import results_folder
+from benchmarks.common.record import environment, stamp, write
+from benchmarks.common.workload import TINY, Workload
+from benchmarks.measure.timing import copy_bandwidth
 from benchmarks.ops.cases import OpCase, op_cases
 from benchmarks.ops.speed import DTYPES, contender_names, measure
 from videomae_fast import MAEConfig
@@ -41,9 +40,8 @@ class OpSession:
         self.dtype = options.dtype or ("bf16" if self.device.type == "cuda" else "fp32")
         self._command = list(command)
         self._rows: dict[tuple[str, str, str], Row] = {}
-        self._written = False
         name = f"op-speed-{self.device.type}-{options.size}-{self.dtype}-{stamp()}.json"
-        self.path: Path = (options.out or Path(os.environ.get("OUT", RESULTS))) / name
+        self.path = results_folder(options) / name
 
     @cached_property
     def cases(self) -> dict[tuple[str, str], OpCase]:

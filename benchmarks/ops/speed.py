@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common.command import command_of, parser_of
 from benchmarks.common.processor import processor_name
 from benchmarks.measure.timing import Summary, times_in_turns
 from benchmarks.ops.cases import OpCase
@@ -72,7 +73,7 @@ def error(result: Any, truth: Any) -> float:
 
 
 def sum_in_order(terms: int) -> float:
-    """What adding up `terms` numbers one by one in fp32 may do to the relative error of a sum.
+    """The relative error that adding up `terms` numbers one by one in fp32 may give a sum.
 
     torch's eager sums and ours go in blocks, whose error hardly grows; others, torch.compile's
     among them, keep one running sum. Its roundings, each 2^-24 of the sum so far at most, are as
@@ -210,8 +211,8 @@ def add_options(add: Callable[..., object]) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ops", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """The parser of ``ops``, without the options of pytest."""
+    parser = parser_of("ops", __doc__, out=False)
     add_options(parser.add_argument)
     parser.epilog = "Other options are pytest's: -k native, --benchmark-json FILE, ..."
     return parser
@@ -227,15 +228,11 @@ def main(argv: Sequence[str]) -> int:
 
     words = list(argv)
     arguments().parse_known_args(words)  # for --help, and for errors in this command's words
-    return int(pytest.main([*PYTEST, *words], plugins=[Caller(["ops", *words])]))
+    return int(pytest.main([*PYTEST, *words], plugins=[Caller(command_of("ops", words))]))
 
 
 class Caller:
-    """Tells the record that pytest was called by this command.
+    """Tells the record by which command pytest was called."""
 
-    Attributes:
-        command: its words.
-    """
-
-    def __init__(self, words: Sequence[str]) -> None:
-        self.command = ["python", "-m", "benchmarks", *words]
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = list(command)

@@ -31,7 +31,10 @@ CORE = "core"
 class Views:
     """What was read of some requests, in their order.
 
-    pixels: uint8 [S, T, h, w, 3] of each, before normalisation; ids, boxes: of each.
+    Attributes:
+        pixels: of each request, uint8 [S, T, h, w, 3], before normalisation.
+        ids: frame numbers of each.
+        boxes: (x, y, width, height) of the S samples of each.
     """
 
     pixels: list[NDArray[np.uint8]]
@@ -43,8 +46,10 @@ class Views:
 class Parts:
     """Seconds from files to a batch where the training loop takes it.
 
-    decode: of a core, until there are frames (or, for a device that decodes, the file); views: of
-    what makes the views, a core or the device; join: until they are one batch on the device.
+    Attributes:
+        decode: of a core, until there are frames (or, for a device that decodes, the file).
+        views: of what makes the views, a core or the device.
+        join: until they are one batch on the device.
     """
 
     decode: float
@@ -53,15 +58,18 @@ class Parts:
 
     @property
     def total(self) -> float:
+        """All of it."""
         return self.decode + self.views + self.join
 
 
 class Contender(Protocol):
     """Reads requests of one form of the videos.
 
-    name: what the tables call it; forms: of the videos that it reads; place: "core", or the device
-    that makes the views; converts: whether YUV becomes RGB by other arithmetic than that of the
-    CPU's decoders.
+    Attributes:
+        name: what the tables call it.
+        forms: of the videos that it reads.
+        place: "core", or the device that makes the views.
+        converts: whether YUV becomes RGB by other arithmetic than that of the CPU's decoders.
     """
 
     name: str
@@ -218,7 +226,11 @@ def _name_and_forms(reading: ReadSettings) -> tuple[str, tuple[str, ...]]:
 
 
 def _require_hits(pieces: Sequence[ReadResult], reading: ReadSettings) -> None:
-    """Raises VideoMAEFastError where a cache was to be read, and a decoder was."""
+    """Checks that a cache was read where one was to be read.
+
+    Raises:
+        VideoMAEFastError: a decoder was.
+    """
     hits = sum(piece.cached.hits for piece in pieces if piece.cached is not None)
     if reading.cache is not None and hits < len(pieces):
         raise VideoMAEFastError(f"{hits} of {len(pieces)} videos came from the cache")
@@ -263,7 +275,11 @@ def default_device_decoders(device: torch.device) -> tuple[str, ...]:
 class Comparison:
     """How far one contender is from the official path.
 
-    ids, boxes: whether they are the same; most, mean: difference of the pixels, in grey levels.
+    Attributes:
+        ids: whether the frame numbers are the same.
+        boxes: whether the crops are.
+        most: the largest difference of two pixels, in grey levels.
+        mean: the mean difference.
     """
 
     ids: bool
@@ -277,7 +293,8 @@ class Comparison:
 
 
 def compare(truth: Views, found: Views) -> Comparison:
-    """
+    """What two contenders read of the same requests, set side by side.
+
     Raises:
         DecodeError: another number or shape of views.
     """

@@ -21,7 +21,8 @@ NEEDED = {"ViT-B": 2870, "ViT-L": 1090}
 
 
 def require_equal(record: Record) -> None:
-    """
+    """Checks that a record shows that all read the same.
+
     Raises:
         UncheckedError: a comparison failed, or a run has none.
     """
@@ -48,7 +49,8 @@ def factor(record: Record, run: Run, form: str) -> float | None:
 
 
 def data_table(record: Record) -> str:
-    """
+    """Markdown: decodes and views per second by form of the files and contender; the pipeline.
+
     Raises:
         UncheckedError: the record does not show that all read the same.
     """

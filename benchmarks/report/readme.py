@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.common.command import parser_of
 from benchmarks.common.processor import machine_name, processor_name, processor_told
 from benchmarks.common.record import RESULTS, read
 from benchmarks.report.reading import CORE_READERS, OFFICIAL, factor, require_equal
@@ -399,11 +400,20 @@ def _ms(run: Run) -> str:
     return f"{1e3 * median(run):,.0f} ms"
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks readme", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``readme``."""
+    parser = parser_of("readme", __doc__, out=False)
     parser.add_argument("--check", action="store_true", help="write nothing")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fills in the README.
+
+    Returns:
+        With --check: 1 where it is not what the results say.
+    """
+    args = arguments().parse_args(argv)
     text = README.read_text(encoding="utf-8")
     wanted = text
     for name in BLOCKS:

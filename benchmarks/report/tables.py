@@ -16,7 +16,8 @@ Run = dict[str, Any]
 
 
 def require_checked(record: Record) -> None:
-    """
+    """Checks that a record shows each of its runs to be the same computation.
+
     Raises:
         UncheckedError: a check failed, or a run has none.
     """
@@ -34,6 +35,7 @@ def require_checked(record: Record) -> None:
 
 
 def run_of(record: Record, contender: str, masking: str) -> Run | None:
+    """The run of a contender with a masking; None where there is none."""
     for run in record["runs"]:
         if (run["contender"], run["masking"]) == (contender, masking):
             found: Run = run

@@ -35,7 +35,10 @@ def video(run: Path) -> Path:
 
 
 def reconstruct(*words: object) -> int:
-    return main(["reconstruct", *map(str, words)])
+    try:
+        return main(["reconstruct", *map(str, words)])
+    except SystemExit as stop:  # of argparse
+        return int(stop.code or 0)
 
 
 def test_picture_animation_and_numbers_are_written(
@@ -93,10 +96,10 @@ def test_real_clips_of_all_codecs(run: Path, tmp_path: Path) -> None:
     [
         ({"checkpoint": "nowhere"}, 2, "no such checkpoint; give the output folder of a run"),
         ({"video": "nothing.mp4"}, 2, "nothing.mp4: no such video file"),
-        ({"--stride": "0"}, 2, "--stride must be 1 or more, not 0"),
+        ({"--stride": "0"}, 2, "--stride: must be at least 1, not 0"),
         ({"--start": "-1"}, 2, "--start must be 0 or more, not -1"),
         ({"--start": "99999"}, 1, "99999"),
-        ({"--mask-ratio": "1.5"}, 2, "--mask-ratio: encoder mask ratio 1.5 is not between 0 and 1"),
+        ({"--mask-ratio": "1.5"}, 2, "--mask-ratio: must be below 1, not 1.5"),
         ({"--mask-ratio": "0.01"}, 2, "choose a ratio that leaves some masked"),
         ({"--decoder": "vhs"}, 1, "decoder 'vhs' is not one of pyav, decord, torchcodec"),
     ],

@@ -194,6 +194,7 @@ def healthy(folder: Path) -> list[Source]:
     write_weights(
         found.with_changes(labels=tuple("abcdefg")), folder / "hf-classes", "hugging-face"
     )
+    write_weights(found, folder / "mmaction2.pth", "mmaction2")
     _shards(folder / "hf", folder / "hf-shards")
     _old_names(folder / "hf", folder / "hf-old")
     (folder / "deepspeed" / "global_step7").mkdir(parents=True)
@@ -226,6 +227,7 @@ def healthy(folder: Path) -> list[Source]:
         source("old.pth", load_weights=load_weights),
         source("wrapped.ckpt", TOLD_CLASSIFIER, load_weights=load_weights),
         source("official.safetensors", load_weights=load_weights),
+        source("mmaction2.pth", TOLD_CLASSIFIER, load_weights=load_weights),
         source("ours.safetensors", None, load_model=model),
         source("hf", None, from_hugging_face=hugging_face),
         source("hf-classes", None, from_hugging_face=hugging_face),

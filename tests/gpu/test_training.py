@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.support.devices import NEEDS_GPU
-from tests.support.runs import TINY
+from tests.support.runs import TINY, altered
 from tests.support.steps import batch, split
 from videomae_fast.data import ClipBatch
+from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
-from videomae_fast.training import PretrainConfig
 from videomae_fast.training.deterministic import deterministic_algorithms
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
@@ -22,7 +22,7 @@ STEPS, RATE = 4, 1e-3
 
 
 def new_step(device: str, **changed: Any) -> TrainStep[ClipBatch]:
-    config = PretrainConfig(**{**TINY, "device": device, "width": 128, **changed})
+    config = altered(PretrainConfig(), **{**TINY, "device": device, "width": 128, **changed})
     model, settings = build_model(config), settings_of(config)
     world = World(0, 1, torch.device(device))
     return make_step(Reconstruction(config), model, settings, world, lambda _: None)

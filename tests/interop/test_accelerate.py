@@ -27,8 +27,8 @@ from tests.support.official_models import (
 )
 from videomae_fast import Masks, MaskSpec, accelerate
 from videomae_fast.errors import AccelerationError
+from videomae_fast.interop import load_into
 from videomae_fast.interop.acceleration import views
-from videomae_fast.interop.weights.state_dicts import load_into
 
 needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"

@@ -32,8 +32,9 @@ from videomae_fast.interop import (
     to_classifier,
     write_weights,
 )
-from videomae_fast.interop.weights.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
+from videomae_fast.interop.weights.layouts.official import kind_of
 from videomae_fast.interop.weights.model_weights import origin_of
+from videomae_fast.interop.weights.shapes import infer_config, mlp_ratio, mlp_ratios
 from videomae_fast.tasks.trained import load_model
 from videomae_fast.training.errors import CheckpointError
 
@@ -335,12 +336,12 @@ def test_a_full_disk_leaves_nothing(name: str, wanted: ConversionOptions, tmp_pa
 
 
 def test_what_was_written_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videomae_fast.interop.weights import files
+    from videomae_fast.interop.weights import write
 
     def careless(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         save_file({k: torch.zeros_like(v) if "q_bias" in k else v for k, v in state.items()}, path)
 
-    monkeypatch.setattr(files, "save_file", careless)
+    monkeypatch.setattr(write, "save_file", careless)
     source = official(tmp_path / "a.pth", pretraining())
     with pytest.raises(WeightsError, match=r"not as written when read back: .*q_bias"):
         convert(source, tmp_path / "b.safetensors", OURS, TOLD)

@@ -32,7 +32,7 @@ from videomae_fast.interop import (
     with_official_eps,
     write_weights,
 )
-from videomae_fast.interop.weights.hugging_face_keys import (
+from videomae_fast.interop.weights.layouts.hugging_face import (
     from_hugging_face_keys,
     to_hugging_face_keys,
 )

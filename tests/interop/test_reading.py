@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tests.support.random_weights import same
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.weights.state_dicts import load_weights
+from videomae_fast.interop import load_weights
 
 STATE = {"a.weight": torch.arange(4.0), "b": torch.ones(2)}
 

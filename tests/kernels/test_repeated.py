@@ -20,7 +20,7 @@ from videomae_fast import MAEConfig
 from videomae_fast.ops._dispatch import REGISTRY
 
 REPEATS = 100 if ON_GPU else 2
-# (size, clips); "tiny" is benchmarks.gpu.ceilings.TINY
+# (size, clips); "tiny" is benchmarks.common.workload.TINY
 SHAPES = [("base", 16), ("giant", 4)] if ON_GPU else [("tiny", 2)]
 OPS = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)
 MADE_ELSEWHERE = ("mask_indices",)  # integers only: its own tests compare them with the reference
@@ -57,8 +57,7 @@ def cases():
     made: dict[Any, Any] = {}
 
     def of(size: str, clips: int):
-        from benchmarks.common.workload import Workload
-        from benchmarks.gpu.ceilings import TINY
+        from benchmarks.common.workload import TINY, Workload
         from benchmarks.ops.cases import op_cases
 
         if (size, clips) not in made:

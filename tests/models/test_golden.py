@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tests.support.devices import NEEDS_GPU, missing
 from tests.support.interpreter import ON_GPU, SWITCH
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, VideoClassifier
-from videomae_fast.interop.weights.state_dicts import load_into
+from videomae_fast.interop import load_into
 from videomae_fast.ops import pixel_target
 from videomae_fast.ops._dispatch import forced, native_missing
 

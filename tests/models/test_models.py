@@ -258,21 +258,6 @@ def test_sinusoid_table():
     assert "positions" not in "".join(MaskedAutoencoder(tiny()).state_dict())
 
 
-def test_compiles_whole(random_frames):
-    """The whole training forward, backward included, in one graph."""
-    config = tiny()
-    torch.manual_seed(0)
-    model = MaskedAutoencoder(config)
-    clips, masks = random_frames(2, 8, 32, 32), masks_for(config, 2)
-    model(clips, masks).loss.backward()
-    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-    output = torch.compile(model, fullgraph=True, backend="aot_eager")(clips, masks)
-    output.loss.backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], msg=name)
-
-
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_gradient_along_with_the_loss(random_frames, compiled, autocast):

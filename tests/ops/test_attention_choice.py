@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib import import_module
-from pathlib import Path
+from importlib.util import find_spec, module_from_spec
 
 import pytest
 import torch
@@ -76,25 +73,23 @@ def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypa
         assert choice.choice(half, half) == chosen
 
 
-def test_another_table_by_name(tmp_path):
-    """In a process of its own: the table is read once, at import."""
+def test_another_table_by_name(tmp_path, monkeypatch):
+    """The table is read once, at import: here of a module that nothing else uses."""
+
+    def imported(path):
+        monkeypatch.setenv(choice.VARIABLE, str(path))
+        spec = find_spec(choice.__name__)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
     table = table_of(tmp_path / "mine.json", (H200, 160, "flash"))
-    code = "from videomae_fast.ops._attention import choice as c; print(dict(c.ENTRIES))"
-
-    def run(path):
-        return subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], text=True,
-            env={**os.environ, choice.VARIABLE: str(path)}, capture_output=True,
-        )  # fmt: skip
-
-    assert "('NVIDIA H200', 64, 160, 160): 'flash'" in run(table).stdout
-    for path, why in (
-        (tmp_path / "none.json", "FileNotFoundError"),
-        (tmp_path / "bad.json", "Key"),
-    ):
-        (tmp_path / "bad.json").write_text("{}")
-        told = run(path).stderr
-        assert f"{path} is no table of attention backends ({why}" in told
+    assert imported(table).ENTRIES["NVIDIA H200", 64, 160, 160] == "flash"
+    (tmp_path / "bad.json").write_text("{}")
+    for name, why in (("none.json", "FileNotFoundError"), ("bad.json", "Key")):
+        told = rf"{name} is no table of attention backends \({why}"
+        with pytest.raises(ValueError, match=told):
+            imported(tmp_path / name)
 
 
 @pytest.mark.parametrize("impl", ["cudnn", "efficient"])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from videomae_fast.data import multi_scale_box
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS
+from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import crop_resize
 from videomae_fast.ops._dispatch import native_missing

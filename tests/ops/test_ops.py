@@ -230,57 +230,6 @@ def test_attention(nq, nk, heads, dim, impl, counted):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
-def vectors(width, dtype, *, scaled):
-    """LayerNorm's weight and bias, a branch's bias and LayerScale."""
-    own = [torch.randn(width).to(dtype) for _ in range(4)]
-    return own if scaled else [*own[:3], None]
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("dropped", [False, True])
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 1, 192), (3, 7, 88), (2, 40, 384)], ids=str)
-def test_add_layer_norm(shape, scaled, dropped, impl):
-    torch.manual_seed(0)
-    x, delta = torch.randn(shape) + 3, torch.randn(shape)
-    weight, bias, delta_bias, scale = vectors(shape[-1], torch.float32, scaled=scaled)
-    factor = torch.tensor([0.0, 2.0, 1.5])[: shape[0]] if dropped else None
-    tensors = [t for t in (x, delta, weight, bias, delta_bias, scale) if t is not None]
-    for tensor in tensors:
-        tensor.requires_grad_()
-    out, stream = add_layer_norm(
-        x, delta, weight, bias, delta_bias=delta_bias, scale=scale, factor=factor, impl=impl
-    )
-    grads = torch.randn_like(out), torch.randn_like(stream)
-    got = torch.autograd.grad((out, stream), tensors, grads)
-
-    exact = [t.detach().double().requires_grad_() for t in tensors]
-    branch = exact[1] + exact[4]
-    if scaled:
-        branch = branch * exact[5]
-    if factor is not None:
-        branch = branch * factor.double()[:, None, None]
-    total = exact[0] + branch
-    normal = torch.nn.functional.layer_norm(total, shape[-1:], exact[2], exact[3], 1e-6)
-    torch.testing.assert_close(out.double(), normal, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(stream.double(), total, rtol=1e-5, atol=1e-5)
-    truth = torch.autograd.grad((normal, total), exact, [g.double() for g in grads])
-    for a, b in zip(got, truth, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_add_layer_norm_in_half_precision(dtype):
-    """The statistics are those of the rounded stream, in fp32: one rounding of the result."""
-    torch.manual_seed(0)
-    x, delta = (torch.randn(2, 9, 96).to(dtype) for _ in range(2))
-    weight, bias, delta_bias, _ = vectors(96, torch.float32, scaled=False)
-    out, stream = add_layer_norm(x, delta, weight, bias, delta_bias=delta_bias)
-    assert out.dtype == stream.dtype == dtype
-    exact = torch.nn.functional.layer_norm(stream.float(), (96,), weight, bias, 1e-6)
-    torch.testing.assert_close(out, exact.to(dtype))
-
-
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5, 7), (2, 30, 768)], ids=str)
 def test_bias_gelu(shape, impl):

@@ -60,6 +60,8 @@ def test_trains_without_triton_and_without_the_compiled_library() -> None:
 def test_import_loads_neither_triton_kernels_nor_a_video_decoder() -> None:
     heavy = "print([m for m in ('torch', 'numpy', 'av', 'PIL', 'matplotlib') if m in sys.modules])"
     assert python(f"import sys, videomae_fast, videomae_fast.cli; {heavy}") == "[]"
+    code = "import sys, videomae_fast.cli.pretrain, videomae_fast.recipes.reference; "
+    assert python(code + heavy) == "[]"
     heavy = "print([m for m in ('av', 'PIL', 'triton', 'torch._dynamo') if m in sys.modules])"
     assert python(f"import sys, videomae_fast.data, videomae_fast.ops; {heavy}") == "[]"
     # Triton settles on import whether kernels are interpreted, and the compiler imports it.

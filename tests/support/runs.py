@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from videomae_fast.recipes import PretrainConfig, changed
+from videomae_fast.recipes.plain import from_flat
 from videomae_fast.training.metrics import read_metrics
 from videomae_fast.training.step import TrainStep
 
@@ -43,10 +45,15 @@ TINY: dict[str, Any] = {
 }
 
 
-def options(**changed: Any) -> list[str]:
+def altered(config: PretrainConfig, **options: Any) -> PretrainConfig:
+    """A configuration with other values, by the names that they have on the command line."""
+    return changed(config, from_flat(PretrainConfig, options))
+
+
+def options(**others: Any) -> list[str]:
     """TINY as command-line options of ``pretrain``, fields changed."""
     words = []
-    for name, value in {**TINY, "data_format": "plain", **changed}.items():
+    for name, value in {**TINY, "data_format": "plain", **others}.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     return words
 

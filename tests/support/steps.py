@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomae_fast.data import ClipBatch
+from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
-from videomae_fast.training import PretrainConfig
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.runs import TINY
+from tests.support.runs import TINY, altered
 from tests.support.videos import write_video
 from videomae_fast.data import Source
-from videomae_fast.training import PretrainConfig
+from videomae_fast.recipes import PretrainConfig
 
 VIDEOS = 8
 
@@ -57,9 +57,9 @@ def broken_list(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def tiny(tiny_list: Path) -> Callable[..., PretrainConfig]:
-    """A function (**fields) -> PretrainConfig of a run of 8 steps."""
+    """A function (**options) -> PretrainConfig of a run of 8 steps; see ``altered``."""
 
-    def make(**changed: Any) -> PretrainConfig:
-        return PretrainConfig(**{"data": (Source(tiny_list),), **TINY, **changed})
+    def make(**options: Any) -> PretrainConfig:
+        return altered(PretrainConfig(), **{"data": (Source(tiny_list),), **TINY, **options})
 
     return make

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tests.support import fake_apex
 from videomae_fast import cli, doctor
 from videomae_fast.errors import BackendUnavailableError
-from videomae_fast.training import PretrainConfig, pretrain
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.training import pretrain
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.errors import CheckpointError
 from videomae_fast.training.optimizer import (

@@ -14,8 +14,8 @@ from tests.support.tape import TapeRecorder
 from videomae_fast.data import ClipBatch
 from videomae_fast.errors import UsageError
 from videomae_fast.ops._dispatch import forced
+from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
-from videomae_fast.training import PretrainConfig
 from videomae_fast.training.captured import CapturedStep
 from videomae_fast.training.step import TrainStep
 

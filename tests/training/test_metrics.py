@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from videomae_fast.errors import UsageError, VideoMAEFastError
-from videomae_fast.training import PretrainConfig, pretrain
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.training import pretrain
 from videomae_fast.training.metrics import (
     MetricsFile,
     Progress,

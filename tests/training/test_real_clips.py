@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import TINY
+from tests.support.runs import TINY, altered
 from videomae_fast.cli import main
 from videomae_fast.data import Source
 from videomae_fast.data.failures import read_report
-from videomae_fast.training import PretrainConfig, pretrain
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.training import pretrain
 
 CLIPS = Path(__file__).parents[3] / "shared" / "videos"
 
@@ -20,14 +21,15 @@ def test_every_codec(tmp_path: Path) -> None:
     names = sorted(path.name for path in CLIPS.iterdir())
     data = tmp_path / "train.csv"
     data.write_text("".join(f"{name} 0 -1\n" for name in names))
-    config = PretrainConfig(
+    config = altered(
+        PretrainConfig(),
         **{
             **TINY,
             "data": (Source(data, root=CLIPS),),
             "videos_per_step": len(names),
             "epochs": 2,
             "max_failed_share": 0.0,
-        }
+        },
     )
     result = pretrain(config, output=tmp_path / "run", log=lambda _: None)
     assert result.steps == 2

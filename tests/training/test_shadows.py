@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support.runs import interrupt_after, losses, quiet
+from tests.support.runs import altered, interrupt_after, losses, quiet
 from tests.support.steps import CPU, batch, new_step
 from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.ops._dispatch import forced
+from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
-from videomae_fast.training import PretrainConfig, load_model, pretrain
+from videomae_fast.training import load_model, pretrain
 from videomae_fast.training.captured import CapturedStep
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.parallel.world import World
@@ -60,10 +60,10 @@ def casts(config: PretrainConfig) -> Counter[str]:
 
 def test_five_casts_a_step_whatever_the_depth(tiny: Make) -> None:
     config = tiny(precision="bf16", depth=2)
-    counts = [casts(replace(config, depth=depth)) for depth in (2, 4)]
+    counts = [casts(altered(config, depth=depth)) for depth in (2, 4)]
     assert counts[1].total() - counts[0].total() == 2 * 10, "autocast: 10 a block"
     for depth in (2, 4):
-        found = casts(replace(config, depth=depth, shadow_weights=True))
+        found = casts(altered(config, depth=depth, shadow_weights=True))
         assert found == {"_foreach_copy_": 2, "_to_copy": 3}
 
 
@@ -79,8 +79,8 @@ def curve(config: PretrainConfig, steps: int = 40) -> list[float]:
 
 def test_the_loss_curve_is_that_of_fp32_within_the_noise_of_bf16(tiny: Make) -> None:
     config = tiny(precision="bf16")
-    fp32 = curve(replace(config, precision="fp32"))
-    casting, shadows = curve(config), curve(replace(config, shadow_weights=True))
+    fp32 = curve(altered(config, precision="fp32"))
+    casting, shadows = curve(config), curve(altered(config, shadow_weights=True))
     assert sum(fp32[-4:]) < 0.9 * sum(fp32[:4]), "nothing was learnt"
     noise = max(abs(a - b) for a, b in zip(casting, fp32, strict=True))
     assert 0 < noise < 0.02
@@ -122,7 +122,7 @@ def test_checkpoints_are_unchanged_and_runs_go_on(
     parts = pretrain(config, output=tmp_path / "parts", log=quiet).checkpoint
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     plain = pretrain(
-        replace(config, shadow_weights=False), output=tmp_path / "plain", log=quiet
+        altered(config, shadow_weights=False), output=tmp_path / "plain", log=quiet
     ).checkpoint
     one, other, without = (read(path) for path in (whole, parts, plain))
     for kind in ("model", "optimizer"):

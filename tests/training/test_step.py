@@ -14,8 +14,9 @@ from torch import Tensor
 from tests.support.steps import NoRead, batch, new_step, split
 from videomae_fast.data import ClipBatch
 from videomae_fast.masks import Masks
+from videomae_fast.masks.spec import mask_spec
+from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import build_model
-from videomae_fast.training import PretrainConfig
 from videomae_fast.training.optimizer import parameter_groups
 from videomae_fast.training.parallel.ddp import replicate
 from videomae_fast.training.parallel.world import World
@@ -32,7 +33,7 @@ def test_position_tables_are_not_broadcast(
         model = build_model(tiny())
         assert list(model.buffers())
         replica = replicate(model, World(0, 2, torch.device("cpu")))
-        masks = Masks.sample(2, model.config.grid, tiny().mask_spec())
+        masks = Masks.sample(2, model.config.grid, mask_spec(tiny().masks))
         for _ in range(2):  # the second one agrees on the order of gradients
             replica(random_frames(2, 4, 32, 32), masks).loss.backward()
         with torch.profiler.profile() as profile:
@@ -53,16 +54,18 @@ def plain_steps(
 ) -> tuple[Any, list[Any]]:
     """What a step should do, written without any of TrainStep's means."""
     model = build_model(config)
-    groups = parameter_groups(model, config.weight_decay, model.no_weight_decay())
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=config.betas, foreach=False, fused=False)
+    groups = parameter_groups(model, config.optim.weight_decay, model.no_weight_decay())
+    optimizer = torch.optim.AdamW(
+        groups, lr=lr, betas=config.optim.betas, foreach=False, fused=False
+    )
     numbers = []
     for each in batches:
         good = each.ok.nonzero().flatten()
-        kept = Masks.from_seeds(each.mask_seeds[good], model.config.grid, config.mask_spec())
+        kept = Masks.from_seeds(each.mask_seeds[good], model.config.grid, mask_spec(config.masks))
         out = model(each.frames[good], kept)
         optimizer.zero_grad()
         out.loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad or 1e9)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_grad or 1e9)
         optimizer.step()
         numbers.append((out.loss.item(), norm.item()))
     return model, numbers
@@ -72,7 +75,7 @@ def our_steps(config: PretrainConfig, batches: list[ClipBatch], lr: float) -> tu
     step = new_step(config)
     numbers = []
     for number, each in enumerate(batches):
-        for micro, part in enumerate(split(each, config.accumulation)):
+        for micro, part in enumerate(split(each, config.optim.accumulation)):
             step.forward_backward(part, step=number, micro=micro)
         row = dict(zip(step.columns, step.update(lr).tolist(), strict=True))
         numbers.append((row["loss_sum"] / row["loss_weight"], row["grad_norm"]))

@@ -6,19 +6,19 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.support.runs import interrupt_after, losses, quiet
+from tests.support.runs import altered, interrupt_after, losses, quiet
 from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.ops._dispatch import forced
+from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, settings_of
-from videomae_fast.training import PretrainConfig, pretrain, step_mode
+from videomae_fast.training import pretrain, step_mode
 from videomae_fast.training.captured import CapturedStep
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.deterministic import deterministic_algorithms
@@ -64,12 +64,12 @@ def test_auto_captures_what_a_gpu_would_wait_for(tiny: Make) -> None:
         "captured", "128 clips a micro-batch for 94 million parameters keep a GPU waiting for "
         "launches",
     )  # fmt: skip
-    large = replace(small, videos_per_step=64)
+    large = altered(small, videos_per_step=64)
     found = chosen(large, world, base)
     assert found.mode == "eager"
     assert found.reason.startswith("256 clips a micro-batch for 94 million parameters keep a GPU b")
-    assert chosen(replace(large, accumulation=2), world, base).mode == "captured"
-    assert chosen(replace(large, step_mode="captured"), world, base).mode == "captured"
+    assert chosen(altered(large, accumulation=2), world, base).mode == "captured"
+    assert chosen(altered(large, step_mode="captured"), world, base).mode == "captured"
 
 
 def test_auto_says_what_it_took(tiny: Make, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_captured_run_stops_and_goes_on_with_the_very_losses(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_tape: list[TapeRecorder]
 ) -> None:
     config = tiny(drop_path=0.3, depth=2, accumulation=2, step_mode="captured")
-    pretrain(replace(config, step_mode="eager"), output=tmp_path / "eager", log=quiet)
+    pretrain(altered(config, step_mode="eager"), output=tmp_path / "eager", log=quiet)
     pretrain(config, output=tmp_path / "whole", log=quiet)
     assert on_tape[-1].calls.count("replay") == 8
     with monkeypatch.context() as patched:

@@ -11,8 +11,8 @@ import torch
 from tests.support.runs import losses, quiet
 from tests.training.another_task import DECAY, LAYER_DECAY, Classification, Distilled, build_model
 from videomae_fast.data import ClipBatch
-from videomae_fast.tasks.pretraining import settings_of
-from videomae_fast.training import PretrainConfig
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.tasks.pretraining import dataset_of, settings_of
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.metrics import read_metrics
@@ -28,7 +28,7 @@ def classify(config: PretrainConfig, output: Path, *, steps: int) -> tuple[RunRe
     made: list[Classification] = []
 
     def make(world: World) -> Classification:
-        made.append(Classification(config.dataset(), settings, world, total_steps=steps))
+        made.append(Classification(dataset_of(config), settings, world, total_steps=steps))
         return made[-1]
 
     return run(make, settings, output=output, log=quiet), made[-1].evaluated

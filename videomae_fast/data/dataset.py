@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from videomae_fast.data.cache import CachedVideos
-from videomae_fast.data.clips import as_size
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.lists import Entry
+from videomae_fast.data.lists.sources import LoadedSource, load_sources, sources_of
 from videomae_fast.data.order import Draw, EpochOrder, item_words
 from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, ReadResult, ReadSettings, read
-from videomae_fast.data.sources import LoadedSource, Source, load_sources
+from videomae_fast.data.views.clips import as_size
+from videomae_fast.recipes import schema
+from videomae_fast.recipes.source import Source
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,34 @@ class ClipSample:
         return self.failure is None
 
 
+def clip_dataset(
+    data: schema.Data, *, frames: int, image_size: int | tuple[int, int], seed: int
+) -> ClipDataset:
+    """The clips that a configuration's lists hold.
+
+    Args:
+        frames: of a clip.
+        image_size: of a clip in pixels, a side or (height, width).
+        seed: of all that is drawn.
+
+    Raises:
+        UsageError, ListError: as :func:`~videomae_fast.data.lists.sources.sources_of`.
+        BackendUnavailableError: the decoder is not installed.
+    """
+    cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
+    return ClipDataset(
+        sources_of(data),
+        frames=frames,
+        stride=data.stride,
+        image_size=image_size,
+        samples=data.samples,
+        decoder=data.decoder,
+        seed=seed,
+        epoch_size=data.epoch_size,
+        cache=cached,
+    )
+
+
 class ClipDataset(Dataset[ClipSample]):
     """Videos of one or more lists as clips; an item is a :class:`Draw`, not a number.
 
@@ -55,7 +85,7 @@ class ClipDataset(Dataset[ClipSample]):
     decoded videos that stands before the decoder.
 
     Raises ``ValueError`` for impossible settings, and what
-    :func:`~videomae_fast.data.sources.load_sources` and ``find_decoder`` raise.
+    :func:`~videomae_fast.data.lists.sources.load_sources` and ``find_decoder`` raise.
     """
 
     def __init__(

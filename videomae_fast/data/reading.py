@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from videomae_fast.data.cache import CacheCounts, CachedVideos
 from videomae_fast.data.core_wait import seconds_without_core
-from videomae_fast.data.crops import (
+from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
+from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
+from videomae_fast.data.decoders.pyav import PyAVReader
+from videomae_fast.data.errors import one_file
+from videomae_fast.data.order import Draw, below
+from videomae_fast.data.views.crops import (
     OFFSETS,
     SCALE_PAIRS,
     Box,
@@ -21,12 +26,7 @@ from videomae_fast.data.crops import (
     crop_views,
     multi_scale_box,
 )
-from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
-from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
-from videomae_fast.data.decoders.pyav import PyAVReader
-from videomae_fast.data.errors import one_file
-from videomae_fast.data.order import Draw, below
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.views.sampling import frame_ids, possible_starts
 
 HandOver = Literal["clips", "frames", "encoded"]
 Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]

@@ -11,7 +11,8 @@ from videomae_fast.demo.videos import DemoError, find_videos, render_videos, wri
 from videomae_fast.masks import MaskSpec
 from videomae_fast.pictures.loss_curves import LossCurve, save_loss_plot
 from videomae_fast.pictures.showcase import Shown, show_reconstruction
-from videomae_fast.training import PretrainConfig, load_model, pretrain
+from videomae_fast.recipes import Data, Masks, Model, Optim, PretrainConfig, Run, Schedule
+from videomae_fast.training import load_model, pretrain
 from videomae_fast.training.metrics import read_metrics
 
 TRAINED, HELD_OUT = 16, 8
@@ -67,35 +68,39 @@ def demo_config(
     """
     epochs = max(1, steps // STEPS_PER_EPOCH)
     return PretrainConfig(
-        image_size=64,
-        patch_size=8,
-        frames=8,
-        width=128,
-        depth=4,
-        heads=2,
-        decoder_width=128,
-        decoder_depth=2,
-        decoder_heads=2,
-        encoder_mask_ratio=MASK_RATIO,
-        data=(Source(data),),
-        stride=STRIDE,
-        samples_per_video=SAMPLES,
-        epoch_size=STEPS_PER_EPOCH * VIDEOS_PER_STEP,
-        videos_per_step=VIDEOS_PER_STEP,
-        workers=0,
-        cache=None if cache is None else str(cache),
-        cache_gb=CACHE_GB,
-        epochs=epochs,
-        steps=steps if steps % STEPS_PER_EPOCH else None,
-        warmup_epochs=min(3, epochs // 4),
+        model=Model(
+            image_size=64,
+            patch_size=8,
+            frames=8,
+            width=128,
+            depth=4,
+            heads=2,
+            decoder_width=128,
+            decoder_depth=2,
+            decoder_heads=2,
+        ),
+        masks=Masks(encoder_ratio=MASK_RATIO),
+        data=Data(
+            lists=(Source(data),),
+            stride=STRIDE,
+            samples=SAMPLES,
+            epoch_size=STEPS_PER_EPOCH * VIDEOS_PER_STEP,
+            cache=None if cache is None else str(cache),
+            cache_gb=CACHE_GB,
+            workers=0,
+        ),
         # A base rate is for 256 videos per step; this makes the peak 5e-4.
-        base_lr=5e-4 * 256 / VIDEOS_PER_STEP,
-        min_lr=1e-5 * 256 / VIDEOS_PER_STEP,
-        seed=seed,
-        device="cpu",
-        log_every=50,
-        checkpoint_every=500,
-        keep_checkpoints=1,
+        optim=Optim(
+            videos_per_step=VIDEOS_PER_STEP,
+            base_lr=5e-4 * 256 / VIDEOS_PER_STEP,
+            min_lr=1e-5 * 256 / VIDEOS_PER_STEP,
+        ),
+        schedule=Schedule(
+            epochs=epochs,
+            steps=steps if steps % STEPS_PER_EPOCH else None,
+            warmup_epochs=min(3, epochs // 4),
+        ),
+        run=Run(seed=seed, device="cpu", log_every=50, checkpoint_every=500, keep_checkpoints=1),
     )
 
 
@@ -132,7 +137,7 @@ def run_demo(
     config = demo_config(data, steps=steps, seed=seed, cache=cache)
     log(
         f"pre-training: {steps} steps of {VIDEOS_PER_STEP} videos × "
-        f"{config.samples_per_video} clips, at most about {steps / STEPS_PER_MINUTE:.2g} minutes "
+        f"{config.data.samples} clips, at most about {steps / STEPS_PER_MINUTE:.2g} minutes "
         "on two idle CPU cores"
     )
     log("the loss begins near 1; stopped with Ctrl-C, the demo goes on with the same command")

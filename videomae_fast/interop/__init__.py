@@ -1,25 +1,25 @@
-"""Weights of the official code and of Hugging Face, to ours and back, without loss."""
+"""Weights of other code to ours and back, without loss; other code's models accelerated."""
 
 from videomae_fast.former_names import former_names
-from videomae_fast.interop.weights import (
-    ConversionOptions,
-    ModelWeights,
-    SourceHints,
-    convert,
-    from_hugging_face,
-    load_into,
-    load_weights,
+from videomae_fast.interop.weights.check import load_into
+from videomae_fast.interop.weights.contents import to_hugging_face
+from videomae_fast.interop.weights.convert import ConversionOptions, ConversionReport, convert
+from videomae_fast.interop.weights.heads import (
+    HeadRows,
     read_rows,
-    read_weights,
     select_classes,
     to_classifier,
-    to_hugging_face,
-    with_official_eps,
-    write_weights,
 )
+from videomae_fast.interop.weights.model_weights import ModelWeights, with_official_eps
+from videomae_fast.interop.weights.read import from_hugging_face, read_weights
+from videomae_fast.interop.weights.shapes import SourceHints
+from videomae_fast.interop.weights.state_dicts import load_weights
+from videomae_fast.interop.weights.write import write_weights
 
 __all__ = [
     "ConversionOptions",
+    "ConversionReport",
+    "HeadRows",
     "ModelWeights",
     "SourceHints",
     "convert",

@@ -11,12 +11,9 @@ from typing import Any, Final
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.weights.files import read_weights
+from videomae_fast.interop import ModelWeights, SourceHints, load_into, load_weights, read_weights
 from videomae_fast.interop.weights.folders import file_of
-from videomae_fast.interop.weights.layouts import SourceHints
-from videomae_fast.interop.weights.model_weights import ModelWeights
 from videomae_fast.interop.weights.parts import tally
-from videomae_fast.interop.weights.state_dicts import load_into, load_weights
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.training import checkpoint

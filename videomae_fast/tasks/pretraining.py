@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from videomae_fast.data.dataset import ClipDataset, clip_dataset
 from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
-from videomae_fast.masks import Masks
+from videomae_fast.masks import Grid, Masks, MaskSpec
+from videomae_fast.masks.spec import mask_spec
+from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.models.matmul_parameters import matmul_parameters
+from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
+from videomae_fast.recipes.schema import PretrainConfig, Run
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
-from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.errors import CheckpointError
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.optimizer import make_optimizer, parameter_groups
 from videomae_fast.training.parallel.world import World
+from videomae_fast.training.schedule import learning_rates, total_steps
 from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
 
 PretrainResult = RunResult
 
-FREE: Final = frozenset(one.name for one in fields(PretrainConfig) if one.metadata["resumable"])
-"""Fields that may change when a run is resumed; those of `data` may too, but for the entries.
+FREE: Final = frozenset(
+    name for name, setting in settings(PretrainConfig).items() if setting.option.resumable
+)
+"""Fields that may change when a run is resumed; where the lists lie may too, not their entries.
 
-``init`` may be left out then, since it is not read again.
+``model.init`` may be left out then, since it is not read again.
 """
 
 
@@ -54,10 +61,11 @@ def pretrain(
     Raises:
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
-    settings = settings_of(config)
+    grid_and_masks(config)  # before any process starts on anything
+    engine = settings_of(config)
     return run(
-        lambda world: Pretraining(config, settings, world),
-        settings,
+        lambda world: Pretraining(config, engine, world),
+        engine,
         output=output,
         resume=resume,
         log=log,
@@ -66,37 +74,38 @@ def pretrain(
 
 def settings_of(config: PretrainConfig) -> Settings:
     """The engine's part of a configuration."""
+    data, optim, run = config.data, config.optim, config.run
     return Settings(
-        device=config.device,
-        videos_per_step=config.videos_per_step,
-        clips_per_video=config.samples_per_video,
-        accumulation=config.accumulation,
-        seed=config.seed,
-        precision=config.precision,
-        step_mode=_step_mode(config),
-        deterministic=config.deterministic,
-        shadow_weights=config.shadow_weights,
-        clip_grad=config.clip_grad,
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-        keep_checkpoints=config.keep_checkpoints,
-        tensorboard=config.tensorboard,
-        max_failed_share=config.max_failed_share,
+        device=run.device,
+        videos_per_step=optim.videos_per_step,
+        clips_per_video=data.samples,
+        accumulation=optim.accumulation,
+        seed=run.seed,
+        precision=run.precision,
+        step_mode=_step_mode(run),
+        deterministic=run.deterministic,
+        shadow_weights=run.shadow_weights,
+        clip_grad=optim.clip_grad,
+        log_every=run.log_every,
+        checkpoint_every=run.checkpoint_every,
+        keep_checkpoints=run.keep_checkpoints,
+        tensorboard=run.tensorboard,
+        max_failed_share=data.max_failed_share,
     )
 
 
-def _step_mode(config: PretrainConfig) -> str:
+def _step_mode(run: Run) -> str:
     """The step mode, also in its old spelling.
 
     Raises:
         UsageError: both spellings say different things.
     """
-    if not config.compile:
-        return config.step_mode
-    if config.step_mode not in ("auto", "compiled"):
+    if not run.compile:
+        return run.step_mode
+    if run.step_mode not in ("auto", "compiled"):
         raise UsageError(
-            f"compile is the old spelling of step_mode compiled, and step_mode is "
-            f"{config.step_mode}: leave compile out"
+            "compile is the old spelling of step_mode compiled, and step_mode is "
+            f"{run.step_mode}: leave compile out"
         )
     warnings.warn(
         "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
@@ -107,16 +116,40 @@ def _step_mode(config: PretrainConfig) -> str:
     return "compiled"
 
 
+def dataset_of(config: PretrainConfig) -> ClipDataset:
+    """The clips of a configuration's lists.
+
+    Raises:
+        UsageError, ListError: a list can't be read, or none is named.
+    """
+    model, seed = config.model, config.run.seed
+    return clip_dataset(config.data, frames=model.frames, image_size=model.image_size, seed=seed)
+
+
+def grid_and_masks(config: PretrainConfig) -> tuple[Grid, MaskSpec]:
+    """The tokens of a clip and how they are masked.
+
+    Raises:
+        UsageError: model and masks don't fit together, or sizes don't divide.
+    """
+    try:
+        grid, spec = mae_config(config.model).grid, mask_spec(config.masks)
+        spec.counts(grid)
+    except ValueError as error:
+        raise UsageError(f"the model and masks don't fit together: {error}") from None
+    return grid, spec
+
+
 def build_model(config: PretrainConfig) -> MaskedAutoencoder:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.run.seed)
         return MaskedAutoencoder(
-            config.model_config(),
-            drop_path=config.drop_path,
-            activation_checkpointing=config.activation_checkpointing,
-            normalize_target=config.normalize_target,
-            ignore_flat_cubes=config.ignore_flat_cubes,
+            mae_config(config.model),
+            drop_path=config.model.drop_path,
+            activation_checkpointing=config.run.activation_checkpointing,
+            normalize_target=config.target.normalize,
+            ignore_flat_cubes=config.target.ignore_flat_cubes,
         )
 
 
@@ -126,27 +159,26 @@ class Reconstruction:
     metrics: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.config = config
-        self.grid = config.model_config().grid
-        self.spec = config.mask_spec()
-        self.draws = config.drop_path > 0
+        self.optim, self.run = config.optim, config.run
+        self.grid, self.spec = grid_and_masks(config)
+        self.draws = config.model.drop_path > 0
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
 
     def matmul_parameters(self, model: nn.Module) -> list[str]:
         return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
-        if self.config.optimizer == "apex":
+        if self.optim.optimizer == "apex":
             return "apex's optimizer was never captured"
-        if self.config.activation_checkpointing and self.draws:
+        if self.run.activation_checkpointing and self.draws:
             return "recomputed blocks ask the host for the state of drop path's generator"
         return None
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)
-        config = self.config
-        groups = parameter_groups(model, config.weight_decay, model.no_weight_decay())
-        return make_optimizer(groups, betas=config.betas, impl=config.optimizer)
+        optim = self.optim
+        groups = parameter_groups(model, optim.weight_decay, model.no_weight_decay())
+        return make_optimizer(groups, betas=optim.betas, impl=optim.optimizer)
 
     def inputs(self, batch: ClipBatch, place: Place) -> dict[str, Tensor]:
         """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; mask_seeds: int64 [B]."""
@@ -178,12 +210,12 @@ class Pretraining:
     def __init__(self, config: PretrainConfig, settings: Settings, world: World) -> None:
         self._config, self.settings, self.world = config, settings, world
         self.objective = Reconstruction(config)
-        self.feeding = PipelineStats(config.workers)
-        self.dataset = config.dataset()
-        self.steps_per_epoch = steps_per_epoch(self.dataset, config.videos_per_step)
-        self.learning_rate = config.schedule(self.steps_per_epoch)
+        self.feeding = PipelineStats(config.data.workers)
+        self.dataset = dataset_of(config)
+        self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
+        self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
-        self.config = config.to_dict()
+        self.config = to_plain(config)
         self.data = {
             "entries": [len(source) for source in self.dataset.sources],
             "steps_per_epoch": self.steps_per_epoch,
@@ -193,20 +225,20 @@ class Pretraining:
         return self.dataset.describe()
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
-        config = self._config
+        data, optim = self._config.data, self._config.optim
         return clip_loader(
             self.dataset,
-            videos_per_step=config.videos_per_step,
-            micro_batches=config.accumulation,
+            videos_per_step=optim.videos_per_step,
+            micro_batches=optim.accumulation,
             start_step=start_step,
             total_steps=self.fingerprint.total_steps,
             rank=self.world.rank,
             world=self.world.size,
-            workers=config.workers,
+            workers=data.workers,
             device=self.world.device,
             crop_on=self._crop_on(),
-            device_decoder=None if config.device_decoder == "none" else config.device_decoder,
-            time_limit=config.decode_timeout,
+            device_decoder=None if data.device_decoder == "none" else data.device_decoder,
+            time_limit=data.decode_timeout,
             stats=self.feeding,
         )
 
@@ -223,12 +255,11 @@ class Pretraining:
 
     def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
         assert isinstance(model, MaskedAutoencoder)
-        if self._config.init is None:
-            return None
-        return begin_from(model, self._config.init, log, digest=digest)
+        init = self._config.model.init
+        return None if init is None else begin_from(model, init, log, digest=digest)
 
     def began(self, saved: Saved) -> dict[str, Any] | None:
-        return check_same_beginning(saved, self._config.init)
+        return check_same_beginning(saved, self._config.model.init)
 
     def fingerprint_of(self, saved: Saved) -> Fingerprint:
         return fingerprint_of(config_of(saved), self.steps_per_epoch)
@@ -237,9 +268,10 @@ class Pretraining:
         """Nothing is evaluated: the loss says how it goes."""
 
     def _crop_on(self) -> CropOn:
-        if self._config.crop_on == "auto":
+        crop_on = self._config.data.crop_on
+        if crop_on == "auto":
             return "device" if self.world.device.type == "cuda" else "worker"
-        return "device" if self._config.crop_on == "device" else "worker"
+        return crop_on
 
 
 def fingerprint_of(config: PretrainConfig, per_epoch: int) -> Fingerprint:
@@ -247,12 +279,13 @@ def fingerprint_of(config: PretrainConfig, per_epoch: int) -> Fingerprint:
 
     per_epoch: optimizer steps of an epoch.
     """
-    values = config.to_dict()
-    values["data"] = [  # the lists may lie elsewhere
+    nested = to_plain(config)
+    values = {name: nested[one.section][one.field] for name, one in settings(type(config)).items()}
+    values[LISTS] = [  # they may lie elsewhere
         {key: value for key, value in source.items() if key not in ("path", "root")}
-        for source in values["data"]
+        for source in values[LISTS]
     ]
-    return Fingerprint(values, FREE, config.total_steps(per_epoch))
+    return Fingerprint(values, FREE, total_steps(config.schedule, per_epoch))
 
 
 def config_of(saved: Saved) -> PretrainConfig:
@@ -264,7 +297,7 @@ def config_of(saved: Saved) -> PretrainConfig:
     try:
         if not isinstance(saved.state["data"], Mapping):
             raise TypeError("data is no object")
-        return PretrainConfig.from_dict(saved.state["config"])
+        return from_plain(PretrainConfig, saved.state["config"])
     except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
         told = str(error) if isinstance(error, UsageError) else repr(error)
         raise CheckpointError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from videomae_fast.interop import read_weights
 from videomae_fast.interop.weights.description import description_of
-from videomae_fast.interop.weights.files import read_weights
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 from videomae_fast.training.checkpoint import weights_file

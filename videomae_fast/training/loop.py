@@ -13,7 +13,7 @@ from typing import Final, Generic
 from torch import Tensor
 
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
-from videomae_fast.interop.weights.state_dicts import load_into
+from videomae_fast.interop import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.deterministic import deterministic_algorithms

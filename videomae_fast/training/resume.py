@@ -75,7 +75,7 @@ def check_same_run(
         raise CheckpointError(
             f"checkpoint {saved.folder} is of another run: {'; '.join(changed)}. Give the old "
             "values, or another output folder. Free to change are: "
-            f"{', '.join(name for name in now.values if name in now.free and name != 'init')}, "
+            f"{', '.join(n for n in now.values if n in now.free and not n.endswith('init'))}, "
             "and where the lists lie"
         )
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.common.workload import Workload
-from benchmarks.gpu.ceilings import TINY
+from benchmarks.common.workload import TINY, Workload
 from benchmarks.ops import libraries as op_libraries
 from benchmarks.ops import speed as op_speed
 from benchmarks.ops.cases import op_cases

@@ -23,10 +23,10 @@ from benchmarks.report.reading import data_table, factor
 from benchmarks.report.records import main as tables
 from tests.support.videos import write_video
 from videomae_fast.data.cache import CachedVideos
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
 from videomae_fast.data.decoders import open_video
 from videomae_fast.data.reading import ReadSettings, read
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
+from videomae_fast.data.views.sampling import frame_ids, possible_starts
 from videomae_fast.errors import VideoMAEFastError
 
 pytestmark = pytest.mark.skipif(find_spec("decord") is None, reason="decord is not installed")
@@ -182,7 +182,7 @@ def test_what_differs_is_not_timed(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.reading.contenders.read", wrong)
     monkeypatch.setattr(data_speed, "measure", lambda *_, **__: pytest.fail("timed"))
     assert main(["--videos", str(folder), *TINY, "--out", str(tmp_path)]) == 1
-    assert "no table is made: ours, pyav, raw: differs" in capsys.readouterr().err
+    assert "no table and no plot: ours, pyav, raw: differs" in capsys.readouterr().err
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae_fast.data.crops import Size
 from videomae_fast.data.device.base import DeviceDecoder, EncodedClip
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.reading import ReadResult
+from videomae_fast.data.views.crops import Size
 from videomae_fast.ops import crop_resize
 
 ReadResults = Sequence[ReadResult | DecodeError]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from videomae_fast.data.cache import CacheCounts
-from videomae_fast.data.numbered import NumberedFiles
+from videomae_fast.data.loader.numbered import NumberedFiles
 
 BUSY = 0.85
 """Share of the time from which on a stage counts as the one that holds the others up."""

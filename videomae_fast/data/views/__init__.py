@@ -1,1 +1,1 @@
-"""Views of labelled videos: which frames and which parts of them a model sees."""
+"""Views of videos: which frames and which parts of them a model sees."""

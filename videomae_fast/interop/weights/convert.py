@@ -1,15 +1,21 @@
-"""One weights file to another layout, with an account of every tensor."""
+"""One weights file to another layout: read, changed, checked, written, and reported on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.weights.files import read_weights, write_weights
-from videomae_fast.interop.weights.heads import read_rows, select_classes, to_classifier
-from videomae_fast.interop.weights.hugging_face_keys import BiasNames
-from videomae_fast.interop.weights.layouts import SourceHints
+from videomae_fast.interop.weights.check import check_finite
+from videomae_fast.interop.weights.heads import (
+    HeadRows,
+    read_rows,
+    select_classes,
+    to_classifier,
+    with_labels,
+)
+from videomae_fast.interop.weights.layouts.hugging_face import BiasNames
 from videomae_fast.interop.weights.model_weights import (
     Change,
     Layout,
@@ -17,6 +23,9 @@ from videomae_fast.interop.weights.model_weights import (
     with_official_eps,
 )
 from videomae_fast.interop.weights.parts import Amount, Tally, tally
+from videomae_fast.interop.weights.read import read_weights
+from videomae_fast.interop.weights.shapes import SourceHints
+from videomae_fast.interop.weights.write import write_weights
 
 
 @dataclass(frozen=True)
@@ -26,21 +35,31 @@ class ConversionOptions:
     Attributes:
         layout: of the destination.
         classes: a classifier with a new head for so many classes.
-        rows: file with the rows of the classifier's head that make the new one.
+        rows: of the classifier's head that make the new one: a file with their numbers, or the
+            numbers with the size of the head that they are for.
         official_eps: compute with the official LayerNorm epsilon whatever the source has.
         biases: spelling of the q and v biases in Hugging Face's layout.
+        labels: names of the classes of the result, or a file with one a line.
     """
 
     layout: Layout
     classes: int | None = None
-    rows: Path | None = None
+    rows: Path | HeadRows | None = None
     official_eps: bool = False
     biases: BiasNames = "q_bias"
+    labels: Path | Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What went where: tensors by part of the model in the source and in the destination."""
+    """What went where: tensors by part of the model in the source and in the destination.
+
+    Attributes:
+        source: the weights as read.
+        result: the weights as written, by official names.
+        written: tensors and values by part of the model, by the destination's names.
+        changes: what is not the same, and why.
+    """
 
     source: ModelWeights
     result: ModelWeights
@@ -48,7 +67,7 @@ class ConversionReport:
     changes: tuple[Change, ...]
 
     def lines(self) -> list[str]:
-        """The account as text, a table and what changed."""
+        """The report as text, a table and what changed."""
         source, result = self.source, self.result
         config = result.config
         total = sum(amount.values for amount in self.written.values())
@@ -74,37 +93,63 @@ class ConversionReport:
 def convert(
     source: str | Path,
     destination: str | Path,
-    wanted: ConversionOptions,
-    told: SourceHints | None = None,
+    options: ConversionOptions,
+    hints: SourceHints | None = None,
 ) -> ConversionReport:
     """Reads weights of any layout and writes them in another.
 
-    Every tensor of the source is in the destination, or the account says why not; that is counted
+    Every tensor of the source is in the destination, or the report says why not; that is counted
     by part, and the file is compared bit by bit.
+
+    Args:
+        source: a file or folder, as :func:`~videomae_fast.interop.read_weights` takes it.
+        destination: a new file or folder, as :func:`~videomae_fast.interop.write_weights` takes it.
+        options: the layout, and what is changed on the way.
+        hints: what official files don't say.
+
+    Returns:
+        What went where, and what is not the same.
 
     Raises:
         WeightsError: nothing was written; the message says why.
     """
-    if wanted.classes is not None and wanted.rows is not None:
+    if options.classes is not None and options.rows is not None:
         raise WeightsError("a new head and rows of the old one: ask for one of them")
-    read = read_weights(source, told)
-    result = read
-    if wanted.classes is not None:
-        result = to_classifier(result, wanted.classes)
-    if wanted.rows is not None:
-        if read.kind != "classifier":
-            raise WeightsError(f"{source}: holds no classifier, so it has no head to take rows of")
-        result = select_classes(result, read_rows(wanted.rows, result.classes))
-    if wanted.layout == "ours" and result.kind == "encoder":
-        raise WeightsError(
-            f"{source}: holds an encoder alone, which no model here is; make a classifier of it "
-            "(--classifier --classes N)"
-        )
-    if wanted.official_eps:
-        result = with_official_eps(result)
+    read = read_weights(source, hints)
+    result = changed(read, options)
     _check_nothing_lost(read, result)
-    written, changes = write_weights(result, destination, wanted.layout, biases=wanted.biases)
+    check_finite(result.state, origin=read.origin.name)
+    written, changes = write_weights(result, destination, options.layout, biases=options.biases)
     return ConversionReport(read, result, written, (*result.changes, *changes))
+
+
+def changed(weights: ModelWeights, options: ConversionOptions) -> ModelWeights:
+    """The weights with the head, the names of classes and the epsilon that the options ask for.
+
+    Raises:
+        WeightsError: the weights can't be changed so.
+    """
+    if options.classes is not None:
+        weights = to_classifier(weights, options.classes)
+    if options.rows is not None:
+        name = weights.origin.name
+        if weights.kind != "classifier":
+            raise WeightsError(f"{name}: holds no classifier, so it has no head to take rows of")
+        weights = select_classes(weights, _rows_for(weights, options.rows))
+    if options.labels is not None:
+        weights = with_labels(weights, options.labels)
+    return with_official_eps(weights) if options.official_eps else weights
+
+
+def _rows_for(weights: ModelWeights, asked: Path | HeadRows) -> Sequence[int]:
+    if isinstance(asked, Path):
+        return read_rows(asked, weights.classes)
+    if asked.of != weights.classes:
+        raise WeightsError(
+            f"{weights.origin.name}: its head has {weights.classes} rows, and the rows asked for "
+            f"are of a head of {asked.of}"
+        )
+    return asked.rows
 
 
 def _check_nothing_lost(source: ModelWeights, result: ModelWeights) -> None:

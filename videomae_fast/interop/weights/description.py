@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, cast
 
 from safetensors import safe_open
 
@@ -66,7 +66,7 @@ def description_of(path: Path) -> Description | None:
     said = parse_object(text, f"{path}: its {METADATA} metadata")
     with refused(path, "what it says about its model can't be read"):
         kind = said.get("kind", "pre-training")  # checkpoints don't say it
-        if kind not in get_args(Kind):
+        if kind not in tuple(_OPTIONS):
             raise WeightsError(
                 f"{path}: says that it is {str(kind)[:40]!r}, which this version doesn't know"
             )

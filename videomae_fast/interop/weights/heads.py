@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +13,22 @@ from torch import Tensor, nn
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.reading.refusal import refused
-from videomae_fast.interop.weights.model_weights import Change, ModelWeights
+from videomae_fast.interop.weights.model_weights import HEADED, Change, ModelWeights
 
 _SHOWN: Final = 40  # characters of what is no number
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Rows of a classifier's head, one for each class of a new one.
+
+    Attributes:
+        rows: their numbers.
+        of: rows of the head that they are meant for.
+    """
+
+    rows: Sequence[int]
+    of: int
 
 
 def to_classifier(
@@ -24,9 +37,18 @@ def to_classifier(
     """The encoder with a new head: where fine-tuning starts.
 
     Of pre-training weights the decoder is left out, and the encoder's `norm`, which the classifier
-    replaces by an `fc_norm` after pooling; that one begins as the identity. A classifier keeps its
-    `fc_norm` and gets another head. The new head is truncated normal with standard deviation
-    ``0.02 * init_scale``, its biases 0, drawn from `seed`.
+    replaces by an `fc_norm` after pooling; that one begins as the identity, and so it does where a
+    detector's `norm` is left out. A classifier keeps its `fc_norm` and gets another head. The new
+    head is truncated normal with standard deviation ``0.02 * init_scale``, its biases 0.
+
+    Args:
+        weights: of any kind.
+        classes: rows of the new head.
+        init_scale: factor on the head's initial weights.
+        seed: that the head is drawn from.
+
+    Returns:
+        A classifier's weights, in the dtype of the first tensor for what is new.
 
     Raises:
         WeightsError: classes is not positive.
@@ -40,8 +62,12 @@ def to_classifier(
     kept: dict[str, Tensor] = {}
     dropped: dict[str, dict[str, Tensor]] = {}
     for key, value in weights.state.items():
-        if weights.kind == "classifier":
-            reason = "replaced by a head for other classes" if key.startswith("head.") else ""
+        if key.startswith("head."):
+            reason = "replaced by a head for other classes"
+        elif weights.kind == "detector" and key.startswith("norm."):
+            reason = "a detector's norm of every token; the classifier has its own after pooling"
+        elif weights.kind in HEADED:
+            reason = ""
         elif key.startswith("encoder.norm."):
             reason = "the classifier has its own norm after pooling, fc_norm"
         else:
@@ -72,6 +98,13 @@ def select_classes(weights: ModelWeights, rows: Sequence[int]) -> ModelWeights:
 
     So a Kinetics-710 head becomes one for Kinetics-400, 600 or 700, with the official index files.
 
+    Args:
+        weights: a classifier's.
+        rows: of its head; names of classes go with their rows.
+
+    Returns:
+        A classifier's weights with a head of [len(rows), width].
+
     Raises:
         WeightsError: no classifier, or a row that it does not have.
     """
@@ -101,7 +134,11 @@ def read_rows(path: str | Path, classes: int) -> list[int]:
     """Rows of a head, one per class: an official ``label_710to400.json``, or one integer a line.
 
     Args:
+        path: of the file, a JSON list or lines of text.
         classes: rows that the head has.
+
+    Returns:
+        A row number for each class of the new head.
 
     Raises:
         WeightsError: with file and line (or the number of the entry, for JSON): not an integer, out
@@ -128,6 +165,42 @@ def read_rows(path: str | Path, classes: int) -> list[int]:
     if not entries:
         raise WeightsError(f"{path}: holds no row numbers")
     return list(first)
+
+
+def with_labels(weights: ModelWeights, labels: Path | Sequence[str]) -> ModelWeights:
+    """The classifier with names of its classes, where its files didn't say them.
+
+    Args:
+        weights: a classifier's.
+        labels: names in the order of the head, or a text file with one a line.
+
+    Raises:
+        WeightsError: no classifier, another number of names than classes, two classes of one name,
+            an empty one, or other names than the weights have already.
+    """
+    if weights.kind != "classifier":
+        raise WeightsError(f"{weights.origin.name}: holds no classifier, so no classes to name")
+    path = labels if isinstance(labels, Path) else "names of classes"
+    if isinstance(labels, Path):
+        with refused(path, "can't be read", "give a text file with one class name a line"):
+            labels = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines()]
+    first: dict[str, int] = {}
+    for number, label in enumerate(labels, 1):
+        if not label:
+            raise WeightsError(f"{path}, line {number}: is empty; each line names a class")
+        if label in first:
+            raise WeightsError(f"{path}, line {number}: {label[:_SHOWN]!r} is line {first[label]}")
+        first[label] = number
+    if len(labels) != weights.classes:
+        raise WeightsError(
+            f"{path}: names {len(labels)} classes, the head has {weights.classes} rows"
+        )
+    if weights.labels not in (None, tuple(labels)):
+        raise WeightsError(
+            f"{path}: {weights.origin.name} names its classes itself, and otherwise; leave "
+            "--labels out"
+        )
+    return replace(weights, labels=tuple(labels))
 
 
 def _as_int(line: str) -> int | str:

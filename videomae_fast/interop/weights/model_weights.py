@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights.check import check_fits, check_floating, load_into
 from videomae_fast.interop.weights.parts import Tally, tally
-from videomae_fast.interop.weights.state_dicts import check_fits, load_into, named
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 
-Kind = Literal["pre-training", "classifier", "encoder"]
-Layout = Literal["official", "ours", "hugging-face"]
+Kind = Literal["pre-training", "classifier", "encoder", "detector"]
+Layout = Literal["official", "ours", "hugging-face", "mmaction2"]
+HEADED: Final[tuple[Kind, ...]] = ("classifier", "detector")
+"""Kinds whose encoder's names have no ``encoder.`` before them."""
 
 OFFICIAL_EPS: Final = 1e-6
 _MOST_POSITIONS: Final = 1 << 26
@@ -54,9 +56,9 @@ class ModelWeights:
     """A state dict that fits its config, key by key; the constructor checks that.
 
     Attributes:
-        kind: "pre-training" (encoder and decoder), "classifier", or "encoder" (pre-training
-            without the decoder).
-        config: of the model; a classifier does not use its decoder part.
+        kind: "pre-training" (encoder and decoder), "classifier", "encoder" (pre-training without
+            the decoder), or "detector" (action detection's model).
+        config: of the model; only pre-training uses its decoder part.
         state: tensors by their official keys, which are those of our models.
         origin: where they come from.
         options: other arguments of MaskedAutoencoder.
@@ -84,9 +86,7 @@ class ModelWeights:
         with refused(self.origin.name, odd, "correct them"), torch.device("meta"):
             model = self._empty(_smallest(self.config))
         check_fits(model, self.state, origin=name)
-        whole = sorted(key for key, value in self.state.items() if not value.is_floating_point())
-        if whole:
-            raise WeightsError(f"{self.origin.name}: not floating-point: {named(whole)}")
+        check_floating(self.state, origin=self.origin.name)
         if self.labels is not None and len(self.labels) != self.classes:
             raise WeightsError(
                 f"{self.origin.name}: {len(self.labels)} class names for {self.classes} classes"
@@ -102,12 +102,16 @@ class ModelWeights:
         """The model on the CPU, in evaluation mode, in fp32.
 
         Raises:
-            WeightsError: it is only an encoder.
+            WeightsError: it is an encoder alone, or a detector, which no model here is.
         """
-        if self.kind == "encoder":
+        if self.kind in ("encoder", "detector"):
+            what = (
+                "a detector"
+                if self.kind == "detector"
+                else ("an encoder without a decoder and without a head")
+            )
             raise WeightsError(
-                f"{self.origin.name}: holds an encoder without a decoder and without a head; "
-                "make a classifier of it (to_classifier)"
+                f"{self.origin.name}: holds {what}; make a classifier of it (to_classifier)"
             )
         values = self.config.grid.tokens * max(self.config.width, self.config.decoder_width)
         if values > _MOST_POSITIONS:
@@ -118,7 +122,7 @@ class ModelWeights:
             )
         with refused(self.origin.name, "its model can't be built", "see that memory is free"):
             model = self._empty(self.config)
-        assert not isinstance(model, _EncoderOnly)
+        assert isinstance(model, MaskedAutoencoder | VideoClassifier)
         load_into(model, self.state, origin=f"{self.origin.name}: its weights")
         return model.eval()
 
@@ -128,7 +132,7 @@ class ModelWeights:
         The model is built to compare the rest, and that must not take more than the tensors do.
         """
         config = self.config
-        outer = "" if self.kind == "classifier" else "encoder."
+        outer = "" if self.kind in HEADED else "encoder."
         sizes = [(f"{outer}patch_embed.proj.weight", 0, config.width)]
         stacks = [(f"{outer}blocks.", config.depth)]
         if self.kind == "pre-training":
@@ -155,11 +159,13 @@ class ModelWeights:
         """A copy with other values, and what changed told."""
         return replace(self, changes=(*self.changes, *changes), **values)
 
-    def _empty(self, config: MAEConfig) -> MaskedAutoencoder | VideoClassifier | _EncoderOnly:
+    def _empty(self, config: MAEConfig) -> nn.Module:
         if self.kind == "pre-training":
             return MaskedAutoencoder(config, **self.options)
         if self.kind == "classifier":
             return VideoClassifier(config, max(1, self.classes))
+        if self.kind == "detector":
+            return _Detector(config, max(1, self.classes))
         return _EncoderOnly(config)
 
 
@@ -179,6 +185,18 @@ class _EncoderOnly(nn.Module):
     def __init__(self, config: MAEConfig) -> None:
         super().__init__()
         self.encoder = MaskedAutoencoder(config).encoder
+
+
+class _Detector(VideoClassifier):
+    """The names and shapes of action detection's model: a norm of every token before the pooling.
+
+    Source: VideoMAE-Action-Detection, modeling_finetune.py, VisionTransformer.
+    """
+
+    def __init__(self, config: MAEConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.norm = self.fc_norm
+        del self.fc_norm
 
 
 def has_official_eps(config: MAEConfig) -> bool:

@@ -1,4 +1,4 @@
-"""Which part of the model a key belongs to, in the official layout and in Hugging Face's."""
+"""Which part of the model a key belongs to, in the layouts that are read and written."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from torch import Tensor
 _PARTS: Final[dict[str, re.Pattern[str]]] = {
     part: re.compile(pattern)
     for part, pattern in {
-        "patch embedding": r"(encoder\.)?patch_embed\.|(videomae\.)?embeddings\.patch_embeddings\.",
-        "positions": r"(encoder\.)?pos_embed$|((videomae\.)?embeddings\.)?position_embeddings$",
-        "encoder blocks": r"(encoder\.)?blocks\.|(videomae\.)?encoder\.layer\.",
+        "patch embedding": r"((encoder|backbone)\.)?patch_embed\.|"
+        r"(videomae\.)?embeddings\.patch_embeddings\.",
+        "positions": r"((encoder|backbone)\.)?pos_embed$|"
+        r"((videomae\.)?embeddings\.)?position_embeddings$",
+        "encoder blocks": r"((encoder|backbone)\.)?blocks\.|(videomae\.)?encoder\.layer\.",
         "encoder norm": r"encoder\.norm\.|(videomae\.)?layernorm\.",
         "encoder to decoder": r"encoder_to_decoder\.",
         "mask token": r"mask_token$",
         "decoder blocks": r"decoder\.(blocks|decoder_layers)\.",
         "decoder norm": r"decoder\.norm\.",
         "decoder head": r"decoder\.head\.",
-        "classifier norm": r"fc_norm\.",
-        "classifier head": r"(head|classifier)\.",
+        "detector norm": r"(backbone\.)?norm\.",
+        "classifier norm": r"(backbone\.)?fc_norm\.",
+        "classifier head": r"(head|classifier|cls_head\.fc_cls|roi_head\.bbox_head\.fc_cls)\.",
     }.items()
 }
 

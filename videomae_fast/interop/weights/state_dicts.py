@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.reading.contents import format_of
 from videomae_fast.interop.reading.pickles import CodeError, Inert, Named, TensorRecord
 from videomae_fast.interop.reading.refusal import AGAIN, refused
 from videomae_fast.interop.reading.torch_files import TorchFile, open_archive, open_stream
+from videomae_fast.interop.weights.check import named
 
 _NESTS: Final = ("model", "module", "state_dict", "model_state_dict")
 _DEEPEST: Final = 8
 _PREFIXES: Final = ("_orig_mod.", "module.")
 _SHARED: Final = 4
-_LONGEST: Final = 120  # of a name, in messages
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -137,42 +137,3 @@ def strip_prefixes(
             raise WeightsError(f"{origin}: two entries become {name!r}, one is {key!r}")
         stripped[name] = value
     return stripped
-
-
-def load_into(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "weights") -> None:
-    """Loads a state dict whole: nothing missing, nothing unused, every shape right.
-
-    Raises:
-        WeightsError: lists what is missing, unused or of another shape.
-    """
-    check_fits(model, state, origin=origin)
-    model.load_state_dict(state)
-
-
-def check_fits(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "weights") -> None:
-    """Compares keys and shapes; the model may be on the meta device.
-
-    Raises:
-        WeightsError: lists what is missing, unused or of another shape.
-    """
-    own = model.state_dict()
-    missing = sorted(set(own) - set(state))
-    unused = sorted(set(state) - set(own))
-    shapes = [
-        f"{key} {list(state[key].shape)} (the model has {list(own[key].shape)})"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    problems = [
-        f"{what}: {named(keys)}"
-        for what, keys in (("missing", missing), ("unused", unused), ("other shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise WeightsError(f"{origin} do not fit {type(model).__name__}: {'; '.join(problems)}")
-
-
-def named(keys: Sequence[str], most: int = 8) -> str:
-    """The first of some keys, and how many more there are."""
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(key[:_LONGEST] for key in keys[:most]) + more

@@ -32,34 +32,31 @@ import stat
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
+from videomae_fast.data.lists.columns import (
+    QUOTE,
+    holding_returns,
+    lines,
+    strip_right,
+    take_integer,
+)
+from videomae_fast.recipes.source import ListFormat
 
-ListFormat = Literal["pretrain", "labels", "folder-labels"]
-
-EXPECTED: Final[dict[str, str]] = {
+EXPECTED: Final[dict[ListFormat, str]] = {
     "pretrain": "`path 0 -1` for a video or `folder start total` for a folder of frames",
     "labels": "`path label`",
     "folder-labels": "`folder total label`",
 }
 _FIELDS: Final[dict[str, int]] = {"pretrain": 2, "labels": 1, "folder-labels": 2}
-_INT32_MAX: Final = 2**31 - 1
-_MAX_DIGITS: Final = 10
-
-_LF, _CR, _QUOTE = ord("\n"), ord("\r"), ord('"')
-_SPACES: Final = b"\t\v\f\r "
-_IS_SPACE: Final = np.zeros(256, dtype=np.bool_)
-_IS_SPACE[list(_SPACES)] = True
-_IS_DIGIT: Final = np.zeros(256, dtype=np.bool_)
-_IS_DIGIT[48:58] = True
 # What a file is taken for that begins so; a path must not be.
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-_MARKS: Final = (codecs.BOM_UTF8, *_UTF16, *_UTF32)
+MARKS: Final = (codecs.BOM_UTF8, *_UTF16, *_UTF32)
 
 
 @dataclass(frozen=True)
@@ -189,28 +186,6 @@ def load_list(file: str | Path, format: ListFormat = "pretrain", *, start: int =
     return parsed
 
 
-def list_line(entry: Entry, path: str, format: ListFormat) -> str:
-    """The line, with its end, that says what ``entry`` says of the file ``path``.
-
-    Read back, it gives the same path and numbers, whatever the path: one that would be read as
-    something else is quoted, and in formats with labels one with white space, as the official code
-    needs it. To be written with ``errors="surrogateescape"``, which keeps the path's bytes.
-
-    Raises :class:`ListError` for an empty path and one with a line feed, which no line can hold.
-    """
-    if not path or "\n" in path:
-        raise ListError(f"{path!r}: a list has one path per line; rename this file or folder")
-    raw = os.fsencode(path)
-    spaced = format != "pretrain" and any(sign.isspace() for sign in path)
-    if spaced or _misread(raw):
-        path = '"' + path.replace('"', '""') + '"'
-    if format == "pretrain":
-        return f"{path} {entry.start} {entry.total}\n"
-    if format == "labels":
-        return f"{path} {entry.label}\n"
-    return f"{path} {entry.total} {entry.label}\n"
-
-
 def _unreadable(file: Path, format: ListFormat, why: str) -> ListError:
     return ListError(
         f"{file}: the data list can't be read ({why}); expected a text file with lines "
@@ -222,16 +197,6 @@ def _kind(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "a folder: videomae-fast list FOLDER > train.csv makes a list of its videos"
     return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
-
-
-def _misread(raw: bytes) -> bool:
-    """Whether a path that is not quoted would be read as another one, or as none."""
-    return (
-        raw.startswith((b"#", *_MARKS))
-        or raw != raw.strip(_SPACES)
-        or b"\r" in raw
-        or (len(raw) > 1 and raw[:1] == raw[-1:] == b'"')
-    )
 
 
 def _decoded(file: Path, content: bytes) -> bytes:
@@ -250,7 +215,7 @@ def _decoded(file: Path, content: bytes) -> bytes:
 
 
 def _parse(file: Path, text: NDArray[np.uint8], format: ListFormat, start: int) -> ClipList:
-    begin, end, number = _lines(file, text)
+    begin, end, number = lines(file, text)
     if not len(begin):
         raise ListError(f"{file}: the list has no entry; expected lines {EXPECTED[format]}")
 
@@ -258,16 +223,16 @@ def _parse(file: Path, text: NDArray[np.uint8], format: ListFormat, start: int) 
     fields: list[NDArray[np.int64]] = []
     valid = np.ones(len(begin), dtype=np.bool_)
     for _ in range(_FIELDS[format]):
-        value, good = _take_integer(text, begin, path_end)
+        value, good = take_integer(text, begin, path_end)
         fields.insert(0, value)
         valid &= good
-    _strip_right(text, begin, path_end)
+    strip_right(text, begin, path_end)
     length = path_end - begin
     valid &= length > 0
     quoted = length > 1
-    quoted[quoted] = (text[begin[quoted]] == _QUOTE) & (text[path_end[quoted] - 1] == _QUOTE)
+    quoted[quoted] = (text[begin[quoted]] == QUOTE) & (text[path_end[quoted] - 1] == QUOTE)
     valid &= ~quoted | (length > 2)
-    valid[_holding_returns(text, begin, end, np.where(quoted, path_end, begin))] = False
+    valid[holding_returns(text, begin, end, np.where(quoted, path_end, begin))] = False
 
     unlabelled = np.full(len(begin), -1, dtype=np.int64)
     if format == "pretrain":
@@ -299,101 +264,6 @@ def _parse(file: Path, text: NDArray[np.uint8], format: ListFormat, start: int) 
         label.astype(np.int32),
         number.astype(np.int32),
     )
-
-
-def _lines(
-    file: Path, text: NDArray[np.uint8]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Where the entries begin and end (int64 [n], white space stripped) and their line numbers."""
-    breaks = np.flatnonzero(text == _LF)
-    if not len(breaks):
-        breaks = np.flatnonzero(text == _CR)
-    begin = np.concatenate([np.zeros(1, np.int64), breaks + 1])
-    end = np.concatenate([breaks, np.array([len(text)], np.int64)])
-    if text[:3].tobytes() == codecs.BOM_UTF8:
-        begin[0] = 3
-    comment = np.zeros(len(begin), dtype=np.bool_)
-    filled = begin < end
-    comment[filled] = text[begin[filled]] == ord("#")
-    _strip_right(text, begin, end)
-    _strip_left(text, begin, end)
-    rows = np.flatnonzero(comment)
-    wrong = _holding_returns(text, begin[rows], end[rows], begin[rows])
-    if len(wrong):
-        raise ListError(
-            f"{file}:{rows[wrong[0]] + 1}: found a carriage return within a comment, which may "
-            "hide an entry: give all lines of the file the same ends"
-        )
-    keep = np.flatnonzero(~comment & (begin < end))
-    return begin[keep], end[keep], keep + 1
-
-
-def _holding_returns(
-    text: NDArray[np.uint8],
-    begin: NDArray[np.int64],
-    end: NDArray[np.int64],
-    first: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Which spans (of a file without overlap) hold a carriage return at ``first`` or later."""
-    if not len(begin):
-        return np.zeros(0, dtype=np.int64)
-    places = np.flatnonzero(text == _CR)
-    rows = np.searchsorted(begin, places, side="right") - 1
-    held = (rows >= 0) & (places < end[rows]) & (places >= first[rows])
-    return np.unique(rows[held])
-
-
-def _strip_right(text: NDArray[np.uint8], begin: NDArray[np.int64], end: NDArray[np.int64]) -> None:
-    """Moves ``end`` (int64 [n], in place) before the white space at each span's right."""
-    rows = np.arange(len(end))
-    while True:
-        rows = rows[end[rows] > begin[rows]]
-        rows = rows[_IS_SPACE[text[end[rows] - 1]]]
-        if not len(rows):
-            return
-        end[rows] -= 1
-
-
-def _strip_left(text: NDArray[np.uint8], begin: NDArray[np.int64], end: NDArray[np.int64]) -> None:
-    """Moves ``begin`` (int64 [n], in place) past the white space at each span's left."""
-    rows = np.arange(len(begin))
-    while True:
-        rows = rows[begin[rows] < end[rows]]
-        rows = rows[_IS_SPACE[text[begin[rows]]]]
-        if not len(rows):
-            return
-        begin[rows] += 1
-
-
-def _take_integer(
-    text: NDArray[np.uint8], begin: NDArray[np.int64], end: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Takes the integer field at each span's right end, moving ``end`` (in place) before it.
-
-    Returns the values int64 [n] and whether there was a separate integer of 32 bits, bool [n].
-    """
-    _strip_right(text, begin, end)
-    value = np.zeros(len(end), dtype=np.int64)
-    digits = np.zeros(len(end), dtype=np.int64)
-    rows = np.arange(len(end))
-    for power in range(_MAX_DIGITS):
-        rows = rows[end[rows] > begin[rows]]
-        rows = rows[_IS_DIGIT[text[end[rows] - 1]]]
-        if not len(rows):
-            break
-        value[rows] += (text[end[rows] - 1].astype(np.int64) - 48) * 10**power
-        digits[rows] += 1
-        end[rows] -= 1
-
-    rows = np.flatnonzero((digits > 0) & (end > begin))
-    rows = rows[text[end[rows] - 1] == ord("-")]
-    value[rows] = -value[rows]
-    end[rows] -= 1
-
-    good = (digits > 0) & (np.abs(value) <= _INT32_MAX)
-    rows = np.flatnonzero(good & (end > begin))
-    good[rows] = _IS_SPACE[text[end[rows] - 1]]
-    return value, good
 
 
 def _explain(file: Path, line: int, found: str, format: ListFormat, others: int) -> str:

@@ -8,9 +8,10 @@ import pytest
 
 from tests.fuzz import lists as fuzz
 from videomae_fast.data import Entry, ListError, Source, load_list, unlabeled_hybrid
-from videomae_fast.data import lists as module
-from videomae_fast.data.lists import ListFormat, list_line
-from videomae_fast.data.sources import load_sources
+from videomae_fast.data.lists import list_line
+from videomae_fast.data.lists import writing as module
+from videomae_fast.data.lists.sources import load_sources
+from videomae_fast.recipes.source import ListFormat
 
 
 def write(path: Path, text: str | bytes) -> Path:

@@ -6,81 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.lists import EXPECTED, ClipList, Entry, ListFormat, load_list
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data list, or the part of one, and how to read it.
-
-    path: the list.
-    root: folder that relative paths of the list start from (None: the working folder).
-    weight: share of the draws relative to the other sources; None for all of them means as
-        many as each has entries, which is a plain concatenation.
-    stride: frames from one sampled frame to the next; None takes the data set's.
-    name_pattern: file name of an image in a frame folder, formatted with its number.
-    contains, excludes: keep only entries whose path, joined to the root, contains the first
-        and none of the second.
-    only: keep only videos, or only frame folders.
-    format, first_frame: see :func:`videomae_fast.data.lists.load_list`.
-    name: for logs; None takes the list's name and ``contains``.
-    """
-
-    path: Path
-    root: Path | None = None
-    weight: float | None = None
-    stride: int | None = None
-    name_pattern: str = "img_{:05}.jpg"
-    contains: str | None = None
-    excludes: tuple[str, ...] = ()
-    only: Literal["videos", "folders"] | None = None
-    format: ListFormat = "pretrain"
-    first_frame: int = 1
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
-        if self.root is not None:
-            object.__setattr__(self, "root", Path(self.root))
-        if self.weight is not None and not 0 < self.weight < float("inf"):
-            raise ValueError(
-                f"{self.path}: weight {self.weight} must be above 0 (leave a source out instead)"
-            )
-        if self.stride is not None and self.stride < 1:
-            raise ValueError(f"{self.path}: stride {self.stride} must be at least 1")
-        if self.format not in EXPECTED:
-            raise ValueError(
-                f"{self.path}: format {self.format!r} is not one of {', '.join(EXPECTED)}"
-            )
-        if self.first_frame < 0:
-            raise ValueError(f"{self.path}: first frame {self.first_frame} must be at least 0")
-        if self.only not in (None, "videos", "folders"):
-            raise ValueError(f'{self.path}: only={self.only!r} must be "videos", "folders" or None')
-        try:
-            names = {self.name_pattern.format(number) for number in (1, 2)}
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{self.path}: name_pattern {self.name_pattern!r} can't be formatted with a frame "
-                f"number ({error}); write it like 'img_{{:05}}.jpg'"
-            ) from error
-        if len(names) == 1:
-            raise ValueError(
-                f"{self.path}: name_pattern {self.name_pattern!r} has no place for the frame "
-                "number; write it like 'img_{:05}.jpg'"
-            )
-
-    @property
-    def label(self) -> str:
-        """The name shown in logs."""
-        if self.name is not None:
-            return self.name
-        return self.path.name + (f"[{self.contains}]" if self.contains else "")
+from videomae_fast.data.lists.reading import ClipList, Entry, load_list
+from videomae_fast.errors import UsageError
+from videomae_fast.recipes import schema
+from videomae_fast.recipes.source import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +92,28 @@ def unlabeled_hybrid(
     ]
     entries = load_list(whole.path)
     return [part for part in parts if _kept(part, entries).any()]
+
+
+def sources_of(data: schema.Data) -> list[Source]:
+    """A configuration's lists, split into the parts of UnlabeledHybrid where its format says so.
+
+    Raises:
+        UsageError: no list, or options that UnlabeledHybrid's parts set themselves.
+        ListError: a list that can't be read.
+    """
+    if not data.lists:
+        raise UsageError("data.lists names no list: give at least one with --data LIST")
+    if data.format == "plain":
+        return list(data.lists)
+    parts: list[Source] = []
+    for source in data.lists:
+        if source != Source(source.path, source.root):
+            raise UsageError(
+                f"{source.path}: with data.format unlabeled-hybrid a list takes no option but "
+                "root, since its parts set their own; use --data-format plain for others"
+            )
+        parts += unlabeled_hybrid(source.path, source.root)
+    return parts
 
 
 def where_paths_start(path: str) -> str:

@@ -1,22 +1,20 @@
-"""Which model a state dict with official keys is, and its config, read off the shapes."""
+"""The config of a model, read off the shapes of its tensors, and what they don't say."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.weights.model_weights import Kind
-from videomae_fast.interop.weights.state_dicts import named, strip_prefixes
+from videomae_fast.interop.weights.model_weights import HEADED, Kind
 from videomae_fast.models.config import MAEConfig, Size
 
 _PATCHES: Final = "patch_embed.proj.weight"
-_WRAPPERS: Final = ("_orig_mod.", "module.", "model.", "backbone.")
 
 
 @dataclass(frozen=True)
@@ -25,73 +23,54 @@ class SourceHints:
 
     Attributes:
         heads, decoder_heads: attention heads. Official widths have official heads.
-        frames, image_size: of a clip; 16 and 224 if nobody says so.
+        frames: of a clip; 16 if nobody says so.
+        image_size: of a clip in pixels, one side or (height, width); 224 if nobody says so.
+        detector: the source is action detection's model, whose tensors have the names of a
+            classifier that takes the first token.
     """
 
     heads: int | None = None
     decoder_heads: int | None = None
     frames: int | None = None
     image_size: int | tuple[int, int] | None = None
+    detector: bool = False
 
     def check(self, config: MAEConfig, origin: str) -> None:
-        """Raises WeightsError where a source that says its config says something else."""
-        for one in fields(self):
-            value, own = getattr(self, one.name), getattr(config, one.name)
+        """Compares with the config of a source that says it.
+
+        Raises:
+            WeightsError: the source says something else.
+        """
+        if self.detector:
+            raise WeightsError(f"{origin}: says what it is, no detector; leave --detector out")
+        for name in ("heads", "decoder_heads", "frames", "image_size"):
+            value, own = getattr(self, name), getattr(config, name)
             if value is not None and value != own:
                 raise WeightsError(
-                    f"{origin}: says {one.name} {own}, not {value}; leave --"
-                    f"{one.name.replace('_', '-')} out"
+                    f"{origin}: says {name} {own}, not {value}; leave --"
+                    f"{name.replace('_', '-')} out"
                 )
 
 
-def unwrapped(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """The state dict with the names that the model itself gives.
-
-    Cuts what other code puts before them: `model.` (a Lightning module's), `backbone.` (a
-    detector's, or a classifier's whose head is elsewhere), and `encoder.` before a classifier's
-    names.
-
-    Raises:
-        WeightsError: two keys become the same.
-    """
-    state = strip_prefixes(state, _WRAPPERS, origin)
-    if "encoder.fc_norm.weight" in state:  # in pre-training the encoder has a norm of another name
-        return strip_prefixes(state, ("encoder.",), origin)
-    return state
-
-
-def kind_of(state: Mapping[str, Tensor], origin: str) -> Kind:
-    """What the official keys hold.
-
-    Raises:
-        WeightsError: no VideoMAE model, or one that pools with a class token.
-    """
-    if f"encoder.{_PATCHES}" in state:
-        decoder = ("decoder.", "encoder_to_decoder.", "mask_token")
-        return "pre-training" if any(key.startswith(decoder) for key in state) else "encoder"
-    if _PATCHES not in state:
-        raise WeightsError(
-            f"{origin}: no VideoMAE weights: neither official keys (encoder.{_PATCHES} or "
-            f"{_PATCHES}) nor Hugging Face's are among {named(sorted(state), 5)}"
-        )
-    if "norm.weight" in state and "fc_norm.weight" not in state:
-        raise WeightsError(
-            f"{origin}: a classifier that takes the first token (norm.weight) instead of the mean "
-            "of all (fc_norm.weight); the models here take the mean"
-        )
-    return "classifier"
-
-
 def infer_config(
-    state: Mapping[str, Tensor], kind: Kind, told: SourceHints, origin: str
+    state: Mapping[str, Tensor], kind: Kind, hints: SourceHints, origin: str
 ) -> MAEConfig:
-    """The config of official weights from their shapes, and from what is told besides.
+    """The config of official weights from their shapes, and from hints.
+
+    Args:
+        state: tensors by official names.
+        kind: what they are.
+        hints: what shapes don't say.
+        origin: the source's name, for messages.
+
+    Returns:
+        The config. Its decoder is the official one of this width where there is none.
 
     Raises:
         WeightsError: a tensor that is needed is missing or has an odd shape, or the number of
             heads is neither told nor known for the width.
     """
-    prefix = "" if kind == "classifier" else "encoder."
+    prefix = "" if kind in HEADED else "encoder."
     patches = _shape(state, prefix + _PATCHES, 5, origin)
     width, channels, tubelet, height, side = patches
     if channels != 3 or height != side:
@@ -101,13 +80,13 @@ def infer_config(
         )
     hidden = _shape(state, f"{prefix}blocks.0.mlp.fc1.weight", 2, origin)[0]
     values: dict[str, Any] = {
-        "image_size": 224 if told.image_size is None else told.image_size,
+        "image_size": 224 if hints.image_size is None else hints.image_size,
         "patch_size": side,
         "tubelet_size": tubelet,
-        "frames": 16 if told.frames is None else told.frames,
+        "frames": 16 if hints.frames is None else hints.frames,
         "width": width,
         "depth": _depth(state, f"{prefix}blocks.", origin),
-        "heads": _heads(width, told.heads, "heads", origin),
+        "heads": _heads(width, hints.heads, "heads", origin),
         "learned_positions": f"{prefix}pos_embed" in state,
         # The initial value is not in the weights, which replace it: only "there or not" counts.
         "layer_scale": 1.0 if f"{prefix}blocks.0.gamma_1" in state else 0.0,
@@ -121,9 +100,9 @@ def infer_config(
         values |= {
             "decoder_width": narrow,
             "decoder_depth": _depth(state, "decoder.blocks.", origin),
-            "decoder_heads": _heads(narrow, told.decoder_heads, "decoder_heads", origin),
+            "decoder_heads": _heads(narrow, hints.decoder_heads, "decoder_heads", origin),
         }
-    elif told.decoder_heads is not None:
+    elif hints.decoder_heads is not None:
         raise WeightsError(f"{origin}: has no decoder; leave --decoder-heads out")
     else:
         values |= decoder_of(width)
@@ -178,8 +157,8 @@ def mlp_ratios(
     names = ("mlp_ratio", "decoder_mlp_ratio")
     known = {name: ratio for name, ratio in zip(names, found, strict=False) if ratio is not None}
     if len(known) < len(pairs):
-        told = " and ".join(f"{hidden} of {width}" for width, hidden in pairs)
-        raise WeightsError(f"{origin}: no MLP ratio gives hidden widths {told}")
+        widths = " and ".join(f"{hidden} of {width}" for width, hidden in pairs)
+        raise WeightsError(f"{origin}: no MLP ratio gives hidden widths {widths}")
     return known
 
 
@@ -200,9 +179,9 @@ def _official_sizes() -> list[MAEConfig]:
     return [MAEConfig.from_size(size) for size in get_args(Size)]
 
 
-def _heads(width: int, told: int | None, name: str, origin: str) -> int:
-    if told is not None:
-        return told
+def _heads(width: int, known_heads: int | None, name: str, origin: str) -> int:
+    if known_heads is not None:
+        return known_heads
     stem = name.removesuffix("heads")
     known = {getattr(size, f"{stem}width"): getattr(size, name) for size in _official_sizes()}
     if width not in known:

@@ -7,7 +7,7 @@ import pytest
 
 from videomae_fast.data import frame_ids, possible_starts
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "frame_ids.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "frame_ids.json"
 
 
 def test_golden() -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from videomae_fast.data import centre_box, crop_resize, multi_scale_box
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS
+from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS
 
 
 def enumerate_official(width: int, height: int, target: int) -> set[tuple[int, int, int, int]]:

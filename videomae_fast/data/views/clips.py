@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from videomae_fast.data.crops import Size, centre_box, crop_resize
 from videomae_fast.data.decoders import Frames, open_video
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.views.crops import Size, centre_box, crop_resize
+from videomae_fast.data.views.sampling import frame_ids, possible_starts
 
 
 def as_size(image_size: int | Sequence[int]) -> Size:

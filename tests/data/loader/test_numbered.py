@@ -12,7 +12,7 @@ from tests.support.videos import write_video
 from videomae_fast.cli import main
 from videomae_fast.data import ClipDataset, PipelineStats, Source, clip_loader
 from videomae_fast.data.cache import fill_cache
-from videomae_fast.data.numbered import NumberedFiles
+from videomae_fast.data.loader.numbered import NumberedFiles
 from videomae_fast.data.prepare import PrepareSettings, prepare
 
 WHY = "AVI stores no presentation times, and frames are reordered"
