@@ -314,6 +314,12 @@ class Run(Section):
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass: less memory, more time", resumable=True
     )
+    recompute: bool = option(
+        False,
+        "make GELU's output and normalised tokens again in the backward pass instead of keeping "
+        "them: a third less memory for activations, little more time",
+        resumable=True,
+    )
     log_every: int = option(
         20,
         "between progress lines; only then does the device wait for the host",

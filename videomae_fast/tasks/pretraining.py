@@ -19,6 +19,7 @@ from videomae_fast.masks.spec import mask_spec
 from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.models.matmul_parameters import matmul_parameters
+from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
 from videomae_fast.recipes.schema import PretrainConfig, Run
@@ -73,8 +74,14 @@ def pretrain(
 
 
 def settings_of(config: PretrainConfig) -> Settings:
-    """The engine's part of a configuration."""
+    """The engine's part of a configuration.
+
+    Raises:
+        UsageError: settings that contradict each other.
+    """
     data, optim, run = config.data, config.optim, config.run
+    step_mode = _step_mode(run)
+    _check_recompute(run, step_mode)
     return Settings(
         device=run.device,
         videos_per_step=optim.videos_per_step,
@@ -82,7 +89,7 @@ def settings_of(config: PretrainConfig) -> Settings:
         accumulation=optim.accumulation,
         seed=run.seed,
         precision=run.precision,
-        step_mode=_step_mode(run),
+        step_mode=step_mode,
         deterministic=run.deterministic,
         shadow_weights=run.shadow_weights,
         clip_grad=optim.clip_grad,
@@ -116,6 +123,20 @@ def _step_mode(run: Run) -> str:
     return "compiled"
 
 
+def _check_recompute(run: Run, step_mode: str) -> None:
+    """Raises UsageError where `recompute` would do nothing."""
+    if run.recompute and run.activation_checkpointing:
+        raise UsageError(
+            "recompute and activation_checkpointing exclude each other: the second makes whole "
+            "blocks again"
+        )
+    if run.recompute and step_mode == "compiled":
+        raise UsageError(
+            "recompute does nothing with step_mode compiled: torch.compile chooses by itself what "
+            "is made again; use step_mode eager or captured"
+        )
+
+
 def dataset_of(config: PretrainConfig) -> ClipDataset:
     """The clips of a configuration's lists.
 
@@ -144,13 +165,15 @@ def build_model(config: PretrainConfig) -> MaskedAutoencoder:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        return MaskedAutoencoder(
+        model = MaskedAutoencoder(
             mae_config(config.model),
             drop_path=config.model.drop_path,
             activation_checkpointing=config.run.activation_checkpointing,
             normalize_target=config.target.normalize,
             ignore_flat_cubes=config.target.ignore_flat_cubes,
         )
+    set_recompute(model, config.run.recompute)
+    return model
 
 
 class Reconstruction:
