@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.real_clips import CLIPS, FOLDER, needs_clips
 from videomae_fast.data import (
     ClipBatch,
     ClipDataset,
@@ -539,15 +540,12 @@ def test_waiting_for_a_file_is_told_from_decoding(
     assert quick.waited_seconds < piece.waited_seconds
 
 
-REAL_CLIPS = Path(__file__).parents[4] / "shared" / "videos"
-
-
-@pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="the folder of real clips is not there")
+@needs_clips
 def test_real_clips(tmp_path: Path) -> None:
     """H.264 (8 and 10 bits), H.265 and AV1, through the whole pipeline."""
-    files = sorted(REAL_CLIPS.iterdir())
+    files = CLIPS
     (tmp_path / "list.csv").write_text("".join(f"{file.name} 0 -1\n" for file in files))
-    dataset = ClipDataset([Source(tmp_path / "list.csv", REAL_CLIPS)], image_size=64, samples=2)
+    dataset = ClipDataset([Source(tmp_path / "list.csv", FOLDER)], image_size=64, samples=2)
     (batch,) = clip_loader(dataset, videos_per_step=len(files), total_steps=1)
     assert batch.failures == []
     assert batch.frames.shape == (2 * len(files), 16, 64, 64, 3)
