@@ -139,6 +139,22 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
         assert_accurate(mine, theirs, true, absolute=1e-4)
 
 
+@pytest.mark.parametrize("apart", [0, 24, 40], ids=["one row for all", "dense", "wider"])
+def test_rows_lie_where_strides_say(apart, kernels, device):
+    """Backward takes rows that are not dense in place, the same row many times included."""
+    torch.manual_seed(0)
+    arguments = inputs((2, 7, 24), torch.float32, device, scaled=True, dropped=False, biased=True)
+    _, stream, mean, rstd = kernels.forward(*arguments)
+    saved = (stream, mean, rstd, arguments[2], arguments[1], *arguments[4:7], True)
+    storage = torch.randn(14 * 40, device=device)
+    grad = storage.as_strided((2, 7, 24), (7 * apart, apart, 1))
+    got = kernels.backward(grad, None, *saved)
+    for mine, theirs in zip(got, kernels.backward(grad.contiguous(), None, *saved), strict=True):
+        assert torch.equal(mine, theirs)
+    reference = backward((grad, None, *saved), "reference")
+    torch.testing.assert_close(got[0], reference[0], rtol=1e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("impl", KERNELS)
 def test_no_rows(impl, device):
     arguments = inputs((0, 4, 8), torch.float32, device, scaled=True, dropped=False, biased=True)

@@ -115,6 +115,37 @@ def test_gradients_through_the_op(impl, dtype, device):
         torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.without_gpu
+@pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
+@pytest.mark.parametrize("stride", [(1, 2**29, 64), (1, 64, 2**30)], ids=["tokens", "heads"])
+def test_tokens_and_heads_beyond_32_bits(stride, use_short, kernels, tmp_path):
+    """4 × 2²⁹ and 2 × 2³⁰ are -2³¹ in 32 bits: what lies there is another token, and mapped too."""
+    shape = (1, 5, 3, 16)
+    file = torch.from_file(
+        str(tmp_path / "sparse"), shared=True, size=2**32 + 2**12, dtype=torch.bfloat16
+    )
+    torch.manual_seed(0)
+    far = [file.as_strided(shape, (*stride, 1), 2**31 + 1024 * i) for i in range(4)]
+    for view in far:
+        view.copy_(torch.randn(shape))
+    query, key, value, grad = far
+    near = [view.clone(memory_format=torch.contiguous_format) for view in far]
+    out, lse = kernels._forward(query, key, value, None, use_short=use_short)
+    expected = kernels._forward(*near[:3], None, use_short=use_short)
+    assert torch.equal(out, expected[0])
+    assert torch.equal(lse, expected[1])
+    got = kernels._backward(grad, query, key, value, None, out, lse, use_short=use_short)
+    right = kernels._backward(near[3], *near[:3], None, out, lse, use_short=use_short)
+    for mine, theirs in zip(got, right, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_clip_out_of_reach_is_refused(kernels):
+    clip = torch.empty((1, 2**21, 16, 64), dtype=torch.bfloat16, device="meta")
+    with pytest.raises(ValueError, match=r'2097152 tokens of 16 heads of 64.*impl="sdpa"'):
+        kernels.forward(clip, clip, clip, None)
+
+
 def test_large_scores_do_not_overflow(kernels, device):
     """Scores of thousands: the maximum is taken out before exponentials, in both families."""
     query, key, value, _ = inputs((1, 20, 70, 1, 16), torch.float32, device, counted=False)

@@ -84,7 +84,7 @@ def test_many_rows_share_few_partial_sums(
     """Several tiles per program, the last program with fewer rows than the others."""
     from videomae_fast.kernels import decoder_assembly as kernel
 
-    monkeypatch.setattr(kernel, "LAUNCH", replace(kernel.LAUNCH, partials=3))
+    monkeypatch.setattr(kernel, "LAUNCH", replace(kernel.LAUNCH, programs=3))
     grad = torch.randn(5, 23, 40, generator=torch.Generator().manual_seed(2)).to(device)
     seen, mask = OPS.decoder_assembly_backward(grad, 4, torch.float32, "triton")
     assert torch.equal(seen, grad[:, :4])

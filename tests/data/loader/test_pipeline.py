@@ -36,6 +36,8 @@ from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.device.base import EncodedClip
 from videomae_fast.data.device.stage import ClipStage
 from videomae_fast.data.reading import ReadResult, ReadSettings, read
+from videomae_fast.data.views.multi_scale import MULTI_SCALE
+from videomae_fast.data.views.rule import ClipShape
 
 STEPS = 4  # of 4 videos each, from 6 videos in epochs of 9 draws: 2 steps per epoch
 
@@ -330,8 +332,9 @@ def test_a_device_that_gives_another_size_or_nothing_costs_that_video(odd: Any) 
 
     good = torch.full((4, 20, 20, 3), 9, dtype=torch.uint8)
     encoded = ReadResult("encoded", np.zeros(1, np.uint8), ((2, 2, 16, 16),), (0, 1, 2, 3), 4)
-    stage = ClipStage((8, 8), torch.device("cpu"), Device())  # type: ignore[arg-type]
-    clips, failed, _ = stage([encoded, encoded], samples=1, frames=4)
+    shape, device = ClipShape(samples=1, frames=4, size=(8, 8)), torch.device("cpu")
+    stage = ClipStage(MULTI_SCALE, shape, device, Device())  # type: ignore[arg-type]
+    clips, failed, _ = stage([encoded, encoded])
     assert list(failed) == [0]
     assert not clips[0].any()
     assert clips[1].eq(9).all()
