@@ -223,28 +223,3 @@ def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         )
         sum_columns(partial, [grad_bias])
     return grad_x, grad_bias
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages); the width is no constant."""
-    cases: list[tuple[str, object, dict[str, str], dict[str, object], int, int]] = []
-    for dtype in ("bf16", "fp32"):
-        tile = f"*{dtype}"
-        cases.append(
-            (
-                f"bias_gelu_forward-{dtype}", _forward,
-                {"x_ptr": tile, "bias_ptr": "*fp32", "out_ptr": tile,
-                 "n_rows": "i32", "n_cols": "i32", "n_run": "i32", "x_stride": "i32"},
-                {"ROWS": LAUNCH.rows, "COLUMNS": LAUNCH.columns}, LAUNCH.num_warps, 3,
-            )
-        )  # fmt: skip
-        cases.append(
-            (
-                f"bias_gelu_backward-{dtype}", _backward,
-                {"grad_ptr": tile, "x_ptr": tile, "bias_ptr": "*fp32", "grad_x_ptr": tile,
-                 "partial_ptr": "*fp32", "n_rows": "i32", "n_cols": "i32", "n_run": "i32",
-                 "grad_stride": "i32", "x_stride": "i32"},
-                {"ROWS": LAUNCH.backward_rows, "COLUMNS": LAUNCH.columns}, LAUNCH.num_warps, 3,
-            )
-        )  # fmt: skip
-    return cases

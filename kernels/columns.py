@@ -88,21 +88,3 @@ def sum_columns(partial: Tensor, outs: Sequence[Tensor]) -> None:
             COLUMNS=LAUNCH.columns,
             num_warps=LAUNCH.num_warps,
         )
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    signature = {
-        "partial_ptr": "*fp32",
-        "out_0_ptr": "*fp32",
-        "out_1_ptr": "*fp32",
-        "out_2_ptr": "*fp32",
-        "n_rows": "i32",
-        "n_cols": "i32",
-    }
-    constexprs: dict[str, object] = {
-        "out_3_ptr": None,
-        "ROWS": LAUNCH.rows,
-        "COLUMNS": LAUNCH.columns,
-    }
-    return [("sum_columns", _sum_columns, signature, constexprs, LAUNCH.num_warps, 3)]

@@ -8,7 +8,6 @@ instead of reading it from memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -407,72 +406,3 @@ def pixel_mse_backward(
             num_stages=LAUNCH.num_stages,
         )
     return out
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    sizes = (
-        "per_clip",
-        "rows",
-        "columns",
-        "prediction_clip_stride",
-        "prediction_token_stride",
-        "clip_stride",
-        "frame_stride",
-        "row_stride",
-    )
-    cases: list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]] = []
-    for dtype, patch, weighted, normalize, ignore_flat in (
-        ("bf16", 16, False, True, False),
-        ("bf16", 14, True, True, False),
-        ("bf16", 16, True, True, True),
-        ("bf16", 16, True, False, False),
-        ("fp32", 16, False, True, False),
-        ("fp32", 14, True, True, True),
-    ):
-        tensors = {"prediction_ptr": f"*{dtype}", "frames_ptr": "*u8", "index_ptr": "*i32"}
-        constexprs: dict[str, Any] = {
-            "TUBELET": 2,
-            "PATCH": patch,
-            "NORMALIZE": normalize,
-            "IGNORE_FLAT": ignore_flat,
-            **_tile(2, patch, torch.bfloat16 if dtype == "bf16" else torch.float32),
-            "ALIGN": alignment(6 * patch**2),
-        }
-        if weighted:
-            tensors["weight_ptr"] = "*fp32"
-        else:
-            constexprs["weight_ptr"] = None
-        forward = {**tensors, "loss_ptr": "*fp32", "token_weight_ptr": "*fp32", "scale": "fp32"}
-        both = {**forward, "gradient_ptr": f"*{dtype}"}
-        backward = {"grad_ptr": "*fp32", **tensors, "out_ptr": f"*{dtype}"}
-        options = "_weighted" * weighted + "_raw" * (not normalize) + "_flat" * ignore_flat
-        for name, kernel, signature, absent in (
-            ("pixel_mse", pixel_mse_kernel, forward, {"gradient_ptr": None}),
-            ("pixel_mse_with_gradient", pixel_mse_kernel, both, {}),
-            ("pixel_mse_backward", pixel_mse_backward_kernel, backward, {}),
-        ):
-            cases.append(
-                (
-                    f"{name}_{dtype}_p{patch}{options}",
-                    kernel,
-                    {**signature, **dict.fromkeys(sizes, "i32")},
-                    {**constexprs, **absent},
-                    LAUNCH.num_warps,
-                    LAUNCH.num_stages,
-                )
-            )
-    names = ("loss_ptr", "weight_ptr", "loss_sum_ptr", "weight_sum_ptr")
-    signature = {**dict.fromkeys(names, "*fp32"), "count": "i32"}
-    sums = {"RUN": LAUNCH.run, "BLOCK": LAUNCH.sum_block}
-    cases.append(
-        (
-            "pixel_mse_sum",
-            pixel_mse_sum_kernel,
-            signature,
-            sums,
-            LAUNCH.sum_warps,
-            LAUNCH.num_stages,
-        )
-    )
-    return cases

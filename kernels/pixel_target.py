@@ -12,8 +12,6 @@ integer even where a float mean would cancel.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -220,8 +218,3 @@ def difference(
     # counted, may have a target all the same.
     m_row = start + tl.arange(0, ROWS) < n_read
     return tl.where(m_row[:, None], b_difference, 0.0)
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """None: nothing here is launched by itself."""
-    return []

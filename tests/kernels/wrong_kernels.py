@@ -1,4 +1,4 @@
-"""A kernel that must spill: the negative control of the ahead-of-time checks."""
+"""Kernels that are wrong on purpose: the negative controls of the ahead-of-time checks."""
 
 import triton
 import triton.language as tl
@@ -16,3 +16,12 @@ def spilling(
     for _ in range(4):
         b_x = b_x * tl.sum(b_x, 0) + o_x
     tl.store(out_ptr + o_x, b_x)
+
+
+@triton.jit
+def uncast(
+    out_ptr,  # [1], fp32
+    count,
+):
+    """An integer that is 1 is a constant, which has no `to`."""
+    tl.store(out_ptr + count.to(tl.int64), 1.0)
