@@ -87,7 +87,7 @@ GPU_BATCH ?= 128
 GPU_PARTS ?=
 GPU_WORKERS ?= 8
 
-WHEELS ?= reading flash-attn-4 dali
+WHEELS ?= needed reading flash-attn-4 dali
 GPU_SITE ?= .gpu-site
 GPU_PATH = .$(if $(wildcard $(GPU_SITE)),:$(abspath $(GPU_SITE)))
 GPU_RUN = PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON)

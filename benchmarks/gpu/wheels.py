@@ -54,6 +54,8 @@ class Wanted:
 
 
 SETS = {
+    # What the package and timing its ops need besides torch and triton
+    "needed": Wanted(("einops>=0.8", "pytest-benchmark>=5.3", "py-cpuinfo2>=10.1")),
     "reading": Wanted(("av>=18", "decord>=0.6")),
     "flash-attn-4": Wanted(
         (

@@ -33,7 +33,7 @@ from benchmarks.common.workload import Workload
 from benchmarks.ops.cases import op_cases
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
-from videomae_fast.ops._dispatch import REGISTRY, interpreted
+from videomae_fast.ops.registry import REGISTRY, interpreted
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _KINDS = {

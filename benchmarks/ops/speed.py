@@ -37,7 +37,7 @@ from benchmarks.ops.cases import OpCase, op_cases
 from benchmarks.ops.libraries import library_contenders
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,6 +86,8 @@ def contenders(case: OpCase, args: tuple[Any, ...], *, compiled: bool) -> dict[s
     op = REGISTRY[case.op]
     found: dict[str, Any] = {}
     for name, backend in op.backends.items():
+        if backend.composite:  # other libraries' attention: attention-choice times it
+            continue
         reason = backend.why_not(*args)
         found[name] = partial(backend.run, *args) if reason is None else reason
     found |= library_contenders(case.op, args)

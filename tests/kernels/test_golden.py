@@ -15,7 +15,7 @@ from tests.models.test_golden import (  # noqa: F401  (pytest finds them here)
     test_classifier,
     test_loss_and_every_gradient,
 )
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.ops.registry import forced
 
 pytestmark = pytest.mark.slow
 

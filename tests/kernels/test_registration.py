@@ -11,7 +11,7 @@ import torch
 from torch.library import opcheck
 
 from tests.ops.test_ops import opcheck_cases
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 OPS = torch.ops.videomae_fast
 WITH_TRITON = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)

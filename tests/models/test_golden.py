@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, VideoClassifier
 from videomae_fast.interop.weights import load_into
 from videomae_fast.ops import pixel_target
-from videomae_fast.ops._dispatch import forced, native_missing
+from videomae_fast.ops.registry import forced, native_missing
 
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 IMPLS = ["auto", "reference", pytest.param("native", marks=native)]

@@ -13,8 +13,8 @@ from videomae_fast.data import multi_scale_box
 from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import crop_resize
-from videomae_fast.ops._dispatch import native_missing
 from videomae_fast.ops.crop_plan import PRECISION, filter_table
+from videomae_fast.ops.registry import native_missing
 
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 IMPLS = ["reference", "pillow", pytest.param("native", marks=native)]

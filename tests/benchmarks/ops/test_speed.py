@@ -16,7 +16,7 @@ from benchmarks.gpu.ceilings import TINY
 from benchmarks.ops import libraries as op_libraries
 from benchmarks.ops import speed as op_speed
 from benchmarks.ops.cases import op_cases
-from videomae_fast.ops._dispatch import REGISTRY, Backend, Op
+from videomae_fast.ops.registry import REGISTRY, Backend, Op
 
 
 def test_every_op_with_bytes_has_a_case():
@@ -66,7 +66,7 @@ def test_a_wrong_backend_is_not_timed(monkeypatch, dtype):
     assert by_name["reference"]["correct"]
     assert not by_name["wrong"]["correct"]
     assert "seconds" not in by_name["wrong"]
-    never = Backend(right.run, lambda *_: "it is Sunday")
+    never = Backend(right.run, missing=lambda: "it is Sunday")
     monkeypatch.setitem(REGISTRY, "bias_gelu", Op("x", {"reference": right, "never": never}))
     rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
     assert rows[1]["unavailable"] == "it is Sunday"
@@ -77,7 +77,7 @@ def test_a_backend_that_crashes_is_told_and_the_others_go_on(tmp_path, monkeypat
         raise RuntimeError("out of shared memory\nand more")
 
     right = REGISTRY["bias_gelu"].backends
-    patched = Op("bias_gelu", {"crashing": Backend(crash, lambda *_: None), **right})
+    patched = Op("bias_gelu", {"crashing": Backend(crash), **right})
     monkeypatch.setitem(REGISTRY, "bias_gelu", patched)
     words = ["--tiny", "--batch", "2", "--repeats", "1", "--no-compile", "--out", str(tmp_path)]
     assert op_speed.main([*words, "--ops", "bias_gelu"]) == 1
