@@ -194,7 +194,7 @@ def test_no_tokens(impl: str, device: str) -> None:
 
 def test_refusals_say_why(interpreted: None, device: str) -> None:
     prediction, frames, index, weight, sizes = inputs(SHAPES[2], 3, torch.float64, device)
-    with pytest.raises(BackendUnavailableError, match="fp16 predictions, not"):
+    with pytest.raises(BackendUnavailableError, match="fp32, bf16 and fp16, not"):
         pixel_mse(prediction, frames, index, weight, **sizes, impl="triton")
     frames = torch.zeros(1, 1, 200, 200, 3, dtype=torch.uint8, device=device)
     index = torch.zeros(1, 1, dtype=torch.int32, device=device)

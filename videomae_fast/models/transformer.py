@@ -319,7 +319,11 @@ class Blocks(nn.ModuleList):
             for rate in rates
         )
         self.activation_checkpointing = activation_checkpointing
-        self.draws = drop_path > 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether a pass draws random numbers, as drop path does."""
+        return self.training and any(block.drop_path.probability > 0 for block in self)
 
     def forward(
         self,

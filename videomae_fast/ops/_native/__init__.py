@@ -1,7 +1,8 @@
 """The compiled CPU library (``csrc/``) behind ctypes: one typed function per op.
 
-The functions take and return CPU tensors, check dtype and layout, and raise on bad input. Which op
-uses them is decided in ``videomae_fast/ops/<op>.py``; nothing else calls them.
+The functions take the arguments of their op, CPU tensors of the dtypes that its declaration names,
+in shapes that its contract has checked; nothing but the op, in ``videomae_fast/ops/<op>.py``, may
+call them. What only the values show, a token position out of range, the library itself refuses.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from videomae_fast.ops._native.pixels import (
     pixel_mse_with_gradient,
 )
 from videomae_fast.ops._native.rows import (
-    LayerNormGradients,
-    LayerNormOutput,
     add_layer_norm,
     add_layer_norm_backward,
     bias_gelu,
@@ -38,8 +37,6 @@ from videomae_fast.ops._native.tokens import (
 )
 
 __all__ = [
-    "LayerNormGradients",
-    "LayerNormOutput",
     "add_layer_norm",
     "add_layer_norm_backward",
     "append_rows",
