@@ -204,7 +204,7 @@ def vectors(width, dtype, *, scaled):
 @pytest.mark.parametrize("impl", ALL)
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("shape", SHAPES[1:4], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 5, 88)], ids=str)
 def test_values_and_gradients(shape, scaled, dropped, impl, device):
     torch.manual_seed(0)
     x, delta = torch.randn(shape) + 3, torch.randn(shape)
