@@ -73,8 +73,8 @@ def kept_bytes(size: Any, recompute: bool, clips: int) -> int:
     config = MAEConfig.from_size(size)
     masks = Masks.from_seeds(torch.arange(clips), config.grid, MaskSpec())
     plain_init = patch("torch.nn.init.trunc_normal_", lambda tensor, **_: tensor)
-    on_a_gpu = forced("auto", linear="torch", attention="triton")
-    with FakeTensorMode(allow_non_fake_inputs=True), plain_init, on_a_gpu:
+    as_on_a_gpu = forced("auto", linear="torch", attention="reference")
+    with FakeTensorMode(allow_non_fake_inputs=True), plain_init, as_on_a_gpu:
         model = MaskedAutoencoder(config)
         set_recompute(model, recompute)
         frames = torch.zeros(clips, 16, 224, 224, 3, dtype=torch.uint8)

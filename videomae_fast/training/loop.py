@@ -220,7 +220,8 @@ class _Loop(Generic[Batch]):
             if save:
                 self._save(done)
             if done % self.per_epoch == 0 or done == self.total:
-                self.task.epoch_done(done, self.step.model, self.log)
+                with self.step.whole_weights():
+                    self.task.epoch_done(done, self.step.model, self.log)
         if self.start == self.total:
             self._save(self.total)  # where it came from another folder
             self.log(f"nothing left to do: all {self.total} steps were done")
