@@ -130,6 +130,23 @@ def test_weight_zero_hides_infinity(device: str) -> None:
     assert not raised[0, 0].isfinite().any()
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("patch", [2, 40], ids=["one tile", "several"])
+def test_a_flat_cube_hides_infinity(patch: int, normalize: bool, device: str) -> None:
+    """Its prediction may have been read before the cube is known to be flat."""
+    shape = (1, 2, patch, 2 * patch, 2, patch)
+    prediction, frames, index, _, sizes = inputs(shape, 2, torch.float32, device)
+    settings = {"normalize": normalize, "ignore_flat": True, **sizes}
+    frames[0, :, :, patch:, 0] = torch.arange(patch, device=device, dtype=torch.uint8) * 3
+    clean = run("triton", prediction, frames, index, None, **settings)
+    assert clean[1] == 1
+    prediction[0, 0] = float("inf")
+    hidden = run("triton", prediction, frames, index, None, **settings)
+    for one, other in zip(hidden, clean, strict=True):
+        assert torch.equal(one, other)
+    assert clean[2][0, 0].eq(0).all()
+
+
 def test_target_of_nearly_flat_cube_keeps_its_digits(
     device: str, assert_accurate: Callable[..., None]
 ) -> None:
