@@ -24,7 +24,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +45,17 @@ LOSSES = ("pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward")
 
 @dataclass(frozen=True)
 class Case:
-    """A launch under the name of the first step that has it, and what it is compiled for."""
+    """A launch under the name of the first step that has it.
+
+    Attributes:
+        archs: what it is compiled for.
+        varied: whether its variants are compiled: ViT-B has all kernels and all options.
+    """
 
     name: str
     launch: Launch
-    archs: tuple[int, ...]
+    archs: tuple[int, ...] = (90,)
+    varied: bool = False
 
 
 def steps() -> Iterator[tuple[str, Launch]]:
@@ -78,17 +84,16 @@ def _named(
 def cases() -> dict[str, Case]:
     """Each different binary once, by its launch's key; every kernel has one."""
     found: dict[str, Case] = {}
-    everywhere = set()
     for name, launch in steps():
-        found.setdefault(launch.key, Case(name, launch, (90,)))
+        case = found.setdefault(launch.key, Case(name, launch))
         if name.startswith("giant bf16"):
-            everywhere.add(launch.key)
+            found[launch.key] = replace(case, archs=ARCHS)
+        elif name.startswith("base bf16"):
+            found[launch.key] = replace(case, varied=True)
     for each in choosing():
         for batch, launch in each.launches.items():
             name = f"{each.name}, batch {batch}"
-            found.setdefault(launch.key, Case(name, launch, (90,)))
-    for key in everywhere:
-        found[key] = Case(found[key].name, found[key].launch, ARCHS)
+            found.setdefault(launch.key, Case(name, launch))
     names = [case.name for case in found.values()]
     twice = {name for name in names if names.count(name) > 1}
     assert not twice, f"two launches are called {sorted(twice)}"
@@ -157,8 +162,6 @@ def variants(launch: Launch) -> Iterator[tuple[str, Launch]]:
     strides = [name for name in integers if "stride" in name]
     for name in integers:
         yield f"{name} = 1", launch.given(**{name: 1})
-    for name in strides:
-        yield f"64-bit {name}", launch.given(**{name: 2**31 + 16})
     if strides:
         yield "64-bit strides", launch.given(**dict.fromkeys(strides, 2**31 + 16))
 
@@ -243,11 +246,10 @@ def main() -> int:
         for arch in archs
         if arch in case.archs or arch == chosen.arch
     ]
-    # ViT-B's launches are all kernels with all that may be left out
-    tried = [] if partial else [i for i, c in enumerate(_CASES) if c.name.startswith("base bf16")]
+    varied = [] if partial else [i for i, case in enumerate(_CASES) if case.varied]
     with multiprocessing.get_context("fork").Pool(chosen.workers) as pool:
         usages = pool.map(_job, jobs, chunksize=2)
-        refused = [line for lines in pool.map(_refused, tried) for line in lines]
+        refused = [line for lines in pool.map(_refused, varied) for line in lines]
 
     results = [
         (_CASES[number].name, arch, usage)

@@ -49,7 +49,7 @@ def inputs(shape, dtype, device, *, scaled, dropped, biased):
     ("impl", "dtype", "scaled", "dropped", "biased"),
     [
         *(pytest.param(*case.values, True, True, True, marks=case.marks, id=case.id)
-          for case in with_dtypes([torch.float32]) if "reference" not in case.values),
+            for case in with_dtypes([torch.float32])),
         *(pytest.param(*impl.values, torch.float32, *branch, marks=impl.marks)
           for impl in KERNELS for branch in ((False, False, True), (True, False, False))),
     ],
@@ -80,8 +80,10 @@ def test_against_truth(shape, dtype, scaled, dropped, biased, impl, device):
     ):
         assert mine.shape == theirs.shape, k
         if mine.numel():
-            sums = 2e-6 * (shape[0] * shape[1]) ** 0.5 * 4
-            assert_accurate(mine, theirs, true, absolute=sums + 4e-6)
+            absolute = 8e-6 * (shape[0] * shape[1]) ** 0.5 + 4e-6
+            if shape[2] == 1:  # where rstd is 1000
+                absolute *= 10
+            assert_accurate(mine, theirs, true, absolute=absolute)
 
 
 @pytest.mark.parametrize("impl", KERNELS)
@@ -287,16 +289,3 @@ def test_the_librarys_bits_do_not_depend_on_the_thread_count():
         return [done.out, done.mean, done.rstd, back.x, back.weight, back.bias]
 
     same_bits(run)
-
-
-@pytest.mark.without_gpu
-def test_wrong_arguments_are_refused():
-    x, w = torch.randn(4, 8), torch.ones(8)
-    with pytest.raises(ValueError, match="weight must be"):
-        _native.add_layer_norm(x, torch.ones(7), w, 1e-6)
-    with pytest.raises(ValueError, match="x must be"):
-        _native.add_layer_norm(x.double(), w, w, 1e-6)
-    with pytest.raises(ValueError, match="a scale needs the delta"):
-        _native.add_layer_norm(x, w, w, 1e-6, scale=w)
-    with pytest.raises(ValueError, match="factor must be"):
-        _native.add_layer_norm(x, w, w, 1e-6, delta=x, factor=torch.ones(3))

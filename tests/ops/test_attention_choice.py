@@ -14,6 +14,7 @@ from videomae_fast.ops import _native, attention
 from videomae_fast.ops._attention import choice, libraries
 from videomae_fast.ops._dispatch import forced, native_missing
 
+pytestmark = pytest.mark.without_gpu
 op = import_module("videomae_fast.ops.attention")
 
 
@@ -67,6 +68,7 @@ def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypa
     monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(libraries.flash_attn_4, "too_old", lambda: None)
     half = OnCuda(torch.bfloat16)
     for reason, chosen in (("it is not installed", "sdpa"), (None, "flash-attn-4")):
         monkeypatch.setattr(libraries, "_missing", lambda *_, reason=reason: reason)
@@ -212,6 +214,7 @@ def test_what_adds_up_in_any_order_does_not_serve_where_torch_is_deterministic(
     monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
     monkeypatch.setattr(libraries, "_missing", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(libraries.flash_attn_4, "too_old", lambda: None)
     query = OnCuda(torch.bfloat16)
     names = ("cudnn", "flash", "efficient", "flash-attn", "flash-attn-4", "xformers")
 

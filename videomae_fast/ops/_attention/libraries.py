@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from videomae_fast.ops._attention import flash_attn_4
 from videomae_fast.ops._dispatch import Backend, WhyNot, always
 
 
@@ -85,6 +85,8 @@ def _why_not(
 ) -> Callable[..., str | None]:
     def why_not(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> str | None:
         reason = _missing(module, function, package)
+        if reason is None and package == "flash-attn-4":
+            reason = flash_attn_4.too_old()
         if reason is None and package != "flash-attn":
             reason = _any_order(package)
         if reason is not None:
@@ -115,9 +117,7 @@ def _flash_attn(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | N
 
 
 def _flash_attn_4(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
-    out: Any = import_module("flash_attn.cute").flash_attn_func(query, key, value)
-    first: Tensor = out[0] if isinstance(out, tuple) else out  # with its log-sum-exp
-    return first
+    return flash_attn_4.attention(query, key, value)
 
 
 def _xformers(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
