@@ -39,6 +39,6 @@ def roi_features(
         raise ValueError(f"tokens must be floating point, got {tokens.dtype}")
     check_rois(boxes, clip, tokens.shape[0], spec)
     compute = torch.promote_types(tokens.dtype, torch.float32)
-    maps = tokens.unflatten(1, grid).mean(1, dtype=compute)
+    maps = tokens.reshape(-1, *grid, tokens.shape[2]).mean(1, dtype=compute)
     # One bin gets the gradient where several are equal, as a pooling layer's.
     return box_bins(maps, boxes, clip, spec).flatten(1, 2).max(1).values.to(tokens.dtype)
