@@ -108,7 +108,7 @@ gpu-rehearse:
 	$(GPU_FIRST) --rehearse
 
 gpu-test:
-	$(GPU_RUN) -m pytest --gpu tests/kernels tests/models/test_golden.py tests/gpu -n $(GPU_WORKERS) $(PYTEST_ARGS)
+	$(GPU_RUN) -m pytest --gpu tests/ops tests/kernels tests/models/test_golden.py tests/gpu -n $(GPU_WORKERS) $(PYTEST_ARGS)
 
 gpu-data-test:
 	$(GPU_RUN) -m pytest --gpu -m gpu tests/data $(PYTEST_ARGS)

@@ -68,7 +68,8 @@ def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Ti
 
     The counts are those with which no official width spills: see tests/kernels/aot.py.
     """
-    return _tiling(width, itemsize, live=sums + itemsize + 2 * scaled, warps=LAUNCH.backward_warps)
+    live = sums + 2 * itemsize - 2 + 3 * scaled
+    return _tiling(width, itemsize, live, LAUNCH.backward_warps)
 
 
 def _tiling(width: int, itemsize: int, live: int, warps: int) -> Tiling:
@@ -260,12 +261,18 @@ def _backward(
     grad_stream_stride,
     stream_stride,
     delta_stride,
+    DENSE: tl.constexpr,  # whether all rows are WIDTH apart: one offset then serves all tensors
     HAS_DELTA_BIAS: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
+    if DENSE:
+        grad_out_stride = WIDTH
+        grad_stream_stride = WIDTH
+        stream_stride = WIDTH
+        delta_stride = WIDTH
     b_grad_weight = _zeros(ROWS, CHUNK, CHUNKS)
     b_grad_bias = _zeros(ROWS, CHUNK, CHUNKS)
     if HAS_DELTA_BIAS:
@@ -292,18 +299,12 @@ def _backward(
         # Masked rows have grad 0 and rstd 0, masked columns grad 0 and weight 0: both add nothing.
         b_inner_sum = tl.zeros([ROWS, CHUNK], tl.float32)
         b_normal_sum = tl.zeros([ROWS, CHUNK], tl.float32)
-        b_new_weight = ()
-        b_new_bias = ()
         for c in tl.static_range(CHUNKS):
             b_out = b_grad[c].to(tl.float32)
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
             b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_inner_sum += b_inner
             b_normal_sum += b_inner * b_normal
-            b_new_weight = b_new_weight + (b_grad_weight[c] + b_out * b_normal,)  # noqa: RUF005
-            b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
-        b_grad_weight = b_new_weight
-        b_grad_bias = b_new_bias
         b_shift, b_slope = tl.reduce((b_inner_sum, b_normal_sum), 1, _add_pairs)
         b_shift = b_shift[:, None] * (1.0 / WIDTH)
         b_slope = b_slope[:, None] * (1.0 / WIDTH)
@@ -311,11 +312,16 @@ def _backward(
         if factor_ptr is not None:
             b_factor = tl.load(factor_ptr + i_row // n_tokens, mask=m_row, other=0.0)
             b_factor = b_factor.to(tl.float32)[:, None]
+        b_new_weight = ()
+        b_new_bias = ()
         b_new_delta_bias = ()
         b_new_scale = ()
         for c in tl.static_range(CHUNKS):
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
-            b_inner = b_grad[c].to(tl.float32) * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+            b_out = b_grad[c].to(tl.float32)
+            b_new_weight = b_new_weight + (b_grad_weight[c] + b_out * b_normal,)  # noqa: RUF005
+            b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
+            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_chunk = b_rstd * (b_inner - b_shift - b_normal * b_slope)
             if grad_stream_ptr is not None:
                 b_chunk += b_residual[c].to(tl.float32)
@@ -332,6 +338,8 @@ def _backward(
                 b_new_delta_bias = b_new_delta_bias + (b_grad_delta_bias[c] + b_chunk,)  # noqa: RUF005
             if grad_delta_ptr is not None:
                 _store_chunk(grad_delta_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
+        b_grad_weight = b_new_weight
+        b_grad_bias = b_new_bias
         if HAS_DELTA_BIAS:
             b_grad_delta_bias = b_new_delta_bias
         if scale_ptr is not None:
@@ -461,7 +469,9 @@ def backward(
         stream_rows.stride(0),
         0 if delta_rows is None else delta_rows.stride(0),
     )
-    constants = {"HAS_DELTA_BIAS": has_delta_bias, **cut.constants(width)}
+    given = (grad_rows, residual_rows, stream_rows, delta_rows)
+    dense = all(each is None or each.stride(0) == width for each in given)
+    constants = {"DENSE": dense, "HAS_DELTA_BIAS": has_delta_bias, **cut.constants(width)}
     with torch.cuda.device_of(stream):
         most = programs_at_once(
             _backward,

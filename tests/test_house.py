@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"", "data", "interop", "recipes"},  # "" for its version
     "tasks": {"data", "interop", "masks", "models", "recipes", "training"},
     "demo": {"data", "masks", "pictures", "recipes", "training"},
+    "evaluation": {"data", "models"},
 }
 
 # Names that stay where they were for one version: a face imports them for type checkers only.
@@ -132,7 +133,7 @@ def folders() -> dict[str, list[str]]:
     found = {}
     for top in (PACKAGE, "kernels", "csrc", "benchmarks", "tests", "docs"):
         for folder, below, names in os.walk(ROOT / top):
-            below[:] = [one for one in below if one not in ("results", "__pycache__")]
+            below[:] = [one for one in below if one not in ("results", "golden", "__pycache__")]
             found[str(Path(folder).relative_to(ROOT))] = [
                 one for one in names if not one.endswith(".toml")
             ]

@@ -75,7 +75,7 @@ class Workload:
         return torch.randint(2**62, (self.batch,), generator=self._generator())
 
     def masks(self, masking: Masking) -> Masks:
-        """Those of the seeds, on the CPU; without values for the device "meta"."""
+        """Those of the seeds, on the CPU, or without values on "meta"."""
         seeds = self.mask_seeds.to("meta") if self.device == "meta" else self.mask_seeds
         return Masks.from_seeds(seeds, self.config.grid, self.spec(masking))
 

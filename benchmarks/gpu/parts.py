@@ -96,12 +96,12 @@ def _build(call: Call) -> list[str]:
 
 # On a CPU the interpreter takes long: one test of each file stands for it.
 _FIRST = (
-    "tests/kernels/test_attention.py", "tests/kernels/test_add_layer_norm.py",
+    "tests/ops/test_attention.py", "tests/ops/test_add_layer_norm.py",
     "tests/kernels/test_repeated.py",
 )  # fmt: skip
-_REST = ("tests/kernels", "tests/models/test_golden.py", "tests/gpu")
+_REST = ("tests/ops", "tests/kernels", "tests/models/test_golden.py", "tests/gpu")
 _REHEARSED = " or ".join(
-    ("test_no_clips", "test_no_rows", "test_what_moves", "token_gather", "gather_copies", "beyond")
+    ("test_no_clips", "test_no_rows", "test_what_moves", "gather_copies", "beyond")
 )
 
 

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from benchmarks.official.masks import CELL, running_cell_maps, tube_mask
 from videomae_fast.data.order import below
-from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, ReadSettings
+from videomae_fast.data.reading import ClipRequest, ReadSettings
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE
 from videomae_fast.masks import Grid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -92,7 +92,6 @@ def timed(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[str, str,
         if "unavailable" in row:
             pytest.skip(row["unavailable"])
         if not row["correct"]:
-            benchmark.skipped = True  # no warning that it was not used
             pytest.fail(row.get("failed") or _told(row), pytrace=False)
         if not benchmark.enabled:
             benchmark(lambda: None)

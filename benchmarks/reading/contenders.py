@@ -133,7 +133,7 @@ class OnCore:
     def __init__(self, reading: ReadSettings, device: torch.device) -> None:
         self.name, self.forms = _name_and_forms(reading)
         self._reading, self._device = reading, device
-        self._stage = ClipStage(reading.size, device)
+        self._stage = ClipStage(reading.rule, reading.shape, device)
         self._slots: list[NDArray[np.uint8]] = []
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
@@ -142,7 +142,7 @@ class OnCore:
             for place, request in enumerate(requests)
         ]
         begin = time.perf_counter()
-        self._stage(pieces, self._reading.samples, self._reading.frames)
+        self._stage(pieces)
         synchronize(self._device)
         return Parts(
             sum(piece.decode_seconds for piece in pieces),
@@ -155,7 +155,7 @@ class OnCore:
         # Boxes are handed over only with frames that are still to be cropped
         _require_hits(pieces, self._reading)
         framed = [read(request, replace(self._reading, hand_over="frames")) for request in requests]
-        return Views([p.data for p in pieces], [p.ids for p in pieces], [p.boxes for p in framed])
+        return Views([p.data for p in pieces], [p.ids for p in pieces], [p.plans for p in framed])
 
     def close(self) -> None:
         self._stage.close()
@@ -185,7 +185,7 @@ class OnDevice:
             decoder = kind.make(device)
             self.name, self.forms = f"ours, {device_decoder}", (RAW, PREPARED)
             self._reading = replace(reading, hand_over="encoded", codecs=kind.codecs(device))
-        self._stage = ClipStage(reading.size, device, decoder)
+        self._stage = ClipStage(reading.rule, reading.shape, device, decoder)
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
         begin = time.perf_counter()
@@ -198,7 +198,7 @@ class OnDevice:
         pieces = self._pieces(requests)
         clips = self._make(pieces).cpu().numpy()
         pixels = list(clips.reshape(len(pieces), self._reading.samples, *clips.shape[1:]))
-        return Views(pixels, [p.ids for p in pieces], [p.boxes for p in pieces])
+        return Views(pixels, [p.ids for p in pieces], [p.plans for p in pieces])
 
     def close(self) -> None:
         self._stage.close()
@@ -212,7 +212,7 @@ class OnDevice:
         return pieces
 
     def _make(self, pieces: Sequence[ReadResult]) -> torch.Tensor:
-        clips, failed, _ = self._stage(pieces, self._reading.samples, self._reading.frames)
+        clips, failed, _ = self._stage(pieces)
         synchronize(self._device)
         for error in failed.values():
             raise error

@@ -16,7 +16,8 @@ from videomae_fast.data.lists import load_list
 from videomae_fast.data.loader.workers import WorkerPool
 from videomae_fast.data.order import Draw, item_words
 from videomae_fast.data.prepare import prepare
-from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest
+from videomae_fast.data.reading import ClipRequest
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE
 from videomae_fast.demo.scenes import frames as scene_frames
 from videomae_fast.demo.videos import find_videos, write_list
 from videomae_fast.errors import VideoMAEFastError

@@ -49,7 +49,7 @@ def inputs(shape, dtype, device, *, scaled, dropped, biased):
     ("impl", "dtype", "scaled", "dropped", "biased"),
     [
         *(pytest.param(*case.values, True, True, True, marks=case.marks, id=case.id)
-          for case in with_dtypes([torch.float32]) if "reference" not in case.values),
+            for case in with_dtypes([torch.float32])),
         *(pytest.param(*impl.values, torch.float32, *branch, marks=impl.marks)
           for impl in KERNELS for branch in ((False, False, True), (True, False, False))),
     ],
@@ -80,8 +80,10 @@ def test_against_truth(shape, dtype, scaled, dropped, biased, impl, device):
     ):
         assert mine.shape == theirs.shape, k
         if mine.numel():
-            sums = 2e-6 * (shape[0] * shape[1]) ** 0.5 * 4
-            assert_accurate(mine, theirs, true, absolute=sums + 4e-6)
+            absolute = 8e-6 * (shape[0] * shape[1]) ** 0.5 + 4e-6
+            if shape[2] == 1:  # where rstd is 1000
+                absolute *= 10
+            assert_accurate(mine, theirs, true, absolute=absolute)
 
 
 @pytest.mark.parametrize("impl", KERNELS)
@@ -135,6 +137,22 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
     )
     for mine, theirs, true in assert_all:
         assert_accurate(mine, theirs, true, absolute=1e-4)
+
+
+@pytest.mark.parametrize("apart", [0, 24, 40], ids=["one row for all", "dense", "wider"])
+def test_rows_lie_where_strides_say(apart, kernels, device):
+    """Backward takes rows that are not dense in place, the same row many times included."""
+    torch.manual_seed(0)
+    arguments = inputs((2, 7, 24), torch.float32, device, scaled=True, dropped=False, biased=True)
+    _, stream, mean, rstd = kernels.forward(*arguments)
+    saved = (stream, mean, rstd, arguments[2], arguments[1], *arguments[4:7], True)
+    storage = torch.randn(14 * 40, device=device)
+    grad = storage.as_strided((2, 7, 24), (7 * apart, apart, 1))
+    got = kernels.backward(grad, None, *saved)
+    for mine, theirs in zip(got, kernels.backward(grad.contiguous(), None, *saved), strict=True):
+        assert torch.equal(mine, theirs)
+    reference = backward((grad, None, *saved), "reference")
+    torch.testing.assert_close(got[0], reference[0], rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("impl", KERNELS)
@@ -271,16 +289,3 @@ def test_the_librarys_bits_do_not_depend_on_the_thread_count():
         return [done.out, done.mean, done.rstd, back.x, back.weight, back.bias]
 
     same_bits(run)
-
-
-@pytest.mark.without_gpu
-def test_wrong_arguments_are_refused():
-    x, w = torch.randn(4, 8), torch.ones(8)
-    with pytest.raises(ValueError, match="weight must be"):
-        _native.add_layer_norm(x, torch.ones(7), w, 1e-6)
-    with pytest.raises(ValueError, match="x must be"):
-        _native.add_layer_norm(x.double(), w, w, 1e-6)
-    with pytest.raises(ValueError, match="a scale needs the delta"):
-        _native.add_layer_norm(x, w, w, 1e-6, scale=w)
-    with pytest.raises(ValueError, match="factor must be"):
-        _native.add_layer_norm(x, w, w, 1e-6, delta=x, factor=torch.ones(3))

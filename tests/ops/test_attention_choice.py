@@ -14,6 +14,7 @@ from videomae_fast.ops import _native, attention
 from videomae_fast.ops._attention import choice, libraries
 from videomae_fast.ops._dispatch import forced, native_missing
 
+pytestmark = pytest.mark.without_gpu
 op = import_module("videomae_fast.ops.attention")
 
 

@@ -31,10 +31,10 @@ FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 _UNIT = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 
 
-def with_dtypes(native: list[torch.dtype], others: list[torch.dtype] = FLOATS) -> list[Any]:
-    """Parameters "impl, dtype": each backend with what it takes."""
+def with_dtypes(native: list[torch.dtype], triton: list[torch.dtype] = FLOATS) -> list[Any]:
+    """Parameters "impl, dtype" of the compiled backends: each with what it takes."""
     found = []
-    for param, dtypes in ((REFERENCE, others), (NATIVE, native), (TRITON, others)):
+    for param, dtypes in ((NATIVE, native), (TRITON, triton)):
         (impl,) = param.values
         for dtype in dtypes:
             name = f"{impl}-{str(dtype).removeprefix('torch.')}"

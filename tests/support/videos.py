@@ -34,6 +34,15 @@ def read_numbers(frames: NDArray[np.uint8]) -> list[int]:
     return [read_number(frame) for frame in frames]
 
 
+def texture(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Moving stripes of a few widths under a little noise: something to learn, no flat cube."""
+    x = np.arange(width)[None, :, None] + 2 * number
+    y = np.arange(height)[:, None, None]
+    waves = np.sin(x / np.array([4.0, 7.0, 11.0])) + np.cos(y / np.array([9.0, 5.0, 6.0]))
+    noise = np.random.default_rng(number).normal(0, 5, (height, width, 3))
+    return (128 + 50 * waves + noise).clip(0, 255).astype(np.uint8)
+
+
 def write_video(
     path: Path,
     frames: int = 60,

@@ -42,6 +42,9 @@ class Distilled:
     def __init__(self) -> None:
         self.teacher = build_model(99).requires_grad_(False)
 
+    def matmul_parameters(self, model: nn.Module) -> list[str]:
+        return ["0.weight", "0.bias", "2.weight", "2.bias"]
+
     def why_not_captured(self) -> str | None:
         return None
 

@@ -6,25 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.support.runs import TINY, altered
-from tests.support.videos import write_video
+from tests.support.videos import texture, write_video
 from videomae_fast.data import Source
 from videomae_fast.recipes import PretrainConfig
 
 VIDEOS = 8
-
-
-def texture(number: int, width: int, height: int) -> NDArray[np.uint8]:
-    """Moving stripes of a few widths under a little noise: something to learn, no flat cube."""
-    x = np.arange(width)[None, :, None] + 2 * number
-    y = np.arange(height)[:, None, None]
-    waves = np.sin(x / np.array([4.0, 7.0, 11.0])) + np.cos(y / np.array([9.0, 5.0, 6.0]))
-    noise = np.random.default_rng(number).normal(0, 5, (height, width, 3))
-    return (128 + 50 * waves + noise).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ def state(step: TrainStep[ClipBatch]) -> list[Tensor]:
         {"accumulation": 2, "drop_path": 0.5, "depth": 3},
         {"decoder_mask": "random", "clip_grad": 0.05},
         {"activation_checkpointing": True, "precision": "bf16"},
+        {"recompute": True},
     ],
     ids=lambda changed: ", ".join(changed) or "plain",
 )

@@ -17,7 +17,7 @@ from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.ops._dispatch import forced
 from videomae_fast.recipes import PretrainConfig
-from videomae_fast.tasks.pretraining import Reconstruction, settings_of
+from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training import pretrain, step_mode
 from videomae_fast.training.captured import CapturedStep
 from videomae_fast.training.checkpoint import read
@@ -179,3 +179,13 @@ def test_what_cannot_be_deterministic_is_refused(
     ):
         pass
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_recompute_that_would_do_nothing_is_refused(tiny: Make) -> None:
+    with pytest.raises(UsageError, match="recompute and activation_checkpointing exclude each"):
+        settings_of(tiny(recompute=True, activation_checkpointing=True))
+    with pytest.raises(UsageError, match="recompute does nothing with step_mode compiled"):
+        settings_of(tiny(recompute=True, step_mode="compiled"))
+    model = build_model(tiny(recompute=True))
+    assert model.encoder.blocks[0].recompute
+    assert not build_model(tiny()).encoder.blocks[0].recompute

@@ -147,7 +147,7 @@ def _of(boxes: Boxes, counted: NDArray[np.int64]) -> Boxes:
 
 
 def _with_area(boxes: Boxes) -> Boxes:
-    return _chosen(boxes, (boxes.boxes[:, :2] < boxes.boxes[:, 2:]).all(1))
+    return _chosen(boxes, np.asarray((boxes.boxes[:, :2] < boxes.boxes[:, 2:]).all(1)))
 
 
 def _by_score(boxes: Boxes) -> Boxes:

@@ -297,7 +297,13 @@ class Run(Section):
         resumable=True,
     )
     compile: bool = option(
-        False, "old spelling of step_mode compiled; goes with the next version", resumable=True
+        False, "old spelling of --step-mode compiled; goes with the next version", resumable=True
+    )
+    shadow_weights: bool = option(
+        False,
+        "with bf16: matmuls work on bf16 copies of the weights, which the update writes, instead "
+        "of casting at each use; for one process and accumulation 1",
+        resumable=True,
     )
     deterministic: bool = option(
         False,
@@ -307,6 +313,12 @@ class Run(Section):
     )
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass: less memory, more time", resumable=True
+    )
+    recompute: bool = option(
+        False,
+        "make GELU's output and normalised tokens again in the backward pass instead of keeping "
+        "them: a third less memory for activations, little more time",
+        resumable=True,
     )
     log_every: int = option(
         20,

@@ -18,6 +18,8 @@ from videomae_fast.masks import Grid, Masks, MaskSpec
 from videomae_fast.masks.spec import mask_spec
 from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
+from videomae_fast.models.matmul_parameters import matmul_parameters
+from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
 from videomae_fast.recipes.schema import PretrainConfig, Run
@@ -61,10 +63,10 @@ def pretrain(
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
     grid_and_masks(config)  # before any process starts on anything
-    settings = settings_of(config)
+    engine = settings_of(config)
     return run(
-        lambda world: Pretraining(config, settings, world),
-        settings,
+        lambda world: Pretraining(config, engine, world),
+        engine,
         output=output,
         resume=resume,
         log=log,
@@ -72,8 +74,14 @@ def pretrain(
 
 
 def settings_of(config: PretrainConfig) -> Settings:
-    """The engine's part of a configuration."""
+    """The engine's part of a configuration.
+
+    Raises:
+        UsageError: settings that contradict each other.
+    """
     data, optim, run = config.data, config.optim, config.run
+    step_mode = _step_mode(run)
+    _check_recompute(run, step_mode)
     return Settings(
         device=run.device,
         videos_per_step=optim.videos_per_step,
@@ -81,8 +89,9 @@ def settings_of(config: PretrainConfig) -> Settings:
         accumulation=optim.accumulation,
         seed=run.seed,
         precision=run.precision,
-        step_mode=_step_mode(run),
+        step_mode=step_mode,
         deterministic=run.deterministic,
+        shadow_weights=run.shadow_weights,
         clip_grad=optim.clip_grad,
         log_every=run.log_every,
         checkpoint_every=run.checkpoint_every,
@@ -90,6 +99,42 @@ def settings_of(config: PretrainConfig) -> Settings:
         tensorboard=run.tensorboard,
         max_failed_share=data.max_failed_share,
     )
+
+
+def _step_mode(run: Run) -> str:
+    """The step mode, also in its old spelling.
+
+    Raises:
+        UsageError: both spellings say different things.
+    """
+    if not run.compile:
+        return run.step_mode
+    if run.step_mode not in ("auto", "compiled"):
+        raise UsageError(
+            "compile is the old spelling of step_mode compiled, and step_mode is "
+            f"{run.step_mode}: leave compile out"
+        )
+    warnings.warn(
+        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
+        "the next version",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return "compiled"
+
+
+def _check_recompute(run: Run, step_mode: str) -> None:
+    """Raises UsageError where `recompute` would do nothing."""
+    if run.recompute and run.activation_checkpointing:
+        raise UsageError(
+            "recompute and activation_checkpointing exclude each other: the second makes whole "
+            "blocks again"
+        )
+    if run.recompute and step_mode == "compiled":
+        raise UsageError(
+            "recompute does nothing with step_mode compiled: torch.compile chooses by itself what "
+            "is made again; use step_mode eager or captured"
+        )
 
 
 def dataset_of(config: PretrainConfig) -> ClipDataset:
@@ -116,39 +161,19 @@ def grid_and_masks(config: PretrainConfig) -> tuple[Grid, MaskSpec]:
     return grid, spec
 
 
-def _step_mode(run: Run) -> str:
-    """The step mode, also in its old spelling.
-
-    Raises:
-        UsageError: both spellings say different things.
-    """
-    if not run.compile:
-        return run.step_mode
-    if run.step_mode not in ("auto", "compiled"):
-        raise UsageError(
-            f"compile is the old spelling of step_mode compiled, and step_mode is "
-            f"{run.step_mode}: leave compile out"
-        )
-    warnings.warn(
-        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
-        "the next version",
-        FutureWarning,
-        stacklevel=3,
-    )
-    return "compiled"
-
-
 def build_model(config: PretrainConfig) -> MaskedAutoencoder:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        return MaskedAutoencoder(
+        model = MaskedAutoencoder(
             mae_config(config.model),
             drop_path=config.model.drop_path,
             activation_checkpointing=config.run.activation_checkpointing,
             normalize_target=config.target.normalize,
             ignore_flat_cubes=config.target.ignore_flat_cubes,
         )
+    set_recompute(model, config.run.recompute)
+    return model
 
 
 class Reconstruction:
@@ -157,15 +182,18 @@ class Reconstruction:
     metrics: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.optim, self.recomputes = config.optim, config.run.activation_checkpointing
+        self.optim, self.run = config.optim, config.run
         self.grid, self.spec = grid_and_masks(config)
         self.draws = config.model.drop_path > 0
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
 
+    def matmul_parameters(self, model: nn.Module) -> list[str]:
+        return matmul_parameters(model)
+
     def why_not_captured(self) -> str | None:
         if self.optim.optimizer == "apex":
             return "apex's optimizer was never captured"
-        if self.recomputes and self.draws:
+        if self.run.activation_checkpointing and self.draws:
             return "recomputed blocks ask the host for the state of drop path's generator"
         return None
 

@@ -90,3 +90,4 @@ class CapturedStep(TrainStep[Batch]):
 
     def _forget(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)  # its copies of weights, where it has some

@@ -141,7 +141,8 @@ def _open(
         load_into(model, weights, origin=str(saved.folder))
     step = make_step(task.objective, model, settings, world, log)
     if saved is not None:
-        load_optimizer_state(model, step.optimizer, moments)
+        with step.whole_weights():
+            load_optimizer_state(model, step.optimizer, moments)
     parent = folder.make_checkpoints()
     if world.is_main and resume not in ("auto", "never"):
         checkpoint.set_aside(parent, start, log)
@@ -296,7 +297,8 @@ class _Loop(Generic[Batch]):
         shown = "; ".join(names[:_NAMED_CLIPS])
         more = f"; and {len(names) - _NAMED_CLIPS} more" if len(names) > _NAMED_CLIPS else ""
         said = f"step {bad.step}: loss {bad.loss}, gradient norm {bad.grad_norm}. "
-        weight = not_finite(self.step.model.state_dict())
+        with self.step.whole_weights():
+            weight = not_finite(self.step.model.state_dict())
         if weight is not None:
             raise NonFiniteError(
                 f"{said}The weights were not finite before this step already: {weight}. So neither "

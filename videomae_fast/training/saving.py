@@ -59,6 +59,7 @@ class Saver:
                 "data": self.task.data,
                 "init": self.init,
             }
-            moments = optimizer_state(model, self.step.optimizer)
-            checkpoint.save(folder, model.state_dict(), moments, state, keep=keep)
+            with self.step.whole_weights():
+                moments = optimizer_state(model, self.step.optimizer)
+                checkpoint.save(folder, model.state_dict(), moments, state, keep=keep)
         self.world.agree(0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from videomae_fast.training.optimizer.adamw import set_learning_rate
+from videomae_fast.training.optimizer.shadows import Shadows
 from videomae_fast.training.parallel.ddp import replicate, without_sync
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.task import Batch, Objective, Place, Settings
@@ -49,10 +51,13 @@ class TrainStep(Generic[Batch]):
     ) -> None:
         self.objective, self.settings, self.world = objective, settings, world
         self.device = world.device
-        bf16 = {"fp32": False, "bf16": True, "auto": self.device.type == "cuda"}
-        self.autocast = bf16[settings.precision]
+        self.autocast = uses_bf16(settings, self.device)
         self.model = model.to(self.device).train()
         self.optimizer = objective.optimizer(self.model)
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._shadows: Shadows | None = None
+        if settings.shadow_weights:
+            self._shadows = Shadows(self.model, objective.matmul_parameters(self.model))
         if compiled:
             self.model.compile()  # in place: keys keep their names
         self.replica = replicate(self.model, world)
@@ -60,10 +65,14 @@ class TrainStep(Generic[Batch]):
         videos = videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
         clips = videos * settings.clips_per_video * settings.accumulation
         self.weight = float(clips * objective.weight_per_clip)
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         sums = 3 + len(objective.metrics)
         self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._non_finite = torch.zeros((), dtype=torch.float32, device=self.device)
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """While entered the model's parameters are those that are trained and saved: where its
+        matmuls work on copies, these are put away."""
+        return nullcontext() if self._shadows is None else self._shadows.away()
 
     def forward_backward(self, batch: Batch, *, step: int, micro: int) -> None:
         """Adds a micro-batch's gradient; its losses stay on the device."""
@@ -104,6 +113,8 @@ class TrainStep(Generic[Batch]):
         loss_sum, weight = sums[0], sums[1]
         # From the gradient that backward left to the one of the mean over all weights
         to_mean = self.weight * self.world.size / weight
+        if self._shadows is not None:
+            self._shadows.hand_over()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) * to_mean
         empty = weight == 0  # not one clip could be read: no update
@@ -117,10 +128,17 @@ class TrainStep(Generic[Batch]):
         setattr(self.optimizer, "found_inf", torch.maximum(self._non_finite, empty.float()))  # noqa: B010
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._shadows is not None:
+            self._shadows.write()
 
         row = torch.cat([sums, norm[None].double(), self._non_finite[None].double()])
         self._sums.zero_()
         return row
+
+
+def uses_bf16(settings: Settings, device: torch.device) -> bool:
+    """Whether a run's matmuls are in bf16."""
+    return {"fp32": False, "bf16": True, "auto": device.type == "cuda"}[settings.precision]
 
 
 def seed_of(seed: int, place: Place) -> int:

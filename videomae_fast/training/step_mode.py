@@ -11,7 +11,7 @@ from videomae_fast.training.captured import CapturedStep
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.graph import CudaRecorder
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
-from videomae_fast.training.step import TrainStep
+from videomae_fast.training.step import TrainStep, uses_bf16
 from videomae_fast.training.task import Batch, Objective, Settings
 
 CAPTURED_UP_TO: Final = 1.25e10
@@ -38,6 +38,8 @@ def make_step(
     Raises:
         UsageError: the mode that is asked for can't be here.
     """
+    if settings.shadow_weights:
+        _check_shadows(settings, world)
     chosen = choose(objective, model, settings, world)
     if settings.step_mode == "auto":
         log(f"step mode {chosen.mode}: {chosen.reason}")
@@ -73,6 +75,21 @@ def choose(objective: Objective[Any], model: nn.Module, settings: Settings, worl
     if clips * weights <= CAPTURED_UP_TO:
         return Chosen("captured", f"{of} keep a GPU waiting for launches")
     return Chosen("eager", f"{of} keep a GPU busy for longer than its launches take")
+
+
+def _check_shadows(settings: Settings, world: World) -> None:
+    """Raises UsageError where copies of weights in bf16 would change more than who casts."""
+    if not uses_bf16(settings, world.device):
+        raise UsageError(
+            f"shadow_weights are bf16 copies, and this run computes in fp32 (precision "
+            f"{settings.precision}, {world.device.type}): use precision bf16, or leave them out"
+        )
+    if world.size > 1 or settings.accumulation > 1:
+        what = f"{world.size} processes" if world.size > 1 else "micro-batches of a step"
+        raise UsageError(
+            f"shadow_weights would add up the gradients of {what} in bf16: leave them out, or use "
+            "one process and accumulation 1"
+        )
 
 
 def _why_not_captured(objective: Objective[Any], world: World) -> str | None:

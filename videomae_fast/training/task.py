@@ -7,7 +7,7 @@ the task's :class:`Objective`, which needs no data set and can be stepped by its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +31,7 @@ class Settings:
         seed: of what is drawn on the device (drop path).
         precision: "auto", "fp32" or "bf16".
         step_mode: "auto", "eager", "compiled" or "captured".
+        shadow_weights: matmuls work on bf16 copies of the weights that the update writes.
         deterministic: the same bits in every run.
         clip_grad: largest gradient norm; 0 does not clip.
         log_every, checkpoint_every: in steps.
@@ -47,6 +48,7 @@ class Settings:
     precision: str
     step_mode: str
     deterministic: bool
+    shadow_weights: bool
     clip_grad: float
     log_every: int
     checkpoint_every: int
@@ -120,6 +122,10 @@ class Objective(Protocol[Taken]):
     def weight_per_clip(self) -> float:
         """About what a clip adds to the weight: a constant that keeps the gradient's size right
         before the weights of a step are known."""
+        ...
+
+    def matmul_parameters(self, model: nn.Module) -> Collection[str]:
+        """Names of the parameters that matmuls alone read, which autocast would cast."""
         ...
 
     def why_not_captured(self) -> str | None:

@@ -258,10 +258,10 @@ def test_the_command_writes_a_record_and_tells_failures(tmp_path, monkeypatch, c
 
 
 def test_checks_follow_the_checkouts(tmp_path):
-    args = command.parser().parse_args([])
+    args = command.arguments().parse_args([])
     assert [part for part, _ in command.checks(args, tmp_path)] == ["saving"]
     words = ["--official-v1", "a", "--official-v2", "b", "--ava", "c", "--transformers", "d"]
-    parts = [part for part, _ in command.checks(command.parser().parse_args(words), tmp_path)]
+    parts = [part for part, _ in command.checks(command.arguments().parse_args(words), tmp_path)]
     assert parts.count("saving") == 3
     assert parts.count("pre-training") == 6
     assert parts.count("fine-tuning") == 2

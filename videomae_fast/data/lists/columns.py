@@ -29,7 +29,18 @@ _IS_DIGIT[48:58] = True
 def lines(
     file: Path, text: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Where the entries begin and end (int64 [n], white space stripped) and their line numbers."""
+    """Where the entries of a list are: neither blank lines nor comments.
+
+    Args:
+        file: for messages.
+        text: uint8 [file size].
+
+    Returns:
+        Begin and end, int64 [n], with white space stripped, and line numbers, int64 [n], from 1.
+
+    Raises:
+        ListError: a carriage return within a comment.
+    """
     breaks = np.flatnonzero(text == _LF)
     if not len(breaks):
         breaks = np.flatnonzero(text == _CR)
@@ -59,7 +70,16 @@ def holding_returns(
     end: NDArray[np.int64],
     first: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Which spans (of a file without overlap) hold a carriage return at ``first`` or later."""
+    """Which spans of a file without overlap hold a carriage return.
+
+    Args:
+        text: uint8 [file size].
+        begin, end: int64 [n], the spans.
+        first: int64 [n], where carriage returns begin to count in each.
+
+    Returns:
+        Indices of spans, int64.
+    """
     if not len(begin):
         return np.zeros(0, dtype=np.int64)
     places = np.flatnonzero(text == _CR)
@@ -93,9 +113,14 @@ def _strip_left(text: NDArray[np.uint8], begin: NDArray[np.int64], end: NDArray[
 def take_integer(
     text: NDArray[np.uint8], begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Takes the integer field at each span's right end, moving ``end`` (in place) before it.
+    """Takes the integer field at each span's right end.
 
-    Returns the values int64 [n] and whether there was a separate integer of 32 bits, bool [n].
+    Args:
+        text: uint8 [file size].
+        begin, end: int64 [n], the spans; ``end`` moves before the field, in place.
+
+    Returns:
+        The values, int64 [n], and whether there was a separate integer of 32 bits, bool [n].
     """
     strip_right(text, begin, end)
     value = np.zeros(len(end), dtype=np.int64)

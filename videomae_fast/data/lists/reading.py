@@ -63,9 +63,12 @@ MARKS: Final = (codecs.BOM_UTF8, *_UTF16, *_UTF32)
 class Entry:
     """One line of a list.
 
-    ``total`` is -1 for a video, else the number of images in the folder; ``start`` is the
-    number of its first image; ``label`` is -1 where the format has none; ``line`` counts
-    from 1.
+    Attributes:
+        path: as the list has it, without quotes.
+        start: number of the folder's first image.
+        total: images in the folder; -1 for a video.
+        label: -1 where the format has none.
+        line: counted from 1.
     """
 
     path: str
@@ -76,6 +79,7 @@ class Entry:
 
     @property
     def is_video(self) -> bool:
+        """Whether the path is a video's, not a frame folder's."""
         return self.total < 0
 
 
@@ -83,10 +87,15 @@ class Entry:
 class ClipList:
     """The entries of a list as columns over the file's bytes.
 
-    ``text`` uint8 [file size] (of UTF-16, as UTF-8); ``path_start`` int64 [n] and ``path_length``
-    int32 [n] say where each path lies in it; ``start``, ``total``, ``label``, ``line`` int32 [n] as
-    in :class:`Entry`. 28 bytes per line beside the text; no Python object per line, so processes
-    that are forked share the pages.
+    28 bytes per line beside the text; no Python object per line, so processes that are forked share
+    the pages.
+
+    Attributes:
+        file: the list.
+        text: uint8 [file size] (of UTF-16, as UTF-8).
+        path_start: int64 [n], where each path begins in the text.
+        path_length: int32 [n], in bytes.
+        start, total, label, line: int32 [n], as in :class:`Entry`.
     """
 
     file: Path
@@ -117,7 +126,14 @@ class ClipList:
         )
 
     def select(self, keep: NDArray[np.bool_]) -> ClipList:
-        """The entries where ``keep`` (bool [n]) is true; the text is shared, not copied."""
+        """Some of the entries; the text is shared, not copied.
+
+        Args:
+            keep: bool [n].
+
+        Returns:
+            The entries where ``keep`` is true.
+        """
         return ClipList(
             self.file,
             self.text,
@@ -130,7 +146,17 @@ class ClipList:
         )
 
     def containing(self, part: str) -> NDArray[np.bool_]:
-        """bool [n]: whether the path, as the list has it, contains ``part``."""
+        """Which paths contain some text, as the list has them.
+
+        Args:
+            part: of a path.
+
+        Returns:
+            bool [n].
+
+        Raises:
+            ValueError: the part is empty.
+        """
         found = np.zeros(len(self), dtype=np.bool_)
         needle = os.fsencode(part)
         if not needle or not len(self):
@@ -158,11 +184,18 @@ _loaded: weakref.WeakValueDictionary[tuple[str, str, int, int, int], ClipList] =
 def load_list(file: str | Path, format: ListFormat = "pretrain", *, start: int = 1) -> ClipList:
     """Reads a data list.
 
-    ``start`` is the number of the first image for ``"folder-labels"``, which does not say it
-    (official default: 1).
+    Args:
+        file: of text, in one of the formats above.
+        format: what a line holds.
+        start: number of the first image for ``"folder-labels"``, which does not say it (official
+            default: 1).
 
-    Raises :class:`ListError` naming ``file:line``, what was found and what is expected; also
-    for a file that is missing, no regular file (nothing waits for a pipe) or holds no entry.
+    Returns:
+        Its entries. A list that is held already is not read again.
+
+    Raises:
+        ListError: names ``file:line``, what was found and what is expected; also for a file that is
+            missing, no regular file (nothing waits for a pipe) or holds no entry.
     """
     file = Path(file)
     if format not in EXPECTED:

@@ -19,7 +19,13 @@ from videomae_fast.recipes.source import Source
 
 @dataclass(frozen=True, eq=False)
 class LoadedSource:
-    """A source with its entries read. ``share`` is its part of all draws, between 0 and 1."""
+    """A source with its entries read.
+
+    Attributes:
+        source: what it was read from.
+        entries: those that it keeps.
+        share: of all draws, between 0 and 1.
+    """
 
     source: Source
     entries: ClipList
@@ -29,15 +35,29 @@ class LoadedSource:
         return len(self.entries)
 
     def file(self, entry: Entry) -> Path:
-        """The entry's path joined to the root (an absolute path stays as it is)."""
+        """The entry's path joined to the root.
+
+        Args:
+            entry: of this source.
+
+        Returns:
+            The path; an absolute one stays as it is.
+        """
         return Path(entry.path) if self.source.root is None else self.source.root / entry.path
 
 
 def load_sources(sources: Sequence[Source]) -> list[LoadedSource]:
-    """Reads the lists of ``sources`` and settles their weights.
+    """Reads the lists of sources and settles their weights.
 
-    Raises :class:`ListError` for a list that can't be read or a source without entries, and
-    ``ValueError`` where some sources have a weight and others none.
+    Args:
+        sources: at least one.
+
+    Returns:
+        The sources with their entries and shares, in their order.
+
+    Raises:
+        ListError: a list that can't be read, or a source without entries.
+        ValueError: no source, or some with a weight and others without.
     """
     if not sources:
         raise ValueError("no source: name at least one data list")
@@ -69,12 +89,22 @@ def unlabeled_hybrid(
     """The sources of UnlabeledHybrid from its one list, without weights (plain concatenation).
 
     As the official loader tells them apart by their path: frame folders of Something-Something
-    V2 are sampled at stride 2 (they hold 12 frames a second) and named ``img_{:05}.jpg``, those
-    of AVA are named ``image_{:06}.jpg``; everything else keeps the data set's stride. Parts
-    that the list does not have are left out.
+    V2 are sampled at stride 2 (they hold 12 frames a second) and named ``img_{:05}.jpg``, those of
+    AVA are named ``image_{:06}.jpg``; everything else keeps the data set's stride. Parts that the
+    list does not have are left out.
+
+    Args:
+        list_path: the list.
+        root: folder that its relative paths start from; None: the working folder.
+        something_v2, ava: what paths of these parts contain.
+
+    Returns:
+        A source for each part that has entries.
+
+    Raises:
+        ListError: as :func:`~videomae_fast.data.lists.load_list` does.
 
     Source: VideoMAE V2, ``dataset/pretrain_datasets.py`` (HybridVideoMAE).
-    Raises :class:`ListError` as :func:`videomae_fast.data.lists.load_list` does.
     """
     whole = Source(Path(list_path), None if root is None else Path(root))
     parts = [

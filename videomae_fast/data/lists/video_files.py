@@ -23,7 +23,9 @@ _PICTURES: Final = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp"])
 class Found:
     """What is in a folder.
 
-    videos: paths below the folder, sorted folder by folder; left_out: how many others, by kind.
+    Attributes:
+        videos: paths below the folder, sorted folder by folder.
+        left_out: how many others, by kind.
     """
 
     videos: list[str]
@@ -31,10 +33,16 @@ class Found:
 
 
 def find_video_files(folder: Path) -> Found:
-    """Looks for files by extension, also behind links to folders.
+    """Looks for video files by extension, also behind links to folders.
 
     Names that begin with a dot are left out (copies that other systems leave are among them), and
     those with a line feed, which no list can name.
+
+    Args:
+        folder: to look in, and in all folders below it.
+
+    Returns:
+        The videos, and what was left out.
 
     Raises:
         ListError: no such folder, one that can't be read, or no video in it.

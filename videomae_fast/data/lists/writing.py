@@ -11,13 +11,19 @@ from videomae_fast.recipes.source import ListFormat
 
 
 def list_line(entry: Entry, path: str, format: ListFormat) -> str:
-    """The line, with its end, that says what ``entry`` says of the file ``path``.
+    """The line, with its end, that says what an entry says, of a file.
 
     Read back, it gives the same path and numbers, whatever the path: one that would be read as
     something else is quoted, and in formats with labels one with white space, as the official code
     needs it. To be written with ``errors="surrogateescape"``, which keeps the path's bytes.
 
-    Raises :class:`ListError` for an empty path and one with a line feed, which no line can hold.
+    Args:
+        entry: its numbers are written.
+        path: of the file, which takes the place of the entry's.
+        format: of the list.
+
+    Raises:
+        ListError: an empty path, or one with a line feed, which no line can hold.
     """
     if not path or "\n" in path:
         raise ListError(f"{path!r}: a list has one path per line; rename this file or folder")

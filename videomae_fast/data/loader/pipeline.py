@@ -40,7 +40,8 @@ TIME_LIMIT: Final = 120.0
 class ClipBatch:
     """One micro-batch of V videos with S samples each; a video's samples are adjacent.
 
-    frames: uint8 [V*S, T, H, W, 3]; mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
+    frames: [V*S, T, H, W, 3], uint8 or, of views that are normalised, fp32;
+    mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
     ok: bool [V*S], False where the video could not be read and its frames are zero;
     labels: int64 [V*S], -1 where the list has none; names: of the V videos, with list line and
     frames; failures: of the videos that could not be read.
@@ -122,6 +123,11 @@ def clip_loader(
     threads take shorter turns (:mod:`videomae_fast.data.loader.turns`).
 
     Args:
+        dataset: to draw from.
+        videos_per_step: of all processes.
+        micro_batches: batches per step and process.
+        start_step, total_steps: the first step, and the one after the last.
+        rank, world: this process's number, and how many there are.
         workers: loader processes, a video at a time each. One that crashes, or hangs for longer
             than ``time_limit`` seconds, is replaced, and its video counts as one that can't be
             read. 0: everything happens in this process, when it is asked for.
@@ -134,9 +140,13 @@ def clip_loader(
         stats: counts what the stages do.
         feeding: the former name of `stats`, for one version.
 
-    Raises ``ValueError`` where the numbers do not divide, :class:`BackendUnavailableError` for a
-    decoder that the device can't use, and while iterating :class:`WorkerDiedError` when loader
-    processes can't be started.
+    Returns:
+        Batches, each of a micro-batch's clips on the device.
+
+    Raises:
+        ValueError: the numbers do not divide, or are below their least.
+        BackendUnavailableError: the device can't use the decoder.
+        WorkerDiedError: while iterating, where loader processes can't be started.
     """
     if min(videos_per_step, micro_batches, world) < 1 or not 0 <= rank < world:
         raise ValueError(
@@ -175,9 +185,8 @@ def clip_loader(
         settings = replace(settings, hand_over="encoded", codecs=kind.codecs(device))
     elif crop_on == "device":
         settings = replace(settings, hand_over="frames")
-    joiner = _Joiner(
-        dataset, settings, ClipStage(dataset.size, device, decoder), stats or PipelineStats(workers)
-    )
+    stage = ClipStage(settings.rule, settings.shape, device, decoder)
+    joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers))
     if workers == 0:
         return _here(draws, joiner)
     return _ahead(draws, joiner, workers, prefetch, time_limit)
@@ -199,8 +208,8 @@ class _Joiner:
     ) -> tuple[ClipBatch, torch.cuda.Event | None]:
         """The batch, and when its clips are on the device."""
         begin = time.perf_counter()
-        samples, frames = self.settings.samples, self.settings.frames
-        clips, failed, event = self.stage(results, samples, frames)
+        samples = self.settings.samples
+        clips, failed, event = self.stage(results)
         outcomes = [failed.get(number, result) for number, result in enumerate(results)]
         pairs = list(zip(requests, outcomes, strict=True))
         for request, result in zip(requests, results, strict=True):

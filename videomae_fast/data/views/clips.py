@@ -12,7 +12,17 @@ from videomae_fast.data.views.sampling import frame_ids, possible_starts
 
 
 def as_size(image_size: int | Sequence[int]) -> Size:
-    """``image_size`` (side, or height and width, in pixels) as (height, width)."""
+    """A size as (height, width), in pixels.
+
+    Args:
+        image_size: a side, or height and width.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        ValueError: another number of sides, or one below a pixel.
+    """
     if isinstance(image_size, int):
         size = (image_size, image_size)
     elif len(image_size) == 2:
@@ -33,14 +43,25 @@ def read_clip(
     image_size: int | tuple[int, int] = 224,
     decoder: str = "pyav",
 ) -> Frames:
-    """A clip of a video, centre-cropped to the aspect of ``image_size`` and resized.
+    """A clip of a video, centre-cropped to the aspect of a size and resized.
 
-    Returns uint8 [frames, H, W, 3]. ``start`` is the first frame; None takes the middle of the
-    video. Frame numbers follow the official rule, which repeats frames of a short video.
+    Frame numbers follow the official rule, which repeats frames of a short video.
 
-    Raises :class:`~videomae_fast.data.errors.DecodeError` naming the file for one that can't be
-    read, ``ValueError`` for a start outside the video, and as
-    :func:`~videomae_fast.data.decoders.find_decoder` does.
+    Args:
+        path: of the video file.
+        frames: of the clip.
+        stride: frames from one sampled frame to the next.
+        start: number of the first frame; None takes the middle of the video.
+        image_size: side, or (height, width), of the clip in pixels.
+        decoder: a name in ``DECODERS``.
+
+    Returns:
+        uint8 [frames, height, width, 3].
+
+    Raises:
+        DecodeError: names a file that can't be read.
+        ValueError: a start outside the video, or no such decoder.
+        BackendUnavailableError: the decoder can't be used here.
     """
     size = as_size(image_size)
     try:

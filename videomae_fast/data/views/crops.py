@@ -33,12 +33,20 @@ SCALE_PAIRS: Final = tuple(
 
 
 def multi_scale_box(width: int, height: int, size: Size, pair: int, offset: int) -> Box:
-    """The crop of a ``width`` x ``height`` frame for one draw of scales and place.
+    """The crop of a frame for one draw of scales and place.
 
-    ``pair`` indexes :data:`SCALE_PAIRS` (10), ``offset`` indexes :data:`OFFSETS` (13). Lengths
-    are the short side times a scale, truncated, and the target's own where within 2 pixels of
-    it. Unlike the official crop, which then shows up to 2 black pixels, a box never leaves the
+    Lengths are the short side times a scale, truncated, and the target's own where within 2 pixels
+    of it. Unlike the official crop, which then shows up to 2 black pixels, a box never leaves the
     frame.
+
+    Args:
+        width, height: of the frame, in pixels.
+        size: (height, width) that the crop is resized to.
+        pair: index into :data:`SCALE_PAIRS` (10).
+        offset: index into :data:`OFFSETS` (13).
+
+    Returns:
+        The box (x, y, width, height) in pixels.
 
     Source: VideoMAE V2, ``dataset/transforms.py`` (GroupMultiScaleCrop).
     """
@@ -51,7 +59,15 @@ def multi_scale_box(width: int, height: int, size: Size, pair: int, offset: int)
 
 
 def centre_box(width: int, height: int, size: Size) -> Box:
-    """The largest centred crop with the aspect of ``size``: resize-then-centre-crop in one."""
+    """The largest centred crop with the aspect of a size: resize-then-centre-crop in one.
+
+    Args:
+        width, height: of the frame, in pixels.
+        size: (height, width) that the crop is resized to.
+
+    Returns:
+        The box (x, y, width, height) in pixels.
+    """
     scale = min(width / size[1], height / size[0])
     crop_width = min(width, max(1, round(size[1] * scale)))
     crop_height = min(height, max(1, round(size[0] * scale)))
@@ -64,14 +80,24 @@ def crop_views(
     size: Size,
     out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Views of one clip: uint8 [T, H, W, 3] and V boxes -> [V, T, h, w, 3], in ``out`` if given.
+    """Views of one clip.
 
-    Every frame is cropped to a box, then resized to ``size`` by PIL's bilinear filter, which is
-    antialiased when it shrinks; no pixel outside the box has a part in the result. The backend is
-    that of :func:`videomae_fast.ops.crop_resize`: all give the same bits.
+    Every frame is cropped to a box, then resized by PIL's bilinear filter, which is antialiased
+    when it shrinks; no pixel outside the box has a part in the result. The backend is that of
+    :func:`videomae_fast.ops.crop_resize`: all give the same bits.
 
-    Raises ``ValueError`` for a box outside the frames, another layout of them, or an ``out`` that
-    does not fit.
+    Args:
+        frames: uint8 [T, H, W, 3].
+        boxes: V boxes (x, y, width, height) in pixels, each for all frames.
+        size: (height, width) of the views, in pixels.
+        out: uint8 [V, T, height, width, 3] to write to; None takes new memory.
+
+    Returns:
+        uint8 [V, T, height, width, 3], which is ``out`` if given.
+
+    Raises:
+        ValueError: a box outside the frames, another layout of them, or an ``out`` that does
+            not fit.
     """
     views = torch.tensor([(0, *box, 0) for box in boxes], dtype=torch.int64).reshape(-1, 6)
     # torch takes neither negative strides nor, without a warning, arrays that are read-only.
@@ -82,7 +108,19 @@ def crop_views(
 
 
 def crop_resize(frames: NDArray[np.uint8], box: Box, size: Size) -> NDArray[np.uint8]:
-    """One view of a clip: uint8 [T, H, W, 3] -> [T, h, w, 3], as :func:`crop_views` does it."""
+    """One view of a clip, as :func:`crop_views` makes it.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        box: (x, y, width, height) in pixels.
+        size: (height, width) of the view, in pixels.
+
+    Returns:
+        uint8 [T, height, width, 3].
+
+    Raises:
+        ValueError: a box outside the frames, or another layout of them.
+    """
     view: NDArray[np.uint8] = crop_views(frames, [box], size)[0]
     return view
 

@@ -71,6 +71,7 @@ def attention_impl(block: nn.Module, device: torch.device) -> str:
 class MlpView:
     """What :class:`videomae_fast.models.transformer.Mlp` reads of a module."""
 
+    recompute = False
     __call__ = cast(Any, Mlp.forward)
     _forward = cast(Any, Mlp._forward)
 
@@ -117,7 +118,9 @@ class DropPathView:
 class BlockView:
     """What :class:`videomae_fast.models.transformer.Block` reads of a module."""
 
+    recompute = False
     __call__ = cast(Any, Block.forward)
+    _recomputing = cast(Any, Block._recomputing)
 
     def __init__(
         self,

@@ -15,6 +15,11 @@ _LONGEST: Final = 120  # of a name, in messages
 def load_into(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "weights") -> None:
     """Loads a state dict whole: nothing missing, nothing unused, every shape right.
 
+    Args:
+        model: to load into.
+        state: tensors by the model's names.
+        origin: begins the message of an error.
+
     Raises:
         WeightsError: lists what is missing, unused or of another shape.
     """
@@ -23,7 +28,12 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "w
 
 
 def check_fits(model: nn.Module, state: Mapping[str, Tensor], *, origin: str = "weights") -> None:
-    """Compares keys and shapes; the model may be on the meta device.
+    """Compares names and shapes.
+
+    Args:
+        model: may be on the meta device.
+        state: tensors that shall be the model's.
+        origin: begins the message of an error.
 
     Raises:
         WeightsError: lists what is missing, unused or of another shape.

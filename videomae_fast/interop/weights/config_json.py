@@ -67,6 +67,12 @@ _ARCHITECTURES: Final[dict[Kind, str]] = {
 def settings_for(weights: ModelWeights) -> dict[str, Any]:
     """What goes into config.json.
 
+    Args:
+        weights: of any kind but a detector.
+
+    Returns:
+        Settings by Hugging Face's names.
+
     Raises:
         WeightsError: a detector, learned positions or LayerScale, which their models don't have.
     """
@@ -100,6 +106,12 @@ def processor_settings(config: MAEConfig) -> dict[str, Any]:
 
     As the official code takes clips for testing: the short side scaled to that of the clip,
     bilinear, the middle cut out. Where clips are not square, both sides are scaled.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        Settings by Hugging Face's names.
     """
     side = config.image_size
     height, width = (side, side) if isinstance(side, int) else side
@@ -181,7 +193,18 @@ def _fits(value: Any, name: str) -> bool:
 
 
 def labels_of(settings: Mapping[str, Any], origin: str) -> tuple[str, ...] | None:
-    """Class names by index; None for the LABEL_0 … that stand for none."""
+    """Names of the classes by index.
+
+    Args:
+        settings: of config.json.
+        origin: the source's name, for messages.
+
+    Returns:
+        The names; None where there are none, or LABEL_0 …, which stand for none.
+
+    Raises:
+        WeightsError: ``id2label`` does not number its classes, or their names are none.
+    """
     names = settings.get("id2label")
     if names is None:
         return None

@@ -56,9 +56,11 @@ def content_of(weights: ModelWeights, layout: Layout, *, biases: BiasNames = "q_
         layout: whose names and files.
         biases: spelling of the q and v biases in Hugging Face's layout.
 
+    Returns:
+        Tensors by the layout's names, and what is said beside them.
+
     Raises:
-        WeightsError: the layout can't hold these weights, or its code would compute something
-            else.
+        WeightsError: the layout can't hold these weights, or its code would compute something else.
     """
     if layout == "ours":
         return _ours(weights)

@@ -124,7 +124,14 @@ def convert(
 
 
 def changed(weights: ModelWeights, options: ConversionOptions) -> ModelWeights:
-    """The weights with the head, the names of classes and the epsilon that the options ask for.
+    """The weights with the head, the names of classes and the epsilon that are asked for.
+
+    Args:
+        weights: as read.
+        options: what to change.
+
+    Returns:
+        The weights to write, with what changed told.
 
     Raises:
         WeightsError: the weights can't be changed so.

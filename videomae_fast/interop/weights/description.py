@@ -28,7 +28,14 @@ _OPTIONS: Final[dict[Kind, dict[str, type]]] = {
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says: as :class:`~videomae_fast.interop.ModelWeights` has it."""
+    """What a file says, as :class:`~videomae_fast.interop.ModelWeights` has it.
+
+    Attributes:
+        kind: of the model.
+        config: of the model.
+        options: other arguments of MaskedAutoencoder.
+        labels: names of the classes, where they are known.
+    """
 
     kind: Kind
     config: MAEConfig
@@ -37,7 +44,11 @@ class Description:
 
 
 def describe(weights: ModelWeights) -> str:
-    """The JSON for a file of these weights."""
+    """The JSON for a file of these weights.
+
+    Args:
+        weights: that the file holds.
+    """
     options = dict(weights.options)
     if weights.kind == "classifier":
         options = {"num_classes": weights.classes}
@@ -52,7 +63,13 @@ def describe(weights: ModelWeights) -> str:
 
 
 def description_of(path: Path) -> Description | None:
-    """What a file says about its model; None where it says nothing, as files of others.
+    """What a file says about its model.
+
+    Args:
+        path: of a weights file.
+
+    Returns:
+        What it says; None where it says nothing, as files of others.
 
     Raises:
         WeightsError: no weights file, or it says what can't be.

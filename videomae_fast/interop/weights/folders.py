@@ -22,6 +22,9 @@ def file_of(folder: Path) -> Path:
         folder: a checkpoint of DeepSpeed or the folder of its `latest`, a run's folder (its newest
             whole checkpoint is taken), or a checkpoint's folder. Hugging Face's are not looked for.
 
+    Returns:
+        The file's path.
+
     Raises:
         WeightsError: none of these, or not whole.
     """

@@ -36,7 +36,13 @@ def is_shard(file: Path) -> bool:
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """What the folder's config.json says.
+    """What a folder's config.json says.
+
+    Args:
+        folder: as ``save_pretrained`` or the Hub give it.
+
+    Returns:
+        Settings by Hugging Face's names.
 
     Raises:
         WeightsError: not there, broken, or of another model.
@@ -49,6 +55,12 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 def load_folder(folder: Path) -> dict[str, Tensor]:
     """The state dict in a folder, from one file or from shards.
+
+    Args:
+        folder: as ``save_pretrained`` or the Hub give it.
+
+    Returns:
+        Tensors by the names that they have there.
 
     Raises:
         WeightsError: no weights there, or shards that don't agree with their index.

@@ -44,7 +44,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights come from: a name for messages, the layout, and what the source held."""
+    """Where weights come from.
+
+    Attributes:
+        name: for messages.
+        layout: of the source.
+        tally: what the source held, by part of the model.
+    """
 
     name: str
     layout: Layout
@@ -200,6 +206,11 @@ class _Detector(VideoClassifier):
 
 
 def has_official_eps(config: MAEConfig) -> bool:
+    """Whether a model computes with the official code's epsilons of LayerNorm.
+
+    Args:
+        config: of the model.
+    """
     return config.norm_eps == config.final_norm_eps == OFFICIAL_EPS
 
 
@@ -208,6 +219,12 @@ def with_official_eps(weights: ModelWeights) -> ModelWeights:
 
     This changes the function: a normalised row of variance v by a factor of about
     1 + (old - new) / (2 v).
+
+    Args:
+        weights: with any epsilons.
+
+    Returns:
+        The weights, with the difference told where there is one.
     """
     config = weights.config
     if has_official_eps(config):

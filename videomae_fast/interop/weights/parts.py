@@ -30,12 +30,18 @@ _PARTS: Final[dict[str, re.Pattern[str]]] = {
 
 
 class Amount(NamedTuple):
-    """Tensors, and the values in them."""
+    """How much there is of something.
+
+    Attributes:
+        tensors: their number.
+        values: in all of them.
+    """
 
     tensors: int
     values: int
 
     def plus(self, tensor: Tensor) -> Amount:
+        """The amount with a tensor more."""
         return Amount(self.tensors + 1, self.values + tensor.numel())
 
 

@@ -104,6 +104,9 @@ def read_source(path: Path) -> Source:
     Args:
         path: as :func:`read_weights` takes it.
 
+    Returns:
+        The tensors by the names that they have there.
+
     Raises:
         WeightsError: no weights are there, or they can't be read.
     """
@@ -130,6 +133,13 @@ def read_source(path: Path) -> Source:
 
 def weights_of(source: Source, hints: SourceHints) -> ModelWeights:
     """The weights of a source: its names changed to ours, its config as it says or infers.
+
+    Args:
+        source: of any layout.
+        hints: what it doesn't say.
+
+    Returns:
+        The weights by official names; where the layout packs tensors otherwise, in new memory.
 
     Raises:
         WeightsError: no model of this package, or hints that contradict what the source says.

@@ -41,27 +41,56 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Saved:
-    """A whole checkpoint. step: optimizer steps done, and the number of the next one."""
+    """A whole checkpoint.
+
+    Attributes:
+        folder: that holds it.
+        step: optimizer steps done, and the number of the next one.
+        state: what ``state.json`` says.
+    """
 
     folder: Path
     step: int
     state: Mapping[str, Any]
 
     def model(self) -> dict[str, Tensor]:
+        """The model's tensors, on the CPU.
+
+        Returns:
+            Tensors by the model's names.
+
+        Raises:
+            WeightsError: the file is damaged.
+        """
         return load_weights(self.folder / MODEL)
 
     def optimizer(self) -> dict[str, Tensor]:
-        """``<moment>.<parameter>`` tensors, on the CPU; none before the first step."""
+        """The optimizer's tensors, on the CPU; none before the first step.
+
+        Returns:
+            Tensors by ``<moment>.<parameter>``.
+
+        Raises:
+            WeightsError: the file is damaged.
+        """
         with refused(self.folder / OPTIMIZER, "not a whole safetensors file"):
             return load_file(self.folder / OPTIMIZER)
 
 
 def folder_name(step: int) -> str:
+    """The name of the folder for a number of steps done."""
     return f"step-{step:08d}"
 
 
 def checkpoints(parent: Path) -> list[Path]:
-    """The checkpoint folders in ``parent``, newest first, whole or not."""
+    """The checkpoint folders in a folder, whole or not.
+
+    Args:
+        parent: a run's ``checkpoints``; it need not be there.
+
+    Returns:
+        Folders, newest first.
+    """
     if not parent.is_dir():
         return []
     named = [path for path in parent.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
@@ -71,9 +100,15 @@ def checkpoints(parent: Path) -> list[Path]:
 def newest(
     parent: Path, log: Log, check: Callable[[Saved], object] = lambda _: None
 ) -> Saved | None:
-    """The newest whole checkpoint in ``parent``; says which newer ones are not whole, and why.
+    """The newest whole checkpoint in a folder.
 
-    check: raises CheckpointError for one that can't be used.
+    Args:
+        parent: a run's ``checkpoints``.
+        log: is told which newer ones are not whole, and why.
+        check: raises CheckpointError for one that can't be used.
+
+    Returns:
+        The checkpoint; None where none is whole.
     """
     for folder in checkpoints(parent):
         try:
@@ -89,7 +124,12 @@ def newest(
 def read(folder: Path, *, verify: bool = True) -> Saved:
     """Checks that a checkpoint is whole, every byte of it.
 
-    verify: compare the tensors' files too, which takes a pass over them; else they are trusted.
+    Args:
+        folder: of the checkpoint.
+        verify: compare the tensors' files too, which takes a pass over them; else they are trusted.
+
+    Returns:
+        The checkpoint; its tensors are not read yet.
 
     Raises:
         CheckpointError: what is wrong with it.
@@ -188,10 +228,20 @@ def _step(state: Mapping[str, Any], name: str) -> int:
 
 
 def checksum(content: bytes) -> str:
+    """What ``state.json.sha256`` holds for a content of ``state.json``."""
     return f"{hashlib.sha256(content).hexdigest()}  {STATE}\n"
 
 
 def fingerprint(path: Path, *, sync: bool = False) -> dict[str, int]:
+    """Size and CRC-32 of a file, as ``state.json`` has them.
+
+    Args:
+        path: of the file.
+        sync: write it to the disk before.
+
+    Returns:
+        ``bytes`` and ``crc32``.
+    """
     size = crc = 0
     with path.open("rb") as file:
         if sync:

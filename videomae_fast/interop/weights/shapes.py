@@ -120,7 +120,18 @@ def infer_config(
 
 
 def make_config(values: Mapping[str, Any], origin: str) -> MAEConfig:
-    """MAEConfig, its complaints with the origin's name."""
+    """MAEConfig, its complaints with the origin's name.
+
+    Args:
+        values: arguments of MAEConfig.
+        origin: the source's name.
+
+    Returns:
+        The config.
+
+    Raises:
+        WeightsError: no model has these sizes.
+    """
     try:
         return MAEConfig(**values)
     except ValueError as error:
@@ -128,9 +139,15 @@ def make_config(values: Mapping[str, Any], origin: str) -> MAEConfig:
 
 
 def decoder_of(width: int) -> dict[str, int]:
-    """The decoder that the official code gives an encoder of this width, ViT-B's for others.
+    """The decoder that the official code gives an encoder of a width, ViT-B's for others.
 
     For weights without a decoder: their config describes one that is not there.
+
+    Args:
+        width: of the encoder.
+
+    Returns:
+        Arguments of MAEConfig.
     """
     config = next((size for size in _official_sizes() if size.width == width), MAEConfig())
     return {

@@ -157,7 +157,14 @@ def with_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``attn.qkv.weight`` as views ``attn.query.weight``, ``attn.key.weight``, ``attn.value.…``."""
+    """Query, key and value apart, as ``attn.query.weight``, ``attn.key.weight``, ``attn.value.…``.
+
+    Args:
+        state: with ``attn.qkv.weight`` [3 width, width] in each block.
+
+    Returns:
+        The state dict with three views [width, width] in the place of each.
+    """
     found: dict[str, Tensor] = {}
     for name, value in state.items():
         if name.endswith(_PACKED):
@@ -170,7 +177,13 @@ def unpack_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pack_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`unpack_attention`.
+    """Query, key and value in one, the inverse of :func:`unpack_attention`.
+
+    Args:
+        state: with three matrices [width, width] in each block.
+
+    Returns:
+        The state dict with ``attn.qkv.weight`` [3 width, width], in new memory.
 
     Raises:
         WeightsError: one of three is missing, or of another shape than the other two allow.

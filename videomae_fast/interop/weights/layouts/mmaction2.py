@@ -55,7 +55,14 @@ def is_detector(state: Mapping[str, Tensor]) -> bool:
 
 
 def to_mmaction2_keys(state: Mapping[str, Tensor], *, detector: bool = False) -> dict[str, Tensor]:
-    """Official names of a classifier or of a detector to mmaction2's.
+    """Official names to mmaction2's.
+
+    Args:
+        state: of a classifier, or of a detector.
+        detector: it is a detector's, whose head goes to ``roi_head``.
+
+    Returns:
+        The same tensors.
 
     Raises:
         WeightsError: tensors that have no counterpart.
@@ -64,7 +71,13 @@ def to_mmaction2_keys(state: Mapping[str, Tensor], *, detector: bool = False) ->
 
 
 def from_mmaction2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """mmaction2's names, with or without ``backbone.``, to official ones.
+    """mmaction2's names to official ones, the inverse of :func:`to_mmaction2_keys`.
+
+    Args:
+        state: with or without ``backbone.`` before its names.
+
+    Returns:
+        The same tensors.
 
     Raises:
         WeightsError: tensors that have no counterpart, or two that have the same.

@@ -20,11 +20,18 @@ def unwrapped(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """The state dict with the names that the model itself gives.
 
     Cuts what other code puts before them: `model.` (a Lightning module's), `backbone.` (a
-    detector's, or a classifier's whose head is elsewhere), and `encoder.` before a classifier's
-    names.
+    detector's, or a classifier's whose head is elsewhere), and `encoder.` before a
+    classifier's names.
+
+    Args:
+        state: tensors of one model.
+        origin: the source's name, for messages.
+
+    Returns:
+        The same tensors.
 
     Raises:
-        WeightsError: two keys become the same.
+        WeightsError: two names become the same.
     """
     state = strip_prefixes(state, _WRAPPERS, origin)
     if "encoder.fc_norm.weight" in state:  # in pre-training the encoder has a norm of another name

@@ -14,12 +14,8 @@ from tests.support.op_cases import opcheck_cases
 from videomae_fast.ops._dispatch import REGISTRY
 
 OPS = torch.ops.videomae_fast
+pytestmark = pytest.mark.usefixtures("interpreted")
 WITH_TRITON = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)
-
-
-@pytest.fixture(autouse=True)
-def _poison() -> None:
-    """No poison here: the compiler keeps what it finds of torch's functions while it is traced."""
 
 
 def arguments(name: str, device: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Attention's Triton kernels, for short and for any sequences: against fp64 and the reference."""
+"""attention with every backend: against fp64 and the reference; short and any sequences."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from importlib import import_module
 import pytest
 import torch
 
-# ops/__init__ gives the name `attention` to the function.
-op = import_module("videomae_fast.ops.attention")
+from tests.support.backends import (
+    FLOATS,
+    KERNELS,
+    REFERENCE,
+    assert_accurate,
+    doubled,
+    same_bits,
+    with_dtypes,
+)
+from videomae_fast.ops import attention
 
+OPS = torch.ops.videomae_fast
+pytestmark = pytest.mark.usefixtures("poisoned")
 # Clips, queries, keys, heads, head dim: one key, heads in one part and in two, fewer queries than
 # keys and more, whole blocks and rests, the encoder's 160 tokens.
 SHAPES = [
@@ -17,15 +27,8 @@ SHAPES = [
     (2, 5, 9, 3, 8),
     (1, 70, 33, 2, 88),
     (2, 31, 150, 1, 80),
-    (1, 160, 160, 2, 64),
+    (1, 160, 160, 1, 64),
 ]
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-@pytest.fixture
-def kernels(_interpreter):
-    """Imported inside a test: Triton's switch must be on."""
-    return import_module("videomae_fast.kernels.attention")
 
 
 def inputs(shape, dtype, device, *, counted):
@@ -38,19 +41,41 @@ def inputs(shape, dtype, device, *, counted):
     return (query, *packed.unbind(2), count.to(device) if counted else None)
 
 
-def doubled(arguments):
-    return tuple(a.double() if a is not None and a.is_floating_point() else a for a in arguments)
+def written_out(query, key, value, count):
+    """The output in fp64, clip by clip, by torch's own softmax and autograd."""
+    rows = []
+    for b in range(len(query)):
+        n = key.shape[1] if count is None else int(count[b])
+        q, k, v = (x[b].double().transpose(0, 1) for x in (query, key, value))
+        weights = (q @ k[:, :n].mT * query.shape[-1] ** -0.5).softmax(-1)
+        rows.append((weights @ v[:, :n]).transpose(0, 1))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("impl", ["sdpa", REFERENCE, *KERNELS])
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_values_and_gradients(shape, impl, counted, device):
+    query, key, value, count = inputs(shape, torch.float32, device, counted=counted)
+    leaves = [x.detach().requires_grad_() for x in (query, key, value)]
+    out = attention(*leaves, key_count=count, impl=impl)
+    grad = torch.randn(out.shape).to(device)
+    truth = written_out(*leaves, count)
+    torch.testing.assert_close(out.double(), truth, rtol=1e-5, atol=1e-5)
+    expected = torch.autograd.grad(truth, leaves, grad.double())
+    for a, b in zip(torch.autograd.grad(out, leaves, grad), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("counted", [False, True], ids=["all", "counted"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_against_truth(shape, counted, dtype, use_short, kernels, device, assert_accurate):
+def test_against_truth(shape, counted, dtype, use_short, kernels, device):
     arguments = inputs(shape, dtype, device, counted=counted)
     out, lse = kernels._forward(*arguments, use_short=use_short)
-    reference = op._forward_reference(*arguments)
-    exact = op._forward_reference(*doubled(arguments))
+    reference = OPS.attention(*arguments, "reference")
+    exact = OPS.attention(*doubled(arguments), "reference")
     # On a GPU weights are rounded to the inputs' dtype before they meet the values, and fp32
     # products are three of TF32, whose sums are cut off and not rounded.
     whole = 2e-6 if device == "cpu" else 6e-6
@@ -61,8 +86,10 @@ def test_against_truth(shape, counted, dtype, use_short, kernels, device, assert
     grad = torch.randn(out.shape).to(dtype).to(device)
     saved = (grad, *arguments, *reference)
     got = kernels._backward(*saved, use_short=use_short)
-    theirs = op._backward_reference(*saved)
-    for mine, other, true in zip(got, theirs, op._backward_reference(*doubled(saved)), strict=True):
+    theirs = OPS.attention_backward(*saved, "reference")
+    for mine, other, true in zip(
+        got, theirs, OPS.attention_backward(*doubled(saved), "reference"), strict=True
+    ):
         assert mine.is_contiguous()
         assert_accurate(mine, other, true, absolute=2 * slack)
     if counted:
@@ -71,20 +98,20 @@ def test_against_truth(shape, counted, dtype, use_short, kernels, device, assert
             assert not got[2][b, count:].any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_through_the_op(dtype, device):
+@pytest.mark.parametrize(("impl", "dtype"), with_dtypes([torch.float32], FLOATS[:2]))
+def test_gradients_through_the_op(impl, dtype, device):
     """Views of one packed QKV matmul, a head-major query, an expanded gradient."""
     torch.manual_seed(0)
     packed = torch.randn(2, 20, 3 * 2 * 16, device=device).to(dtype).requires_grad_()
     grad = torch.randn(2, 1, 2, 1, device=device).to(dtype).expand(2, 20, 2, 16)
     got = {}
-    for impl in ("triton", "reference"):
+    for name in (impl, "reference"):
         query, key, value = packed.view(2, 20, 3, 2, 16).unbind(2)
         query = query.transpose(2, 3).contiguous().transpose(2, 3)
-        out = op.attention(query, key, value, impl=impl)
-        got[impl] = (out, *torch.autograd.grad(out, packed, grad))
+        out = attention(query, key, value, impl=name)
+        got[name] = (out, *torch.autograd.grad(out, packed, grad))
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    for mine, theirs in zip(got["triton"], got["reference"], strict=True):
+    for mine, theirs in zip(got[impl], got["reference"], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
@@ -124,13 +151,28 @@ def test_large_scores_do_not_overflow(kernels, device):
     query, key, value, _ = inputs((1, 20, 70, 1, 16), torch.float32, device, counted=False)
     for use_short in (False, True):
         out, lse = kernels._forward(100 * query, 100 * key, value, None, use_short=use_short)
-        exact, _ = op._forward_reference(1e4 * query.double(), key.double(), value.double(), None)
+        exact, _ = OPS.attention(
+            1e4 * query.double(), key.double(), value.double(), None, "reference"
+        )
         torch.testing.assert_close(out.double(), exact, rtol=1e-2, atol=1e-2)
         gradients = kernels._backward(
             out, 100 * query, 100 * key, value, None, out, lse, use_short=use_short
         )
         for gradient in gradients:
             assert gradient.isfinite().all()
+
+
+@pytest.mark.without_gpu
+def test_the_librarys_bits_do_not_depend_on_the_thread_count():
+    query, key, value, _ = inputs((3, 200, 210, 3, 64), torch.float32, "cpu", counted=False)
+    grad = torch.randn(query.shape)
+
+    def run():
+        out, lse = OPS.attention(query, key, value, None, "native")
+        saved = (grad, query, key, value, None, out, lse)
+        return [out, lse, *OPS.attention_backward(*saved, "native")]
+
+    same_bits(run, (1, 2, 4, 7))
 
 
 @pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
@@ -188,7 +230,7 @@ def test_sequences_of_the_encoders_are_cut_without_rest(kernels):
 
 
 @pytest.mark.parametrize("use_short", [False, True], ids=["flash", "short"])
-def test_a_wrong_kernel_is_caught(use_short, kernels, device, assert_accurate, monkeypatch):
+def test_a_wrong_kernel_is_caught(use_short, kernels, device, monkeypatch):
     """The natural exponential's scale where that of 2 belongs."""
     arguments = inputs((1, 9, 20, 1, 16), torch.float32, device, counted=False)
     right = kernels._common
@@ -196,7 +238,7 @@ def test_a_wrong_kernel_is_caught(use_short, kernels, device, assert_accurate, m
         kernels, "_common", lambda q, c: {**right(q, c), "scale": q.shape[3] ** -0.5}
     )
     broken = kernels._forward(*arguments, use_short=use_short)[0]
-    reference = op._forward_reference(*arguments)[0]
-    exact = op._forward_reference(*doubled(arguments))[0]
+    reference = OPS.attention(*arguments, "reference")[0]
+    exact = OPS.attention(*doubled(arguments), "reference")[0]
     with pytest.raises(AssertionError, match="error"):
         assert_accurate(broken, reference, exact, absolute=1e-3)

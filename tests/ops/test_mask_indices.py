@@ -1,4 +1,4 @@
-"""The mask-index kernel equals the reference bit for bit."""
+"""mask_indices: the kernel equals the reference bit for bit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-import triton
-import triton.language as tl
 
 from videomae_fast.masks import Grid, MaskSpec
 from videomae_fast.ops.mask_indices import ENCODER_KINDS, mask_indices
 
+triton = pytest.importorskip("triton")
+tl = triton.language
+pytestmark = pytest.mark.usefixtures("interpreted", "poisoned")
 SEEDS = torch.tensor([0, 1, -1, 2**62 + 12345, -(2**63), 0x7FFF_FFFF_FFFF_FFFF])
 
 

@@ -1,4 +1,4 @@
-"""The decoder-assembly kernels against fp64 truths and the references of their dtype."""
+"""decoder_assembly with every backend: against fp64 truths and the reference of a dtype."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.backends import (
+    FLOATS,
+    KERNELS,
+    assert_accurate,
+    doubled,
+    same_bits,
+    with_dtypes,
+)
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import decoder_assembly
 
+pytestmark = pytest.mark.usefixtures("poisoned")
 OPS = torch.ops.videomae_fast
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # batch, tokens, visible, hidden, width: one of each, odd, wider than a tile, nothing hidden or seen
 SHAPES = [(1, 1, 1, 1, 1), (2, 9, 3, 5, 192), (3, 21, 4, 17, 48), (2, 6, 3, 0, 20), (2, 6, 0, 5, 7)]
 
@@ -32,46 +40,46 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Tens
     return [tensor.to(device) for tensor in tensors]
 
 
-def doubled(tensors: list[Tensor]) -> list[Tensor]:
-    return [t.double() if t.is_floating_point() else t for t in tensors]
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("impl", "dtype"), with_dtypes([torch.float32]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward(
-    shape: tuple[int, ...], dtype: torch.dtype, device: str, assert_accurate: Callable[..., None]
-) -> None:
+def test_forward(impl: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
     tensors = inputs(shape, dtype, device)
-    out = decoder_assembly(*tensors, impl="triton")
+    out = decoder_assembly(*tensors, impl=impl)
     reference = decoder_assembly(*tensors, impl="reference")
     truth = decoder_assembly(*doubled(tensors), impl="reference")
     assert_accurate(out, reference, truth)
-    assert torch.equal(out, decoder_assembly(*tensors, impl="triton"))
+    assert torch.equal(out, decoder_assembly(*tensors, impl=impl))
 
 
-@pytest.mark.parametrize("mask_dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("impl", "dtype", "mask_dtype"),
+    [
+        pytest.param(*case.values, mask, marks=case.marks, id=f"{case.id}-{mask}")
+        for mask in (torch.float32, torch.bfloat16)
+        for case in with_dtypes([torch.float32] if mask == torch.float32 else [])
+    ],
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_backward(
+    impl: str,
     shape: tuple[int, ...],
     dtype: torch.dtype,
     mask_dtype: torch.dtype,
     device: str,
-    assert_accurate: Callable[..., None],
 ) -> None:
     b, _, v, m, d = shape
     generator = torch.Generator().manual_seed(1)
     grad = torch.randn(b, v + m, d, generator=generator).to(device, dtype)
-    seen, mask = OPS.decoder_assembly_backward(grad, v, mask_dtype, "triton")
+    seen, mask = OPS.decoder_assembly_backward(grad, v, mask_dtype, impl)
     _, reference = OPS.decoder_assembly_backward(grad, v, mask_dtype, "reference")
     _, truth = OPS.decoder_assembly_backward(grad.double(), v, torch.float64, "reference")
     assert torch.equal(seen, grad[:, :v])
     assert_accurate(mask, reference, truth)
-    assert torch.equal(mask, OPS.decoder_assembly_backward(grad, v, mask_dtype, "triton")[1])
+    assert torch.equal(mask, OPS.decoder_assembly_backward(grad, v, mask_dtype, impl)[1])
 
 
 def test_many_rows_share_few_partial_sums(
-    monkeypatch: pytest.MonkeyPatch, device: str, assert_accurate: Callable[..., None]
+    interpreted: None, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     """Several tiles per program, the last program with fewer rows than the others."""
     from videomae_fast.kernels import decoder_assembly as kernel
@@ -84,26 +92,28 @@ def test_many_rows_share_few_partial_sums(
     assert_accurate(mask, grad[:, 4:].sum((0, 1)), truth, absolute=1e-5)
 
 
-def test_gradients_through_the_op(device: str) -> None:
+@pytest.mark.parametrize("impl", KERNELS)
+def test_gradients_through_the_op(impl: str, device: str) -> None:
     """Of an expanded gradient too: that of a sum."""
     results = []
-    for impl in ("triton", "reference"):
+    for name in (impl, "reference"):
         visible, mask_token, *rest = inputs((2, 9, 3, 5, 24), torch.float32, device)
         visible.requires_grad_()
         mask_token.requires_grad_()
-        out = decoder_assembly(visible, mask_token, *rest, impl=impl)
+        out = decoder_assembly(visible, mask_token, *rest, impl=name)
         (out.sum() + out.square().sum()).backward()
         results += [visible.grad, mask_token.grad]
         assert mask_token.grad is not None
         assert mask_token.grad.shape == (1, 1, 24)
     torch.testing.assert_close(results[:2], results[2:])
     grad = torch.ones((), device=device).expand(2, 8, 24)
-    seen, mask = OPS.decoder_assembly_backward(grad, 3, torch.float32, "triton")
+    seen, mask = OPS.decoder_assembly_backward(grad, 3, torch.float32, impl)
     assert seen.eq(1).all()
     assert mask.eq(10).all()
 
 
-def test_layouts(device: str) -> None:
+@pytest.mark.parametrize("impl", KERNELS)
+def test_layouts(impl: str, device: str) -> None:
     """Strided visible tokens, positions and indices: the values of their dense copies."""
     visible, mask_token, positions, seen, hidden = inputs((2, 9, 6, 8, 32), torch.float32, device)
     for view in (visible[:, ::2, :16], visible[:, :3].transpose(1, 2)[:, ::11, :].repeat(1, 1, 6)):
@@ -115,28 +125,29 @@ def test_layouts(device: str) -> None:
             hidden[:, ::2],
         ]
         dense = [tensor.contiguous() for tensor in strided]
-        out = decoder_assembly(*strided, impl="triton")
+        out = decoder_assembly(*strided, impl=impl)
         torch.testing.assert_close(out, decoder_assembly(*dense, impl="reference"))
 
 
-def test_no_clips(device: str) -> None:
+@pytest.mark.parametrize("impl", KERNELS)
+def test_no_clips(impl: str, device: str) -> None:
     grad = torch.randn(0, 5, 8, device=device)
-    seen, mask = OPS.decoder_assembly_backward(grad, 2, torch.float32, "triton")
+    seen, mask = OPS.decoder_assembly_backward(grad, 2, torch.float32, impl)
     assert seen.shape == (0, 2, 8)
     assert mask.eq(0).all()
     empty = inputs((1, 4, 2, 3, 8), torch.float32, device)
     empty = [empty[0][:0], *empty[1:3], empty[3][:0], empty[4][:0]]
-    assert decoder_assembly(*empty, impl="triton").shape == (0, 5, 8)
+    assert decoder_assembly(*empty, impl=impl).shape == (0, 5, 8)
 
 
-def test_refusals_say_why(device: str) -> None:
+def test_refusals_say_why(interpreted: None, device: str) -> None:
     tensors = inputs((1, 4, 2, 3, 8), torch.float64, device)
     with pytest.raises(BackendUnavailableError, match="fp16, not"):
         decoder_assembly(*tensors, impl="triton")
 
 
 def test_a_wrong_stride_is_noticed(
-    sabotage: Callable[..., None], device: str, assert_accurate: Callable[..., None]
+    interpreted: None, sabotage: Callable[..., None], device: str
 ) -> None:
     """Negative control: kernels that take every clip for the first."""
     from videomae_fast.kernels import decoder_assembly as kernel
@@ -152,3 +163,26 @@ def test_a_wrong_stride_is_noticed(
     _, out = OPS.decoder_assembly_backward(grad, 3, torch.float32, "triton")
     with pytest.raises(AssertionError, match="error"):
         assert_accurate(out, mask, mask.double())
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float64])
+def test_the_reference_by_hand(dtype: torch.dtype) -> None:
+    visible, token, table, seen, hidden = inputs((2, 9, 3, 2, 5), torch.float32, "cpu")
+    visible = visible.to(dtype)
+    sequence = decoder_assembly(visible, token, table, seen, hidden, impl="reference")
+    compute = torch.promote_types(dtype, torch.float32)
+    first = visible.to(compute) + table[seen.long()].to(compute)
+    second = (token[0].to(compute) + table[hidden.long()].to(compute)).expand(2, 2, 5)
+    assert torch.equal(sequence, torch.cat([first, second], 1).to(dtype))
+
+
+@pytest.mark.without_gpu
+def test_the_librarys_bits_do_not_depend_on_the_thread_count() -> None:
+    tensors = inputs((4, 50, 33, 400, 192), torch.float32, "cpu")
+    grad = torch.randn(4, 433, 192)
+
+    def run() -> list[Tensor]:
+        out = decoder_assembly(*tensors, impl="native")
+        return [out, *OPS.decoder_assembly_backward(grad, 33, torch.float32, "native")]
+
+    same_bits(run)
