@@ -323,7 +323,8 @@ class Blocks(nn.ModuleList):
     @property
     def draws(self) -> bool:
         """Whether a pass draws random numbers, as drop path does."""
-        return self.training and any(block.drop_path.probability > 0 for block in self)
+        rates = [module.probability for module in self.modules() if isinstance(module, DropPath)]
+        return self.training and any(rate > 0 for rate in rates)
 
     def forward(
         self,
