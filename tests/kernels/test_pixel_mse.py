@@ -190,7 +190,7 @@ def test_no_tokens(device: str) -> None:
 
 def test_refusals_say_why(device: str) -> None:
     prediction, frames, index, weight, sizes = inputs(SHAPES[2], 3, torch.float64, device)
-    with pytest.raises(BackendUnavailableError, match="fp16 predictions, not"):
+    with pytest.raises(BackendUnavailableError, match="fp16, not"):
         pixel_mse(prediction, frames, index, weight, **sizes, impl="triton")
     frames = torch.zeros(1, 1, 200, 200, 3, dtype=torch.uint8, device=device)
     index = torch.zeros(1, 1, dtype=torch.int32, device=device)

@@ -53,7 +53,7 @@ def scaled() -> Iterator[Declared]:
 
 def leaves() -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
-    return tuple(torch.randn(3, 4, requires_grad=True) for _ in range(2))
+    return tuple(torch.randn(3, 3, requires_grad=True) for _ in range(2))
 
 
 @pytest.mark.parametrize("with_y", [True, False])
