@@ -23,8 +23,17 @@ from types import new_class
 from typing import Any
 
 import torch
-from torch import _C, Tensor
+from torch import Tensor, is_grad_enabled
+from torch._C import (
+    DispatchKey,
+    _are_functorch_transforms_active,
+    _dispatch_tls_is_dispatch_key_included,
+    _get_tracing_state,
+    _len_torch_dispatch_stack,
+    _len_torch_function_stack,
+)
 from torch.autograd import Function, forward_ad, profiler
+from torch.compiler import is_compiling
 from torch.library import custom_op, infer_schema
 from torch.nn import Parameter
 
@@ -33,7 +42,8 @@ from videomae_fast.ops import registry
 from videomae_fast.ops.registry import REGISTRY, Backend, Op, Policy
 
 NAMESPACE = "videomae_fast"
-_PRE_DISPATCH = _C.DispatchKey.PreDispatch
+_VALUES = frozenset((int, float, bool, str, list, torch.dtype))
+_PRE_DISPATCH = DispatchKey.PreDispatch
 _Remember = Callable[[Any, tuple[Any, ...], Any], None]
 _Recall = Callable[[Any, str, tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]
 
@@ -82,7 +92,8 @@ class Gradient:
         of: the inputs whose gradients it returns, in this order.
         backends: the other backends of a reference.
         results: names of forward's results, for what is kept of them.
-        differentiable: how many of forward's results have a gradient; the first ones.
+        differentiable: how many of forward's results have a gradient; the first ones. If they are
+            several, they have one shape and dtype.
         keep: makes what is kept, from the inputs and results that its parameters name; by default
             what the op's own parameters name.
         finish: makes the gradients from the op's result, its first parameter, and those of the op's
@@ -114,7 +125,9 @@ class Declared:
         self._own = Op(op.name, {k: b for k, b in op.backends.items() if not b.composite})
         self._composite = len(self._own.backends) < len(op.backends)
         self._gradients: tuple[_Remember, _Recall] | None = None
-        self._functions: dict[tuple[str, str], type[Function]] = {}
+        self._applies: dict[tuple[str, str], Callable[..., Any]] = {}
+        self._pick = self._own.pick
+        self._runs = {key: backend.run for key, backend in self._own.backends.items()}
         arguments, _, results = infer_schema(reference, mutates_args=()).rpartition(") -> ")
         self._definition = custom_op(
             f"{NAMESPACE}::{op.name}",
@@ -145,13 +158,17 @@ class Declared:
         learning = _learning(args)
         if learning is None or (learning and self._gradients is None):
             return self.registered(*args, impl)
-        name = self._own.pick(impl, args)
         if not learning:
-            return self._own.backends[name].run(*args)
-        function = self._functions.get((impl, name))
-        if function is None:
-            function = self._functions[impl, name] = self._function(impl, name)
-        return function.apply(*args)  # type: ignore[no-untyped-call]
+            return self.run(impl, args)
+        name = self._pick(impl, args)
+        apply = self._applies.get((impl, name))
+        if apply is None:
+            apply = self._applies[impl, name] = self._function(impl, name).apply
+        return apply(*args)  # type: ignore[no-untyped-call]
+
+    def run(self, impl: str, args: tuple[Any, ...]) -> Any:
+        """The results of plain tensors, without a gradient and without the dispatcher."""
+        return self._runs[self._pick(impl, args)](*args)
 
     def differentiate(self, gradient: Gradient) -> None:
         """Gives the op its gradients, as a registered op and in eager mode."""
@@ -174,7 +191,7 @@ class Declared:
         """
         assert self._gradients is not None
         remember, recall = self._gradients
-        run = self._own.backends[name].run
+        run = self._runs[name]
 
         def forward(ctx: Any, *args: Any) -> Any:
             output = run(*args)
@@ -218,12 +235,18 @@ def declare(
         backends: in the order in which "auto" tries them; the reference comes last.
     """
     backends["reference"] = Backend(lambda *args: dense(reference(*args)), "the reference")
-    declared = Declared(
-        reference, register(name, signature(reference).parameters, policy, **backends)
-    )
+    parameters = signature(reference).parameters
+    last = max(i for i, one in enumerate(parameters.values(), 1) if _is_looked_at(one.annotation))
+    limited = {key: replace(backend, placed=last) for key, backend in backends.items()}
+    declared = Declared(reference, register(name, parameters, policy, **limited))
     if gradient is not None:
         declared.differentiate(gradient)
     return declared
+
+
+def _is_looked_at(annotation: str) -> bool:
+    """Whether a backend's limits of device and dtype are for such an argument."""
+    return "Tensor" in annotation or annotation == "torch.dtype"
 
 
 def register(
@@ -261,7 +284,7 @@ def _both_ways(forward: Declared, gradient: Gradient) -> tuple[_Remember, _Recal
     else:
         keep = by_name(gradient.keep, known)
     finish = gradient.finish and by_name(gradient.finish, ("result", *backward.names))
-    tensors, required = backward.tensors - count, backward.optional[:count].count(False)
+    tensors = backward.tensors - count
     more = len(backward.names) > backward.tensors + len(needs)
     nones = (None,) * len(forward.names)
     # Where the first inputs are tensors, their gradients may be handed on as they come.
@@ -273,7 +296,6 @@ def _both_ways(forward: Declared, gradient: Gradient) -> tuple[_Remember, _Recal
             values = keep((*args, *output))
             ctx.set_materialize_grads(False)
             ctx.mark_non_differentiable(*output[count:])
-            ctx.kinds = [(one.shape, one.dtype, one.device) for one in output[:required]]
         else:
             values = keep((*args, output))
         if more:
@@ -283,15 +305,22 @@ def _both_ways(forward: Declared, gradient: Gradient) -> tuple[_Remember, _Recal
 
     def recall(ctx: Any, impl: str, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            if all(grad is None for grad in grads):
+            there = next((grad for grad in grads if grad is not None), None)
+            if there is None:
                 return nones
-            grads = (*map(_zeros, grads, ctx.kinds), *grads[required:])
+            grads = tuple(
+                torch.zeros_like(there) if grad is None and not optional else grad
+                for grad, optional in zip(grads, backward.optional, strict=False)
+            )
         arguments = (*grads[:count], *ctx.saved_tensors)
         if more:
             arguments += ctx.others
         if wanted:
             arguments += tuple([ctx.needs_input_grad[place] for place in wanted])
-        result = backward(impl, *arguments)
+        if is_grad_enabled() or _watched():
+            result = backward(impl, *arguments)
+        else:
+            result = backward.run(impl, arguments)
         if finish is not None:
             result = finish((result, *arguments))
         if not isinstance(result, tuple):
@@ -305,11 +334,6 @@ def _both_ways(forward: Declared, gradient: Gradient) -> tuple[_Remember, _Recal
         return tuple(found)
 
     return remember, recall
-
-
-def _zeros(grad: Tensor | None, kind: tuple[torch.Size, torch.dtype, torch.device]) -> Tensor:
-    shape, dtype, device = kind
-    return torch.zeros(shape, dtype=dtype, device=device) if grad is None else grad
 
 
 def by_name(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
@@ -338,26 +362,27 @@ def dense(results: Any) -> Any:
 def _watched() -> bool:
     """Whether somebody looks at or changes what torch computes, and so has to see one op."""
     return (
-        torch.compiler.is_compiling()
+        is_compiling()
         or profiler._is_profiler_enabled
         or forward_ad._current_level >= 0
-        or _C._len_torch_dispatch_stack() > 0
-        or _C._len_torch_function_stack() > 0
-        or _C._are_functorch_transforms_active()
-        or _C._get_tracing_state() is not None
-        or _C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+        or _len_torch_dispatch_stack() > 0
+        or _len_torch_function_stack() > 0
+        or _are_functorch_transforms_active()
+        or _get_tracing_state() is not None
+        or _dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
     )
 
 
 def _learning(args: tuple[Any, ...]) -> bool | None:
     """Whether autograd has to record the op; None: one of the tensors has a dispatcher's rules."""
+    if args[0].is_meta:
+        return None
     learning = False
     for arg in args:
         kind = type(arg)
         if kind is Tensor or kind is Parameter:
-            if arg.is_meta:
-                return None
-            learning = learning or arg.requires_grad
-        elif isinstance(arg, Tensor):
+            if not learning and arg.requires_grad:
+                learning = True
+        elif arg is not None and kind not in _VALUES and isinstance(arg, Tensor):
             return None
-    return learning and torch.is_grad_enabled()
+    return learning and is_grad_enabled()

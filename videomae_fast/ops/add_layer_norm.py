@@ -51,14 +51,11 @@ def add_layer_norm(
     """
     if x.ndim != 3 or delta.shape != x.shape:
         raise ValueError(f"x and delta must be [B, N, D], got {list(x.shape)}, {list(delta.shape)}")
-    for name, vector in (
-        ("weight", weight),
-        ("bias", bias),
-        ("delta_bias", delta_bias),
-        ("scale", scale),
-    ):
-        if vector is not None and vector.shape != x.shape[-1:]:
-            raise ValueError(f"{name} must be [{x.shape[-1]}], got {list(vector.shape)}")
+    width = x.shape[-1:]
+    for i, vector in enumerate((weight, bias, delta_bias, scale)):
+        if vector is not None and vector.shape != width:
+            name = ("weight", "bias", "delta_bias", "scale")[i]
+            raise ValueError(f"{name} must be {list(width)}, got {list(vector.shape)}")
     if factor is not None and factor.shape != x.shape[:1]:
         raise ValueError(f"factor must be [{x.shape[0]}], got {list(factor.shape)}")
     out, stream, _, _ = _ADD_LAYER_NORM(

@@ -53,9 +53,8 @@ def decoder_assembly(
             f"mask_token and positions must have width {d}, got {list(mask_token.shape)} "
             f"and {list(positions.shape)}"
         )
-    out: Tensor = _DECODER_ASSEMBLY(
-        impl, visible, mask_token.reshape(d), positions, visible_index, decoder_index
-    )
+    token = mask_token if mask_token.ndim == 1 else mask_token.reshape(d)
+    out: Tensor = _DECODER_ASSEMBLY(impl, visible, token, positions, visible_index, decoder_index)
     return out
 
 

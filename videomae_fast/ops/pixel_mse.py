@@ -79,7 +79,7 @@ def check_pixels(
     check_index(index, frames.shape[0])
     b, k = index.shape
     values = 3 * tubelet_size * patch_size**2
-    if list(prediction.shape) != [b, k, values]:
+    if prediction.shape != (b, k, values):
         raise ValueError(f"prediction must be {[b, k, values]}, got {list(prediction.shape)}")
     if weight is not None and (weight.shape != index.shape or weight.dtype != torch.float32):
         raise ValueError(f"weight must be fp32 [{b}, {k}], got {weight.dtype} {list(weight.shape)}")

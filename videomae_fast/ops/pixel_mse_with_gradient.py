@@ -55,9 +55,10 @@ def pixel_mse_with_gradient(
         contiguous, in the dtype of `prediction`; 0 for tokens of weight 0.
     """
     check_pixels(prediction, frames, index, weight, tubelet_size, patch_size)
+    plain = prediction.detach() if prediction.requires_grad else prediction
     settings = (tubelet_size, patch_size, normalize, ignore_flat, scale)
     out: tuple[Tensor, Tensor, Tensor] = _PIXEL_MSE_WITH_GRADIENT(
-        impl, prediction.detach(), frames, index, weight, *settings
+        impl, plain, frames, index, weight, *settings
     )
     return out
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -24,6 +24,9 @@ from videomae_fast.ops import _native
 
 FP32 = (torch.float32,)
 UP_TO_FP32 = (torch.float32, torch.bfloat16, torch.float16)
+_DTYPES = (one for one in vars(torch).values() if isinstance(one, torch.dtype))
+_NOT_FLOATING = frozenset(one for one in _DTYPES if not one.is_floating_point)
+_NUMBERS = frozenset((int, float, bool))
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 _SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -57,22 +60,29 @@ class Backend:
     interpreted: bool = False
     composite: bool = False
     placed: int | None = None
+    _fine: frozenset[torch.dtype] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.dtypes is not None:
+            object.__setattr__(self, "_fine", _NOT_FLOATING.union(self.dtypes))
 
     def why_not(self, *args: Any) -> str | None:
         """Why it can't run on these arguments of the op, or None."""
-        dtypes, device = self.dtypes, self.device
+        fine, device = self._fine, self.device
         for arg in args if self.placed is None else args[: self.placed]:
             if isinstance(arg, Tensor):
                 # Each call of an op comes through here: what fits is told without a call.
-                if dtypes is None or arg.dtype in dtypes or not arg.is_floating_point():
+                if fine is None or arg.dtype in fine:
                     if device is None or (arg.is_cpu if device == "cpu" else self._is_here(arg)):
                         continue
                     remedy = " (or TRITON_INTERPRET=1)" if self.interpreted else ""
                     return f"{self.title} needs {DEVICES[device]} tensors, not {arg.device}{remedy}"
                 return self._wrong_dtype(arg.dtype)
-            if isinstance(arg, torch.dtype) and dtypes is not None and arg not in dtypes:
+            if arg is None or type(arg) in _NUMBERS:
+                continue
+            if isinstance(arg, torch.dtype) and self.dtypes is not None and arg not in self.dtypes:
                 return self._wrong_dtype(arg)
-            if isinstance(arg, list):
+            if isinstance(arg, list) and isinstance(arg[0], Tensor):
                 reason = replace(self, unfit=None, missing=None, placed=None).why_not(*arg)
                 if reason is not None:
                     return reason
@@ -131,8 +141,9 @@ class Op:
     def pick(self, impl: str, args: tuple[Any, ...]) -> str:
         """The name of the backend for these arguments; raises as :meth:`choose` does."""
         if impl == "auto":
-            impl = forced_impl(self.name) if _forced else impl
-            if impl not in self.backends:
+            if _forced:
+                impl = forced_impl(self.name)
+            if not _forced or impl not in self.backends:
                 return self._auto(args)
         if impl not in self.backends:
             known = ", ".join(["auto", *self.backends])
@@ -221,7 +232,7 @@ def why_not(op: str, impl: str, *args: Any) -> str | None:
 
 def native_missing() -> str | None:
     """Why the native library can't serve, or None."""
-    return None if _native.library() is not None else _native.why_missing()
+    return _native.why_missing() if _native.library() is None else None
 
 
 @cache
