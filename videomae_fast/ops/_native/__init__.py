@@ -7,6 +7,13 @@ call them. What only the values show, a token position out of range, the library
 
 from __future__ import annotations
 
+from videomae_fast.ops._native.augment import (
+    AFFINE,
+    KINDS,
+    bilinear_resize,
+    rand_augment,
+    resized_view,
+)
 from videomae_fast.ops._native.crops import crop_resize
 from videomae_fast.ops._native.heads import attention, attention_backward
 from videomae_fast.ops._native.loader import (
@@ -37,6 +44,8 @@ from videomae_fast.ops._native.tokens import (
 )
 
 __all__ = [
+    "AFFINE",
+    "KINDS",
     "add_layer_norm",
     "add_layer_norm_backward",
     "append_rows",
@@ -45,6 +54,7 @@ __all__ = [
     "attention_backward",
     "bias_gelu",
     "bias_gelu_backward",
+    "bilinear_resize",
     "crop_resize",
     "decoder_assembly",
     "decoder_assembly_backward",
@@ -55,6 +65,8 @@ __all__ = [
     "pixel_mse",
     "pixel_mse_backward",
     "pixel_mse_with_gradient",
+    "rand_augment",
+    "resized_view",
     "token_gather",
     "token_scatter",
     "why_missing",
