@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videomae_fast.data.decoders import VideoReader
 from videomae_fast.data.decoders.in_order import read_in_order
-from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.errors import DecodeError, one_file
 from videomae_fast.data.views.evaluation import Evaluation, View
 from videomae_fast.data.views.evaluation_crops import centre_corner, short_side_resized
 from videomae_fast.data.views.rule import ClipShape
@@ -153,7 +153,11 @@ def _prepared(
     frames = read_in_order(video, settings.windows.needed(video.frame_count))
     mean = torch.tensor(settings.pixels.mean, device=device)
     std = torch.tensor(settings.pixels.std, device=device)
-    while some := list(islice(frames, _CHUNK)):
+    while True:
+        with one_file():
+            some = list(islice(frames, _CHUNK))
+        if not some:
+            return
         if len({frame.shape for frame in some}) > 1:
             raise DecodeError("its frames have different sizes")
         raw = torch.from_numpy(np.stack(some)).to(device)
