@@ -12,9 +12,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from videomae_fast import Grid, MAEConfig
+from videomae_fast import ActionDetector, Grid, MAEConfig
 from videomae_fast.models.detection_loss import detection_loss
-from videomae_fast.models.detector import ActionDetector
 from videomae_fast.models.transformer import add
 from videomae_fast.ops.roi_features import roi_features
 

@@ -107,6 +107,33 @@ def test_features_are_those_of_the_chain(aligned: bool) -> None:
     torch.testing.assert_close(half.double(), wanted, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("aligned", BOTH[1])
+def test_gradients_are_those_of_the_chain(aligned: bool) -> None:
+    tokens, boxes, clip = _case()
+    spec = RoiSpec(7, 1 / 16, 0, aligned)
+    grad = torch.randn(4, 5, dtype=torch.float64)
+    wanted, found = tokens.clone().requires_grad_(), tokens.clone().requires_grad_()
+    maps = wanted.view(2, 2, 3, 4, 5).mean(1).permute(0, 3, 1, 2)
+    roi_align(maps, boxes, clip, spec).flatten(2).max(2).values.backward(grad)
+    roi_features(found, boxes, clip, grid=(2, 3, 4), spec=spec).backward(grad)
+    torch.testing.assert_close(found.grad, wanted.grad)
+
+
+def test_autocast_changes_nothing() -> None:
+    tokens, boxes, clip = _case()
+    tokens = tokens.float().requires_grad_()
+
+    def both() -> tuple[Tensor, Tensor]:
+        found = roi_features(tokens, boxes, clip, grid=(2, 3, 4), spec=RoiSpec(7, 1 / 16))
+        (grad,) = torch.autograd.grad(found.sum(), tokens)
+        return found, grad
+
+    plain = both()
+    with torch.autocast("cpu", torch.bfloat16):
+        for one, other in zip(both(), plain, strict=True):
+            assert torch.equal(one, other)
+
+
 def test_gradients_are_derivatives() -> None:
     tokens, boxes, clip = _case()
     tokens.requires_grad_()

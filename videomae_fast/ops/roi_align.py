@@ -60,12 +60,19 @@ def roi_align(features: Tensor, boxes: Tensor, clip: Tensor, spec: RoiSpec) -> T
 def box_bins(maps: Tensor, boxes: Tensor, clip: Tensor, spec: RoiSpec) -> Tensor:
     """Channels-last maps [B, H, W, C] to bins [N, size, size, C]; arguments are checked already."""
     compute = torch.promote_types(maps.dtype, torch.float32)
-    low, high = boxes[:, :2], boxes[:, 2:]
-    across = axis_weights(low[:, 0], high[:, 0], maps.shape[2], spec).to(compute)
-    down = axis_weights(low[:, 1], high[:, 1], maps.shape[1], spec).to(compute)
-    own = maps.to(compute)[clip]
-    rows = torch.einsum("nph,nhwc->npwc", down, own)
-    return torch.einsum("nqw,npwc->npqc", across, rows).to(maps.dtype)
+    down, across = box_weights(boxes, maps.shape[1], maps.shape[2], spec, compute)
+    with torch.autocast(maps.device.type, enabled=False):
+        rows = torch.einsum("nph,nhwc->npwc", down, maps.to(compute)[clip])
+        return torch.einsum("nqw,npwc->npqc", across, rows).to(maps.dtype)
+
+
+def box_weights(
+    boxes: Tensor, height: int, width: int, spec: RoiSpec, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """What rows [N, size, height] and columns [N, size, width] count in the bins of boxes."""
+    left, top, right, bottom = boxes.unbind(1)
+    down = axis_weights(top, bottom, height, spec)
+    return down.to(dtype), axis_weights(left, right, width, spec).to(dtype)
 
 
 def axis_weights(low: Tensor, high: Tensor, length: int, spec: RoiSpec) -> Tensor:
