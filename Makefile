@@ -2,7 +2,8 @@
 #
 #   make demo    set up, pre-train a small model on video files, show what it reconstructs
 #                (VIDEOS=folder for your own videos)
-#   make test    set up, run the tests
+#   make test    set up, run the tests but for the slow ones: within 6 minutes on two cores
+#   make test-all  the slow ones too, as CI does
 #   make fuzz    set up, damage thousands of videos, pictures, lists, weights and checkpoints: nothing
 #                may be read wrong or end in a traceback (FUZZ_ARGS="lists --share 0.1 --seed 1")
 #   make gpu-first  the first 9 minutes on a GPU: tests, a profile by kernel, ceilings, attention, steps,
@@ -23,6 +24,7 @@
 #                   CHECKOUT=folder of the official code; BREAKDOWN=size of the second part)
 #   make data-bench set up, time how fast videos are read against the official path: JSON, table and
 #                   plot in OUT (VIDEOS=folder for your own videos)
+#   make reference  write docs/reference/ from the declarations of the configuration's fields
 #   make lint    ruff; make types: mypy; make format: ruff's formatter
 #   make clean   remove what was built (.venv too)
 #
@@ -31,9 +33,9 @@
 # of the tests on a GPU: what takes long there is compiling.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz \
+.PHONY: help setup demo test test-all fuzz \
 	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-sanitize gpu-bench gpu-commit gpu-wheels \
-	gpu-install paper-table data-bench lint types format clean
+	gpu-install paper-table data-bench reference lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -72,8 +74,14 @@ setup: $(INSTALLED)
 demo: setup
 	$(BIN)/videomae-fast demo $(if $(VIDEOS),--videos "$(VIDEOS)")
 
+# Of two -m, pytest takes the last: PYTEST_ARGS may name others.
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+	$(TESTS) -m "not slow" $(PYTEST_ARGS)
+
+test-all: setup
+	$(TESTS) $(PYTEST_ARGS)
 
 FUZZ_ARGS ?=
 
@@ -100,7 +108,7 @@ gpu-rehearse:
 	$(GPU_FIRST) --rehearse
 
 gpu-test:
-	$(GPU_RUN) -m pytest --gpu tests/kernels tests/gpu -n $(GPU_WORKERS) $(PYTEST_ARGS)
+	$(GPU_RUN) -m pytest --gpu tests/ops tests/kernels tests/models/test_golden.py tests/gpu -n $(GPU_WORKERS) $(PYTEST_ARGS)
 
 gpu-data-test:
 	$(GPU_RUN) -m pytest --gpu -m gpu tests/data $(PYTEST_ARGS)
@@ -152,6 +160,9 @@ paper-table:
 data-bench: setup
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks reading --out $(OUT) \
 	$(if $(VIDEOS),--videos "$(VIDEOS)")
+
+reference: setup
+	$(BIN)/python -m videomae_fast.recipes.reference > docs/reference/configuration.md
 
 lint: setup
 	$(BIN)/ruff check .

@@ -36,12 +36,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def usage() -> str:
+    """How to call it, and what each command is for."""
     rows = "\n".join(f"  {name:18}{told}" for name, (_, told) in COMMANDS.items())
     return f"usage: python -m benchmarks COMMAND ...\n\n{__doc__}\n\n{rows}"
 
 
 def main(argv: Sequence[str]) -> int:
-    """
+    """Runs the command that the first word names, with the others.
+
     Returns:
         The command's exit status; 2 where there is none of this name.
     """

@@ -157,8 +157,9 @@ VMF_API int64_t vmf_add_layer_norm(
     int64_t rows, int64_t width, int64_t rows_per_factor, float eps, int64_t threads) {
   using namespace vmf;
   if (rows < 0 || width < 1 || rows_per_factor < 1) return kBadArgument;
-  if ((delta == nullptr) != (stream == nullptr)) return kBadArgument;
-  if ((delta == nullptr) != (delta_bias == nullptr)) return kBadArgument;
+  // Tensors without rows have no memory: their pointers are null
+  if (rows > 0 && (delta == nullptr) != (stream == nullptr)) return kBadArgument;
+  if (rows > 0 && (delta == nullptr) != (delta_bias == nullptr)) return kBadArgument;
   const Forward job{x,      delta, delta_bias, scale, factor, weight,          bias,
                     stream, out,   mean,       rstd,  width,  rows_per_factor, eps};
   try {
@@ -187,8 +188,8 @@ VMF_API int64_t vmf_add_layer_norm_backward(
   using namespace vmf;
   if (rows < 0 || width < 1 || rows_per_factor < 1) return kBadArgument;
   const bool scaled = grad_scale != nullptr;
-  if (scaled != (scale != nullptr && grad_delta != nullptr)) return kBadArgument;
-  if (scaled && (delta == nullptr || delta_bias == nullptr)) return kBadArgument;
+  if (rows > 0 && scaled != (scale != nullptr && grad_delta != nullptr)) return kBadArgument;
+  if (rows > 0 && scaled && (delta == nullptr || delta_bias == nullptr)) return kBadArgument;
   const Backward job{grad_out, grad_stream, stream, delta,  delta_bias, scale, factor,
                      weight,   mean,        rstd,   grad_x, grad_delta, width, rows_per_factor};
   try {

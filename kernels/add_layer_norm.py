@@ -17,7 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.columns import multiprocessors, sum_columns
+from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,18 @@ class Launch:
     """How the kernels are launched. Modelled, not yet measured on a GPU.
 
     Attributes:
-        num_warps: 4: enough rows in flight per program, and programs small enough that two or
-            three fit a multiprocessor's registers in backward.
-        tiles: of a forward program; LayerNorm's vectors are then read from L1 by all but the first.
-        programs: of backward per multiprocessor. Registers allow two or three; each leaves a row
-            of partial sums per parameter, which more programs would make a cost.
+        num_warps: of a forward program, more where a row needs more: a warp has its rows to
+            itself, so that nothing in the loop waits for another warp.
+        backward_warps: 4: each program leaves a row of partial sums per parameter, which more and
+            smaller programs would make a cost.
+        programs: per multiprocessor; None: as many as the compiled kernel's registers let in,
+            which is one wave, at whose end no multiprocessor waits for another's second program.
         lane_values: fp32 values that a lane may hold, which keeps it within 255 registers.
     """
 
-    num_warps: int = 4
-    tiles: int = 2
-    programs: int = 3
+    num_warps: int = 1
+    backward_warps: int = 4
+    programs: int | None = None
     lane_values: int = 192
 
 
@@ -44,16 +46,21 @@ LAUNCH = Launch()
 
 @dataclass(frozen=True)
 class Tiling:
-    """A tile is `rows` rows of `chunks` chunks, each `chunk` values wide."""
+    """A tile is `rows` rows of `chunks` chunks, each `chunk` values wide, in `warps` warps."""
 
     rows: int
     chunk: int
     chunks: int
+    warps: int
+
+    def constants(self, width: int) -> dict[str, int]:
+        """What a kernel is told of it."""
+        return {"WIDTH": width, "ROWS": self.rows, "CHUNK": self.chunk, "CHUNKS": self.chunks}
 
 
 def forward_tiling(width: int, itemsize: int) -> Tiling:
     """Of the forward kernel, which holds x, delta and the stream."""
-    return _tiling(width, itemsize, live=3)
+    return _tiling(width, itemsize, live=3, warps=LAUNCH.num_warps)
 
 
 def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Tiling:
@@ -61,10 +68,11 @@ def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Ti
 
     The counts are those with which no official width spills: see tests/kernels/aot.py.
     """
-    return _tiling(width, itemsize, live=sums + itemsize + 2 * scaled)
+    live = sums + 2 * itemsize - 2 + 3 * scaled
+    return _tiling(width, itemsize, live, LAUNCH.backward_warps)
 
 
-def _tiling(width: int, itemsize: int, live: int) -> Tiling:
+def _tiling(width: int, itemsize: int, live: int, warps: int) -> Tiling:
     """How rows of a width are cut.
 
     Loads of 16 or 8 bytes per lane; the least padding first, then a row in one warp, then wide
@@ -74,6 +82,7 @@ def _tiling(width: int, itemsize: int, live: int) -> Tiling:
         width: of a row.
         itemsize: bytes of an element of the stream.
         live: fp32 values that are held at once per element of a tile.
+        warps: of a program, at least.
     """
     options = []
     for vector in {max(4, 16 // itemsize), 4}:
@@ -85,7 +94,15 @@ def _tiling(width: int, itemsize: int, live: int) -> Tiling:
                     ((chunks * chunk, lanes > 32, -vector, -lanes), chunk, chunks, lanes)
                 )
     _, chunk, chunks, lanes = min(options)
-    return Tiling(LAUNCH.num_warps * 32 // lanes, chunk, chunks)
+    warps = max(warps, lanes // 32)
+    return Tiling(warps * 32 // lanes, chunk, chunks, warps)
+
+
+def _runs(rows: int, cut: Tiling, most: int) -> tuple[int, int]:
+    """(programs, rows of each) for a number of rows and the most programs that run at once."""
+    programs = min(most, triton.cdiv(rows, cut.rows))
+    run = triton.cdiv(triton.cdiv(rows, programs), cut.rows) * cut.rows
+    return triton.cdiv(rows, run), run
 
 
 @triton.jit
@@ -121,11 +138,16 @@ def _store_chunk(
 
 
 @triton.jit
-def _load_vector(p, c: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
-    """Chunk `c` of a vector [WIDTH], in fp32 [1, CHUNK]."""
+def _load_vector(p, c: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr):
+    """Chunk `c` of a vector [WIDTH], in fp32 [ROWS, CHUNK].
+
+    Every row loads it, into the lanes that use it: a load [CHUNK] would be laid out over the
+    program's lanes in its own way, and reach the rows through shared memory and barriers.
+    """
     o_col = c * CHUNK + tl.arange(0, CHUNK)
-    b_chunk = tl.load(p + o_col, mask=o_col < WIDTH, other=0.0, eviction_policy="evict_last")
-    return b_chunk.to(tl.float32)[None, :]
+    o_block = tl.broadcast_to(o_col[None, :], [ROWS, CHUNK])
+    b_chunk = tl.load(p + o_block, mask=o_block < WIDTH, other=0.0, eviction_policy="evict_last")
+    return b_chunk.to(tl.float32)
 
 
 @triton.jit
@@ -143,6 +165,7 @@ def _forward(
     rstd_ptr,  # [n_rows], fp32
     n_rows,
     n_tokens,
+    n_run,  # rows of a program
     x_stride,
     delta_stride,
     eps,
@@ -150,11 +173,12 @@ def _forward(
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr,
-    TILES: tl.constexpr,
 ):
-    for i_tile in range(TILES):
-        i_row = (tl.program_id(0) * TILES + i_tile) * ROWS + tl.arange(0, ROWS)
-        m_row = i_row < n_rows
+    i_start = tl.program_id(0) * n_run
+    i_end = tl.minimum(i_start + n_run, n_rows)
+    for i_tile in range(i_start, i_end, ROWS):
+        i_row = i_tile + tl.arange(0, ROWS)
+        m_row = i_row < i_end
         o_row = i_row.to(tl.int64)
         b_x = _load_rows(x_ptr, o_row * x_stride, m_row, WIDTH, CHUNK, CHUNKS)
         b_delta = _load_rows(delta_ptr, o_row * delta_stride, m_row, WIDTH, CHUNK, CHUNKS)
@@ -163,9 +187,9 @@ def _forward(
         for c in tl.static_range(CHUNKS):
             b_branch = b_delta[c].to(tl.float32)
             if delta_bias_ptr is not None:
-                b_branch += _load_vector(delta_bias_ptr, c, WIDTH, CHUNK)
+                b_branch += _load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
             if scale_ptr is not None:
-                b_branch *= _load_vector(scale_ptr, c, WIDTH, CHUNK)
+                b_branch *= _load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
             if factor_ptr is not None:
                 b_factor = tl.load(factor_ptr + i_row // n_tokens, mask=m_row, other=0.0)
                 b_branch *= b_factor.to(tl.float32)[:, None]
@@ -187,8 +211,8 @@ def _forward(
         b_rstd = 1.0 / tl.sqrt(tl.sum(b_square, 1) * (1.0 / WIDTH) + eps)
         for c in tl.static_range(CHUNKS):
             b_normal = (b_stream[c] - b_mean[:, None]) * b_rstd[:, None]
-            b_out = b_normal * _load_vector(weight_ptr, c, WIDTH, CHUNK)
-            b_out += _load_vector(bias_ptr, c, WIDTH, CHUNK)
+            b_out = b_normal * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+            b_out += _load_vector(bias_ptr, c, WIDTH, ROWS, CHUNK)
             _store_chunk(out_ptr, o_row * WIDTH, m_row, b_out, c, WIDTH, CHUNK)
         tl.store(mean_ptr + i_row, b_mean, mask=m_row)
         tl.store(rstd_ptr + i_row, b_rstd, mask=m_row)
@@ -208,6 +232,11 @@ def _store_sums(p, b_rows, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.
     for c in tl.static_range(CHUNKS):
         o_col = c * CHUNK + tl.arange(0, CHUNK)
         tl.store(p + o_col, tl.sum(b_rows[c], 0), mask=o_col < WIDTH)
+
+
+@triton.jit
+def _add_pairs(a_0, a_1, b_0, b_1):
+    return a_0 + b_0, a_1 + b_1
 
 
 @triton.jit
@@ -232,12 +261,18 @@ def _backward(
     grad_stream_stride,
     stream_stride,
     delta_stride,
+    DENSE: tl.constexpr,  # whether all rows are WIDTH apart: one offset then serves all tensors
     HAS_DELTA_BIAS: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
+    if DENSE:
+        grad_out_stride = WIDTH
+        grad_stream_stride = WIDTH
+        stream_stride = WIDTH
+        delta_stride = WIDTH
     b_grad_weight = _zeros(ROWS, CHUNK, CHUNKS)
     b_grad_bias = _zeros(ROWS, CHUNK, CHUNKS)
     if HAS_DELTA_BIAS:
@@ -264,29 +299,29 @@ def _backward(
         # Masked rows have grad 0 and rstd 0, masked columns grad 0 and weight 0: both add nothing.
         b_inner_sum = tl.zeros([ROWS, CHUNK], tl.float32)
         b_normal_sum = tl.zeros([ROWS, CHUNK], tl.float32)
-        b_new_weight = ()
-        b_new_bias = ()
         for c in tl.static_range(CHUNKS):
             b_out = b_grad[c].to(tl.float32)
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
-            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, CHUNK)
+            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_inner_sum += b_inner
             b_normal_sum += b_inner * b_normal
-            b_new_weight = b_new_weight + (b_grad_weight[c] + b_out * b_normal,)  # noqa: RUF005
-            b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
-        b_grad_weight = b_new_weight
-        b_grad_bias = b_new_bias
-        b_shift = tl.sum(b_inner_sum, 1)[:, None] * (1.0 / WIDTH)
-        b_slope = tl.sum(b_normal_sum, 1)[:, None] * (1.0 / WIDTH)
+        b_shift, b_slope = tl.reduce((b_inner_sum, b_normal_sum), 1, _add_pairs)
+        b_shift = b_shift[:, None] * (1.0 / WIDTH)
+        b_slope = b_slope[:, None] * (1.0 / WIDTH)
 
         if factor_ptr is not None:
             b_factor = tl.load(factor_ptr + i_row // n_tokens, mask=m_row, other=0.0)
             b_factor = b_factor.to(tl.float32)[:, None]
+        b_new_weight = ()
+        b_new_bias = ()
         b_new_delta_bias = ()
         b_new_scale = ()
         for c in tl.static_range(CHUNKS):
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
-            b_inner = b_grad[c].to(tl.float32) * _load_vector(weight_ptr, c, WIDTH, CHUNK)
+            b_out = b_grad[c].to(tl.float32)
+            b_new_weight = b_new_weight + (b_grad_weight[c] + b_out * b_normal,)  # noqa: RUF005
+            b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
+            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_chunk = b_rstd * (b_inner - b_shift - b_normal * b_slope)
             if grad_stream_ptr is not None:
                 b_chunk += b_residual[c].to(tl.float32)
@@ -296,13 +331,15 @@ def _backward(
             if scale_ptr is not None:
                 b_branch = b_delta[c].to(tl.float32)
                 if delta_bias_ptr is not None:
-                    b_branch += _load_vector(delta_bias_ptr, c, WIDTH, CHUNK)
+                    b_branch += _load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
                 b_new_scale = b_new_scale + (b_grad_scale[c] + b_chunk * b_branch,)  # noqa: RUF005
-                b_chunk *= _load_vector(scale_ptr, c, WIDTH, CHUNK)
+                b_chunk *= _load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
             if HAS_DELTA_BIAS:
                 b_new_delta_bias = b_new_delta_bias + (b_grad_delta_bias[c] + b_chunk,)  # noqa: RUF005
             if grad_delta_ptr is not None:
                 _store_chunk(grad_delta_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
+        b_grad_weight = b_new_weight
+        b_grad_bias = b_new_bias
         if HAS_DELTA_BIAS:
             b_grad_delta_bias = b_new_delta_bias
         if scale_ptr is not None:
@@ -347,31 +384,33 @@ def forward(
         return out, stream, mean, rstd
     x_rows, delta_rows = _rows(x), _rows(delta)
     cut = forward_tiling(width, x.element_size())
+    tensors = (
+        x_rows,
+        delta_rows,
+        weight.contiguous(),
+        bias.contiguous(),
+        None if delta_bias is None else delta_bias.contiguous(),
+        None if scale is None else scale.contiguous(),
+        None if factor is None else factor.contiguous(),
+        out,
+        stream,
+        mean,
+        rstd,
+    )
+    rest = (x_rows.stride(0), delta_rows.stride(0), eps)
+    constants = cut.constants(width)
     with torch.cuda.device_of(x):
-        _forward[(triton.cdiv(rows, cut.rows * LAUNCH.tiles),)](
-            x_rows,
-            delta_rows,
-            weight.contiguous(),
-            bias.contiguous(),
-            None if delta_bias is None else delta_bias.contiguous(),
-            None if scale is None else scale.contiguous(),
-            None if factor is None else factor.contiguous(),
-            out,
-            stream,
-            mean,
-            rstd,
-            rows,
-            tokens,
-            x_rows.stride(0),
-            delta_rows.stride(0),
-            eps,
-            WIDTH=width,
-            ROWS=cut.rows,
-            CHUNK=cut.chunk,
-            CHUNKS=cut.chunks,
-            TILES=LAUNCH.tiles,
-            num_warps=LAUNCH.num_warps,
+        most = programs_at_once(
+            _forward,
+            (*tensors, rows, tokens, cut.rows, *rest),
+            constants,
+            cut.warps,
+            x.device,
+            assumed_registers("add_layer_norm", width),
+            LAUNCH.programs,
         )
+        programs, run = _runs(rows, cut, most)
+        _forward[(programs,)](*tensors, rows, tokens, run, *rest, **constants, num_warps=cut.warps)
     return out, stream, mean, rstd
 
 
@@ -407,104 +446,48 @@ def backward(
         return grad_x, grad_delta, vectors[0], vectors[1], vectors[2], vectors[3]
 
     cut = backward_tiling(width, stream.element_size(), len(sums), scaled=scale is not None)
-    programs = min(LAUNCH.programs * multiprocessors(stream.device), triton.cdiv(rows, cut.rows))
-    run = triton.cdiv(triton.cdiv(rows, programs), cut.rows) * cut.rows
-    programs = triton.cdiv(rows, run)
-    partial = torch.empty((len(sums), programs, width), dtype=torch.float32, device=stream.device)
     grad_rows, stream_rows = _rows(grad_out), _rows(stream)
     residual_rows = None if grad_stream is None else _rows(grad_stream)
     delta_rows = None if scale is None or delta is None else _rows(delta)
+    tensors = (
+        grad_rows,
+        residual_rows,
+        stream_rows,
+        mean.contiguous(),
+        rstd.contiguous(),
+        weight.contiguous(),
+        delta_rows,
+        None if scale is None or delta_bias is None else delta_bias.contiguous(),
+        None if scale is None else scale.contiguous(),
+        None if factor is None else factor.contiguous(),
+        grad_x,
+        grad_delta if own_delta else None,
+    )
+    strides = (
+        grad_rows.stride(0),
+        0 if residual_rows is None else residual_rows.stride(0),
+        stream_rows.stride(0),
+        0 if delta_rows is None else delta_rows.stride(0),
+    )
+    given = (grad_rows, residual_rows, stream_rows, delta_rows)
+    dense = all(each is None or each.stride(0) == width for each in given)
+    constants = {"DENSE": dense, "HAS_DELTA_BIAS": has_delta_bias, **cut.constants(width)}
     with torch.cuda.device_of(stream):
+        most = programs_at_once(
+            _backward,
+            (*tensors, torch.float32, rows, tokens, cut.rows, *strides),
+            constants,
+            cut.warps,
+            stream.device,
+            assumed_registers("add_layer_norm_backward", width),
+            LAUNCH.programs,
+        )
+        programs, run = _runs(rows, cut, most)
+        partial = torch.empty(
+            (len(sums), programs, width), dtype=torch.float32, device=stream.device
+        )
         _backward[(programs,)](
-            grad_rows,
-            residual_rows,
-            stream_rows,
-            mean.contiguous(),
-            rstd.contiguous(),
-            weight.contiguous(),
-            delta_rows,
-            None if scale is None or delta_bias is None else delta_bias.contiguous(),
-            None if scale is None else scale.contiguous(),
-            None if factor is None else factor.contiguous(),
-            grad_x,
-            grad_delta if own_delta else None,
-            partial,
-            rows,
-            tokens,
-            run,
-            grad_rows.stride(0),
-            0 if residual_rows is None else residual_rows.stride(0),
-            stream_rows.stride(0),
-            0 if delta_rows is None else delta_rows.stride(0),
-            HAS_DELTA_BIAS=has_delta_bias,
-            WIDTH=width,
-            ROWS=cut.rows,
-            CHUNK=cut.chunk,
-            CHUNKS=cut.chunks,
-            num_warps=LAUNCH.num_warps,
+            *tensors, partial, rows, tokens, run, *strides, **constants, num_warps=cut.warps
         )
         sum_columns(partial, sums)
     return grad_x, grad_delta, vectors[0], vectors[1], vectors[2], vectors[3]
-
-
-# Encoder and decoder widths of the official sizes; with LayerScale and drop path, and without.
-_AOT = [
-    (width, dtype, scaled)
-    for width in (192, 768, 1024, 1280, 1408)
-    for dtype, scaled in (("bf16", False), ("bf16", True), ("fp32", False))
-    if (dtype == "bf16" and not scaled) or width in (768, 1408)
-]
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    cases: list[tuple[str, object, dict[str, str], dict[str, object], int, int]] = []
-    for width, dtype, scaled in _AOT:
-        stream, vector = f"*{dtype}", "*fp32"
-        tail = f"{width}-{dtype}{'-scaled' if scaled else ''}"
-        integers = dict.fromkeys(("n_rows", "n_tokens", "x_stride", "delta_stride"), "i32")
-        optional: dict[str, object] = {} if scaled else {"scale_ptr": None, "factor_ptr": None}
-        signature = {
-            **dict.fromkeys(("x_ptr", "delta_ptr", "out_ptr", "stream_ptr"), stream),
-            **dict.fromkeys(("weight_ptr", "bias_ptr", "delta_bias_ptr"), vector),
-            **dict.fromkeys(("mean_ptr", "rstd_ptr"), vector),
-            **({"scale_ptr": vector, "factor_ptr": stream} if scaled else {}),
-            **integers,
-            "eps": "fp32",
-        }
-        itemsize = 2 if dtype == "bf16" else 4
-        cut = forward_tiling(width, itemsize)
-        shape: dict[str, object] = {
-            "WIDTH": width, "ROWS": cut.rows, "CHUNK": cut.chunk, "CHUNKS": cut.chunks,
-        }  # fmt: skip
-        cases.append(
-            (
-                f"layer_norm_forward-{tail}", _forward, signature,
-                {**shape, **optional, "TILES": LAUNCH.tiles}, LAUNCH.num_warps, 3,
-            )
-        )  # fmt: skip
-        signature = {
-            **dict.fromkeys(
-                ("grad_out_ptr", "grad_stream_ptr", "stream_ptr", "grad_x_ptr"), stream
-            ),
-            **dict.fromkeys(("mean_ptr", "rstd_ptr", "weight_ptr", "partial_ptr"), vector),
-            **dict.fromkeys(("n_rows", "n_tokens", "n_run"), "i32"),
-            **dict.fromkeys(("grad_out_stride", "grad_stream_stride", "stream_stride"), "i32"),
-            "delta_stride": "i32",
-        }
-        if scaled:
-            signature |= dict.fromkeys(("delta_ptr", "grad_delta_ptr", "factor_ptr"), stream)
-            signature |= dict.fromkeys(("delta_bias_ptr", "scale_ptr"), vector)
-        else:
-            optional |= {"delta_ptr": None, "grad_delta_ptr": None, "delta_bias_ptr": None}
-        cut = backward_tiling(width, itemsize, 4 if scaled else 3, scaled=scaled)
-        shape = {
-            "WIDTH": width, "ROWS": cut.rows, "CHUNK": cut.chunk, "CHUNKS": cut.chunks,
-        }  # fmt: skip
-        cases.append(
-            (
-                f"layer_norm_backward-{tail}", _backward, signature,
-                {**shape, **optional, "HAS_DELTA_BIAS": True}, LAUNCH.num_warps, 3,
-            )
-        )  # fmt: skip
-    return cases

@@ -8,7 +8,6 @@ atomics, repeated positions are nothing special, and two runs are equal bit for 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -170,41 +169,3 @@ def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
             num_stages=LAUNCH.num_stages,
         )
     return out
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    sizes = ("own", "appended", "clip_stride", "row_stride")
-    cases = []
-    for dtype in ("bf16", "fp32"):
-        forward = {
-            "x_ptr": f"*{dtype}",
-            "table_ptr": f"*{dtype}",
-            "index_ptr": "*i32",
-            "out_ptr": f"*{dtype}",
-            **dict.fromkeys(("n_rows", *sizes), "i32"),
-        }
-        backward = {
-            "grad_ptr": f"*{dtype}",
-            "order_ptr": "*i64",
-            "first_ptr": "*i32",
-            "out_ptr": f"*{dtype}",
-            **dict.fromkeys(sizes, "i32"),
-        }
-        for width in (576, 1152, 1536):  # queries, keys and values of the decoders
-            blocks = {"WIDTH": width, "BLOCK_R": LAUNCH.rows, "BLOCK_D": LAUNCH.columns}
-            for name, kernel, signature in (
-                ("append_rows", append_rows_kernel, forward),
-                ("append_rows_backward", append_rows_backward_kernel, backward),
-            ):
-                cases.append(
-                    (
-                        f"{name}_{dtype}_{width}",
-                        kernel,
-                        signature,
-                        blocks,
-                        LAUNCH.num_warps,
-                        LAUNCH.num_stages,
-                    )
-                )
-    return cases

@@ -20,6 +20,7 @@ from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.head_blocks import head_parts
 
 MAX_HEAD_DIM = 256
+FARTHEST = 2**31 - 1  # values between the first and another of a clip: 32 bits in the kernels
 INTERPRETED = not isinstance(flash.flash_forward, triton.JITFunction)
 _DOT = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -32,8 +33,25 @@ def is_short(query: Tensor, key: Tensor) -> bool:
 
 
 def _dense(x: Tensor) -> Tensor:
-    """A view with neighbouring values of a head, else a copy."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+    """The view [B, N, heads, head dim] as the kernels can read it, or a copy.
+
+    They want the values of a head side by side, and a clip's tokens and heads within reach of 32
+    bits: those of a sequence-first batch may be farther apart.
+
+    Raises:
+        ValueError: a clip has so many values that a copy of it is out of reach, too.
+    """
+    clip = x.shape[1:]
+    if clip.numel() > FARTHEST:
+        raise ValueError(
+            f"attention: a clip has {clip.numel()} values ({clip[0]} tokens of {clip[1]} heads of "
+            f'{clip[2]}), and the Triton kernels reach {FARTHEST}; impl="sdpa" takes it'
+        )
+    tokens, heads = (
+        (count - 1) * stride for count, stride in zip(clip[:2], x.stride()[1:3], strict=True)
+    )
+    near = max(tokens, heads) + clip[2] <= FARTHEST
+    return x if near and x.stride(-1) == 1 else x.contiguous()
 
 
 def _strides(name: str, x: Tensor) -> dict[str, int]:

@@ -15,11 +15,9 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.head_blocks import (
     LOG2E,
     Launch,
-    aot_signature,
     head_offset,
     head_parts,
     head_pointer,
@@ -185,7 +183,10 @@ def short_backward(
             DIM_A,
             DIM_B,
         )
-    tl.debug_barrier()  # other threads than those that wrote delta read it
+    # Other threads than those that wrote delta, which lies in global memory, read it: this has to
+    # order global memory within the program. It becomes a bar.sync, which does; a barrier of shared
+    # memory alone would not.
+    tl.debug_barrier()
     for i in tl.static_range(len(PIECES)):
         i_key = PIECES[i][0] + tl.arange(0, PIECES[i][1])
         b_grad_key, b_grad_value = key_gradients(
@@ -221,22 +222,3 @@ def backward_shape(queries: int, keys: int, dim: int) -> dict[str, Any]:
         "STEP": launch.queries,
         **_dims(dim),
     }
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the encoders."""
-    cases: list[tuple[str, object, dict[str, str], dict[str, object], int, int]] = []
-    for keys, dim in ((160, 64), (160, 80), (208, 88)):
-        dtypes: dict[str, object] = {"count_ptr": None, "DOT": tl.bfloat16, "PRECISION": "ieee"}
-        dtypes["ALIGN"] = alignment(dim)
-        for name, kernel, launch, shape in (
-            ("forward", short_forward, FORWARD, forward_shape(keys, dim)),
-            ("backward", short_backward, backward_launch(dim), backward_shape(keys, keys, dim)),
-        ):
-            constexprs = {**shape, **dtypes}
-            signature = aot_signature(kernel.arg_names, "bf16", constexprs)
-            cases.append(
-                (f"attention_short_{name}-{keys}-{dim}", kernel, signature, constexprs,
-                 launch.num_warps, launch.num_stages)
-            )  # fmt: skip
-    return cases

@@ -1,7 +1,7 @@
 """Bias and GELU (erf), forward and backward, in one pass each.
 
 Both want the normal distribution function, and backward its density too. One exponential and a
-polynomial give both (see `_normal`), so that arithmetic stays below what the memory traffic leaves
+polynomial give both (see `_tail`), so that arithmetic stays below what the memory traffic leaves
 time for. See docs/kernels/bias_gelu.md.
 """
 
@@ -14,42 +14,50 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.columns import multiprocessors, sum_columns
+from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 
 
 @dataclass(frozen=True)
 class Launch:
     """How the kernels are launched. Modelled, not yet measured on a GPU.
 
+    Each program takes a block of columns and walks over a run of rows.
+
     Attributes:
         columns: of a tile: a warp reads 512 bytes of a row in 16-bit types, 16 per lane.
-        rows: of a forward tile: 32 values per lane, so the bias is 6 % of the bytes, from L2.
+        rows: of a forward tile: 32 values per lane, so that loads are in flight while others are
+            computed.
         backward_rows: fewer, as backward holds two inputs and the sums of its columns.
-        programs: of backward per multiprocessor, as many as its registers let in; each sums a run
-            of rows, so partial sums are below 1 % of the bytes.
+        programs: per multiprocessor; None: as many as the compiled kernel's registers let in. In
+            backward partial sums are then below 1 % of the bytes.
     """
 
     num_warps: int = 4
     columns: int = 256
     rows: int = 16
     backward_rows: int = 8
-    programs: int = 6
+    programs: int | None = None
 
 
 LAUNCH = Launch()
 
 
 @triton.jit
-def _normal(b_z):
-    """(distribution function, density) of the standard normal distribution.
+def _tail(b_z):
+    """(exp(-z²/2), t, P) with ``exp(-z²/2) t P``, the normal distribution function at -|z|.
 
-    For z <= 0 the first is ``exp(-z²/2) t P(t)``, ``t = 1 / (1 + 0.305 |z|)``, the rest is its
-    mirror image. P was fitted by iteratively reweighted least squares for the least relative error
-    (1.1e-7, |z| <= 13); unlike ``1 + erf(z)`` it cancels nothing in the lower tail.
+    ``t = 1 / (1 + 0.305 |z|)``. P is a polynomial in t, fitted by iteratively reweighted least
+    squares for the least relative error (1.1e-7, |z| <= 13); unlike ``1 + erf(z)`` it cancels
+    nothing.
+
+    The reciprocal is a root of a square, two instructions of the GPU, of which division takes six
+    to be right for numbers that do not occur here. CUDA gives two units in the last place for
+    either.
     """
-    b_abs = tl.abs(b_z)
     b_exp = tl.exp2(b_z * b_z * -0.7213475204444817)  # log2(e) / 2
-    b_t = 1.0 / (1.0 + 0.305 * b_abs)
+    b_u = 1.0 + 0.305 * tl.abs(b_z)
+    b_t = tl.rsqrt(b_u * b_u)
     b_poly = 0.036758190 * b_t - 0.153237441
     b_poly = b_poly * b_t + 0.186152092
     b_poly = b_poly * b_t - 0.038382859
@@ -57,8 +65,23 @@ def _normal(b_z):
     b_poly = b_poly * b_t + 0.103354234
     b_poly = b_poly * b_t + 0.122477569
     b_poly = b_poly * b_t + 0.121639030
+    return b_exp, b_t, b_poly
+
+
+@triton.jit
+def _gelu(b_z):
+    """z times the distribution function: a tail, or 1 minus the tail."""
+    b_exp, b_t, b_poly = _tail(b_z)
     b_tail = b_exp * b_t * b_poly
-    return tl.where(b_z > 0.0, 1.0 - b_tail, b_tail), b_exp * 0.3989422804014327
+    return b_z * tl.where(b_z > 0.0, 1.0 - b_tail, b_tail)
+
+
+@triton.jit
+def _slope(b_z):
+    """The derivative, distribution function plus z times density; that at -z is 1 minus it."""
+    b_exp, b_t, b_poly = _tail(b_z)
+    b_lower = b_exp * (b_t * b_poly - 0.3989422804014327 * tl.abs(b_z))
+    return tl.where(b_z > 0.0, 1.0 - b_lower, b_lower)
 
 
 @triton.jit
@@ -68,23 +91,25 @@ def _forward(
     out_ptr,  # [n_rows, n_cols]
     n_rows,
     n_cols,
+    n_run,  # rows of a program
     x_stride,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     n_blocks = tl.cdiv(n_cols, COLUMNS)
-    i_program = tl.program_id(0)
-    o_col = (i_program % n_blocks) * COLUMNS + tl.arange(0, COLUMNS)
-    i_row = (i_program // n_blocks) * ROWS + tl.arange(0, ROWS)
+    i_run = tl.program_id(0) // n_blocks
+    o_col = (tl.program_id(0) % n_blocks) * COLUMNS + tl.arange(0, COLUMNS)
     m_col = o_col < n_cols
-    m_block = (i_row < n_rows)[:, None] & m_col[None, :]
-    o_row = i_row.to(tl.int64)[:, None]
     b_bias = tl.load(bias_ptr + o_col, mask=m_col, other=0.0).to(tl.float32)
-    b_x = tl.load(x_ptr + o_row * x_stride + o_col[None, :], mask=m_block, other=0.0)
-    b_z = b_x.to(tl.float32) + b_bias[None, :]
-    b_cdf, _ = _normal(b_z)
-    b_out = (b_z * b_cdf).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + o_row * n_cols + o_col[None, :], b_out, mask=m_block)
+    i_start = i_run * n_run
+    i_end = tl.minimum(i_start + n_run, n_rows)
+    for i_tile in range(i_start, i_end, ROWS):
+        i_row = i_tile + tl.arange(0, ROWS)
+        m_block = (i_row < i_end)[:, None] & m_col[None, :]
+        o_row = i_row.to(tl.int64)[:, None]
+        b_x = tl.load(x_ptr + o_row * x_stride + o_col[None, :], mask=m_block, other=0.0)
+        b_out = _gelu(b_x.to(tl.float32) + b_bias[None, :]).to(out_ptr.dtype.element_ty)
+        tl.store(out_ptr + o_row * n_cols + o_col[None, :], b_out, mask=m_block)
 
 
 @triton.jit
@@ -116,9 +141,7 @@ def _backward(
         o_row = i_row.to(tl.int64)[:, None]
         b_grad = tl.load(grad_ptr + o_row * grad_stride + o_col[None, :], mask=m_block, other=0.0)
         b_x = tl.load(x_ptr + o_row * x_stride + o_col[None, :], mask=m_block, other=0.0)
-        b_z = b_x.to(tl.float32) + b_bias[None, :]
-        b_cdf, b_density = _normal(b_z)
-        b_out = b_grad.to(tl.float32) * (b_cdf + b_z * b_density)
+        b_out = b_grad.to(tl.float32) * _slope(b_x.to(tl.float32) + b_bias[None, :])
         b_sum += b_out  # masked values have grad 0
         b_out = b_out.to(grad_x_ptr.dtype.element_ty)
         tl.store(grad_x_ptr + o_row * n_cols + o_col[None, :], b_out, mask=m_block)
@@ -136,6 +159,13 @@ def _columns(width: int) -> int:
     return min(LAUNCH.columns, int(triton.next_power_of_2(width)))
 
 
+def _runs(rows: int, tile: int, blocks: int, most: int) -> tuple[int, int]:
+    """(runs, rows of each): `most` programs at once, `blocks` of them for each run of rows."""
+    tiles = triton.cdiv(rows, tile)
+    run = triton.cdiv(tiles, min(tiles, max(1, most // blocks))) * tile
+    return triton.cdiv(rows, run), run
+
+
 def forward(x: Tensor, bias: Tensor) -> Tensor:
     """gelu(x + bias), [..., D]; see ops/bias_gelu.py."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -144,17 +174,22 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
     x_rows = _rows(x)
     rows, width = x_rows.shape
     columns = _columns(width)
+    blocks = triton.cdiv(width, columns)
+    tensors = (x_rows, bias.contiguous(), out)
+    constants = {"ROWS": LAUNCH.rows, "COLUMNS": columns}
     with torch.cuda.device_of(x):
-        _forward[(triton.cdiv(rows, LAUNCH.rows) * triton.cdiv(width, columns),)](
-            x_rows,
-            bias.contiguous(),
-            out,
-            rows,
-            width,
-            x_rows.stride(0),
-            ROWS=LAUNCH.rows,
-            COLUMNS=columns,
-            num_warps=LAUNCH.num_warps,
+        most = programs_at_once(
+            _forward,
+            (*tensors, rows, width, LAUNCH.rows, x_rows.stride(0)),
+            constants,
+            LAUNCH.num_warps,
+            x.device,
+            assumed_registers("bias_gelu"),
+            LAUNCH.programs,
+        )
+        runs, run = _runs(rows, LAUNCH.rows, blocks, most)
+        _forward[(runs * blocks,)](
+            *tensors, rows, width, run, x_rows.stride(0), **constants, num_warps=LAUNCH.num_warps
         )
     return out
 
@@ -169,51 +204,23 @@ def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     rows, width = x_rows.shape
     columns = _columns(width)
     blocks = triton.cdiv(width, columns)
-    tiles = triton.cdiv(rows, LAUNCH.backward_rows)
-    runs = min(tiles, max(1, LAUNCH.programs * multiprocessors(x.device) // blocks))
-    run = triton.cdiv(tiles, runs) * LAUNCH.backward_rows
-    runs = triton.cdiv(rows, run)
-    partial = torch.empty((1, runs, width), dtype=torch.float32, device=x.device)
+    tensors = (grad_rows, x_rows, bias.contiguous(), grad_x)
+    strides = (grad_rows.stride(0), x_rows.stride(0))
+    constants = {"ROWS": LAUNCH.backward_rows, "COLUMNS": columns}
     with torch.cuda.device_of(x):
+        most = programs_at_once(
+            _backward,
+            (*tensors, torch.float32, rows, width, LAUNCH.backward_rows, *strides),
+            constants,
+            LAUNCH.num_warps,
+            x.device,
+            assumed_registers("bias_gelu_backward"),
+            LAUNCH.programs,
+        )
+        runs, run = _runs(rows, LAUNCH.backward_rows, blocks, most)
+        partial = torch.empty((1, runs, width), dtype=torch.float32, device=x.device)
         _backward[(runs * blocks,)](
-            grad_rows,
-            x_rows,
-            bias.contiguous(),
-            grad_x,
-            partial,
-            rows,
-            width,
-            run,
-            grad_rows.stride(0),
-            x_rows.stride(0),
-            ROWS=LAUNCH.backward_rows,
-            COLUMNS=columns,
-            num_warps=LAUNCH.num_warps,
+            *tensors, partial, rows, width, run, *strides, **constants, num_warps=LAUNCH.num_warps
         )
         sum_columns(partial, [grad_bias])
     return grad_x, grad_bias
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages); the width is no constant."""
-    cases: list[tuple[str, object, dict[str, str], dict[str, object], int, int]] = []
-    for dtype in ("bf16", "fp32"):
-        tile = f"*{dtype}"
-        cases.append(
-            (
-                f"bias_gelu_forward-{dtype}", _forward,
-                {"x_ptr": tile, "bias_ptr": "*fp32", "out_ptr": tile,
-                 "n_rows": "i32", "n_cols": "i32", "x_stride": "i32"},
-                {"ROWS": LAUNCH.rows, "COLUMNS": LAUNCH.columns}, LAUNCH.num_warps, 3,
-            )
-        )  # fmt: skip
-        cases.append(
-            (
-                f"bias_gelu_backward-{dtype}", _backward,
-                {"grad_ptr": tile, "x_ptr": tile, "bias_ptr": "*fp32", "grad_x_ptr": tile,
-                 "partial_ptr": "*fp32", "n_rows": "i32", "n_cols": "i32", "n_run": "i32",
-                 "grad_stride": "i32", "x_stride": "i32"},
-                {"ROWS": LAUNCH.backward_rows, "COLUMNS": LAUNCH.columns}, LAUNCH.num_warps, 3,
-            )
-        )  # fmt: skip
-    return cases

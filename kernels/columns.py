@@ -88,31 +88,3 @@ def sum_columns(partial: Tensor, outs: Sequence[Tensor]) -> None:
             COLUMNS=LAUNCH.columns,
             num_warps=LAUNCH.num_warps,
         )
-
-
-def multiprocessors(device: torch.device) -> int:
-    """How many the device has; in Triton's interpreter a small number, for speed.
-
-    On "meta", where kernels are compiled but not launched, those of an H100 or H200.
-    """
-    if device.type != "cuda":
-        return 132 if device.type == "meta" else 2
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def aot_cases() -> list[tuple[str, object, dict[str, str], dict[str, object], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    signature = {
-        "partial_ptr": "*fp32",
-        "out_0_ptr": "*fp32",
-        "out_1_ptr": "*fp32",
-        "out_2_ptr": "*fp32",
-        "n_rows": "i32",
-        "n_cols": "i32",
-    }
-    constexprs: dict[str, object] = {
-        "out_3_ptr": None,
-        "ROWS": LAUNCH.rows,
-        "COLUMNS": LAUNCH.columns,
-    }
-    return [("sum_columns", _sum_columns, signature, constexprs, LAUNCH.num_warps, 3)]

@@ -11,7 +11,6 @@ integers, and the first pass is rounded to a grey level: the bits are Pillow's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -122,24 +121,3 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    signature = {
-        "views_ptr": "*i64",
-        "tables_ptr": "*i32",
-        "out_ptr": "*u8",
-        **dict.fromkeys(("frames", "height", "width"), "i32"),
-    }
-    constexprs = {"ROWS": LAUNCH.rows, "BYTES": LAUNCH.bytes}
-    return [
-        (
-            "crop_resize",
-            crop_resize_kernel,
-            signature,
-            constexprs,
-            LAUNCH.num_warps,
-            LAUNCH.num_stages,
-        )
-    ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -37,8 +35,3 @@ def cube_pointer(
 def dense_pixels(frames: Tensor) -> Tensor:
     """The frames themselves if each row's pixels are adjacent (crops, time slices), or a copy."""
     return frames if frames.stride()[3:] == (3, 1) else frames.contiguous()
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """None: nothing here is launched by itself."""
-    return []

@@ -238,15 +238,3 @@ def key_gradients(
         b_grad_key = outer_parts(b_grad_key, b_grad_score.to(DOT), b_query, DIM_B, PRECISION)
     b_scale = tl.full([KEYS], 1.0, tl.float32) * (scale / LOG2E)
     return scaled_parts(b_grad_key, b_scale, DIM_B), b_grad_value
-
-
-def aot_signature(
-    arguments: list[str], dtype: str, constexprs: dict[str, object]
-) -> dict[str, str]:
-    """The types of an attention kernel's arguments, for its ahead-of-time cases."""
-    kinds = {"lse_ptr": "*fp32", "delta_ptr": "*fp32", "count_ptr": "*i32", "scale": "fp32"}
-    return {
-        name: kinds.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32")
-        for name in arguments
-        if name not in constexprs and not name.isupper()
-    }

@@ -9,7 +9,6 @@ moving anything between lanes. Compaction is a prefix sum and a scattered store.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -275,43 +274,3 @@ def mask_indices(
             num_stages=LAUNCH.num_stages,
         )
     return visible, decoded, decoder_count, loss_slot, loss_weight
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    signature = {
-        "seeds_ptr": "*i64",
-        "visible_ptr": "*i32",
-        "decoder_ptr": "*i32",
-        "decoder_count_ptr": "*i32",
-        "loss_slot_ptr": "*i32",
-        "loss_weight_ptr": "*fp32",
-    }
-    cases = []
-    # 16 frames of 224² in patches of 16 and 14; tube at ratio 0.9, then other kinds of mask.
-    for side, encoder, masked, decoder, hidden, sizes in (
-        (14, "tube", 176, "running-cell", 2, (160, 784, 704)),
-        (16, "tube", 230, "running-cell", 2, (208, 1024, 920)),
-        (14, "tube", 176, "none", 0, (160, 1408, 1408)),
-        (14, "random", 1411, "random", 784, (157, 784, 784)),
-        (14, "frame", 7, "frame", 4, (196, 784, 784)),
-    ):
-        blocks, num_warps = _blocks(8, side, side)
-        constexprs = {
-            "SLOTS": 8,
-            "HEIGHT": side,
-            "WIDTH": side,
-            "ENCODER": encoder,
-            "ENCODER_MASKED": masked,
-            "DECODER": decoder,
-            "DECODER_MASKED": hidden,
-            "LOSS_OVER_ALL": False,
-            "SKIP_SEEN": False,
-            **dict(zip(("VISIBLE", "DECODED", "LOSS"), sizes, strict=True)),
-            **blocks,
-        }
-        name = f"mask_indices_{encoder}_{decoder}_{side}".replace("-", "_")
-        cases.append(
-            (name, mask_indices_kernel, signature, constexprs, num_warps, LAUNCH.num_stages)
-        )
-    return cases

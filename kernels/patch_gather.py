@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -130,33 +129,3 @@ def patch_gather(
             num_stages=LAUNCH.num_stages,
         )
     return out
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    cases = []
-    for dtype in ("bf16", "fp32"):
-        for patch in (16, 14):
-            signature = {
-                "frames_ptr": "*u8",
-                "index_ptr": "*i32",
-                "out_ptr": f"*{dtype}",
-                **dict.fromkeys(
-                    ("per_clip", "rows", "columns", "clip_stride", "frame_stride", "row_stride"),
-                    "i32",
-                ),
-                **{f"{name}_{c}": "fp32" for name in ("scale", "shift") for c in range(3)},
-            }
-            block = min(triton.next_power_of_2(2 * patch**2), LAUNCH.pixels)
-            constexprs = {"TUBELET": 2, "PATCH": patch, "BLOCK": block}
-            cases.append(
-                (
-                    f"patch_gather_{dtype}_p{patch}",
-                    patch_gather_kernel,
-                    signature,
-                    constexprs,
-                    LAUNCH.num_warps,
-                    LAUNCH.num_stages,
-                )
-            )
-    return cases

@@ -1,14 +1,13 @@
 """Normalised-pixel MSE straight from uint8 frames: the loss, the prediction's gradient, or both.
 
-One program takes one token: it reads the cube once for the statistics and again, from L1, beside
-the prediction. A backward pass of its own finds the very same target instead of reading it from
-memory.
+One program takes one token: bytes and prediction are read together, the statistics found, and the
+differences taken from what is in registers. A backward pass of its own finds the very same target
+instead of reading it from memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -25,17 +24,15 @@ class Launch:
     """Launch choices; modelled, not yet measured on a GPU.
 
     Attributes:
-        values: most values of a tile. A 2×16×16 cube's 1536 are three tiles of 512, and its bytes
-            are read twice, the second time from L1. One tile of 2048 would take twice the
-            registers a lane, and a quarter of its lanes would have nothing to do.
-        num_warps: 2: 8 values a lane, and sums that cross one border between warps. Some 60
-            registers leave room for 16 programs on a multiprocessor, with 70 kB of loads.
+        values: most values of a tile. A 2×16×16 cube is 32 rows of 48 values, padded to 64: one
+            tile of 2048, 64 values a lane.
+        num_warps: 1: sums need shuffles and no barrier.
         run: token losses that one program adds up, so that all of a batch's are two short steps.
         sum_block, sum_warps: of a tile of that program.
     """
 
-    values: int = 512
-    num_warps: int = 2
+    values: int = 2048
+    num_warps: int = 1
     num_stages: int = 1
     run: int = 8192
     sum_block: int = 2048
@@ -46,12 +43,16 @@ LAUNCH = Launch()
 
 
 @triton.jit
-def _store_gradient(out_ptr, i_token, start, n_read, b_gradient, PIXELS: tl.constexpr):
-    """Stores a tile of a token's gradient, 0 where nothing was read."""
-    o_value = start + tl.arange(0, b_gradient.shape[0])  # [BLOCK]
-    p_out = out_ptr + i_token.to(tl.int64) * (3 * PIXELS) + o_value
-    b_out = tl.where(o_value < n_read, b_gradient, 0.0).to(out_ptr.dtype.element_ty)
-    tl.store(p_out, b_out, mask=o_value < 3 * PIXELS)
+def _store_gradient(
+    out_ptr, i_token, start, b_gradient, TUBELET: tl.constexpr, PATCH: tl.constexpr
+):
+    """Stores a tile of a token's gradient, [ROWS, COLUMNS]."""
+    o_row = start + tl.arange(0, b_gradient.shape[0])
+    o_col = tl.arange(0, b_gradient.shape[1])
+    p_out = out_ptr + i_token.to(tl.int64) * (3 * TUBELET * PATCH * PATCH)
+    p_out += (o_row * (3 * PATCH))[:, None] + o_col[None, :]
+    m_out = (o_row < TUBELET * PATCH)[:, None] & (o_col < 3 * PATCH)[None, :]
+    tl.store(p_out, b_gradient.to(out_ptr.dtype.element_ty), mask=m_out)
 
 
 @triton.jit
@@ -76,12 +77,14 @@ def pixel_mse_kernel(
     PATCH: tl.constexpr,
     NORMALIZE: tl.constexpr,
     IGNORE_FLAT: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    VECTOR: tl.constexpr,
     ALIGN: tl.constexpr,  # of the prediction's strides
 ):
     PIXELS: tl.constexpr = TUBELET * PATCH * PATCH
     i_token = tl.program_id(0)
-    p_prediction, p_cube, weight, n_read, sum_0, sum_1, sum_2, scale_0, scale_1, scale_2 = (
+    p_prediction, p_cube, weight, n_read, b_shift, b_scale, b_bytes, b_prediction = (
         token_and_statistics(
             i_token,
             prediction_ptr,
@@ -100,35 +103,38 @@ def pixel_mse_kernel(
             PATCH,
             NORMALIZE,
             IGNORE_FLAT,
-            BLOCK,
+            ROWS,
+            COLUMNS,
+            VECTOR,
             ALIGN,
         )
     )
-    factor = scale * weight * (2.0 / (3 * PIXELS))
-    b_square = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, 3 * PIXELS, BLOCK):
+    # A token that isn't read has differences of 0, which an infinite factor would make NaN.
+    factor = tl.where(n_read > 0, scale * weight * (2.0 / (3 * PIXELS)), 0.0)
+    square_sum = 0.0
+    for start in range(0, TUBELET * PATCH, ROWS):
         b_difference = difference(
+            b_bytes,
+            b_prediction,
             p_cube,
             p_prediction,
             start,
             n_read,
+            b_shift,
+            b_scale,
             frame_stride,
             row_stride,
-            sum_0,
-            sum_1,
-            sum_2,
-            scale_0,
-            scale_1,
-            scale_2,
+            TUBELET,
             PATCH,
-            PIXELS,
             NORMALIZE,
-            BLOCK,
+            ROWS,
+            COLUMNS,
+            VECTOR,
         )
-        b_square += b_difference * b_difference
+        square_sum += tl.sum(b_difference * b_difference)
         if gradient_ptr is not None:
-            _store_gradient(gradient_ptr, i_token, start, n_read, factor * b_difference, PIXELS)
-    loss = weight * (tl.sum(b_square, axis=0) / (3 * PIXELS))
+            _store_gradient(gradient_ptr, i_token, start, factor * b_difference, TUBELET, PATCH)
+    loss = weight * (square_sum / (3 * PIXELS))
     tl.store(loss_ptr + i_token, tl.where(n_read > 0, loss, 0.0))
     tl.store(token_weight_ptr + i_token, weight)
 
@@ -174,12 +180,14 @@ def pixel_mse_backward_kernel(
     PATCH: tl.constexpr,
     NORMALIZE: tl.constexpr,
     IGNORE_FLAT: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    VECTOR: tl.constexpr,
     ALIGN: tl.constexpr,  # of the prediction's strides
 ):
     PIXELS: tl.constexpr = TUBELET * PATCH * PATCH
     i_token = tl.program_id(0)
-    p_prediction, p_cube, weight, n_read, sum_0, sum_1, sum_2, scale_0, scale_1, scale_2 = (
+    p_prediction, p_cube, weight, n_read, b_shift, b_scale, b_bytes, b_prediction = (
         token_and_statistics(
             i_token,
             prediction_ptr,
@@ -198,31 +206,34 @@ def pixel_mse_backward_kernel(
             PATCH,
             NORMALIZE,
             IGNORE_FLAT,
-            BLOCK,
+            ROWS,
+            COLUMNS,
+            VECTOR,
             ALIGN,
         )
     )
     factor = tl.load(grad_ptr).to(tl.float32) * weight * (2.0 / (3 * PIXELS))
-    for start in range(0, 3 * PIXELS, BLOCK):
+    factor = tl.where(n_read > 0, factor, 0.0)  # see pixel_mse_kernel
+    for start in range(0, TUBELET * PATCH, ROWS):
         b_difference = difference(
+            b_bytes,
+            b_prediction,
             p_cube,
             p_prediction,
             start,
             n_read,
+            b_shift,
+            b_scale,
             frame_stride,
             row_stride,
-            sum_0,
-            sum_1,
-            sum_2,
-            scale_0,
-            scale_1,
-            scale_2,
+            TUBELET,
             PATCH,
-            PIXELS,
             NORMALIZE,
-            BLOCK,
+            ROWS,
+            COLUMNS,
+            VECTOR,
         )
-        _store_gradient(out_ptr, i_token, start, n_read, factor * b_difference, PIXELS)
+        _store_gradient(out_ptr, i_token, start, factor * b_difference, TUBELET, PATCH)
 
 
 def _inputs(
@@ -259,8 +270,15 @@ def _align(prediction: Tensor | None) -> int:
     return alignment(*prediction.stride()[:2])
 
 
-def _block(tubelet_size: int, patch_size: int) -> int:
-    return min(int(triton.next_power_of_2(3 * tubelet_size * patch_size**2)), LAUNCH.values)
+def _tile(tubelet_size: int, patch_size: int, dtype: torch.dtype) -> dict[str, int]:
+    """What a kernel is told of its tiles."""
+    columns = int(triton.next_power_of_2(3 * patch_size))
+    rows = int(triton.next_power_of_2(tubelet_size * patch_size))
+    return {
+        "ROWS": min(rows, max(1, LAUNCH.values // columns)),
+        "COLUMNS": columns,
+        "VECTOR": min(16 // dtype.itemsize, alignment(3 * patch_size)),
+    }
 
 
 def pixel_mse(
@@ -329,7 +347,7 @@ def _sums(
                 PATCH=patch_size,
                 NORMALIZE=normalize,
                 IGNORE_FLAT=ignore_flat,
-                BLOCK=_block(tubelet_size, patch_size),
+                **_tile(tubelet_size, patch_size, prediction.dtype),
                 ALIGN=_align(tensors[0]),
                 num_warps=LAUNCH.num_warps,
                 num_stages=LAUNCH.num_stages,
@@ -382,78 +400,9 @@ def pixel_mse_backward(
             PATCH=patch_size,
             NORMALIZE=normalize,
             IGNORE_FLAT=ignore_flat,
-            BLOCK=_block(tubelet_size, patch_size),
+            **_tile(tubelet_size, patch_size, prediction.dtype),
             ALIGN=_align(tensors[0]),
             num_warps=LAUNCH.num_warps,
             num_stages=LAUNCH.num_stages,
         )
     return out
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    sizes = (
-        "per_clip",
-        "rows",
-        "columns",
-        "prediction_clip_stride",
-        "prediction_token_stride",
-        "clip_stride",
-        "frame_stride",
-        "row_stride",
-    )
-    cases: list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]] = []
-    for dtype, patch, weighted, normalize, ignore_flat in (
-        ("bf16", 16, False, True, False),
-        ("bf16", 14, True, True, False),
-        ("bf16", 16, True, True, True),
-        ("bf16", 16, True, False, False),
-        ("fp32", 16, False, True, False),
-        ("fp32", 14, True, True, True),
-    ):
-        tensors = {"prediction_ptr": f"*{dtype}", "frames_ptr": "*u8", "index_ptr": "*i32"}
-        constexprs: dict[str, Any] = {
-            "TUBELET": 2,
-            "PATCH": patch,
-            "NORMALIZE": normalize,
-            "IGNORE_FLAT": ignore_flat,
-            "BLOCK": _block(2, patch),
-            "ALIGN": alignment(6 * patch**2),
-        }
-        if weighted:
-            tensors["weight_ptr"] = "*fp32"
-        else:
-            constexprs["weight_ptr"] = None
-        forward = {**tensors, "loss_ptr": "*fp32", "token_weight_ptr": "*fp32", "scale": "fp32"}
-        both = {**forward, "gradient_ptr": f"*{dtype}"}
-        backward = {"grad_ptr": "*fp32", **tensors, "out_ptr": f"*{dtype}"}
-        options = "_weighted" * weighted + "_raw" * (not normalize) + "_flat" * ignore_flat
-        for name, kernel, signature, absent in (
-            ("pixel_mse", pixel_mse_kernel, forward, {"gradient_ptr": None}),
-            ("pixel_mse_with_gradient", pixel_mse_kernel, both, {}),
-            ("pixel_mse_backward", pixel_mse_backward_kernel, backward, {}),
-        ):
-            cases.append(
-                (
-                    f"{name}_{dtype}_p{patch}{options}",
-                    kernel,
-                    {**signature, **dict.fromkeys(sizes, "i32")},
-                    {**constexprs, **absent},
-                    LAUNCH.num_warps,
-                    LAUNCH.num_stages,
-                )
-            )
-    names = ("loss_ptr", "weight_ptr", "loss_sum_ptr", "weight_sum_ptr")
-    signature = {**dict.fromkeys(names, "*fp32"), "count": "i32"}
-    sums = {"RUN": LAUNCH.run, "BLOCK": LAUNCH.sum_block}
-    cases.append(
-        (
-            "pixel_mse_sum",
-            pixel_mse_sum_kernel,
-            signature,
-            sums,
-            LAUNCH.sum_warps,
-            LAUNCH.num_stages,
-        )
-    )
-    return cases

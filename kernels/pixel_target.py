@@ -1,8 +1,9 @@
 """The target of a token's pixels, from uint8 frames: what the pixel loss's kernels share.
 
 A row of a cube is 3 * PATCH adjacent bytes, colour fastest, and so is a row of the prediction
-(p0, p1, p2, c): values are walked in that one order, which is contiguous in the prediction and in
-runs of 3 * PATCH bytes in the frames.
+(p0, p1, p2, c): a tile is some rows of both, [ROWS, COLUMNS], padded to powers of two. So a column
+has one colour, and statistics and targets are those of columns. A tile of one warp needs no
+barrier; where one tile holds the cube, its bytes are read once and kept.
 
 Statistics are sums of integers, hence exact, and a target is one rounding away from them: with the
 sum S of a channel's n pixels, (x - S / n) / std = (n x - S) / (n std), whose numerator is an exact
@@ -11,8 +12,6 @@ integer even where a float mean would cancel.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -20,10 +19,41 @@ from videomae_fast.kernels.cubes import cube_pointer
 
 
 @triton.jit
-def _byte_offsets(o_value, frame_stride, row_stride, PATCH: tl.constexpr):
-    """Where values of a cube, in the order (p0, p1, p2, c), lie in the frames."""
-    o_row = o_value // (3 * PATCH)
-    return o_row // PATCH * frame_stride + o_row % PATCH * row_stride + o_value % (3 * PATCH)
+def _load_bytes(
+    p_cube,  # first byte of the cube
+    start,  # first row of the tile
+    n_read,  # how many of the cube's rows to read: all, or none
+    frame_stride,
+    row_stride,
+    PATCH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    VECTOR: tl.constexpr,  # values that a lane takes at once, of bytes and of the prediction
+):
+    """uint8 [ROWS, COLUMNS], 0 where nothing is read."""
+    o_row = start + tl.arange(0, ROWS)
+    o_col = tl.arange(0, COLUMNS)
+    o_row_byte = o_row // PATCH * frame_stride + o_row % PATCH * row_stride
+    o_byte = tl.max_contiguous(o_row_byte[:, None] + o_col[None, :], [1, VECTOR])
+    m_byte = (o_row < n_read)[:, None] & (o_col < 3 * PATCH)[None, :]
+    return tl.load(p_cube + o_byte, mask=m_byte, other=0)
+
+
+@triton.jit
+def _load_prediction(
+    p_prediction,  # first value of the token's prediction
+    start,
+    n_read,
+    PATCH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """[ROWS, COLUMNS] in the dtype of memory, 0 where nothing is read."""
+    o_row = start + tl.arange(0, ROWS)
+    o_col = tl.arange(0, COLUMNS)
+    m_value = (o_row < n_read)[:, None] & (o_col < 3 * PATCH)[None, :]
+    o_value = (o_row * (3 * PATCH))[:, None] + o_col[None, :]
+    return tl.load(p_prediction + o_value, mask=m_value, other=0.0)
 
 
 @triton.jit
@@ -37,35 +67,46 @@ def _scale(total, squares, PIXELS: tl.constexpr):
 
 
 @triton.jit
+def _of_columns(value_0, value_1, value_2, COLUMNS: tl.constexpr):
+    """[COLUMNS]: the value of each column's colour."""
+    b_colour = tl.arange(0, COLUMNS) % 3
+    return tl.where(b_colour == 0, value_0, tl.where(b_colour == 1, value_1, value_2))
+
+
+@triton.jit
 def _statistics(
-    p_cube,  # first byte of the cube
-    n_read,  # how many of its values to read: all, or none
-    frame_stride,
-    row_stride,
+    b_sum,  # int32 [ROWS, COLUMNS], of the cube's tiles
+    b_square,  # int32 [ROWS, COLUMNS]
     PATCH: tl.constexpr,
     PIXELS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    """Sum and scale of each colour channel, and whether all channels are flat."""
-    sum_0, sum_1, sum_2, square_0, square_1, square_2 = 0, 0, 0, 0, 0, 0
-    for start in range(0, 3 * PIXELS, BLOCK):
-        o_value = start + tl.arange(0, BLOCK)  # [BLOCK]
-        m_value = o_value < n_read
-        p_value = p_cube + _byte_offsets(o_value, frame_stride, row_stride, PATCH)
-        b_x = tl.load(p_value, mask=m_value, other=0).to(tl.int32)
-        b_0 = tl.where(o_value % 3 == 0, b_x, 0)
-        b_1 = tl.where(o_value % 3 == 1, b_x, 0)
-        b_2 = tl.where(o_value % 3 == 2, b_x, 0)
-        sum_0 += tl.sum(b_0, axis=0)
-        sum_1 += tl.sum(b_1, axis=0)
-        sum_2 += tl.sum(b_2, axis=0)
-        square_0 += tl.sum(b_0 * b_0, axis=0)
-        square_1 += tl.sum(b_1 * b_1, axis=0)
-        square_2 += tl.sum(b_2 * b_2, axis=0)
-    scale_0, flat_0 = _scale(sum_0, square_0, PIXELS)
-    scale_1, flat_1 = _scale(sum_1, square_1, PIXELS)
-    scale_2, flat_2 = _scale(sum_2, square_2, PIXELS)
-    return sum_0, sum_1, sum_2, scale_0, scale_1, scale_2, flat_0 & flat_1 & flat_2
+    """Sum (int32) and scale of each column's colour [1, COLUMNS]; whether all colours are flat."""
+    # First what a lane has of each of its columns, then what is of one colour, last other lanes'.
+    LANES: tl.constexpr = min(ROWS, max(1, 32 * VECTOR // COLUMNS))  # down a column
+    b_sum = tl.sum(tl.reshape(b_sum, [ROWS // LANES, LANES, COLUMNS]), 0)
+    b_square = tl.sum(tl.reshape(b_square, [ROWS // LANES, LANES, COLUMNS]), 0)
+    b_colour = (tl.arange(0, COLUMNS) % 3)[None, :]
+    sum_0 = tl.sum(tl.where(b_colour == 0, b_sum, 0))
+    sum_1 = tl.sum(tl.where(b_colour == 1, b_sum, 0))
+    sum_2 = tl.sum(b_sum) - sum_0 - sum_1
+    square_0 = tl.sum(tl.where(b_colour == 0, b_square, 0))
+    square_1 = tl.sum(tl.where(b_colour == 1, b_square, 0))
+    square_2 = tl.sum(b_square) - square_0 - square_1
+    # Side by side in lanes, for roots and divisions are long; the fourth is the third again.
+    i_colour = tl.arange(0, 4)
+    b_total = tl.where(i_colour == 0, sum_0, tl.where(i_colour == 1, sum_1, sum_2))
+    b_squares = tl.where(i_colour == 0, square_0, tl.where(i_colour == 1, square_1, square_2))
+    b_scale, b_flat = _scale(b_total, b_squares, PIXELS)
+    scale_0 = tl.sum(tl.where(i_colour == 0, b_scale, 0.0), 0)
+    scale_1 = tl.sum(tl.where(i_colour == 1, b_scale, 0.0), 0)
+    scale_2 = tl.sum(tl.where(i_colour == 2, b_scale, 0.0), 0)
+    b_shift = _of_columns(sum_0, sum_1, sum_2, COLUMNS)
+    b_scale = _of_columns(scale_0, scale_1, scale_2, COLUMNS)
+    b_scale = tl.where(tl.arange(0, COLUMNS) < 3 * PATCH, b_scale, 0.0)
+    return b_shift[None, :], b_scale[None, :], tl.min(b_flat.to(tl.int32), 0) != 0
 
 
 @triton.jit
@@ -87,10 +128,16 @@ def token_and_statistics(
     PATCH: tl.constexpr,
     NORMALIZE: tl.constexpr,
     IGNORE_FLAT: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    VECTOR: tl.constexpr,
     ALIGN: tl.constexpr,  # of the prediction's strides
 ):
-    """A token's pointers, weight, number of values to read (all or none) and statistics."""
+    """A token's pointers, weight, number of rows to read (all or none), statistics and first tile.
+
+    The first tile is its bytes and prediction: all of the token where that is one tile. Both are
+    asked for before anything is computed.
+    """
     PIXELS: tl.constexpr = TUBELET * PATCH * PATCH
     i_clip = i_token // per_clip
     o_prediction = i_clip.to(tl.int64) * prediction_clip_stride
@@ -109,57 +156,65 @@ def token_and_statistics(
         PATCH,
     )
     weight = 1.0
-    n_read = 3 * PIXELS
+    n_read = TUBELET * PATCH
     if weight_ptr is not None:
         weight = tl.load(weight_ptr + i_token)
         # A token of weight 0 counts for nothing, whatever its prediction: it isn't even read.
-        n_read = tl.where(weight != 0.0, 3 * PIXELS, 0)
-    sum_0, sum_1, sum_2, scale_0, scale_1, scale_2 = 0, 0, 0, 0.0, 0.0, 0.0
+        n_read = tl.where(weight != 0.0, TUBELET * PATCH, 0)
+    b_bytes = _load_bytes(p_cube, 0, n_read, frame_stride, row_stride, PATCH, ROWS, COLUMNS, VECTOR)
+    b_prediction = _load_prediction(p_prediction, 0, n_read, PATCH, ROWS, COLUMNS)
+    b_shift = tl.zeros([1, COLUMNS], tl.int32)
+    b_scale = tl.full([1, COLUMNS], 1.0 / 255.0, tl.float32)
     if NORMALIZE or IGNORE_FLAT:
-        sum_0, sum_1, sum_2, scale_0, scale_1, scale_2, flat = _statistics(
-            p_cube, n_read, frame_stride, row_stride, PATCH, PIXELS, BLOCK
-        )
+        b_x = b_bytes.to(tl.int32)
+        b_sum = b_x
+        b_square = b_x * b_x
+        for start in range(ROWS, TUBELET * PATCH, ROWS):
+            b_x = _load_bytes(
+                p_cube, start, n_read, frame_stride, row_stride, PATCH, ROWS, COLUMNS, VECTOR
+            ).to(tl.int32)
+            b_sum += b_x
+            b_square += b_x * b_x
+        b_total, b_normal, flat = _statistics(b_sum, b_square, PATCH, PIXELS, ROWS, COLUMNS, VECTOR)
+        if NORMALIZE:
+            b_shift = b_total
+            b_scale = b_normal
         if IGNORE_FLAT:
             weight = tl.where(flat, 0.0, weight)
             n_read = tl.where(flat, 0, n_read)
-    return p_prediction, p_cube, weight, n_read, sum_0, sum_1, sum_2, scale_0, scale_1, scale_2
+    return p_prediction, p_cube, weight, n_read, b_shift, b_scale, b_bytes, b_prediction
 
 
 @triton.jit
 def difference(
+    b_bytes,  # the first tile's
+    b_prediction,
     p_cube,  # first byte of the cube
     p_prediction,  # first value of the token's prediction
-    start,
+    start,  # first row of the tile
     n_read,
+    b_shift,
+    b_scale,
     frame_stride,
     row_stride,
-    sum_0,
-    sum_1,
-    sum_2,
-    scale_0,
-    scale_1,
-    scale_2,
+    TUBELET: tl.constexpr,
     PATCH: tl.constexpr,
-    PIXELS: tl.constexpr,
     NORMALIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    """Prediction minus target, fp32 [BLOCK], 0 where nothing is read."""
-    o_value = start + tl.arange(0, BLOCK)  # [BLOCK]
-    m_value = o_value < n_read
-    p_value = p_cube + _byte_offsets(o_value, frame_stride, row_stride, PATCH)
-    b_x = tl.load(p_value, mask=m_value, other=0).to(tl.int32)
-    b_prediction = tl.load(p_prediction + o_value, mask=m_value, other=0.0).to(tl.float32)
+    """Prediction minus target, fp32 [ROWS, COLUMNS], 0 where nothing is read."""
+    if ROWS < TUBELET * PATCH:  # several tiles: bytes are read again, from L1
+        b_bytes = _load_bytes(
+            p_cube, start, n_read, frame_stride, row_stride, PATCH, ROWS, COLUMNS, VECTOR
+        )
+        b_prediction = _load_prediction(p_prediction, start, n_read, PATCH, ROWS, COLUMNS)
+    b_target = b_bytes.to(tl.int32)
     if NORMALIZE:
-        channel = o_value % 3
-        b_sum = tl.where(channel == 0, sum_0, tl.where(channel == 1, sum_1, sum_2))
-        b_scale = tl.where(channel == 0, scale_0, tl.where(channel == 1, scale_1, scale_2))
-        b_target = (PIXELS * b_x - b_sum).to(tl.float32) * b_scale
-    else:
-        b_target = b_x.to(tl.float32) * (1.0 / 255.0)
-    return tl.where(m_value, b_prediction - b_target, 0.0)
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """None: nothing here is launched by itself."""
-    return []
+        b_target = TUBELET * PATCH * PATCH * b_target - b_shift
+    b_difference = b_prediction.to(tl.float32) - b_target.to(tl.float32) * b_scale
+    # Columns that are not there have scale 0. Rows that are not, and tokens that are not to be
+    # counted, may have a target all the same.
+    m_row = start + tl.arange(0, ROWS) < n_read
+    return tl.where(m_row[:, None], b_difference, 0.0)

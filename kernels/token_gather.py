@@ -7,7 +7,6 @@ so that every row is written once and repeated positions are added in the order 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -181,29 +180,3 @@ def token_scatter(x: Tensor, index: Tensor, tokens: int) -> Tensor:
             num_stages=LAUNCH.num_stages,
         )
     return out
-
-
-def aot_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """(name, kernel, signature, constexprs, num_warps, num_stages) of the sizes in use."""
-    cases = []
-    for dtype in ("bf16", "fp32"):
-        tensors = {"x_ptr": f"*{dtype}", "index_ptr": "*i32", "out_ptr": f"*{dtype}"}
-        for width in (192, 384, 512):  # of the decoders
-            gather = {"WIDTH": width, "BLOCK_R": LAUNCH.rows, "BLOCK_D": LAUNCH.columns}
-            scatter = {**gather, "BLOCK_D": LAUNCH.scatter_columns, "BLOCK_K": LAUNCH.list_block}
-            for name, kernel, first, blocks in (
-                ("token_gather", token_gather_kernel, "n_rows", gather),
-                ("token_scatter", token_scatter_kernel, "tokens", scatter),
-            ):
-                sizes = (first, "per_clip", "clip_stride", "row_stride")
-                cases.append(
-                    (
-                        f"{name}_{dtype}_{width}",
-                        kernel,
-                        {**tensors, **dict.fromkeys(sizes, "i32")},
-                        blocks,
-                        LAUNCH.num_warps,
-                        LAUNCH.num_stages,
-                    )
-                )
-    return cases

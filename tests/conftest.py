@@ -1,4 +1,4 @@
-"""What all tests share: golden values, tiny clips, a fixed number of threads."""
+"""What all tests share: Triton's interpreter, golden values, tiny clips, a number of threads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+
+from tests.support.interpreter import import_triton
+
+import_triton()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +62,11 @@ class ToldAtOnce:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where a GPU is expected, what a GPU adds nothing to is left out: its minutes are few."""
+    """Slow tests come first, so that no process ends with one while the others wait.
+
+    Where a GPU is expected, what a GPU adds nothing to is left out: its minutes are few.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not config.getoption("--gpu"):
         return
     left_out = [item for item in items if item.get_closest_marker("without_gpu")]

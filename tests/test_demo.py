@@ -14,8 +14,9 @@ from videomae_fast.data import load_list, open_video
 from videomae_fast.demo import run
 from videomae_fast.demo.scenes import SCENES, frames
 from videomae_fast.demo.videos import DemoError, find_videos, render_videos, write_list
-from videomae_fast.pictures.loss_curves import LossCurve, read_metrics
+from videomae_fast.pictures.loss_curves import LossCurve
 from videomae_fast.training import load_model
+from videomae_fast.training.metrics import read_metrics
 
 
 def video(index: int, seed: int = 0, count: int = 12) -> np.ndarray:
@@ -101,7 +102,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "SHOWN_TRAINED", (1,))
     monkeypatch.setattr(run, "SHOWN_HELD_OUT", (0,))
     monkeypatch.setattr(run, "STEPS_PER_EPOCH", 5)
-    monkeypatch.setattr(run, "STEPS_PER_MINUTE", 10)
     monkeypatch.setattr(run, "render_videos", partial(render_videos, size=48, seconds=1.0))
 
 
@@ -112,14 +112,15 @@ def test_demo_leaves_checkpoint_plot_and_pictures_and_says_where(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(run, "FALLEN", 2.0)
-    assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 0
+    words = ["demo", "--output", str(tmp_path), "--steps", "12"]  # no whole number of epochs
+    assert main(words) == 0
     told = capsys.readouterr().out
-    for name in ("loss.png", "run/checkpoints/step-00000010", "pictures/001_"):
+    for name in ("loss.png", "run/checkpoints/step-00000012", "pictures/001_"):
         assert str(tmp_path / name) in told
     model, config = load_model(tmp_path / "run")
     assert config.grid.tokens > 0
     assert model.normalize_target
-    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl").steps) == 10
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 12
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
     assert len(list((tmp_path / "pictures").glob("*.gif"))) == 2
     assert "a video it was not trained on" in told
@@ -128,7 +129,7 @@ def test_demo_leaves_checkpoint_plot_and_pictures_and_says_where(
     assert "002_" not in trained
     assert len(list((tmp_path / "cache").glob("*.frames"))) == 2
 
-    assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 0
+    assert main(words) == 0
     assert "nothing left to do" in capsys.readouterr().out
 
 
@@ -136,7 +137,7 @@ def test_demo_whose_loss_has_not_fallen_fails(
     small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ten steps don't even get to where predicting nothing is."""
-    assert main(["demo", "--output", str(tmp_path), "--minutes", "1"]) == 1
+    assert main(["demo", "--output", str(tmp_path), "--steps", "10"]) == 1
     told = capsys.readouterr().err
     assert "the loss has not clearly fallen" in told
     assert str(tmp_path / "loss.png") in told
@@ -151,7 +152,7 @@ def test_demo_takes_videos_of_a_folder(
     own = tmp_path / "my videos"
     render_videos(own, 3, seed=5, size=48, seconds=1.0)
     output = tmp_path / "out"
-    words = ["demo", "--output", str(output), "--minutes", "1", "--videos", str(own)]
+    words = ["demo", "--output", str(output), "--steps", "10", "--videos", str(own)]
     assert main(words) == 0
     assert not (output / "videos").exists()
     assert not (output / "cache").exists()
@@ -163,7 +164,10 @@ def test_demo_takes_videos_of_a_folder(
     ("words", "code", "told"),
     [
         (["--minutes", "0"], 2, "--minutes must be more than 0"),
-        (["--minutes", "0.001"], 1, "too short"),
+        (["--minutes", "0.0001"], 2, "--steps must be 1 or more, not 0"),
+        (["--minutes", "0.02"], 1, "12 steps are too few: 20 are the least"),
+        (["--steps", "0"], 2, "--steps must be 1 or more, not 0"),
+        (["--steps", "19"], 1, "19 steps are too few: 20 are the least"),
         (["--seed", "-1"], 2, "--seed must be 0 or more"),
         (["--videos", "nowhere"], 1, "no such folder"),
     ],
@@ -177,6 +181,23 @@ def test_demo_refusals(
 ) -> None:
     assert main(["demo", "--output", str(tmp_path), *words]) == code
     assert told in capsys.readouterr().err
+
+
+def test_the_former_spelling_of_the_length_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+
+    def run_demo(output: Path, *, steps: int, **_: object) -> None:
+        given.append(steps)
+        raise DemoError("enough")
+
+    monkeypatch.setattr(run, "run_demo", run_demo)
+    for words in (["--minutes", "0.5"], ["--steps", "300"], []):
+        assert main(["demo", "--output", str(tmp_path), *words]) == 1
+        told = capsys.readouterr().err
+        assert ("warning: --minutes 0.5 is now --steps 300" in told) == ("--minutes" in words)
+    assert given == [300, 300, 3000]
 
 
 def test_first_and_last_loss_are_means_of_a_twentieth() -> None:

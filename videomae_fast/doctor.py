@@ -216,7 +216,7 @@ def _optimizers() -> list[Check]:
     """What ``--optimizer`` may name."""
     import torch
 
-    from videomae_fast.training.apex_adam import why_not
+    from videomae_fast.training.optimizer.apex_adam import why_not
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     why = why_not(device)

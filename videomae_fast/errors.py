@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class VideoMAEFastError(Exception):
     """Base of every error that the package raises on purpose for a user to act on."""
@@ -20,6 +23,10 @@ class WeightsError(VideoMAEFastError, ValueError):
     """A weights file can't be read, or does not fit the model."""
 
 
+class CheckpointError(VideoMAEFastError):
+    """A checkpoint of a run can't be written, or read, or belongs to another run."""
+
+
 class AccelerationError(VideoMAEFastError, ValueError):
     """A model of other code can't be accelerated, or not undone; the message says why."""
 
@@ -34,3 +41,9 @@ class UsageError(VideoMAEFastError, ValueError):
     @property
     def exit_code(self) -> int:
         return 2
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?" for a word that is close to a known one, else ""."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -133,6 +133,7 @@ def _call(script: Any) -> None:
 
 
 def main(words: list[str]) -> int:
+    """Runs the job in the first file, and writes what it gives into the second, as JSON."""
     torch.set_num_threads(2)
     torch.manual_seed(0)  # extract_tad_feature.py sets no seed
     np.random.seed(0)

@@ -20,16 +20,17 @@ from typing import Literal
 
 from benchmarks.checkouts import forks, hugging_face, packages, saving, scripts
 from benchmarks.checkouts.rows import Row, table
+from benchmarks.common.command import command_of, parser_of, results_folder
 from benchmarks.common.commit import git_commit
-from benchmarks.common.record import RESULTS, environment, stamp, write
+from benchmarks.common.record import environment, stamp, write
 
 Check = Callable[[], Row]
 PARTS = ("pre-training", "fine-tuning", "features", "saving", "forks", "transformers")
 
 
-def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(prog="python -m benchmarks checkouts", description=__doc__)
-    found.formatter_class = argparse.RawDescriptionHelpFormatter
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``checkouts``."""
+    found = parser_of("checkouts", __doc__)
     for name, what in {
         "official-v1": "MCG-NJU/VideoMAE", "official-v2": "OpenGVLab/VideoMAEv2",
         "ava": "MCG-NJU/VideoMAE-Action-Detection", "adaptformer": "ShoufaChen/AdaptFormer",
@@ -38,7 +39,6 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"a checkout of {what}")
     found.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     found.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    found.add_argument("--out", type=Path, default=RESULTS, help="folder of the record")
     found.add_argument(
         "--keep", type=Path, metavar="FOLDER",
         help="where videos, checkpoints and what the scripts print are kept; default: nowhere",
@@ -90,8 +90,13 @@ def run(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 
 def main(argv: Sequence[str]) -> int:
-    words = list(argv)
-    args = parser().parse_args(words)
+    """Runs the checks, and writes record and table.
+
+    Returns:
+        1 where one failed.
+    """
+    parser = arguments()
+    args = parser.parse_args(argv)
     paths = {
         name: path.resolve()
         for name in ("official_v1", "official_v2", "ava", "adaptformer", "transformers")
@@ -99,22 +104,22 @@ def main(argv: Sequence[str]) -> int:
     }
     for name, path in paths.items():
         if not path.is_dir():
-            parser().error(f"--{name.replace('_', '-')}: {path} is no folder")
+            parser.error(f"--{name.replace('_', '-')}: {path} is no folder")
         setattr(args, name, path)
     absent = packages.missing()
     if absent and (args.official_v1 or args.official_v2):
-        parser().error(f"not installed: {' '.join(absent)}; pip install '.[checkouts]'")
+        parser.error(f"not installed: {' '.join(absent)}; pip install '.[checkouts]'")
     with tempfile.TemporaryDirectory(prefix="checkouts-") as temporary:
         folder = (args.keep or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         rows = run(args, folder)
     record = {
         "study": "checkouts",
-        **environment(args.device, ["python", "-m", "benchmarks", "checkouts", *words]),
+        **environment(args.device, command_of("checkouts", argv)),
         "checkouts": {name: {"commit": git_commit(path)} for name, path in paths.items()},
         "rows": [vars(row) for row in rows],
     }
-    path = write(record, args.out / f"checkouts-{args.device}-{stamp()}.json")
+    path = write(record, results_folder(args) / f"checkouts-{args.device}-{stamp()}.json")
     path.with_suffix(".md").write_text(table(rows) + "\n", encoding="utf-8")
     print(f"{table(rows)}\n{path}")
     return int(any(row.ending == "FAILED" for row in rows))

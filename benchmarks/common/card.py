@@ -50,9 +50,14 @@ def clocks(which: str = "0") -> dict[str, Any]:
 
 
 def giant_batch(found: dict[str, Any], *, full: bool = False) -> int:
-    """Clips of ViT-g's steps that fit the memory found, one contender at a time.
+    """Clips of ViT-g's steps that fit a card's memory, one contender at a time.
 
-    full: for ours and one strong baseline without checkpointing, which need less.
+    Args:
+        found: what :func:`card` returns.
+        full: for ours and one strong baseline without checkpointing, which need less.
+
+    Returns:
+        128 or 64 (full), or 32 or 16: the larger one where there are 100 GiB or more.
     """
     memory = found.get("memory_MiB")
     roomy = isinstance(memory, float) and memory >= ROOMY

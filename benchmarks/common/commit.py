@@ -105,10 +105,20 @@ def _checksum(path: Path) -> str | None:
         return None
 
 
-def main(argv: Sequence[str]) -> int:
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``commit``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks commit", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the file.
+
+    Returns:
+        1 where this is no repository.
+    """
+    arguments().parse_args(argv)
     try:
         written = write()
     except RuntimeError as problem:

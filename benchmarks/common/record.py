@@ -14,20 +14,31 @@ import torch
 
 from benchmarks.common.card import card
 from benchmarks.common.commit import tree_commit
+from benchmarks.common.processor import matmul_rates, processor
 from videomae_fast import __version__
 from videomae_fast.ops._attention import choice
 from videomae_fast.ops.registry import native_missing
 
 # Whose kernels or frames a number may be of, where they are installed
 LIBRARIES = (
-    "numpy", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl", "xformers", "av",
-    "decord", "torchcodec", "nvidia-dali-cuda130",
+    "numpy", "pillow", "transformers", "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl",
+    "xformers", "av", "decord", "torchcodec", "nvidia-dali-cuda130",
 )  # fmt: skip
 RESULTS = Path(__file__).parents[1] / "results"
 
 
 def environment(device: str, command: list[str]) -> dict[str, Any]:
-    """Date, machine, versions and command; of a GPU its clocks as found, and attention's table."""
+    """What a record says besides its results.
+
+    Args:
+        device: what is measured on, as torch names it.
+        command: its words.
+
+    Returns:
+        Date, commit, machine, versions, command and attention's table; of a GPU its clocks as
+        found, of a CPU the rates of its matmuls with as many threads as torch has now.
+    """
+    on_cpu = torch.device(device).type == "cpu"
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(_portable(word) for word in command),
@@ -36,7 +47,9 @@ def environment(device: str, command: list[str]) -> dict[str, Any]:
             "device": _device_name(device),
             "capability": _capability(device),
             "card": _card(device),
-            "cpu": _cpu(),
+            "cpu": processor()["name"],
+            "processor": processor(),
+            "matmul_GFLOP/s": matmul_rates(torch.get_num_threads()) if on_cpu else None,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "load_average": list(os.getloadavg()),
@@ -63,12 +76,14 @@ def _portable(word: str) -> str:
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
+    """Writes a record as JSON, its folder too; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def read(path: Path) -> dict[str, Any]:
+    """Reads a record."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 
@@ -106,12 +121,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else "unknown"

@@ -15,6 +15,11 @@ from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 Masking = Literal["dual", "encoder-only"]
 DecoderMask = Literal["running-cell", "random", "frame"]
 MASKINGS: tuple[Masking, ...] = ("dual", "encoder-only")
+# Small enough to test a command with
+TINY = MAEConfig(
+    image_size=64, frames=8, width=32, depth=2, heads=2,
+    decoder_width=16, decoder_heads=1, decoder_depth=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,12 @@ class Workload:
 
     @cached_property
     def frames(self) -> Tensor:
-        """uint8 [B, T, H, W, 3], on the CPU."""
+        """uint8 [B, T, H, W, 3], on the CPU; without values for the device "meta"."""
         size = self.config.image_size
         height, width = (size, size) if isinstance(size, int) else size
         shape = (self.batch, self.config.frames, height, width, 3)
+        if self.device == "meta":
+            return torch.empty(shape, dtype=torch.uint8, device="meta")
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=self._generator())
 
     @cached_property
@@ -68,7 +75,9 @@ class Workload:
         return torch.randint(2**62, (self.batch,), generator=self._generator())
 
     def masks(self, masking: Masking) -> Masks:
-        return Masks.from_seeds(self.mask_seeds, self.config.grid, self.spec(masking))
+        """Those of the seeds, on the CPU, or without values on "meta"."""
+        seeds = self.mask_seeds.to("meta") if self.device == "meta" else self.mask_seeds
+        return Masks.from_seeds(seeds, self.config.grid, self.spec(masking))
 
     def describe(self) -> dict[str, Any]:
         """For a record."""

@@ -12,7 +12,7 @@ from benchmarks.contenders.base import UnavailableError, Variant
 from benchmarks.contenders.ours import FromSeeds
 from videomae_fast import MAEConfig, MaskSpec, accelerate, masked_pixel_loss
 from videomae_fast.errors import AccelerationError
-from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys
+from videomae_fast.interop.weights.layouts.hugging_face import from_hugging_face_keys
 from videomae_fast.models.flops import flops
 
 

@@ -25,7 +25,7 @@ from benchmarks.official.step import (
     gradient_norm,
     parameter_groups,
 )
-from videomae_fast.training.optimizer import make_optimizer
+from videomae_fast.training import optimizer as adamw
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Accelerated = Literal["no", "two lines", "all lines"]
@@ -86,6 +86,7 @@ class Variant:
     accelerated: Accelerated = "no"
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
         return asdict(self)
 
     @staticmethod
@@ -135,12 +136,14 @@ class Contender(ABC):
         return found
 
     def forward(self) -> Tensor:
+        """The loss; as shipped, it is also read by the host."""
         loss = self.loss()
         if not self.variant.lean:
             check_finite(loss)
         return loss
 
     def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss, scaled in fp16."""
         self.optimizer.zero_grad()
         torch.autograd.backward(self.scaler.scale(loss))
 
@@ -168,12 +171,15 @@ class Contender(ABC):
 
     @property
     def parameters(self) -> list[nn.Parameter]:
+        """Of the model."""
         return list(self.model.parameters())
 
     def input(self, name: str) -> Tensor:
+        """What :meth:`prepare` gave under this name, on the device."""
         return self.inputs[name].to(self.device, non_blocking=True)
 
     def mixed(self) -> Any:
+        """A context in which matmuls have the precision of the variant."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.autocast)
@@ -185,9 +191,8 @@ class Contender(ABC):
 
     def _optimizer(self) -> torch.optim.Optimizer:
         if self.variant.lean:
-            optimizer = make_optimizer(
-                self.model, weight_decay=WEIGHT_DECAY, betas=BETAS, exempt={"mask_token"}
-            )
+            decayed = adamw.parameter_groups(self.model, WEIGHT_DECAY, {"mask_token"})
+            optimizer = adamw.make_optimizer(decayed, betas=BETAS)
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE
             return optimizer

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.base import LEARNING_RATE, Contender, UnavailableError, Variant
 from benchmarks.contenders.ours import Ours
-
-WARMUP = 3
+from videomae_fast.training.graph import CudaRecorder
 
 
 def why_not(device: torch.device) -> str | None:
@@ -28,27 +27,14 @@ def why_not(device: torch.device) -> str | None:
 def capture(
     run: Callable[[], None], clear: Callable[[], None], device: torch.device
 ) -> tuple[Callable[[], None], float]:
-    """Records what `run` launches, after some runs that aren't recorded; `clear` frees what they
-    left.
+    """Records what `run` launches as training does (:class:`CudaRecorder`); `clear` frees what the
+    runs before that left.
 
     Returns:
         What replays it, and the bytes that it needed above what lay on the GPU before.
     """
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):  # libraries set themselves up, kernels are compiled
-        for _ in range(WARMUP):
-            run()
-    torch.cuda.current_stream(device).wait_stream(side)
-    clear()
-    torch.cuda.synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    peak = torch.cuda.max_memory_allocated(device) - before
-    return graph.replay, float(peak)
+    recorder = CudaRecorder(device)
+    return recorder.record(run, clear), recorder.peak
 
 
 class Captured(Ours):

@@ -52,7 +52,8 @@ class Checkout:
 
     @staticmethod
     def at(path: Path) -> Checkout:
-        """
+        """The checkout in a folder, of the version whose layout it has.
+
         Raises:
             FileNotFoundError: neither layout is there.
         """

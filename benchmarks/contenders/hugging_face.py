@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from einops import rearrange
 from torch import Tensor, nn
 
 from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.accelerated import HuggingFaceFromFrames, accelerate_if_asked
 from benchmarks.contenders.base import Contender, UnavailableError, Variant, tables_to_device
 from benchmarks.official.step import normalized_images
-from videomae_fast.interop.hugging_face_keys import (
+from videomae_fast.interop.weights.layouts.hugging_face import (
     BiasNames,
     from_hugging_face_keys,
     to_hugging_face_keys,
@@ -31,8 +32,8 @@ class HuggingFace(Contender):
 
     def prepare(self) -> Mapping[str, Tensor]:
         encoder_mask, _ = self.workload.masks(self.masking).to_bool()
-        images = normalized_images(self.workload.frames).transpose(1, 2).contiguous()
-        return {"images": images, "encoder_mask": encoder_mask}
+        images = rearrange(normalized_images(self.workload.frames), "b c t h w -> b t c h w")
+        return {"images": images.contiguous(), "encoder_mask": encoder_mask}
 
     def loss(self) -> Tensor:
         with self.mixed():

@@ -15,7 +15,6 @@ This script has never been run on a GPU. Its logic is tested on the CPU with tin
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -25,38 +24,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from benchmarks.common.command import command_of, device_of, named_folder, parser_of
 from benchmarks.common.record import environment, read, write
 from benchmarks.common.workload import MASKINGS, Workload
+from benchmarks.common.workload import TINY as TINY  # whom `launch_choice` has it from
 from benchmarks.contenders.checkout import Checkout
 from benchmarks.measure.cases import CRASHED, Keep, measure, one_by_one
-from benchmarks.measure.timing import Budget, rated, times
+from benchmarks.measure.timing import Budget, copy_bandwidth, rated, times
 from benchmarks.report.tables import baseline_table
 from benchmarks.studies.baselines import cases
 from videomae_fast import MAEConfig
-from videomae_fast.models.config import SIZES
 
 PARTS = ("copy", "matmul", "baselines")
 WIDTHS = (384, 512, 768, 1024, 1280, 1408)
-
-
-TINY = MAEConfig(
-    image_size=64,
-    frames=8,
-    width=32,
-    depth=2,
-    heads=2,
-    decoder_width=16,
-    decoder_heads=1,
-    decoder_depth=2,
-)
-
-
-def copy_bandwidth(device: torch.device, size: int, repeats: int, warmup: int) -> dict[str, Any]:
-    """TB/s of a device-to-device copy of `size` bytes: read plus written."""
-    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    seconds = times(lambda: target.copy_(source), device, repeats, warmup)
-    return {"bytes": size, **rated(seconds, 2 * size, "TB/s")}
 
 
 def matmul_rates(
@@ -82,21 +62,14 @@ def matmul_rates(
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ceilings", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """The parser of ``ceilings``."""
+    shared: dict[str, Any] = {"device": "cuda", "batch": 128, "repeats": 20, "warmup": 5}
+    parser = parser_of("ceilings", __doc__, tiny=True, size="base", seconds=540.0, **shared)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--device", default="cuda", help="default: cuda")
-    parser.add_argument("--size", choices=SIZES, default="base", help="of the baselines")
-    parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
     parser.add_argument("--masking", nargs="+", choices=MASKINGS, default=["dual"])
     parser.add_argument("--variants", nargs="+", help="baselines by name; default: all")
     parser.add_argument(
         "--official-checkout", type=Path, help="folder of the official code: also time it itself"
-    )
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument(
-        "--seconds", type=float, default=540, help="for the baselines; default: %(default)s"
     )
     parser.add_argument(
         "--one-by-one",
@@ -104,8 +77,6 @@ def arguments() -> argparse.ArgumentParser:
         help="build a baseline when the one before is gone, instead of timing them in turns; "
         "default: on a GPU",
     )
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
-    parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     return parser
 
 
@@ -167,26 +138,27 @@ def told(record: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    words = list(argv)
+    """Measures the parts.
+
+    Returns:
+        1 where a baseline differs from the official computation or crashes.
+    """
     parser = arguments()
-    args = parser.parse_args(words)
-    if args.out is None and not os.environ.get("OUT"):
-        parser.error("where should the results go? give --out FOLDER, or set $OUT")
-    out: Path = args.out or Path(os.environ["OUT"])
-    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU here; --device cpu --tiny tests the script without one")
+    args = parser.parse_args(argv)
+    out = named_folder(parser, args)
+    device = device_of(parser, args.device, "--device cpu --tiny tests the script without one")
     if args.official_checkout is not None:
         try:
             Checkout.at(args.official_checkout)
         except FileNotFoundError as error:
             parser.error(str(error))
     if args.one_by_one is None:
-        args.one_by_one = torch.device(args.device).type == "cuda"
+        args.one_by_one = device.type == "cuda"
     wrong = False
     for part in args.parts:
         record = {
             "kind": part,
-            **environment(args.device, ["python", "-m", "benchmarks", "ceilings", *words]),
+            **environment(args.device, command_of("ceilings", argv)),
             "settings": {
                 "repeats": args.repeats,
                 "warmup": args.warmup,

@@ -22,7 +22,6 @@ VIDEOMAE_FAST_ATTENTION_TABLE=FILE.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.card import card
+from benchmarks.common.command import command_of, named_folder, parser_of
 from benchmarks.common.record import environment
 from benchmarks.gpu.parts import NAMES, PARTS, Call, Part
 from benchmarks.gpu.results import FILES, keep, summary
@@ -85,9 +85,8 @@ def free(out: Path) -> Path:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", default="cuda", help="default: cuda")
+    """The parser of ``gpu``."""
+    parser = parser_of("gpu", __doc__, device="cuda", seconds=SECONDS)
     parser.add_argument(
         "--parts",
         nargs="+",
@@ -97,9 +96,6 @@ def arguments() -> argparse.ArgumentParser:
         + ", ".join(part.name for part in PARTS if part.first),
     )
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, help="for all of them; default: %(default)s"
-    )
-    parser.add_argument(
         "--batch",
         type=int,
         help="clips; default: 128, and of ViT-g 16, or 32 on a card of 100 GiB and more",
@@ -107,17 +103,18 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rehearse", action="store_true", help="on the CPU, with tiny shapes: no figure counts"
     )
-    parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    words = list(argv)
+    """Runs the parts.
+
+    Returns:
+        1 where one did not pass.
+    """
     parser = arguments()
-    args = parser.parse_args(words)
-    if args.out is None and not os.environ.get("OUT"):
-        parser.error("where should the results go? give --out FOLDER, or set $OUT")
-    args.out = free(args.out or Path(os.environ["OUT"]))
+    args = parser.parse_args(argv)
+    args.out = free(named_folder(parser, args))
     if args.rehearse:
         args.device, args.batch = "cpu", args.batch or 2
     parts = [part for part in PARTS if (part.name in args.parts if args.parts else part.first)]
@@ -126,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     record: dict[str, Any] = {
         "kind": "first minutes",
         # This process leaves the GPU alone: its parts break it or not
-        **environment("cpu", ["python", "-m", "benchmarks", "gpu", *words]),
+        **environment("cpu", command_of("gpu", argv)),
         "device": args.device,
         "card": {} if args.rehearse else card(),
         "parts": [],

@@ -30,16 +30,15 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.common.command import command_of, device_of, named_folder, parser_of
 from benchmarks.common.record import environment, write
-from benchmarks.common.workload import Workload
+from benchmarks.common.workload import TINY, Workload
 from benchmarks.contenders.base import Contender, Variant
 from benchmarks.contenders.build import build
-from benchmarks.gpu.ceilings import TINY, copy_bandwidth
 from benchmarks.gpu.step_model import KNOWN, LABEL, Call, Ceilings, Recorder, modelled_step, step
-from benchmarks.measure.timing import Summary, rated, timed_step, times
+from benchmarks.measure.timing import Summary, copy_bandwidth, rated, timed_step, times
 from benchmarks.report.tables import mfu
 from videomae_fast import MAEConfig
-from videomae_fast.models.config import SIZES
 from videomae_fast.models.flops import flops
 
 STEPS = 3
@@ -287,37 +286,33 @@ def modelled(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks kernel-profile")
-    parser.description = __doc__
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", default="cuda", help="default: cuda")
-    parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
-    parser.add_argument("--repeats", type=int, default=5, help="steps timed without the profiler")
+    """The parser of ``kernel-profile``."""
+    shared: dict[str, Any] = {"device": "cuda", "size": "base", "batch": 128, "repeats": 5}
+    parser = parser_of("kernel-profile", __doc__, tiny=True, **shared)
     parser.add_argument("--rows", type=int, default=40, help="kernels printed; default: 40")
     parser.add_argument(
         "--model", choices=[card.name for card in KNOWN], help="no run: the model, for this card"
     )
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
-    parser.add_argument("--out", type=Path, help="folder; default: $OUT (none needed with --model)")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    words = list(argv)
+    """Profiles the step, or models it.
+
+    Returns:
+        0.
+    """
     parser = arguments()
-    args = parser.parse_args(words)
-    out = args.out or (Path(os.environ["OUT"]) if os.environ.get("OUT") else None)
-    if out is None and args.model is None:
-        parser.error("where should the results go? give --out FOLDER, or set $OUT")
+    args = parser.parse_args(argv)
+    unwritten = args.model and args.out is None and not os.environ.get("OUT")
+    out = None if unwritten else named_folder(parser, args)
     device = "cpu" if args.model else args.device
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU here; --model H200 models the step without one")
+    device_of(parser, device, "--model H200 models the step without one")
     config = TINY if args.tiny else MAEConfig.from_size(args.size)
     workload = Workload(config, args.batch, device=device)
     record = {
         "kind": "profile by kernel",
-        **environment(device, ["python", "-m", "benchmarks", "kernel-profile", *words]),
+        **environment(device, command_of("kernel-profile", argv)),
         "workload": {"size": args.size, **workload.describe()},
         "settings": {"steps": STEPS, "tiny": args.tiny},
     }

@@ -71,6 +71,7 @@ class Call:
 
     @property
     def bytes(self) -> int:
+        """Read and written."""
         return self.read + self.written
 
     def floor(self, card: Ceilings) -> float:
@@ -96,6 +97,7 @@ ATTENTION = {"forward": (0.75, 0.47), "backward": (0.75, 0.43)}
 
 
 def is_attention(op: str) -> bool:
+    """Whether an op is attention, forward or backward."""
     return "attention" in op and "softmax" not in op
 
 

@@ -271,6 +271,7 @@ def _digest(content: bytes) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The parser of ``wheels``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks wheels", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
@@ -285,6 +286,11 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Fetches or installs the sets.
+
+    Returns:
+        1 where a set can't be had or installed, 3 where parts of one are still missing.
+    """
     args = arguments().parse_args(argv)
     waiting = False
     try:

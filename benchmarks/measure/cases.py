@@ -40,6 +40,7 @@ class Case:
     masking: Masking
 
     def in_precision(self, precision: Precision) -> Case:
+        """The same case with matmuls of this precision."""
         return replace(self, variant=replace(self.variant, precision=precision))
 
 

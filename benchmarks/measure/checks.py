@@ -65,6 +65,7 @@ class Check:
     passed: bool
 
     def told(self) -> str:
+        """A line for the terminal."""
         verdict = "equal" if self.passed else "NOT EQUAL"
         return (
             f"{self.masking}, {self.contender} and {self.reference}: {verdict} "

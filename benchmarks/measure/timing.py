@@ -28,7 +28,8 @@ class Summary:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Summary:
-        """
+        """Of times in seconds, in any order.
+
         Raises:
             ValueError: no times.
         """
@@ -54,6 +55,7 @@ class Budget:
             object.__setattr__(self, "start", self.clock())
 
     def left(self) -> float:
+        """Seconds from now on; may be less than 0."""
         return float("inf") if self.seconds is None else self.start + self.seconds - self.clock()
 
     def share(self, parts: int) -> Budget:
@@ -71,14 +73,21 @@ NO_LIMIT = Budget()
 
 
 def synchronize(device: torch.device) -> None:
+    """Waits until a GPU has done all that was launched; nothing else has to be waited for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def timed_step(contender: Contender, *, phases: bool) -> dict[str, float]:
-    """Seconds of one training step: "total", and its phases where asked.
+    """Times one training step.
 
-    On a GPU, phases would need a synchronisation between them, which changes what is measured.
+    Args:
+        contender: whose step.
+        phases: time its phases, too. On a GPU they would need a synchronisation between them,
+            which changes what is measured.
+
+    Returns:
+        Seconds: "total", and each of :data:`PHASES` where asked for.
     """
     synchronize(contender.device)
     start = time.perf_counter()
@@ -105,10 +114,15 @@ def interleaved(
     tell: Callable[[str], None] = print,
     keep: Callable[[list[dict[str, list[float]]]], None] = lambda _: None,
 ) -> list[dict[str, list[float]]]:
-    """Times each contender `repeats` times in turns, every other round in reverse order.
+    """Times training steps in turns, every other round in reverse order.
 
-    No round is begun that `budget` would not see the end of, but for the first. `keep` takes what
-    was timed so far after each round.
+    Args:
+        contenders: whose steps.
+        repeats: rounds, of one step each.
+        warmup: steps of each before the first round.
+        budget: no round is begun that it would not see the end of, but for the first.
+        tell: takes a line of progress.
+        keep: takes what was timed so far after each round.
 
     Returns:
         For each contender the seconds in the order they were taken, by phase and in total.
@@ -149,13 +163,20 @@ SCRATCH = 2**28
 def times(
     run: Callable[[], Any], device: torch.device, repeats: int, warmup: int, *, cold: bool = False
 ) -> list[float]:
-    """Seconds of each call: by events on a GPU, so that launching is not counted.
+    """Times a call again and again: by events on a GPU, so that launching is not counted.
 
     Events mark when the GPU comes by, so a GPU that has nothing to do waits for the host between
     them. It is kept busy before each call until the host has launched all of it.
 
     Args:
+        run: the call.
+        device: that it works on.
+        repeats: times that are taken.
+        warmup: calls before these.
         cold: on a GPU, nothing of the inputs is left in its L2 from the call before.
+
+    Returns:
+        Seconds of each call.
     """
     for _ in range(warmup):
         run()
@@ -185,7 +206,14 @@ def times_in_turns(
 ) -> dict[str, list[float]]:
     """:func:`times` of each run, cold, one call a round; every other round in reverse order.
 
-    warmup: calls of each before its first one that is timed.
+    Args:
+        runs: calls by name.
+        device: that they work on.
+        repeats: rounds.
+        warmup: calls of each before its first one that is timed.
+
+    Returns:
+        Seconds of each call by name, in the order of the rounds.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for i_round in range(repeats):
@@ -193,6 +221,14 @@ def times_in_turns(
             before = warmup if i_round == 0 else 0
             taken[name] += times(runs[name], device, 1, before, cold=True)
     return taken
+
+
+def copy_bandwidth(device: torch.device, size: int, repeats: int, warmup: int) -> dict[str, Any]:
+    """TB/s of a device-to-device copy of `size` bytes: read plus written."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = times(lambda: target.copy_(source), device, repeats, warmup)
+    return {"bytes": size, **rated(seconds, 2 * size, "TB/s")}
 
 
 def rated(seconds: list[float], work: float, unit: str) -> dict[str, Any]:

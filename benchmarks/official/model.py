@@ -109,6 +109,8 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """The MLP of a block, with GELU."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -136,6 +138,7 @@ class Layer(nn.Module):
 
 
 def run_layers(layers: nn.ModuleList, x: Tensor, checkpointing: bool) -> Tensor:
+    """The blocks one after the other, each under activation checkpointing where asked."""
     for layer in layers:
         x = checkpoint(layer, x, use_reentrant=False) if checkpointing else layer(x)
     return x
@@ -155,6 +158,8 @@ class CubeEmbedding(nn.Module):
 
 
 class OfficialEncoder(nn.Module):
+    """Patch embedding, positions, and blocks over the visible tokens."""
+
     def __init__(
         self, config: MAEConfig, tables: Tables, kind: AttentionKind, checkpointing: bool
     ) -> None:
@@ -176,6 +181,8 @@ class OfficialEncoder(nn.Module):
 
 
 class OfficialDecoder(nn.Module):
+    """Blocks over visible tokens and mask tokens, and the head that predicts pixels."""
+
     def __init__(self, config: MAEConfig, kind: AttentionKind, checkpointing: bool) -> None:
         super().__init__()
         self.checkpointing = checkpointing

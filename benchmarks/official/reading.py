@@ -21,13 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.official.masks import CELL, running_cell_maps, tube_mask
 from videomae_fast.data.order import below
-from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Reading
+from videomae_fast.data.reading import ClipRequest, ReadSettings
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE
 from videomae_fast.masks import Grid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,9 +45,12 @@ BoxOf = tuple[int, int, int, int]
 class OfficialSamples:
     """One video as the official data set gives it.
 
-    samples: of each (fp32 [3, T, h, w], encoder mask, decoder mask); ids: frame numbers; boxes:
-    (x, y, width, height) of the samples; decode_seconds: until the frames are an array;
-    view_seconds: all that comes after.
+    Attributes:
+        samples: of each the clip, fp32 [3, T, h, w], and its encoder and decoder mask.
+        ids: frame numbers.
+        boxes: (x, y, width, height) of each sample.
+        decode_seconds: until the frames are an array.
+        view_seconds: all that comes after.
     """
 
     samples: list[Sample]
@@ -59,7 +64,7 @@ class OfficialSamples:
         planes = torch.stack([sample[0] for sample in self.samples])
         mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (MEAN, STD))
         grey = ((planes * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        found: NDArray[np.uint8] = grey.permute(0, 2, 3, 4, 1).numpy()
+        found: NDArray[np.uint8] = rearrange(grey, "s c t h w -> s t h w c").numpy()
         return found
 
 
@@ -69,7 +74,7 @@ class OfficialReader:
     Raises ``ValueError`` for clips that are not square, which the official recipe does not have.
     """
 
-    def __init__(self, reading: Reading, seed: int = 0) -> None:
+    def __init__(self, reading: ReadSettings, seed: int = 0) -> None:
         if reading.size[0] != reading.size[1]:
             raise ValueError(f"the official crop is square, not {reading.size}")
         self._frames, self._side, self._samples = reading.frames, reading.size[0], reading.samples

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from benchmarks.official.model import AttentionKind, Layer, OfficialPretraining, Tables, select
@@ -102,9 +103,8 @@ class SavingPretraining(OfficialPretraining):
 
 def cubes_view(images: Tensor, tubelet: int, patch: int) -> Tensor:
     """[B, 3, T, H, W] as [B, slots, rows, columns, 3, tubelet, patch, patch]; nothing is copied."""
-    b, c, t, h, w = images.shape
-    split = images.view(b, c, t // tubelet, tubelet, h // patch, patch, w // patch, patch)
-    return split.permute(0, 2, 4, 6, 1, 3, 5, 7)
+    layout = "b c (t p0) (h p1) (w p2) -> b t h w c p0 p1 p2"
+    return rearrange(images, layout, p0=tubelet, p1=patch, p2=patch)
 
 
 def _first_block(layer: Layer, seen: Tensor, hidden: Tensor, decoded: Tensor) -> Tensor:
@@ -144,12 +144,12 @@ def _last_block(layer: Layer, x: Tensor, asking: Tensor) -> Tensor:
 def needed_targets(images: Tensor, wanted: Tensor, tubelet: int, patch: int) -> Tensor:
     """The targets of the `wanted` tokens (bool [B, N]) alone: fp32 [B, K, 3 · tubelet · patch²]."""
     cut = cubes_view(images, tubelet, patch)
-    rows = cut[wanted.view(cut.shape[:4])].flatten(2).transpose(1, 2)  # [B K, pixels, 3]
+    rows = rearrange(cut[wanted.view(cut.shape[:4])], "bk c p0 p1 p2 -> bk (p0 p1 p2) c")
     mean, std = (per_channel(v, images.device).view(1, 1, 3) for v in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = rows * std + mean
     centred = pixels - pixels.mean(dim=-2, keepdim=True)
     pixels = centred / (pixels.var(dim=-2, unbiased=True, keepdim=True).sqrt() + 1e-6)
-    return pixels.reshape(len(images), -1, pixels.shape[1] * 3)
+    return rearrange(pixels, "(b k) p c -> b k (p c)", b=len(images))
 
 
 def saving_loss(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from benchmarks.official.model import select
@@ -25,17 +26,15 @@ def normalized_images(frames: Tensor) -> Tensor:
     """uint8 [B, T, H, W, 3] to what the official loader delivers: fp32 [B, 3, T, H, W], contiguous,
     ``(x / 255 - mean) / std``.
     """
-    images = frames.permute(0, 4, 1, 2, 3).contiguous().float() / 255
+    images = rearrange(frames, "b t h w c -> b c t h w").contiguous().float() / 255
     mean, std = (per_channel(v, frames.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
 
 
 def cubes(images: Tensor, tubelet: int, patch: int) -> Tensor:
     """[B, 3, T, H, W] to [B, N, tubelet · patch · patch, 3]; tokens in the order t, h, w."""
-    b, c, t, h, w = images.shape
-    split = images.reshape(b, c, t // tubelet, tubelet, h // patch, patch, w // patch, patch)
-    split = split.permute(0, 2, 4, 6, 3, 5, 7, 1)
-    return split.reshape(b, -1, tubelet * patch * patch, c)
+    layout = "b c (t p0) (h p1) (w p2) -> b (t h w) (p0 p1 p2) c"
+    return rearrange(images, layout, p0=tubelet, p1=patch, p2=patch)
 
 
 @torch.no_grad()

@@ -42,12 +42,14 @@ def _one_per_clip(x: Tensor) -> tuple[int, ...]:
 
 
 def to_2tuple(value: Any) -> tuple[Any, ...]:
+    """A number twice; what is a pair already, as it is."""
     return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
 ) -> Tensor:
+    """torch's own, in place."""
     return torch.nn.init.trunc_normal_(tensor, mean, std, a, b)
 
 

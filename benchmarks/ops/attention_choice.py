@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common.command import command_of, device_of, named_folder, parser_of
 from benchmarks.common.record import environment, read, write
 from benchmarks.measure.timing import rated, times_in_turns
 from benchmarks.ops.speed import error
@@ -200,14 +200,8 @@ def told(results: Sequence[dict[str, Any]]) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks attention-choice",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--device", default="cuda", help="default: cuda")
-    parser.add_argument("--batch", type=int, default=128, help="clips; default: 128")
-    parser.add_argument("--repeats", type=int, default=20)
+    """The parser of ``attention-choice``."""
+    parser = parser_of("attention-choice", __doc__, tiny=True, device="cuda", batch=128, repeats=20)
     parser.add_argument("--write", action="store_true", help="write the table too (on a GPU)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write a table into this file")
     parser.add_argument(
@@ -216,15 +210,17 @@ def arguments() -> argparse.ArgumentParser:
         metavar="RECORD",
         help="measure nothing: write the table of what this file holds",
     )
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
-    parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    words = list(argv)
+    """Measures, or writes the table of a record.
+
+    Returns:
+        1 where a backend is wrong.
+    """
     parser = arguments()
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     if args.table_of is not None:
         record = read(args.table_of)
         if record.get("kind") != "attention_choice" or not record["machine"].get("capability"):
@@ -232,20 +228,16 @@ def main(argv: Sequence[str]) -> int:
         write_table(fastest(record["results"], record["machine"]["device"]))
         print(f"written: {SHIPPED}")
         return 0
-    device = torch.device(args.device)
-    if args.out is None and not os.environ.get("OUT"):
-        parser.error("where should the results go? give --out FOLDER, or set $OUT")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU here; --device cpu --tiny tests the script without one")
+    path = named_folder(parser, args) / "attention-choice.json"
+    device = device_of(parser, args.device, "--device cpu --tiny tests the script without one")
     if args.write and device.type != "cuda":
         parser.error("--write needs a GPU: the table holds what was measured on one")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     record = {
         "kind": "attention_choice",
-        **environment(args.device, ["python", "-m", "benchmarks", "attention-choice", *words]),
+        **environment(args.device, command_of("attention-choice", argv)),
         "results": [],
     }
-    path = (args.out or Path(os.environ["OUT"])) / "attention-choice.json"
     for shape in TINY if args.tiny else SHAPES:
         record["results"] += measure(shape, args.batch, device, dtype, args.repeats)
         write(record, path)  # what is done stays, whatever comes

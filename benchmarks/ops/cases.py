@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.workload import Workload
-from videomae_fast.data.crops import SCALES
+from videomae_fast.data.views.crops import SCALES
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
 from videomae_fast.ops.registry import REGISTRY
 
@@ -41,6 +41,7 @@ class OpCase:
 
     @property
     def name(self) -> str:
+        """Op and place."""
         return f"{self.op} ({self.where})"
 
 
@@ -167,8 +168,9 @@ def _crop_case(workload: Workload) -> OpCase:
         read += across * down
 
     def args() -> tuple[Any, ...]:
-        clips = torch.randint(0, 256, (videos, t, rows, columns, 3), dtype=torch.uint8)
-        return list(clips.to(workload.device)), torch.tensor(views), height, width
+        shape, device = (videos, t, rows, columns, 3), workload.device
+        clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+        return list(clips), torch.tensor(views), height, width
 
     moved = 3 * t * (read + workload.batch * height * width)
     return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)

@@ -60,23 +60,26 @@ class Change:
 
 # Fields of a module's LAUNCH, and what to try of each; what it has now is left out.
 FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
-    "add_layer_norm": ("add_layer_norm", {"num_warps": (2, 8), "tiles": (1, 4)}),
+    "add_layer_norm": ("add_layer_norm", {"num_warps": (2, 4), "programs": (8, 16)}),
     "add_layer_norm_backward": (
         "add_layer_norm",
-        {"num_warps": (2, 8), "programs": (2, 4), "lane_values": (128, 256)},
+        {"backward_warps": (2, 8), "programs": (2, 4), "lane_values": (128, 256)},
     ),
-    "bias_gelu": ("bias_gelu", {"rows": (8, 32), "columns": (128, 512), "num_warps": (8,)}),
+    "bias_gelu": (
+        "bias_gelu",
+        {"rows": (8, 32), "columns": (128, 512), "num_warps": (8,), "programs": (4,)},
+    ),
     "bias_gelu_backward": (
         "bias_gelu",
         {"backward_rows": (4, 16), "programs": (4, 8), "columns": (128,), "num_warps": (8,)},
     ),
     "patch_gather": ("patch_gather", {"pixels": (256,), "num_warps": (1, 2, 8)}),
-    "pixel_mse": ("pixel_mse", {"values": (1024, 2048), "num_warps": (1, 4)}),
-    "pixel_mse_with_gradient": ("pixel_mse", {"values": (1024, 2048), "num_warps": (1, 4)}),
+    "pixel_mse": ("pixel_mse", {"values": (1024, 4096), "num_warps": (2, 4)}),
+    "pixel_mse_with_gradient": ("pixel_mse", {"values": (1024, 4096), "num_warps": (2, 4)}),
     "token_gather": ("token_gather", {"rows": (8, 32), "columns": (128,), "num_warps": (8,)}),
     "token_scatter": ("token_gather", {"scatter_columns": (64,), "list_block": (64, 256)}),
     "decoder_assembly": ("decoder_assembly", {"rows": (8, 32), "num_warps": (8,)}),
-    "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "partials": (256, 1024)}),
+    "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "programs": (512, 2048)}),
     "append_rows": ("append_rows", {"rows": (8, 32), "columns": (256,), "num_warps": (8,)}),
     "append_rows_backward": ("append_rows", {"rows": (8, 32), "columns": (64,)}),
     "crop_resize": ("crop_resize", {"rows": (2, 8), "bytes": (256,), "num_warps": (2, 8)}),

@@ -1,15 +1,16 @@
 """Each op of a training step by itself: every backend that can run, other libraries' kernels
-(benchmarks/ops/libraries.py), eager and compiled reference.
+(benchmarks/ops/libraries.py), eager and compiled reference; timed by pytest-benchmark.
 
     python -m benchmarks ops --size small --batch 4 --threads 2            # CPU
     python -m benchmarks ops --device cuda --size base --batch 128 --out results
+    pytest benchmarks/ops --size small --benchmark-json ops.json           # the same, by pytest
 
-Each backend's result is compared with the reference's in fp64 before it is timed; one that is no
+Each backend's result is compared with the reference's in fp64 before it is timed. One that is no
 nearer to it than the same-dtype reference (plus a rounding; for matmuls, three times its error) is
 reported as wrong and not timed. Code that is not this library's may also add up a long sum in plain
-order, see `sum_in_order`. The
-share is that of the copy bandwidth measured in the same run, from the bytes the op has to move at
-least, so work done twice counts against it. The folder is --out, or $OUT, or benchmarks/results.
+order, see `sum_in_order`. The share is that of the copy bandwidth measured in the same run, from
+the bytes the op has to move at least, so work done twice counts against it. The record goes to
+--out, or $OUT, or benchmarks/results. Options of pytest and pytest-benchmark may follow.
 
 Not yet run on a GPU.
 """
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -29,16 +29,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
-from benchmarks.common.workload import Workload
-from benchmarks.gpu.ceilings import TINY, copy_bandwidth
+from benchmarks.common.command import command_of, parser_of
+from benchmarks.common.processor import processor_name
 from benchmarks.measure.timing import Summary, times_in_turns
-from benchmarks.ops.cases import OpCase, op_cases
-from benchmarks.ops.libraries import library_contenders
-from videomae_fast import MAEConfig
+from benchmarks.ops.cases import OpCase
+from benchmarks.ops.libraries import LIBRARIES, library_contenders
 from videomae_fast.models.config import SIZES
 from videomae_fast.ops.registry import REGISTRY
 
+# Less than pytest and pytest-benchmark print by themselves
+PYTEST = [
+    str(Path(__file__).parent), "-p", "no:cacheprovider", "-q", "-rfE",
+    "--benchmark-columns=median,iqr,min,rounds", "--benchmark-sort=name",
+]  # fmt: skip
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,7 +73,7 @@ def error(result: Any, truth: Any) -> float:
 
 
 def sum_in_order(terms: int) -> float:
-    """What adding up `terms` numbers one by one in fp32 may do to the relative error of a sum.
+    """The relative error that adding up `terms` numbers one by one in fp32 may give a sum.
 
     torch's eager sums and ours go in blocks, whose error hardly grows; others, torch.compile's
     among them, keep one running sum. Its roundings, each 2^-24 of the sum so far at most, are as
@@ -81,8 +84,16 @@ def sum_in_order(terms: int) -> float:
     return 2.0**-24 * math.sqrt(terms)
 
 
-def contenders(case: OpCase, args: tuple[Any, ...], *, compiled: bool) -> dict[str, Any]:
-    """Callables by name, and why the others can't run."""
+def contender_names(case: OpCase, *, compiled: bool) -> list[str]:
+    """Who computes the case's op: its backends, other libraries and the compiled reference."""
+    names = [*REGISTRY[case.op].backends, *(each.name for each in LIBRARIES if each.op == case.op)]
+    return names + ["reference, compiled"] * (compiled and case.compiles)
+
+
+def contenders(
+    case: OpCase, args: tuple[Any, ...], names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Of those named (default: all but the compiled reference) a callable, or why there is none."""
     op = REGISTRY[case.op]
     found: dict[str, Any] = {}
     for name, backend in op.backends.items():
@@ -91,16 +102,31 @@ def contenders(case: OpCase, args: tuple[Any, ...], *, compiled: bool) -> dict[s
         reason = backend.why_not(*args)
         found[name] = partial(backend.run, *args) if reason is None else reason
     found |= library_contenders(case.op, args)
-    if compiled:
+    if names is None:
+        return found
+    if "reference, compiled" in names:
         function = torch.compile(op.backends["reference"].run, fullgraph=True)
         found["reference, compiled"] = partial(function, *args)
-    return found
+    return {name: found[name] for name in names}
 
 
 def measure(
-    case: OpCase, dtype: torch.dtype, device: torch.device, repeats: int, *, compiled: bool
+    case: OpCase,
+    dtype: torch.dtype,
+    device: torch.device,
+    repeats: int,
+    names: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """A row per backend: its error, and its times where the error is small."""
+    """Checks the contenders of a case, and times those that are right in turns.
+
+    Args:
+        repeats: rounds; 0 only checks.
+        names: as :func:`contenders` takes them.
+
+    Returns:
+        A row per contender: its error and what is allowed; and its times (each of them, and their
+        summary) where the error is small. A contender that can't run has the reason.
+    """
     torch.manual_seed(0)
     args = case.args()
     truth = REGISTRY[case.op].backends["reference"].run(*exact(args))
@@ -109,8 +135,7 @@ def measure(
     allowed = (3 if case.flop else 1.1) * same_dtype + torch.finfo(dtype).eps
     rows: list[dict[str, Any]] = []
     runs: dict[str, Callable[[], Any]] = {}
-    ours = REGISTRY[case.op].backends
-    for name, run in contenders(case, args, compiled=compiled and case.compiles).items():
+    for name, run in contenders(case, args, names).items():
         row: dict[str, Any] = {"op": case.op, "where": case.where, "backend": name}
         rows.append(row)
         if isinstance(run, str):
@@ -127,7 +152,7 @@ def measure(
             continue
         compared = truth[: len(result)] if isinstance(result, tuple) else truth
         row |= {"error": error(result, compared), "allowed": allowed}
-        if name not in ours:
+        if name not in REGISTRY[case.op].backends:
             row["allowed"] += sum_in_order(case.terms)
         row["correct"] = row["error"] <= row["allowed"]
         if row["correct"]:
@@ -136,7 +161,8 @@ def measure(
     for row in rows:
         if seconds := taken.get(row["backend"]):
             summary = Summary.of(seconds)
-            row |= {"seconds": asdict(summary), "GB/s": case.bytes / summary.median / 1e9}
+            row |= {"times": seconds, "seconds": asdict(summary)}
+            row |= {"GB/s": case.bytes / summary.median / 1e9}
             row |= {"GFLOP/s": case.flop / summary.median / 1e9} if case.flop else {}
     return rows
 
@@ -147,7 +173,7 @@ def table(record: dict[str, Any]) -> str:
     work = record["workload"]
     lines = [
         f"{work['size']}, batch {work['batch']}, {work['dtype']}, {record['machine']['device']} "
-        f"({record['machine']['cpu']}, {record['machine']['threads']} threads); copy "
+        f"({processor_name(record['machine'])}, {record['machine']['threads']} threads); copy "
         f"{copy:.0f} GB/s; {record['date'][:10]}",
         "",
         "| op | backend | µs | GB/s | of copy | GFLOP/s | error (allowed) |",
@@ -172,52 +198,43 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def add_options(add: Callable[..., object]) -> None:
+    """The options of this benchmark; ``add`` is a parser's, argparse's or pytest's."""
+    add("--device", default="cpu", help="default: cpu")
+    add("--size", choices=SIZES, default="small", help="of the model; default: small")
+    add("--batch", type=int, default=4, help="clips; default: 4")
+    add("--dtype", choices=DTYPES, help="default: fp32 on a CPU, bf16 on a GPU")
+    add("--threads", type=int, help="of the CPU; default: torch's")
+    add("--repeats", type=int, default=20, help="rounds; default: 20")
+    add("--ops", nargs="+", choices=sorted(REGISTRY), help="default: all")
+    add("--no-compile", action="store_true", help="no compiled reference")
+    add("--tiny", action="store_true", help="tiny shapes, to test this script")
+    add("--out", type=Path, help="folder of the record; default: $OUT or benchmarks/results")
+
+
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ops", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", default="cpu", help="default: cpu")
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--batch", type=int, default=4, help="clips; default: 4")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: fp32 on a CPU, bf16 on a GPU")
-    parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--ops", nargs="+", choices=sorted(REGISTRY), help="default: all")
-    parser.add_argument("--no-compile", action="store_true", help="no compiled reference")
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
-    parser.add_argument("--out", type=Path, help="folder; default: $OUT or benchmarks/results")
+    """The parser of ``ops``, without the options of pytest."""
+    parser = parser_of("ops", __doc__, out=False)
+    add_options(parser.add_argument)
+    parser.epilog = "Other options are pytest's: -k native, --benchmark-json FILE, ..."
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
+    """Calls pytest.
+
+    Returns:
+        pytest's exit status: 0, or 1 where a contender is wrong or crashes.
+    """
+    import pytest
+
     words = list(argv)
-    parser = arguments()
-    args = parser.parse_args(words)
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU here: --device cpu")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    dtype = args.dtype or ("bf16" if device.type == "cuda" else "fp32")
-    config = TINY if args.tiny else MAEConfig.from_size(args.size)
-    workload = Workload(config, args.batch, device=args.device)
-    size = 2**12 if args.tiny else 2**30 if device.type == "cuda" else 2**26
-    record: dict[str, Any] = {
-        "kind": "op_speed",
-        **environment(args.device, ["python", "-m", "benchmarks", "ops", *words]),
-        "workload": {"size": args.size, "batch": args.batch, "dtype": dtype},
-        "copy": copy_bandwidth(device, size, args.repeats, 3),
-        "results": [],
-    }
-    out = args.out or Path(os.environ.get("OUT", RESULTS))
-    path = out / f"op-speed-{device.type}-{args.size}-{dtype}-{stamp()}.json"
-    for case in op_cases(workload, DTYPES[dtype]):
-        if args.ops is None or case.op in args.ops:
-            record["results"] += measure(
-                case, DTYPES[dtype], device, args.repeats, compiled=not args.no_compile
-            )
-            write(record, path)  # what is done stays, whatever comes
-    text = table(record)
-    path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(text)
-    print(f"written: {path}")
-    return 0 if all(row.get("correct", True) for row in record["results"]) else 1
+    arguments().parse_known_args(words)  # for --help, and for errors in this command's words
+    return int(pytest.main([*PYTEST, *words], plugins=[Caller(command_of("ops", words))]))
+
+
+class Caller:
+    """Tells the record by which command pytest was called."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = list(command)

@@ -21,7 +21,7 @@ from videomae_fast.data.decoders import DECODERS
 from videomae_fast.data.device.decoders import NAMES, find_device_decoder
 from videomae_fast.data.device.stage import ClipStage
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
+from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.errors import BackendUnavailableError, VideoMAEFastError
 
 CORE = "core"
@@ -31,7 +31,10 @@ CORE = "core"
 class Views:
     """What was read of some requests, in their order.
 
-    pixels: uint8 [S, T, h, w, 3] of each, before normalisation; ids, boxes: of each.
+    Attributes:
+        pixels: of each request, uint8 [S, T, h, w, 3], before normalisation.
+        ids: frame numbers of each.
+        boxes: (x, y, width, height) of the S samples of each.
     """
 
     pixels: list[NDArray[np.uint8]]
@@ -43,8 +46,10 @@ class Views:
 class Parts:
     """Seconds from files to a batch where the training loop takes it.
 
-    decode: of a core, until there are frames (or, for a device that decodes, the file); views: of
-    what makes the views, a core or the device; join: until they are one batch on the device.
+    Attributes:
+        decode: of a core, until there are frames (or, for a device that decodes, the file).
+        views: of what makes the views, a core or the device.
+        join: until they are one batch on the device.
     """
 
     decode: float
@@ -53,15 +58,18 @@ class Parts:
 
     @property
     def total(self) -> float:
+        """All of it."""
         return self.decode + self.views + self.join
 
 
 class Contender(Protocol):
     """Reads requests of one form of the videos.
 
-    name: what the tables call it; forms: of the videos that it reads; place: "core", or the device
-    that makes the views; converts: whether YUV becomes RGB by other arithmetic than that of the
-    CPU's decoders.
+    Attributes:
+        name: what the tables call it.
+        forms: of the videos that it reads.
+        place: "core", or the device that makes the views.
+        converts: whether YUV becomes RGB by other arithmetic than that of the CPU's decoders.
     """
 
     name: str
@@ -86,7 +94,7 @@ class Official:
     name, place, converts = "official", CORE, False
     forms: tuple[str, ...] = (RAW, PREPARED)
 
-    def __init__(self, reading: Reading, device: torch.device) -> None:
+    def __init__(self, reading: ReadSettings, device: torch.device) -> None:
         self._read, self._device = OfficialReader(reading), device
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
@@ -122,10 +130,10 @@ class OnCore:
 
     place, converts = CORE, False
 
-    def __init__(self, reading: Reading, device: torch.device) -> None:
+    def __init__(self, reading: ReadSettings, device: torch.device) -> None:
         self.name, self.forms = _name_and_forms(reading)
         self._reading, self._device = reading, device
-        self._stage = ClipStage(reading.size, device)
+        self._stage = ClipStage(reading.rule, reading.shape, device)
         self._slots: list[NDArray[np.uint8]] = []
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
@@ -134,7 +142,7 @@ class OnCore:
             for place, request in enumerate(requests)
         ]
         begin = time.perf_counter()
-        self._stage(pieces, self._reading.samples, self._reading.frames)
+        self._stage(pieces)
         synchronize(self._device)
         return Parts(
             sum(piece.decode_seconds for piece in pieces),
@@ -147,7 +155,7 @@ class OnCore:
         # Boxes are handed over only with frames that are still to be cropped
         _require_hits(pieces, self._reading)
         framed = [read(request, replace(self._reading, hand_over="frames")) for request in requests]
-        return Views([p.data for p in pieces], [p.ids for p in pieces], [p.boxes for p in framed])
+        return Views([p.data for p in pieces], [p.ids for p in pieces], [p.plans for p in framed])
 
     def close(self) -> None:
         self._stage.close()
@@ -163,7 +171,7 @@ class OnDevice:
     """Ours with a device that crops, and with ``device_decoder`` decodes, too."""
 
     def __init__(
-        self, reading: Reading, device: torch.device, device_decoder: str | None = None
+        self, reading: ReadSettings, device: torch.device, device_decoder: str | None = None
     ) -> None:
         self.place, self.converts = str(device), device_decoder is not None
         self._device = device
@@ -177,7 +185,7 @@ class OnDevice:
             decoder = kind.make(device)
             self.name, self.forms = f"ours, {device_decoder}", (RAW, PREPARED)
             self._reading = replace(reading, hand_over="encoded", codecs=kind.codecs(device))
-        self._stage = ClipStage(reading.size, device, decoder)
+        self._stage = ClipStage(reading.rule, reading.shape, device, decoder)
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
         begin = time.perf_counter()
@@ -190,12 +198,12 @@ class OnDevice:
         pieces = self._pieces(requests)
         clips = self._make(pieces).cpu().numpy()
         pixels = list(clips.reshape(len(pieces), self._reading.samples, *clips.shape[1:]))
-        return Views(pixels, [p.ids for p in pieces], [p.boxes for p in pieces])
+        return Views(pixels, [p.ids for p in pieces], [p.plans for p in pieces])
 
     def close(self) -> None:
         self._stage.close()
 
-    def _pieces(self, requests: Sequence[ClipRequest]) -> list[Piece]:
+    def _pieces(self, requests: Sequence[ClipRequest]) -> list[ReadResult]:
         pieces = [read(request, self._reading) for request in requests]
         for request, piece in zip(requests, pieces, strict=True):
             if piece.kept_back is not None:
@@ -203,29 +211,33 @@ class OnDevice:
         _require_hits(pieces, self._reading)
         return pieces
 
-    def _make(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        clips, failed, _ = self._stage(pieces, self._reading.samples, self._reading.frames)
+    def _make(self, pieces: Sequence[ReadResult]) -> torch.Tensor:
+        clips, failed, _ = self._stage(pieces)
         synchronize(self._device)
         for error in failed.values():
             raise error
         return clips
 
 
-def _name_and_forms(reading: Reading) -> tuple[str, tuple[str, ...]]:
+def _name_and_forms(reading: ReadSettings) -> tuple[str, tuple[str, ...]]:
     if reading.cache is not None:
         return "ours, cache", (CACHED,)
     return f"ours, {reading.decoder}", (RAW, PREPARED)
 
 
-def _require_hits(pieces: Sequence[Piece], reading: Reading) -> None:
-    """Raises VideoMAEFastError where a cache was to be read, and a decoder was."""
+def _require_hits(pieces: Sequence[ReadResult], reading: ReadSettings) -> None:
+    """Checks that a cache was read where one was to be read.
+
+    Raises:
+        VideoMAEFastError: a decoder was.
+    """
     hits = sum(piece.cached.hits for piece in pieces if piece.cached is not None)
     if reading.cache is not None and hits < len(pieces):
         raise VideoMAEFastError(f"{hits} of {len(pieces)} videos came from the cache")
 
 
 def contenders(
-    reading: Reading,
+    reading: ReadSettings,
     device: torch.device,
     device_decoders: Sequence[str],
     cache: CachedVideos | None = None,
@@ -263,7 +275,11 @@ def default_device_decoders(device: torch.device) -> tuple[str, ...]:
 class Comparison:
     """How far one contender is from the official path.
 
-    ids, boxes: whether they are the same; most, mean: difference of the pixels, in grey levels.
+    Attributes:
+        ids: whether the frame numbers are the same.
+        boxes: whether the crops are.
+        most: the largest difference of two pixels, in grey levels.
+        mean: the mean difference.
     """
 
     ids: bool
@@ -277,7 +293,8 @@ class Comparison:
 
 
 def compare(truth: Views, found: Views) -> Comparison:
-    """
+    """What two contenders read of the same requests, set side by side.
+
     Raises:
         DecodeError: another number or shape of views.
     """

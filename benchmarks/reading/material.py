@@ -16,7 +16,8 @@ from videomae_fast.data.lists import load_list
 from videomae_fast.data.loader.workers import WorkerPool
 from videomae_fast.data.order import Draw, item_words
 from videomae_fast.data.prepare import prepare
-from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest
+from videomae_fast.data.reading import ClipRequest
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE
 from videomae_fast.demo.scenes import frames as scene_frames
 from videomae_fast.demo.videos import find_videos, write_list
 from videomae_fast.errors import VideoMAEFastError
@@ -43,9 +44,12 @@ class Rendering:
 class Material:
     """The same videos in each form, in the same order.
 
-    source: where they come from; forms: files by form, "raw", "prepared" and "cached", which are
-    the prepared ones, all of them in ``cache``; lists: a list of each form's files; left_out:
-    videos that can't be compared, and why.
+    Attributes:
+        source: where they come from.
+        forms: files by form: "raw", "prepared", and "cached", which are the prepared ones, all of
+            them in ``cache``.
+        lists: a list of each form's files.
+        left_out: videos that can't be compared, and why.
     """
 
     source: str
@@ -120,12 +124,20 @@ def material(
 ) -> Material:
     """Finds or renders videos, prepares and caches them in the folder ``work``.
 
-    videos: folder of one's own; None takes the real clips beside the repository, or renders
-    ``count`` videos of ``seconds``. Taken are at most ``count`` videos that both sides can read and
-    crop alike and that have ``span`` frames, what a clip spans; ``side``: of the crop; cache_bytes:
-    for all of them decoded.
+    Taken are those that both sides can read and crop alike.
 
-    Raises :class:`VideoMAEFastError` where none is left, or the cache has no room for them.
+    Args:
+        work: the folder.
+        videos: folder of one's own; None takes the real clips beside the repository, or renders.
+        count: videos at most.
+        seconds: length of a rendered one.
+        span: frames that a clip spans, which a video must have.
+        side: of the crop, in pixels.
+        cache_bytes: for all of them decoded.
+        tell: takes a line of progress.
+
+    Raises:
+        VideoMAEFastError: none is left, or the cache has no room for them.
     """
     left_out: dict[str, str] = {}
     folder = videos or (REAL if REAL.is_dir() else None)

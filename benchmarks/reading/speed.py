@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
-from benchmarks.measure.checks import UncheckedError
+from benchmarks.common.command import command_of, device_of, parser_of, results_folder
+from benchmarks.common.record import environment, stamp
 from benchmarks.measure.timing import Budget, Summary
 from benchmarks.reading.contenders import (
     CORE,
@@ -38,17 +36,15 @@ from benchmarks.reading.contenders import (
     default_device_decoders,
 )
 from benchmarks.reading.material import CACHED, Material, material
-from benchmarks.report.plots import plot_data_speed
-from benchmarks.report.reading import data_table
+from benchmarks.report.records import finish
 from videomae_fast.data import ClipDataset, Source, clip_loader
 from videomae_fast.data.decoders import DECODERS
 from videomae_fast.data.device.decoders import NAMES
-from videomae_fast.data.reading import Reading
+from videomae_fast.data.reading import ReadSettings
 from videomae_fast.errors import VideoMAEFastError
 
 Say = Callable[[str], None]
 Case = tuple[Contender, str]
-PACKAGES = ("av", "decord", "torchcodec", "pillow", "numpy", "nvidia-dali-cuda130")
 # Draws of an epoch, and steps: more than a pipeline gives in the time it is measured for
 EPOCH, ENDLESS = 1024, 1 << 20
 PREFETCH = 2
@@ -145,7 +141,7 @@ def _run(
 
 def pipeline(
     videos: Material,
-    reading: Reading,
+    reading: ReadSettings,
     *,
     stride: int,
     device: torch.device,
@@ -204,22 +200,9 @@ def pipeline(
     return rows
 
 
-def versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks reading",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """The parser of ``reading``."""
+    parser = parser_of("reading", __doc__)
     add = parser.add_argument
     add("--videos", type=Path, help="folder of your own; default: real clips, else rendered ones")
     add("--count", type=int, default=4, help="videos at most; default: 4")
@@ -236,17 +219,18 @@ def arguments() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="where views are made besides the CPU; default: cpu")
     add("--device-decoders", nargs="*", choices=NAMES, help="default: all on a GPU, else none")
     add("--cache-gb", type=float, default=8.0, help="for the decoded videos; default: 8")
-    add("--out", type=Path, default=RESULTS, help="folder; default: benchmarks/results")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    words = list(argv)
+    """Measures, and writes record, table and plot.
+
+    Returns:
+        1 where something is not read as the official path reads it.
+    """
     parser = arguments()
-    args = parser.parse_args(words)
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU here")
+    args = parser.parse_args(argv)
+    device = device_of(parser, args.device)
     if (why := DECODERS["decord"].why_not()) is not None:
         parser.error(f"the official path can't run: {why}")
     names = args.device_decoders
@@ -258,7 +242,7 @@ def main(argv: Sequence[str]) -> int:
             f"most {EPOCH}"
         )
     torch.set_num_threads(1)
-    reading = Reading(args.frames, (args.size, args.size), args.samples, "pyav")
+    reading = ReadSettings(args.frames, (args.size, args.size), args.samples, "pyav")
     with tempfile.TemporaryDirectory() as folder:
         videos = material(
             Path(folder),
@@ -273,7 +257,7 @@ def main(argv: Sequence[str]) -> int:
         cases, checks, failed = checked(found, videos, args.samples, args.stride)
         record: dict[str, Any] = {
             "kind": "data speed",
-            **environment(args.device, ["python", "-m", "benchmarks", "reading", *words]),
+            **environment(args.device, command_of("reading", argv)),
             "settings": {
                 **{key: getattr(args, key) for key in ("frames", "stride", "size", "samples")},
                 "clips": clips,
@@ -287,7 +271,6 @@ def main(argv: Sequence[str]) -> int:
             "runs": [],
             "pipeline": [],
         }
-        record["versions"] |= versions()
         if all(row["passed"] for row in checks):
             record["runs"] = measure(
                 cases,
@@ -314,19 +297,4 @@ def main(argv: Sequence[str]) -> int:
                     seconds=args.pipeline_seconds,
                     batch=clips,
                 )
-    return finish(record, args.out / f"data-speed-{device.type}-{stamp()}.json")
-
-
-def finish(record: dict[str, Any], path: Path) -> int:
-    """Writes the record; table and plot from it alone, unless something differs."""
-    write(record, path)
-    print(f"written: {path}")
-    try:
-        table = data_table(record)
-    except UncheckedError as error:
-        print(f"no table is made: {error}", file=sys.stderr)
-        return 1
-    path.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
-    print(table)
-    print(f"written: {plot_data_speed(record, path.with_suffix('.png'))}")
-    return 0
+    return finish(record, results_folder(args) / f"data-speed-{device.type}-{stamp()}.json")

@@ -22,7 +22,8 @@ from typing import Any
 
 import av
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
+from benchmarks.common.command import command_of, parser_of, results_folder
+from benchmarks.common.record import environment, stamp, write
 from videomae_fast.demo.videos import find_videos
 
 CONTAINERS = ("mkv", "ts", "flv")
@@ -46,15 +47,12 @@ print(json.dumps(found))
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks reading-versions", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """The parser of ``reading-versions``."""
+    parser = parser_of("reading-versions", __doc__)
     parser.add_argument("--before", required=True, help="interpreter with the other version")
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos")
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="of a file in a round; default: 5")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder; default: %(default)s")
     return parser
 
 
@@ -126,12 +124,12 @@ def main(argv: Sequence[str]) -> int:
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
     record = {
         "kind": "reading-versions",
-        **environment("cpu", ["python", "-m", "benchmarks", "reading-versions", *argv]),
+        **environment("cpu", command_of("reading-versions", argv)),
         "rounds": args.rounds,
         "repeats": args.repeats,
         "rows": rows_of(rounds),
     }
-    path = write(record, args.out / f"reading-versions-cpu-{stamp()}.json")
+    path = write(record, results_folder(args) / f"reading-versions-cpu-{stamp()}.json")
     for row in rows_of(rounds):
         print(f"{row['file']:32}{row['before_ms']:9.2f}{row['after_ms']:9.2f}{row['ratio']:7.2f}")
     print(path)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.common.command import parser_of
+from benchmarks.common.processor import machine_name
 from benchmarks.common.record import read
 from benchmarks.report.reading import require_equal
 from benchmarks.report.studies import (
@@ -272,18 +274,25 @@ def _colour(run: Run) -> str:
 
 
 def _entitle(figure: Figure, record: Record, what: str) -> None:
-    machine = record["machine"]
-    on = machine["device"]
-    if on == "cpu":
-        on = f"{machine['cpu']}, {machine['threads']} threads"
+    on = machine_name(record["machine"])
     figure.suptitle(f"{what}: {on}, {record['date'][:10]}", fontsize=10)
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks plots", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``plots``."""
+    parser = parser_of("plots", __doc__, out=False)
     parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
     parser.add_argument("--suffix", choices=(".png", ".svg"), default=".png")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draws them, each beside its record.
+
+    Returns:
+        0.
+    """
+    parser = arguments()
     args = parser.parse_args(argv)
     for path in args.records:
         record = read(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.common.processor import processor_name
 from benchmarks.measure.checks import UncheckedError
 
 Record = dict[str, Any]
@@ -20,7 +21,8 @@ NEEDED = {"ViT-B": 2870, "ViT-L": 1090}
 
 
 def require_equal(record: Record) -> None:
-    """
+    """Checks that a record shows that all read the same.
+
     Raises:
         UncheckedError: a comparison failed, or a run has none.
     """
@@ -47,7 +49,8 @@ def factor(record: Record, run: Run, form: str) -> float | None:
 
 
 def data_table(record: Record) -> str:
-    """
+    """Markdown: decodes and views per second by form of the files and contender; the pipeline.
+
     Raises:
         UncheckedError: the record does not show that all read the same.
     """
@@ -91,7 +94,7 @@ def _head(record: Record) -> str:
         for video in record["videos"]
     )
     return (
-        f"{machine['device']} ({machine['cpu']}, {machine['cores']} cores, load "
+        f"{machine['device']} ({processor_name(machine)}, {machine['cores']} cores, load "
         f"{machine['load_average'][0]:.1f} at the end of the checks), {used}, native library "
         f"{record['native_library']}; {settings['samples']} views of {settings['frames']} frames "
         f"at stride {settings['stride']}, {settings['size']} x {settings['size']} pixels, of each "

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.common.command import parser_of
+from benchmarks.common.processor import machine_name, processor_name, processor_told
 from benchmarks.common.record import RESULTS, read
 from benchmarks.report.reading import CORE_READERS, OFFICIAL, factor, require_equal
 from benchmarks.report.studies import (
@@ -55,19 +57,40 @@ class Result(NamedTuple):
         return bool(self.record["machine"]["device"] != "cpu")
 
     @property
+    def machine(self) -> str:
+        """What it was measured on, by name: two of one name are one."""
+        return machine_name(self.record["machine"])
+
+    @property
+    def size(self) -> str:
+        """The model's size, and the batch."""
+        return f"ViT-{letter(self.part['size'])}, batch {self.part['workload']['batch']}"
+
+    @property
+    def data(self) -> str:
+        """A link to the record."""
+        return f"[data]({self.path.relative_to(ROOT)})"
+
+    @property
     def where(self) -> str:
         """Size, batch and machine, with a link to the data."""
-        machine, work = self.record["machine"], self.part["workload"]
-        on = machine["device"]
-        if on == "cpu":
-            on = f"{machine['cpu']}, {machine['threads']} threads"
-        data = f"[data]({self.path.relative_to(ROOT)})"
-        return f"ViT-{letter(self.part['size'])}, batch {work['batch']}, {on} ({data})"
+        return f"{self.size}, {self.machine} ({self.data})"
+
+    def speedup(self, masking: str) -> float | None:
+        """How many times ours is as fast as the official computation; None: not measured."""
+        slow, fast = (run_of(self.part, name, masking) for name in ("official", "ours"))
+        return None if slow is None or fast is None else median(slow) / median(fast)
 
 
 def newest(kind: str, folder: Path = RESULTS) -> list[Result]:
-    """The newest result of this kind (how file names begin) of each size, device and batch; small
-    sizes first. Runs with tiny shapes are none.
+    """The newest result of each size, batch and machine; small sizes first.
+
+    Runs with tiny shapes are none. A record from before family and model of the processor were
+    recorded gives way to any newer one of a processor of the same name.
+
+    Args:
+        kind: how the files' names begin.
+        folder: of the records.
     """
     found: dict[tuple[str, ...], Result] = {}
     paths = folder.glob(f"{kind}-*.json")
@@ -77,32 +100,65 @@ def newest(kind: str, folder: Path = RESULTS) -> list[Result]:
             continue
         alone = {**record, "size": record["workload"]["size"]} if "workload" in record else None
         for part in record["parts"] if alone is None else [alone]:
-            device, batch = record["machine"]["device"], part["workload"]["batch"]
-            found[device, str(batch), part["size"]] = Result(path, record, part)
+            result = Result(path, record, part)
+            machine, alike = record["machine"], (str(part["workload"]["batch"]), part["size"])
+            if not result.on_gpu:
+                unnamed = f"{machine['cpu']}, {machine['threads']} threads"
+                found.pop((unnamed, *alike), None)
+            found[result.machine, *alike] = result
     return sorted(found.values(), key=lambda result: SIZES.index(result.part["size"]))
 
 
+def span(results: Sequence[Result], masking: str = "dual") -> str:
+    """The speedups of these results as one, or from the least to the largest; "" of none."""
+    found = [s for s in (result.speedup(masking) for result in results) if s is not None]
+    if not found:
+        return ""
+    ends = [f"{value:.2f}×" for value in (min(found), max(found))]
+    return f"**{' to '.join(dict.fromkeys(ends))}**"
+
+
 def headline_block(found: Sequence[Result]) -> list[str]:
-    """One number: dual masking's training step of the largest size, on a GPU if there is one.
+    """Dual masking's training step of the largest size, on GPUs if there are any: the range over
+    all machines that it was measured on, and never the best of them alone.
 
     Raises:
-        UncheckedError: the record does not show equality.
+        UncheckedError: a record does not show equality.
     """
-    result = max(found, key=lambda result: (result.on_gpu, SIZES.index(result.part["size"])))
-    require_checked(result.part)
-    slow, fast = (run_of(result.part, name, "dual") for name in ("official", "ours"))
-    if slow is None or fast is None:
+    for result in found:
+        require_checked(result.part)
+    measured = [result for result in found if result.speedup("dual") is not None]
+    if not measured:
         return []
+    best = max(measured, key=_importance)
+    alike = [result for result in measured if _importance(result) == _importance(best)]
+    kind = "card" if best.on_gpu else "processor"
+    on = f"one {kind} so far" if len(alike) == 1 else f"{len(alike)} {kind}s"
     return [
-        f"{ratio(slow, fast)} the speed of the official computation (transcribed, eager PyTorch) "
-        f"in a training step of our model: {_ms(slow)} → {_ms(fast)}, dual masking,",
-        f"loss and every gradient shown equal first; {result.where}."
-        + ("" if result.on_gpu else " Not yet measured on a GPU."),
+        f"{span(alike)} the speed of the official computation (transcribed, eager PyTorch) in a "
+        "training step of our model, dual masking,",
+        f"loss and every gradient shown equal first; {best.size}, on {on}: "
+        + "; ".join(
+            f"{_both_times(result)} on {result.machine} ({result.data})" for result in alike
+        )
+        + "."
+        + ("" if best.on_gpu else " Not yet measured on a GPU."),
     ]
 
 
+def _importance(result: Result) -> tuple[bool, int, int]:
+    size, batch = result.part["size"], result.part["workload"]["batch"]
+    return result.on_gpu, SIZES.index(size), batch
+
+
+def _both_times(result: Result) -> str:
+    times = (run_of(result.part, name, "dual") for name in ("official", "ours"))
+    return " → ".join(_ms(run) for run in times if run is not None)
+
+
 def steps_block(found: Sequence[Result]) -> list[str]:
-    """Ours against the transcription of the official computation.
+    """Ours against the transcription of the official computation, on each machine; and the range
+    where there is more than one.
 
     Raises:
         UncheckedError: a record does not show equality.
@@ -116,22 +172,42 @@ def steps_block(found: Sequence[Result]) -> list[str]:
         "| | masking | official | ours | speedup |",
         "|-|-|-:|-:|-:|",
     ]
+    groups: dict[tuple[bool, int, int], list[Result]] = {}
     for result in found:
         require_checked(result.part)
-        for masking in ("dual", "encoder-only"):
-            slow, fast = (run_of(result.part, name, masking) for name in ("official", "ours"))
-            if slow is not None and fast is not None:
-                lines.append(
-                    f"| {result.where} | {masking} | {_ms(slow)} | {_ms(fast)} "
-                    f"| {ratio(slow, fast)} |"
-                )
+        groups.setdefault(_importance(result), []).append(result)
+    for alike in groups.values():
+        for result in alike:
+            for masking in ("dual", "encoder-only"):
+                slow, fast = (run_of(result.part, name, masking) for name in ("official", "ours"))
+                if slow is not None and fast is not None:
+                    lines.append(
+                        f"| {result.where} | {masking} | {_ms(slow)} | {_ms(fast)} "
+                        f"| {ratio(slow, fast)} |"
+                    )
+        if len(alike) > 1 and not alike[0].on_gpu:
+            lines += [
+                f"| {alike[0].size}, {len(alike)} processors | {masking} | | "
+                f"| {span(alike, masking)} |"
+                for masking in ("dual", "encoder-only")
+                if span(alike, masking)
+            ]
+    machines = {result.machine: result.record["machine"] for result in found if not result.on_gpu}
+    told = [f"{name}: {processor_told(machine)}." for name, machine in machines.items()]
+    only = (
+        ["One processor so far: on another one the factors are others."] if len(told) == 1 else []
+    )
+    measured = any(result.on_gpu for result in found)
     return [
         *lines,
         "",
+        *only,
+        *told,
         "Part of this is the matmul library: torch's own leaves AVX-512 unused on processors that "
         "are not Intel's. What",
-        "was gained by what: [performance log](docs/performance-log.md). On a GPU: not yet "
-        "measured. How to measure: [benchmarks](benchmarks).",
+        "was gained by what: [performance log](docs/performance-log.md). "
+        + ("" if measured else "On a GPU: not yet measured. ")
+        + "How to measure: [benchmarks](benchmarks).",
     ]
 
 
@@ -219,11 +295,13 @@ def reading_block(folder: Path) -> list[str]:
     Raises:
         UncheckedError: a record does not show that all read the same.
     """
-    newest_of: dict[str, Path] = {}
+    newest_of: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.glob("data-speed-*.json"), key=lambda path: path.stem[-15:]):
         record = read(path)
         if record["source"] == "real" and record["runs"]:
-            newest_of[record["machine"]["device"]] = path
+            machine = record["machine"]
+            newest_of.pop((machine["device"], machine["cpu"]), None)  # it did not tell the family
+            newest_of[machine["device"], processor_name(machine)] = path
     lines: list[str] = []
     for path in newest_of.values():
         record = read(path)
@@ -235,8 +313,8 @@ def reading_block(folder: Path) -> list[str]:
         machine, place = record["machine"], f"[data]({path.relative_to(ROOT)})"
         card = "" if machine["device"] == "cpu" else f"{machine['device']}, "
         lines.append(
-            f"| {card}{machine['cpu']} ({place}) | official: decord, PIL, files as they are "
-            f"| {official['views_per_s']:,.0f} | | |"
+            f"| {card}{processor_name(machine)} ({place}) "
+            f"| official: decord, PIL, files as they are | {official['views_per_s']:,.0f} | | |"
         )
         for run in record["runs"]:
             if run["contender"] == OFFICIAL:
@@ -322,11 +400,20 @@ def _ms(run: Run) -> str:
     return f"{1e3 * median(run):,.0f} ms"
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks readme", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``readme``."""
+    parser = parser_of("readme", __doc__, out=False)
     parser.add_argument("--check", action="store_true", help="write nothing")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fills in the README.
+
+    Returns:
+        With --check: 1 where it is not what the results say.
+    """
+    args = arguments().parse_args(argv)
     text = README.read_text(encoding="utf-8")
     wanted = text
     for name in BLOCKS:

@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.common.record import read
+from benchmarks.common.command import parser_of
+from benchmarks.common.record import read, write
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.report import studies as study_tables
+from benchmarks.report.plots import PLOTS
 from benchmarks.report.reading import data_table
 from benchmarks.report.tables import Record, baseline_table, step_table
 
@@ -27,10 +29,38 @@ TABLES: dict[str, Callable[[Record], str]] = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def finish(record: Record, path: Path) -> int:
+    """Writes a record, and beside it the table and the plot of its kind, made from it alone.
+
+    Returns:
+        The exit status: 1 where the record does not show equality; then it stands alone.
+    """
+    write(record, path)
+    try:
+        table = TABLES[record["kind"]](record)
+    except UncheckedError as error:
+        print(f"{path}: no table and no plot: {error}", file=sys.stderr)
+        return 1
+    path.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
+    PLOTS[record["kind"]](record, path.with_suffix(".png"))
+    print(f"\n{table}\n\nwritten: {path}, and .md and .png beside it")
+    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``report``."""
+    parser = parser_of("report", __doc__, out=False)
     parser.add_argument("records", type=Path, nargs="+", help="JSON files of results")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the tables.
+
+    Returns:
+        1 where a record does not show equality.
+    """
+    parser = arguments()
     for path in parser.parse_args(argv).records:
         record = read(path)
         if record["kind"] not in TABLES:

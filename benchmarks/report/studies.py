@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.common.processor import machine_name
 from benchmarks.report.tables import (
     PEAK,
     Record,
@@ -32,8 +33,7 @@ MASKED = {"encoder-only": "encoder's mask only", "dual": "dual"}
 
 def heading(record: Record) -> str:
     """One line: what was run on what, with what, when, by which command."""
-    machine, settings = record["machine"], record["settings"]
-    on = machine["device"] if gpu(record) else f"{machine['cpu']}, {machine['threads']} threads"
+    settings, on = record["settings"], machine_name(record["machine"])
     code = record.get("official_checkout")
     official = f"; official code {code['version']}, commit {code['commit']}" if code else ""
     tiny = "TINY SHAPES, TO TEST THE SCRIPT: the figures say nothing; " if settings["tiny"] else ""
@@ -46,6 +46,7 @@ def heading(record: Record) -> str:
 
 
 def gpu(record: Record) -> bool:
+    """Whether a record is of a GPU."""
     return bool(record["machine"]["device"] != "cpu")
 
 
@@ -64,6 +65,7 @@ def memory_per_clip(run: Run) -> float | None:
 
 
 def megabytes(value: float | None) -> str:
+    """Whole MB; "" where nothing was measured."""
     return "" if value is None else f"{value / 1e6:,.0f}"
 
 
@@ -91,18 +93,22 @@ def left_out(part: Record) -> list[str]:
 
 
 def place(part: Record) -> str:
+    """Which point of a study a line is of; "" in studies with one point of a size."""
     return f"ViT-{letter(part['size'])}, {part['value']}, " if "value" in part else ""
 
 
 def letter(size: str) -> str:
+    """How the papers name a size: S, B, L, H, g."""
     return "g" if size == "giant" else size[0].upper()
 
 
 def ratio(slow: Run | None, fast: Run | None) -> str:
+    """How many times faster the second run is, in bold; "" where one is missing."""
     return "" if slow is None or fast is None else f"**{median(slow) / median(fast):.2f}×**"
 
 
 def names_of(part: Record) -> list[str]:
+    """The contenders of a part, in the order of its runs."""
     return list(dict.fromkeys(run["contender"] for run in part["runs"]))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.common.processor import processor_name
 from benchmarks.measure.checks import UncheckedError
 
 Record = dict[str, Any]
@@ -15,7 +16,8 @@ Run = dict[str, Any]
 
 
 def require_checked(record: Record) -> None:
-    """
+    """Checks that a record shows each of its runs to be the same computation.
+
     Raises:
         UncheckedError: a check failed, or a run has none.
     """
@@ -33,6 +35,7 @@ def require_checked(record: Record) -> None:
 
 
 def run_of(record: Record, contender: str, masking: str) -> Run | None:
+    """The run of a contender with a masking; None where there is none."""
     for run in record["runs"]:
         if (run["contender"], run["masking"]) == (contender, masking):
             found: Run = run
@@ -162,7 +165,7 @@ def _head(record: Record) -> str:
     work, machine = record["workload"], record["machine"]
     threads = f", {machine['threads']} threads" if work["device"] == "cpu" else ""
     return (
-        f"ViT-{work['size']}, batch {work['batch']}, {machine['device']} ({machine['cpu']}"
+        f"ViT-{work['size']}, batch {work['batch']}, {machine['device']} ({processor_name(machine)}"
         f"{threads}), torch {record['versions']['torch']}, native library "
         f"{record['native_library']}, {record['settings']['repeats']} steps each, "
         f"{'interleaved' if record['settings']['interleaved'] else 'one after another'}; "

@@ -19,14 +19,12 @@ from typing import Any, get_args
 
 from benchmarks.common.workload import DecoderMask, Masking, Workload
 from benchmarks.measure.cases import measure
-from benchmarks.report.plots import plot_ablation
-from benchmarks.report.studies import ablation_table
 from benchmarks.studies.study import (
     Study,
     add_peaks,
-    arguments,
     on_gpu,
     prepare,
+    study_arguments,
     study_cases,
     with_contenders,
     workload_of,
@@ -55,6 +53,7 @@ class Point:
 
 
 def points(what: str, args: argparse.Namespace) -> list[Point]:
+    """What is measured, from the command line."""
     if what == "masks":
         found = [Point("none", args.size, "encoder-only")]
         for kind in get_args(DecoderMask):
@@ -83,18 +82,26 @@ def checked_values(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     return found
 
 
-def main(argv: Sequence[str]) -> int:
-    words = list(argv)
-    parser = with_contenders(arguments("ablation", __doc__))
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``ablation``."""
+    parser = with_contenders(study_arguments("ablation", __doc__, size="small"))
     parser.add_argument("what", choices=WHAT, help="what is varied")
-    parser.add_argument("--size", choices=SIZES, default="small", help="default: small")
     parser.add_argument("--values", nargs="+", help="of what is varied")
     parser.add_argument("--peak", action="store_true", help="peak memory, too (slow on a CPU)")
-    args = parser.parse_args(words)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures each point.
+
+    Returns:
+        As :meth:`Study.finish`.
+    """
+    parser = arguments()
+    args = parser.parse_args(argv)
     prepare(parser, args)
     todo = checked_values(parser, args)
-    command = ["python", "-m", "benchmarks", "ablation", *words]
-    study = Study("ablation", args.what, args, command)
+    study = Study("ablation", args.what, args, argv)
     for i, point in enumerate(todo):
         share = study.budget.share(len(todo) - i)
         print(f"{args.what} {point.value}{share.told()}", flush=True)
@@ -108,4 +115,4 @@ def main(argv: Sequence[str]) -> int:
         if args.peak:
             add_peaks(part, args, share)
         study.add({"size": point.size, "value": point.value, **part})
-    return study.finish(ablation_table, plot_ablation)
+    return study.finish()

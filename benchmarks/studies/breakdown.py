@@ -10,6 +10,7 @@ process; each is compared with the one before it. What a loader has to make is t
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,12 +18,9 @@ from benchmarks.common.workload import Masking
 from benchmarks.contenders.base import Variant
 from benchmarks.measure.cases import Case, measure
 from benchmarks.official.savings import SAVINGS
-from benchmarks.report.plots import plot_breakdown
-from benchmarks.report.studies import breakdown_table
 from benchmarks.studies.baselines import CHECKPOINTED
 from benchmarks.studies.data_path import data_path
-from benchmarks.studies.study import Study, arguments, on_gpu, prepare, workload_of
-from videomae_fast.models.config import SIZES
+from benchmarks.studies.study import Study, on_gpu, prepare, study_arguments, workload_of
 
 SAVED = {
     "needed-targets": "targets of the decoded tokens only",
@@ -41,6 +39,7 @@ class Step:
     masking: Masking = "dual"
 
     def case(self) -> Case:
+        """What :func:`benchmarks.measure.cases.measure` takes."""
         return Case(self.name, self.variant, self.masking)
 
 
@@ -96,18 +95,26 @@ def chain(size: str, *, gpu: bool, compiled: bool) -> list[Step]:
     return found
 
 
-def main(argv: Sequence[str]) -> int:
-    words = list(argv)
-    parser = arguments("breakdown", __doc__)
-    parser.add_argument("--size", choices=SIZES, default="small", help="default: small")
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``breakdown``."""
+    parser = study_arguments("breakdown", __doc__, size="small")
     parser.add_argument(
         "--compile", action="store_true", help="also under torch.compile; on a GPU always"
     )
-    args = parser.parse_args(words)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures the chain.
+
+    Returns:
+        As :meth:`Study.finish`.
+    """
+    parser = arguments()
+    args = parser.parse_args(argv)
     prepare(parser, args)
     workload = workload_of(args.size, args)
-    command = ["python", "-m", "benchmarks", "breakdown", *words]
-    study = Study("breakdown", args.size, args, command)
+    study = Study("breakdown", args.size, args, argv)
     steps = chain(args.size, gpu=on_gpu(args), compiled=args.compile or on_gpu(args))
     part = measure(
         workload,
@@ -120,4 +127,4 @@ def main(argv: Sequence[str]) -> int:
     part["chain"] = [[step.name, step.masking] for step in steps]
     part["data_path"] = data_path(workload, max(3, args.repeats))
     study.add({"size": args.size, **part})
-    return study.finish(breakdown_table, plot_breakdown)
+    return study.finish()

@@ -15,18 +15,15 @@ from collections.abc import Sequence
 
 from benchmarks.common.workload import MASKINGS
 from benchmarks.measure.cases import Case, measure
-from benchmarks.report.plots import plot_drop_in
-from benchmarks.report.studies import drop_in_table
 from benchmarks.studies.baselines import cases
 from benchmarks.studies.study import (
     Study,
-    arguments,
     in_studies_precision,
     prepare,
+    study_arguments,
     with_checkout,
     workload_of,
 )
-from videomae_fast.models.config import SIZES
 
 OURS = "ours, eager"
 # Each begins with the code as it is, and ends with ours.
@@ -55,15 +52,23 @@ def drop_in_cases(size: str, args: argparse.Namespace) -> list[Case]:
     return in_studies_precision(found, args)
 
 
-def main(argv: Sequence[str]) -> int:
-    words = list(argv)
-    parser = with_checkout(arguments("drop-in", __doc__))
-    parser.set_defaults(seconds=SECONDS)
-    parser.add_argument("--size", choices=SIZES, default="small", help="default: small")
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``drop-in``."""
+    parser = with_checkout(study_arguments("drop-in", __doc__, SECONDS, size="small"))
     parser.add_argument("--masking", nargs="+", choices=MASKINGS, default=["encoder-only", "dual"])
-    args = parser.parse_args(words)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures the chains.
+
+    Returns:
+        As :meth:`Study.finish`.
+    """
+    parser = arguments()
+    args = parser.parse_args(argv)
     prepare(parser, args)
-    study = Study("drop-in", args.size, args, ["python", "-m", "benchmarks", "drop-in", *words])
+    study = Study("drop-in", args.size, args, argv)
     part = measure(
         workload_of(args.size, args),
         drop_in_cases(args.size, args),
@@ -72,4 +77,4 @@ def main(argv: Sequence[str]) -> int:
         budget=study.budget,
     )
     study.add({"size": args.size, **part, "chains": CHAINS})
-    return study.finish(drop_in_table, plot_drop_in)
+    return study.finish()

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
+from benchmarks.common.command import command_of, parser_of, results_folder
+from benchmarks.common.record import environment, stamp, write
 from benchmarks.common.workload import Workload
 from benchmarks.contenders.base import AUTOCAST, BETAS, WEIGHT_DECAY
 from benchmarks.official.model import OfficialPretraining
@@ -28,25 +29,19 @@ from benchmarks.official.step import normalized_images, parameter_groups, pretra
 from benchmarks.studies.study import TINY
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks
 from videomae_fast.demo.scenes import frames as scene
-from videomae_fast.models.config import SIZES
-from videomae_fast.training.optimizer import make_optimizer
+from videomae_fast.training import optimizer as adamw
 from videomae_fast.training.schedule import Schedule
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks loss-curves", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model and clips of 64 pixels")
+    """The parser of ``loss-curves``."""
+    parser = parser_of(
+        "loss-curves", __doc__, tiny=True, device="cpu", size="small", batch=8, threads=2, seed=0
+    )
     parser.add_argument("--steps", type=int, default=300, help="default: 300")
-    parser.add_argument("--batch", type=int, default=8, help="clips; default: 8")
     parser.add_argument("--clips", type=int, default=64, help="rendered clips; default: 64")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak; default: 1e-3")
     parser.add_argument("--precision", choices=AUTOCAST, default="fp32", help="of both")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU; default: 2")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder; default: %(default)s")
     return parser
 
 
@@ -77,7 +72,9 @@ def run(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         model.load_state_dict(workload.state)
         model.to(device).train()
     optimizers: list[torch.optim.Optimizer] = [
-        make_optimizer(ours, weight_decay=WEIGHT_DECAY, betas=BETAS, exempt={"mask_token"}),
+        adamw.make_optimizer(
+            adamw.parameter_groups(ours, WEIGHT_DECAY, {"mask_token"}), betas=BETAS
+        ),
         torch.optim.AdamW(parameter_groups(official, WEIGHT_DECAY), betas=BETAS),
     ]
     schedule = Schedule(args.learning_rate, args.learning_rate / 100, args.steps // 10, args.steps)
@@ -151,12 +148,16 @@ def plot(record: dict[str, Any], path: Path) -> Path:
 
 
 def main(words: Sequence[str]) -> int:
-    given = list(words)
-    args = arguments().parse_args(given)
-    record = run(args, ["python", "-m", "benchmarks", "loss-curves", *given])
+    """Runs both, and writes record and plot.
+
+    Returns:
+        0.
+    """
+    args = arguments().parse_args(words)
+    record = run(args, command_of("loss-curves", words))
     size = "tiny" if args.tiny else args.size
     name = f"loss-curves-{size}-{args.precision}-{args.device.replace(':', '')}-{stamp()}"
-    path = write(record, args.out / f"{name}.json")
+    path = write(record, results_folder(args) / f"{name}.json")
     plot(record, path.with_suffix(".png"))
     print(f"largest relative difference of a step: {apart(record):.1e}; {path}")
     return 0

@@ -10,20 +10,18 @@ masking, all of them checked and timed in turns in one process; the paper's row 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.measure.cases import measure
-from benchmarks.report.plots import plot_paper
-from benchmarks.report.studies import paper_table
 from benchmarks.studies.study import (
     Record,
     Study,
     add_peaks,
-    arguments,
     on_gpu,
     prepare,
-    sizes_argument,
+    study_arguments,
     study_cases,
     with_contenders,
     workload_of,
@@ -35,16 +33,27 @@ def _keep(study: Study, size: str, part: Record) -> None:
     study.keep({"size": size, **part})
 
 
-def main(argv: Sequence[str]) -> int:
-    words = list(argv)
-    parser = with_contenders(arguments("paper", __doc__))
-    sizes_argument(parser)
+def arguments() -> argparse.ArgumentParser:
+    """The parser of ``paper``."""
+    parser = with_contenders(study_arguments("paper", __doc__))
+    parser.add_argument(
+        "--sizes", nargs="+", choices=SIZES, help="default: small and base on a CPU, all on a GPU"
+    )
     parser.add_argument("--no-memory", action="store_true", help="no peak memory (on a CPU)")
-    args = parser.parse_args(words)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures each size.
+
+    Returns:
+        As :meth:`Study.finish`.
+    """
+    parser = arguments()
+    args = parser.parse_args(argv)
     prepare(parser, args)
     sizes = args.sizes or (SIZES if on_gpu(args) else SIZES[:2])
-    command = ["python", "-m", "benchmarks", "paper", *words]
-    study = Study("paper", "-".join(sizes), args, command)
+    study = Study("paper", "-".join(sizes), args, argv)
     for i, size in enumerate(sizes):
         share = study.budget.share(len(sizes) - i)
         print(f"ViT-{size}{share.told()}", flush=True)
@@ -60,4 +69,4 @@ def main(argv: Sequence[str]) -> int:
         if memory:
             add_peaks(part, args, share)
         study.add({"size": size, **part})
-    return study.finish(paper_table, plot_paper)
+    return study.finish()

@@ -12,29 +12,23 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
+from benchmarks.common.command import command_of, parser_of, results_folder
+from benchmarks.common.record import environment, stamp, write
 from benchmarks.measure.timing import Summary
 from videomae_fast import MAEConfig, accelerate
-from videomae_fast.models.config import SIZES
 
 CALLS = 30
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks proof", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--tiny", action="store_true", help="two blocks of 64 values, for a trial")
+    """The parser of ``proof``."""
+    parser = parser_of("proof", __doc__, tiny=True, device="cpu", size="base", threads=2)
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU; default: 2")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder; default: %(default)s")
     return parser
 
 
@@ -110,12 +104,12 @@ def main(argv: Sequence[str]) -> int:
     size = "tiny" if args.tiny else args.size
     record = {
         "kind": "proof",
-        **environment(args.device, ["python", "-m", "benchmarks", "proof", *argv]),
+        **environment(args.device, command_of("proof", argv)),
         "size": size,
         "rows": rows,
     }
     where = args.device.split(":")[0]
-    path = write(record, args.out / f"proof-{size}-{where}-{stamp()}.json")
+    path = write(record, results_folder(args) / f"proof-{size}-{where}-{stamp()}.json")
     for each in rows:
         proof, looks = each["proof_s"]["median"], each["looking_s"]["median"]
         print(f"{each['model']:34}{proof:7.2f} s proof{1e3 * looks:8.2f} ms a forward pass")

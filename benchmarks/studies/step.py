@@ -13,12 +13,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
+from benchmarks.common.command import command_of, parser_of, results_folder
+from benchmarks.common.record import environment, stamp, write
 from benchmarks.common.workload import MASKINGS, Masking, Workload
 from benchmarks.contenders.base import Contender, Variant
 from benchmarks.contenders.build import build
@@ -26,10 +26,8 @@ from benchmarks.measure.cases import run_record
 from benchmarks.measure.checks import Check, check, truth
 from benchmarks.measure.profiling import print_profile
 from benchmarks.measure.timing import interleaved
-from benchmarks.report.plots import plot_step
-from benchmarks.report.tables import step_table
+from benchmarks.report.records import finish
 from videomae_fast import MAEConfig
-from videomae_fast.models.config import SIZES
 
 OFFICIAL, OURS = "official", "ours"
 VARIANTS = {
@@ -39,29 +37,24 @@ VARIANTS = {
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks step", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--batch", type=int, default=4, help="clips; default: 4")
+    """The parser of ``step``."""
+    parser = parser_of(
+        "step", __doc__, device="cpu", size="small", batch=4, threads=2, repeats=9, warmup=2, seed=0
+    )
     parser.add_argument("--decoder-mask-ratio", type=float, default=0.5, help="default: 0.5")
     parser.add_argument("--masking", nargs="+", choices=MASKINGS, default=list(MASKINGS))
     parser.add_argument("--frames", type=int, default=16, help="per clip; default: 16")
     parser.add_argument("--image-size", type=int, default=224, help="pixels; default: 224")
     parser.add_argument("--depth", type=int, help="blocks of the encoder; default: the size's")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU; default: 2")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
-    parser.add_argument("--repeats", type=int, default=9, help="steps timed of each; default: 9")
-    parser.add_argument("--warmup", type=int, default=2, help="steps before; default: 2")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", action="store_true", help="also measure peak memory (Linux)")
     parser.add_argument(
         "--profile", action="store_true", help="where the time goes instead of how long it takes"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder; default: %(default)s")
     return parser
 
 
 def workload_of(args: argparse.Namespace) -> Workload:
+    """Clips and model of the shape that the command line asks for."""
     fields: dict[str, Any] = {"frames": args.frames, "image_size": args.image_size}
     if args.depth is not None:
         fields["depth"] = args.depth
@@ -126,20 +119,20 @@ def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    words = list(argv)
-    args = arguments().parse_args(words)
-    record = measure(args, ["python", "-m", "benchmarks", "step", *words])
+    """Measures, and writes record, table and plot.
+
+    Returns:
+        1 where ours is not equal to the official computation; then nothing is written.
+    """
+    args = arguments().parse_args(argv)
+    record = measure(args, command_of("step", argv))
     if not all(result["passed"] for result in record["checks"]):
         print("not equal to the official computation: nothing was timed", file=sys.stderr)
         return 1
-    if args.profile:
-        name = f"profile-{args.size}-batch{args.batch}-{args.device.replace(':', '')}-{stamp()}"
-        print(f"written: {write(record, args.out / f'{name}.json')}")
-        return 0
-    name = f"step-{args.size}-batch{args.batch}-{args.device.replace(':', '')}-{stamp()}"
-    path = write(record, args.out / f"{name}.json")
-    table = step_table(record)
-    path.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
-    plot_step(record, path.with_suffix(".png"))
-    print(f"\n{table}\n\nwritten: {path}, and .md and .png beside it")
+    kind, device = "profile" if args.profile else "step", args.device.replace(":", "")
+    name = f"{kind}-{args.size}-batch{args.batch}-{device}-{stamp()}.json"
+    path = results_folder(args) / name
+    if not args.profile:
+        return finish(record, path)
+    print(f"written: {write(record, path)}")
     return 0

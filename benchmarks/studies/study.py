@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common.record import RESULTS, environment, stamp, write
+from benchmarks.common.command import command_of, device_of, parser_of, results_folder
+from benchmarks.common.record import environment, stamp, write
 from benchmarks.common.workload import MASKINGS, Masking, Workload
+from benchmarks.common.workload import TINY as TINY_CLIPS
 from benchmarks.contenders.base import Variant
 from benchmarks.contenders.checkout import Checkout
 from benchmarks.measure.cases import CRASHED, Case, Tell
-from benchmarks.measure.checks import UncheckedError
 from benchmarks.measure.memory import CLEAR, peak_memory
 from benchmarks.measure.timing import Budget
+from benchmarks.report.records import finish
 from benchmarks.studies.baselines import CHECKOUTS, cases
 from videomae_fast import MAEConfig
-from videomae_fast.models.config import SIZES, Size
+from videomae_fast.models.config import Size
 
-# Small enough to test a driver with
-TINY = MAEConfig(
-    image_size=64, width=32, depth=2, heads=2, decoder_width=16, decoder_heads=1, decoder_depth=2
-)
+TINY = replace(TINY_CLIPS, frames=16)  # what V1's model takes
 # Clips that fit beside two models of a size and their encoder-only twins
 GPU_BATCH: dict[str, int] = {"small": 128, "base": 128, "large": 64, "huge": 32, "giant": 32}
 CPU_BATCH = 4
@@ -34,28 +32,18 @@ SECONDS = 540.0
 Record = dict[str, Any]
 
 
-def arguments(command: str, doc: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {command}", description=doc)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
+def study_arguments(
+    command: str, doc: str | None, seconds: float = SECONDS, **defaults: Any
+) -> argparse.ArgumentParser:
+    """The parser of a study; after `seconds` there are fewer rounds, then fewer contenders."""
+    shared = {"device": "cpu", "threads": 2, "repeats": 9, "warmup": 1, "seed": 0, **defaults}
+    parser = parser_of(command, doc, tiny=True, seconds=seconds, **shared)
     parser.add_argument("--batch", type=int, help="clips; default: 4 on a CPU, by size on a GPU")
-    parser.add_argument("--threads", type=int, default=2, help="of a CPU's study; default: 2")
-    parser.add_argument("--repeats", type=int, default=9, help="steps timed of each; default: 9")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before; default: 1")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=SECONDS,
-        help="that all of it should take: fewer rounds, then fewer contenders, all of them named; "
-        "default: %(default)s",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
-    parser.add_argument("--out", type=Path, help="folder; default: $OUT or benchmarks/results")
     return parser
 
 
 def with_contenders(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds --contenders and --official-checkout."""
     parser.add_argument(
         "--contenders",
         nargs="+",
@@ -67,6 +55,7 @@ def with_contenders(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def with_checkout(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds --official-checkout."""
     parser.add_argument(
         "--official-checkout", type=Path, help="folder of the official code: time it itself, too"
     )
@@ -74,14 +63,14 @@ def with_checkout(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def default_contenders(args: argparse.Namespace) -> list[str]:
+    """Of a study: the official computation as shipped and ours; the checkout first, if given."""
     names = ["official as shipped, eager", "ours, eager"]
     return names if args.official_checkout is None else [next(iter(CHECKOUTS)), *names]
 
 
 def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Fills the defaults that depend on the device; ends the program on wrong use."""
-    if on_gpu(args) and not torch.cuda.is_available():
-        parser.error("no GPU here: --device cpu")
+    device_of(parser, args.device)
     try:
         if getattr(args, "official_checkout", None) is not None:
             Checkout.at(args.official_checkout)
@@ -95,6 +84,7 @@ def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def on_gpu(args: argparse.Namespace) -> bool:
+    """Whether the study is of a GPU."""
     return torch.device(args.device).type == "cuda"
 
 
@@ -106,6 +96,7 @@ def study_cases(size: str, args: argparse.Namespace, maskings: Sequence[Masking]
 
 
 def in_studies_precision(found: list[Case], args: argparse.Namespace) -> list[Case]:
+    """The cases as they are on a GPU; in fp32 on a CPU."""
     return found if on_gpu(args) else [case.in_precision("fp32") for case in found]
 
 
@@ -142,16 +133,15 @@ class Study:
     """A record that is written after each part, and its table and plot at the end."""
 
     def __init__(
-        self, kind: str, name: str, args: argparse.Namespace, command: Sequence[str]
+        self, kind: str, name: str, args: argparse.Namespace, words: Sequence[str]
     ) -> None:
         self.budget = Budget(args.seconds)
-        out = args.out or Path(os.environ.get("OUT", RESULTS))
         device = args.device.replace(":", "")
-        self.path = out / f"{kind}-{name}-{device}-{stamp()}.json"
+        self.path = results_folder(args) / f"{kind}-{name}-{device}-{stamp()}.json"
         self.record: Record = {
             "kind": kind,
             "name": name,
-            **environment(args.device, list(command)),
+            **environment(args.device, command_of(kind, words)),
             "settings": {
                 "repeats": args.repeats,
                 "warmup": args.warmup,
@@ -166,6 +156,7 @@ class Study:
             print(f"official code: {self.record['official_checkout']}", flush=True)
 
     def add(self, part: Record) -> None:
+        """Adds a part that is whole, and writes the record."""
         self.record["parts"].append(part)
         write(self.record, self.path)
 
@@ -173,34 +164,17 @@ class Study:
         """Writes a part that is not whole yet: a command that is killed leaves that."""
         write({**self.record, "parts": [*self.record["parts"], part]}, self.path)
 
-    def finish(self, table: Callable[[Record], str], plot: Callable[[Record, Path], Path]) -> int:
+    def finish(self) -> int:
         """The table and the plot beside the JSON, made from it alone.
 
         Returns:
-            The exit code: 1 where something differs from the official computation or crashed, or
-            nothing was timed.
+            The exit status: 1 where something differs from the official computation or crashed.
         """
-        try:
-            text = table(self.record)
-            plot(self.record, self.path.with_suffix(".png"))
-        except UncheckedError as error:
-            print(f"{self.path}: no table and no plot: {error}")
-            return 1
-        self.path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-        print(f"\n{text}\n\nwritten: {self.path}, and .md and .png beside it")
+        status = finish(self.record, self.path)
         reasons = [
             why
             for part in self.record["parts"]
             for by_name in part["failed"].values()
             for why in by_name.values()
         ]
-        return int(any(why.startswith(("differs", CRASHED)) for why in reasons))
-
-
-def sizes_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        choices=SIZES,
-        help="default: small and base on a CPU, all on a GPU",
-    )
+        return status or int(any(why.startswith(("differs", CRASHED)) for why in reasons))

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.interop.random_weights import classifier, pretraining, same
+from tests.support.random_weights import classifier, pretraining, same
 from videomae_fast.cli import main
+from videomae_fast.data.labels.kinetics import kinetics_rows
+from videomae_fast.interop import read_weights
 
 SHAPE = ("--heads", 2, "--frames", 4, "--image-size", 32)
 
@@ -72,6 +74,17 @@ def test_a_new_head_and_rows_of_one(checkpoint: Path, tmp_path: Path) -> None:
             "no classifier",
         ),
         ("empty b.pth --to official", 1, "no whole checkpoint there"),
+        (
+            "a.pth b.pth --to official --head-index kinetics-500",
+            2,
+            "there is no Kinetics-500: 400, 600, 700, 710",
+        ),
+        ("a.pth b.pth --to official --labels names", 2, "--to official can't say; leave it out"),
+        (
+            "a.pth b.pth --to official --heads 2 --decoder-heads 1 --detector",
+            1,
+            "holds no detector; leave --detector out",
+        ),
     ],
 )
 def test_refusals(
@@ -90,3 +103,19 @@ def test_refusals(
     assert told in shown
     assert shown.count("\n") == 1
     assert not (tmp_path / "b.pth").exists()
+
+
+def test_kinetics_710_becomes_kinetics_400_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = classifier(710)
+    torch.save({"module": state}, tmp_path / "k710.pth")
+    kinetics = ("--head-index", "kinetics-400", "--labels", "kinetics-400")
+    to = ("--to", "hugging-face", *kinetics)
+    assert convert(tmp_path / "k710.pth", tmp_path / "hf", *to, *SHAPE) == 0
+    found = read_weights(tmp_path / "hf")
+    assert (found.labels or ())[:2] == ("abseiling", "air drumming")
+    assert torch.equal(found.state["head.bias"], state["head.bias"][kinetics_rows(400)])
+    assert "400 of the 710 classes" in capsys.readouterr().out
+    assert convert(tmp_path / "hf", tmp_path / "again", *to) == 1
+    assert "has 400 rows, and the rows asked for are of a head of 710" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import pytest
 
 from videomae_fast.cli import main
 from videomae_fast.data import load_list
-from videomae_fast.data import video_files as module
-from videomae_fast.data.lists import ListFormat
+from videomae_fast.data.lists import video_files as module
+from videomae_fast.recipes.source import ListFormat
 
 NAMES = [
     "b/2.mp4", "b/10.MKV", "a/#1.mp4", "a/sub/deep.webm", "a b/c d.avi", "\udcff.mp4", "z.mp4 ",

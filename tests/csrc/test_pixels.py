@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.csrc.building import in_place_of_ours, without_levels
+from tests.support.building import in_place_of_ours, without_levels
 from videomae_fast.ops import _native
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -1,4 +1,4 @@
-"""Token gather and scatter, decoder assembly and appended rows of the compiled library."""
+"""What of gathers and appended rows holds for the compiled library alone."""
 
 from __future__ import annotations
 
@@ -22,35 +22,6 @@ def test_gather(shape: tuple[int, int, int, int], dtype: torch.dtype, threads: i
     x, index = (torch.randn(b, n, d) * 50).abs().to(dtype), draw_index(b, n, k)
     out = _native.token_gather(x, index)
     assert torch.equal(out, torch.stack([x[i, index[i].long()] for i in range(b)]))
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_scatter_adds_repeated_positions(shape: tuple[int, int, int, int], threads: int) -> None:
-    b, n, k, d = shape
-    x, index = torch.randn(b, k, d), draw_index(b, n, k)
-    exact = torch.zeros(b, n, d, dtype=torch.float64)
-    for i in range(b):
-        exact[i].index_add_(0, index[i].long(), x[i].double())
-    torch.testing.assert_close(
-        _native.token_scatter(x, index, n).double(), exact, rtol=1e-5, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize(("seen", "hidden"), [(3, 9), (0, 4), (4, 0)])
-@pytest.mark.parametrize("width", [1, 5, 192])
-def test_decoder_assembly(seen: int, hidden: int, width: int, threads: int) -> None:
-    b, n = 2, 12
-    visible, mask, table = torch.randn(b, seen, width), torch.randn(width), torch.randn(n, width)
-    first, second = draw_index(b, n, seen), draw_index(b, n, hidden)
-    out = _native.decoder_assembly(visible, mask, table, first, second)
-    exact = torch.cat([visible + table[first.long()], mask + table[second.long()]], dim=1)
-    assert torch.equal(out, exact)
-    grad = torch.randn(b, seen + hidden, width)
-    grad_visible, grad_mask = _native.decoder_assembly_backward(grad, seen, torch.float32)
-    assert torch.equal(grad_visible, grad[:, :seen])
-    torch.testing.assert_close(
-        grad_mask.double(), grad[:, seen:].double().sum((0, 1)), rtol=1e-6, atol=1e-6
-    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.videos import write_video
+from tests.support.videos import write_video
 
 
 @pytest.fixture(scope="session")

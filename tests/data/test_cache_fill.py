@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.test_cache import first_version
+from tests.support.cache_entries import first_version
 from videomae_fast.cli import main
 from videomae_fast.data import DECODERS, CachedVideos, ListError, open_video
 from videomae_fast.data.cache import CacheFill, fill_cache

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.videos import numbered_frame, read_numbers, write_audio, write_video
+from tests.support.videos import numbered_frame, read_numbers, write_audio, write_video
 from videomae_fast.data import (
     ClipDataset,
     Draw,
@@ -70,8 +70,8 @@ def test_one_decode_and_one_crop_for_all_frames(
 ) -> None:
     boxes: list[object] = []
     reads: list[list[int]] = []
-    from videomae_fast.data import reading as module
     from videomae_fast.data.decoders.pyav import PyAVReader
+    from videomae_fast.data.views import multi_scale as module
 
     crop, read = module.crop_views, PyAVReader.read
 

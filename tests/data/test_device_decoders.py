@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.videos import read_numbers, write_audio, write_video
-from videomae_fast.data import ClipDataset, Feeding, Source, clip_loader
+from tests.support.videos import read_numbers, write_audio, write_video
+from videomae_fast.data import ClipDataset, PipelineStats, Source, clip_loader
 from videomae_fast.data.decoders import open_video
 from videomae_fast.data.device.base import EncodedClip
 from videomae_fast.data.device.dali import DaliDecoder
@@ -152,9 +152,9 @@ def test_a_pipeline_that_decodes_on_the_device(tmp_path, workers):
         run = {"videos_per_step": 5, "total_steps": 3}
         return list(clip_loader(dataset, **run, **options))
 
-    feeding = Feeding(workers)
+    stats = PipelineStats(workers)
     plain = batches()
-    found = batches(device_decoder="dali", workers=workers, feeding=feeding)
+    found = batches(device_decoder="dali", workers=workers, stats=stats)
     for one, other in zip(plain, found, strict=True):
         assert one.names == other.names
         assert torch.equal(one.ok, other.ok)
@@ -165,5 +165,5 @@ def test_a_pipeline_that_decodes_on_the_device(tmp_path, workers):
         for clip, name in enumerate(name for name in one.names for _ in range(2)):
             if "1.mkv" in name:  # decoded by the same decoder
                 assert not apart[clip].any()
-    assert feeding.kept_back == {"codec h264": 3}
+    assert stats.kept_back == {"codec h264": 3}
     assert not all(torch.equal(a.frames, b.frames) for a, b in zip(plain, found, strict=True))

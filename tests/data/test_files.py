@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.limits import largest_file
+from tests.support.limits import largest_file
 from videomae_fast.data.errors import ListError, OutputError
 from videomae_fast.data.files import AppendFile, keep_steps_before, write_lines
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.limits import largest_file
+from tests.support.limits import largest_file
 from videomae_fast.data.errors import OutputError
 from videomae_fast.data.lock import FolderLock, Owner
 from videomae_fast.errors import UsageError

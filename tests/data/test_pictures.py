@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from tests.data.videos import numbered_frame
+from tests.support.videos import numbered_frame
 from videomae_fast.data import DecodeError, FolderReader
 from videomae_fast.data.decoders.pictures import read_picture
 

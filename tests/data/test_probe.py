@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.videos import numbered_frame, remux, write_audio, write_video
+from tests.support.videos import numbered_frame, remux, write_audio, write_video
 from videomae_fast.data import DecodeError, load_list
 from videomae_fast.data import probe as probe_module
 from videomae_fast.data.probe import Facts, ProbeJob, ProbeSummary, probe, probe_file

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from tests.data.kinds import KINDS, copy
-from tests.data.videos import read_numbers, write_video
+from tests.support.kinds import KINDS, copy
+from tests.support.videos import read_numbers, write_video
 from videomae_fast.data import DECODERS, DecodeError, open_video
 from videomae_fast.data.decoders.orientation import Orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
@@ -19,7 +19,7 @@ from videomae_fast.data.decoders.regular import comment_of
 from videomae_fast.data.order import Draw
 from videomae_fast.data.prepare import Job, PrepareSettings, transcode
 from videomae_fast.data.probe import ProbeJob, probe_file
-from videomae_fast.data.reading import ClipRequest, Reading, read
+from videomae_fast.data.reading import ClipRequest, ReadSettings, read
 
 ONE = 1 << 16
 
@@ -225,7 +225,7 @@ def test_a_device_is_not_handed_what_it_may_number_differently(tmp_path: Path, n
     path = KINDS[name](tmp_path)
     request = ClipRequest(Draw(0, 0, 0, 0, 0), path, path, 1, -1, 0, -1, "", 2, (7,) * 5)
     codecs = frozenset({"h264", "hevc"})
-    piece = read(request, Reading(8, (64, 64), 1, "pyav", hand_over="encoded", codecs=codecs))
+    piece = read(request, ReadSettings(8, (64, 64), 1, "pyav", hand_over="encoded", codecs=codecs))
     if name == "MP4":
         assert (piece.kind, piece.kept_back) == ("encoded", None)
     else:

@@ -15,14 +15,21 @@ from typing import Any, Final
 import torch
 
 from videomae_fast.errors import VideoMAEFastError
-from videomae_fast.training import PretrainConfig, checkpoint
+from videomae_fast.models.config import mae_config
+from videomae_fast.recipes import Model, PretrainConfig, Schedule, to_plain
+from videomae_fast.recipes.fields import settings
+from videomae_fast.tasks.pretraining import config_of, fingerprint_of
+from videomae_fast.training import checkpoint
 from videomae_fast.training.resume import check_length, check_same_run, starting_point
 
 FULL: Final = 32_000
 """More than there are bits: all of them, and then two at a time."""
 
-CONFIG: Final = PretrainConfig(size="small", epochs=4, warmup_epochs=1)
-DATA: Final = {"entries": [8], "steps_per_epoch": 2}
+CONFIG: Final = PretrainConfig(
+    model=Model(size="small"), schedule=Schedule(epochs=4, warmup_epochs=1)
+)
+PER_EPOCH: Final = 2
+DATA: Final = {"entries": [8], "steps_per_epoch": PER_EPOCH}
 OLDER, NEWER = 4, 6
 
 
@@ -54,10 +61,11 @@ def run(count: int, seed: int, folder: Path) -> Iterator[str]:
 def _finding(output: Path) -> str | None:
     newer, said = _newer(output), list[str]()
     try:
-        saved = starting_point(output, "auto", said.append)
+        saved = starting_point(output, "auto", said.append, config_of)
         assert saved is not None
-        check_same_run(saved, CONFIG, DATA)
-        check_length(saved, CONFIG, DATA["steps_per_epoch"], said.append)  # type: ignore[arg-type]
+        before, now = (fingerprint_of(each, PER_EPOCH) for each in (config_of(saved), CONFIG))
+        check_same_run(saved, before, now, DATA)
+        check_length(saved, before, now, said.append)
     except VideoMAEFastError as error:
         # Only without a checksum: nobody can know what stood there
         known = str(newer) in str(error) and not (newer / checkpoint.CHECKSUM).exists()
@@ -85,8 +93,8 @@ def _written(output: Path) -> Path:
     for step in (OLDER, NEWER):
         state: dict[str, Any] = {
             "step": step,
-            "config": CONFIG.to_dict(),
-            "model": CONFIG.model_config().to_dict(),
+            "config": to_plain(CONFIG),
+            "model": mae_config(CONFIG.model).to_dict(),
             "model_options": {"normalize_target": True, "ignore_flat_cubes": False},
             "data": DATA,
             "init": None,
@@ -111,7 +119,11 @@ def as_before(folder: Path) -> None:
     (folder / checkpoint.CHECKSUM).unlink()
     state = json.loads((folder / checkpoint.STATE).read_text())
     del state["init"]
-    for name in ("init", "steps"):
-        del state["config"][name]
+    nested = state["config"]
+    state["config"] = {
+        one.flat: nested[one.section][one.field]
+        for one in settings(PretrainConfig).values()
+        if one.name not in ("model.init", "schedule.steps")
+    }
     state["format"] = checkpoint.WITHOUT_CHECKSUM
     (folder / checkpoint.STATE).write_text(json.dumps(state))

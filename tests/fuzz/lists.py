@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.lists import Entry, ListFormat, list_line, load_list
+from videomae_fast.data.lists import Entry, list_line, load_list
+from videomae_fast.recipes.source import ListFormat
 
 FULL = 20_000
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from tests.data.videos import numbered_frame
+from tests.support.videos import numbered_frame
 from videomae_fast.data.decoders import FolderReader, Frames
 from videomae_fast.data.errors import DecodeError
 

@@ -21,8 +21,8 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from tests.data.kinds import ALTERNATE, HEVC, HEVC_OPEN, MPEG2, MPEG4, OPEN, VP9, copy
-from tests.data.videos import read_number, write_video
+from tests.support.kinds import ALTERNATE, HEVC, HEVC_OPEN, MPEG2, MPEG4, OPEN, VP9, copy
+from tests.support.videos import read_number, write_video
 from videomae_fast.data.decoders import Frames
 from videomae_fast.data.decoders.orientation import orientation
 from videomae_fast.data.decoders.pyav import PyAVReader

@@ -30,21 +30,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.interop.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
+from tests.support.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
 from videomae_fast import MAEConfig
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
-    Told,
-    Wanted,
+    ConversionOptions,
+    SourceHints,
     convert,
     from_hugging_face,
     load_weights,
     read_weights,
     write_weights,
 )
+from videomae_fast.tasks.trained import load_model
 from videomae_fast.training import checkpoint
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.trained import load_model
 
 FULL = 5000
 MOST_SECONDS = 2.0
@@ -194,6 +194,7 @@ def healthy(folder: Path) -> list[Source]:
     write_weights(
         found.with_changes(labels=tuple("abcdefg")), folder / "hf-classes", "hugging-face"
     )
+    write_weights(found, folder / "mmaction2.pth", "mmaction2")
     _shards(folder / "hf", folder / "hf-shards")
     _old_names(folder / "hf", folder / "hf-old")
     (folder / "deepspeed" / "global_step7").mkdir(parents=True)
@@ -209,7 +210,7 @@ def healthy(folder: Path) -> list[Source]:
     run_at = folder / "run" / "checkpoints" / checkpoint.folder_name(3)
     checkpoint.save(run_at, whole, {"exp_avg.x": torch.ones(2)}, said)
 
-    def source(name: str, told: Told | None = TOLD, **readers: Read) -> Source:
+    def source(name: str, told: SourceHints | None = TOLD, **readers: Read) -> Source:
         path = folder / name
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
         return Source(
@@ -226,6 +227,7 @@ def healthy(folder: Path) -> list[Source]:
         source("old.pth", load_weights=load_weights),
         source("wrapped.ckpt", TOLD_CLASSIFIER, load_weights=load_weights),
         source("official.safetensors", load_weights=load_weights),
+        source("mmaction2.pth", TOLD_CLASSIFIER, load_weights=load_weights),
         source("ours.safetensors", None, load_model=model),
         source("hf", None, from_hugging_face=hugging_face),
         source("hf-classes", None, from_hugging_face=hugging_face),
@@ -236,16 +238,16 @@ def healthy(folder: Path) -> list[Source]:
     ]
 
 
-def _reading(told: Told | None) -> Read:
+def _reading(told: SourceHints | None) -> Read:
     return lambda path: dict(read_weights(path, told).state)
 
 
-def _converting(told: Told | None) -> Read:
+def _converting(told: SourceHints | None) -> Read:
     def read(path: Path) -> State:
         with tempfile.TemporaryDirectory(dir=path.parent) as inside:
             target = Path(inside) / "converted.safetensors"
             try:
-                convert(path, target, Wanted("ours"), told)
+                convert(path, target, ConversionOptions("ours"), told)
             except WeightsError:
                 if os.listdir(inside):
                     raise ValueError("a file was left behind") from None

@@ -10,7 +10,7 @@ from benchmarks.contenders.base import Contender, Variant
 from benchmarks.contenders.build import build
 from benchmarks.measure.checks import check, truth
 from benchmarks.measure.timing import timed_step
-from tests.gpu.conftest import ON_GPU
+from tests.support.devices import NEEDS_GPU
 from videomae_fast import MAEConfig
 
 # Head dims as ViT-g's (88, padded in kernels) and ViT-B's (64), 160 tokens as the encoders have
@@ -29,7 +29,7 @@ MODES = {
 }
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=ON_GPU)])
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 def workload(request) -> Workload:
     device = request.param
     return Workload(CONFIG if device == "cuda" else SMALL, 4, device=device)
@@ -65,7 +65,7 @@ def combinations():
         for precision in ("fp32", "bf16"):
             for masking in MASKINGS:
                 if "compiled" not in mode or (precision, masking) == ("bf16", "dual"):
-                    yield pytest.param(mode, precision, masking, marks=ON_GPU)
+                    yield pytest.param(mode, precision, masking, marks=NEEDS_GPU)
 
 
 @pytest.mark.parametrize(("mode", "precision", "masking"), list(combinations()))
@@ -78,7 +78,7 @@ def test_every_mode_is_the_official_computation(mode, precision, masking):
     assert found.passed, found.told()
 
 
-@pytest.mark.parametrize("mode", [pytest.param(m, marks=ON_GPU) for m in MODES if m != "eager"])
+@pytest.mark.parametrize("mode", [pytest.param(m, marks=NEEDS_GPU) for m in MODES if m != "eager"])
 def test_every_mode_trains_as_the_eager_one(mode):
     """What five updates changed, relative to the change."""
     workload = Workload(CONFIG, 4, device="cuda")

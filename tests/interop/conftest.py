@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.known import know_the_stand_ins
+from tests.support.known import know_the_stand_ins
 
 
 @pytest.fixture(scope="session", autouse=True)

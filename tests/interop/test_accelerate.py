@@ -12,17 +12,24 @@ import torch
 from torch import nn
 
 from benchmarks.official.step import normalized_images, pretraining_loss
-from tests.interop import stand_ins
+from tests.support import stand_ins
+from tests.support.official_models import (
+    GRID,
+    SPECS,
+    assert_equal,
+    classifier,
+    frames,
+    loss_of,
+    masks_of,
+    pretraining,
+    randomise,
+    weighted,
+)
 from videomae_fast import Masks, MaskSpec, accelerate
 from videomae_fast.errors import AccelerationError
-from videomae_fast.interop.weights import load_into
-from videomae_fast.masks import Grid
+from videomae_fast.interop import load_into
+from videomae_fast.interop.acceleration import views
 
-GRID = Grid(4, 2, 2)  # of the stand-ins' default size
-SPECS = {
-    "dual": MaskSpec(encoder_ratio=0.5),
-    "encoder-only": MaskSpec(encoder_ratio=0.5, decoder="none"),
-}
 needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"
 )
@@ -31,62 +38,6 @@ needs_transformers = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    """Weights under which every parameter matters, biases and norms too."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(0.1 * noise if parameter.ndim > 1 else 0.3 * noise)
-    return model
-
-
-def frames(batch: int = 3, size: int = 32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randint(0, 256, (batch, 8, size, size, 3), dtype=torch.uint8, generator=generator)
-
-
-def masks_of(kind: str, batch: int = 3) -> Masks:
-    return Masks.from_seeds(torch.arange(batch) + 5, GRID, SPECS[kind])
-
-
-def pretraining(**settings) -> nn.Module:
-    return randomise(stand_ins.PretrainVisionTransformer(**settings))
-
-
-def classifier(**settings) -> nn.Module:
-    return randomise(stand_ins.VisionTransformer(**settings))
-
-
-def loss_of(kind: str):
-    """The official loss of a pre-training model as a function of the model."""
-    images = normalized_images(frames())
-    encoder_mask, decoder_mask = masks_of(kind).to_bool()
-
-    def loss(model):
-        return pretraining_loss(
-            model, images, encoder_mask, decoder_mask, tubelet=2, patch=16, autocast=None
-        )
-
-    return loss
-
-
-def weighted(model: nn.Module, *inputs) -> torch.Tensor:
-    """A scalar of a model's output in which every value counts differently."""
-    out = model(*inputs)
-    out = getattr(out, "logits", out)
-    generator = torch.Generator().manual_seed(3)
-    return (out.float() * torch.randn(out.shape, generator=generator)).mean()
-
-
-def assert_equal(comparison, tolerance: float = 1e-5) -> None:
-    assert comparison.loss != 0
-    assert comparison.loss_error < tolerance, comparison
-    assert comparison.gradient_error < tolerance, comparison
-    # Gradients of some biases nearly cancel, so their own error is relative to little
-    assert comparison.worst_error < 30 * tolerance, comparison
 
 
 SETTINGS = [
@@ -663,7 +614,7 @@ def small_model(name: str) -> nn.Module:
 )
 def test_compiled_whole_for_other_batches(name):
     """Frames and Masks: one graph, and one more that fits all other batches and ratios."""
-    from torch._dynamo.utils import counters  # imports Triton, which tests/kernels has to do first
+    from torch._dynamo.utils import counters
 
     torch.compiler.reset()
     counters.clear()
@@ -686,3 +637,47 @@ def test_compiled_whole_for_other_batches(name):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert counters["stats"]["unique_graphs"] == graphs
     torch.compiler.reset()
+
+
+class Asked(Exception):
+    """By which backend attention was to run."""
+
+
+def test_deterministic_attention_is_by_kernels_that_add_up_in_order(monkeypatch):
+    model = pretraining()
+    with torch.no_grad():
+        before = loss_of("dual")(model)
+    report = accelerate(model, deterministic=True)
+    with torch.no_grad():  # a CPU's attention always is
+        torch.testing.assert_close(loss_of("dual")(model), before)
+
+    def asked(*args, impl, **options):
+        raise Asked(impl)
+
+    monkeypatch.setattr("videomae_fast.models.transformer.attention", asked)
+    on_gpu = views.attention_impl
+    monkeypatch.setattr(
+        views, "attention_impl", lambda block, device: on_gpu(block, torch.device("cuda"))
+    )
+    with pytest.raises(Asked, match="triton"):
+        loss_of("dual")(model)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(Asked, match="auto"):  # torch sees to it itself
+            loss_of("dual")(model)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    report.undo()
+    assert not any(views.DETERMINISTIC in vars(module) for module in model.modules())
+    accelerate(model, prove=False)
+    with pytest.raises(Asked, match="auto"):
+        loss_of("dual")(model)
+
+
+def test_attention_of_the_models_own_is_not_promised_to_be_deterministic():
+    model = classifier()
+    model.blocks[1].attn.attn_drop.p = 0.1
+    why = r"own code: blocks\.\*\.attn: dropout within\. Call torch\.use_deterministic"
+    with pytest.raises(AccelerationError, match=why):
+        accelerate(model, deterministic=True)
+    accelerate(model, prove=False)

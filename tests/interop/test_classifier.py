@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.interop.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
+from tests.support.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining
 from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
@@ -19,7 +19,8 @@ from videomae_fast.interop import (
     select_classes,
     to_classifier,
 )
-from videomae_fast.interop.model_weights import origin_of
+from videomae_fast.interop.weights.heads import with_labels
+from videomae_fast.interop.weights.model_weights import origin_of
 
 
 @pytest.fixture
@@ -170,3 +171,49 @@ def test_index_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WeightsError, match="can't be read"):
         read_rows(tmp_path / "binary", 7)
+
+
+K710 = OFFICIAL.with_name("downstream_k710_labels.json")
+
+
+@pytest.mark.skipif(not K710.is_file(), reason="the official code's lists of classes aren't there")
+@pytest.mark.parametrize("target", ["400", "600", "700"])
+def test_names_of_kinetics_710_go_with_their_rows(target: str, tmp_path: Path) -> None:
+    theirs = json.loads(K710.read_text())
+    state = classifier(710)
+    config = MAEConfig(**TINY)
+    weights = ModelWeights("classifier", config, state, origin_of("x", "official", state))
+    (tmp_path / "names.txt").write_text("\n".join(theirs["names"]["710"]))
+    (tmp_path / "rows.json").write_text(json.dumps(theirs["index_710_to"][target]))
+    named = with_labels(weights, tmp_path / "names.txt")
+    made = select_classes(named, read_rows(tmp_path / "rows.json", 710))
+    assert list(made.labels or ()) == theirs["names"][target]
+    assert torch.equal(made.state["head.bias"], state["head.bias"][theirs["index_710_to"][target]])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a\nb\n", r"names: names 2 classes, the head has 7 rows"),
+        ("a\nb\n\nd\ne\nf\ng", r"names, line 3: is empty; each line names a class"),
+        ("a\nb\nc\nd\n b\nf\ng", r"names, line 5: 'b' is line 2"),
+        ("g\nf\ne\nd\nc\nb\na", r"names its classes itself, and otherwise; leave --labels out"),
+        (b"\xff\xfe", "names: can't be read"),
+    ],
+)
+def test_broken_lists_of_names(
+    text: str | bytes, told: str, seven: ModelWeights, tmp_path: Path
+) -> None:
+    (tmp_path / "names").write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(WeightsError, match=told):
+        with_labels(seven, tmp_path / "names")
+
+
+def test_names_are_a_classifiers(
+    pretrained: ModelWeights, seven: ModelWeights, tmp_path: Path
+) -> None:
+    (tmp_path / "names").write_text("a\nb\nc\nd\ne\nf\ng\n")
+    assert with_labels(seven, tmp_path / "names").labels == seven.labels
+    assert with_labels(to_classifier(seven, 7), tmp_path / "names").labels == tuple("abcdefg")
+    with pytest.raises(WeightsError, match="holds no classifier, so no classes to name"):
+        with_labels(pretrained, tmp_path / "names")

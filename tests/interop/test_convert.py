@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,
@@ -24,20 +24,25 @@ from tests.interop.random_weights import (
 from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
+    ConversionOptions,
     ModelWeights,
-    Told,
-    Wanted,
+    SourceHints,
     convert,
     read_weights,
     to_classifier,
     write_weights,
 )
-from videomae_fast.interop.layouts import infer_config, kind_of, mlp_ratio, mlp_ratios
-from videomae_fast.interop.model_weights import origin_of
+from videomae_fast.interop.weights.layouts.official import kind_of
+from videomae_fast.interop.weights.model_weights import origin_of
+from videomae_fast.interop.weights.shapes import infer_config, mlp_ratio, mlp_ratios
+from videomae_fast.tasks.trained import load_model
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.trained import load_model
 
-OFFICIAL, OURS, THEIRS = Wanted("official"), Wanted("ours"), Wanted("hugging-face")
+OFFICIAL, OURS, THEIRS = (
+    ConversionOptions("official"),
+    ConversionOptions("ours"),
+    ConversionOptions("hugging-face"),
+)
 
 
 def official(path: Path, state: dict[str, torch.Tensor]) -> Path:
@@ -57,8 +62,12 @@ def test_round_trip_through_every_layout(kind: str, dtype: torch.dtype, tmp_path
     source = official(tmp_path / "a.pth", state)
     convert(source, tmp_path / "b.safetensors", OURS, told)
     convert(tmp_path / "b.safetensors", tmp_path / "hf", THEIRS)
-    convert(tmp_path / "hf", tmp_path / "hf2", Wanted("hugging-face", biases="query.bias"))
-    convert(tmp_path / "hf2", tmp_path / "c.safetensors", Wanted("ours", official_eps=True))
+    convert(
+        tmp_path / "hf", tmp_path / "hf2", ConversionOptions("hugging-face", biases="query.bias")
+    )
+    convert(
+        tmp_path / "hf2", tmp_path / "c.safetensors", ConversionOptions("ours", official_eps=True)
+    )
     convert(tmp_path / "c.safetensors", tmp_path / "d.pth", OFFICIAL)
     convert(tmp_path / "d.pth", tmp_path / "e.safetensors", OFFICIAL, told)
     assert same(torch.load(tmp_path / "d.pth", weights_only=True)["model"], state)
@@ -82,7 +91,9 @@ def test_epsilons_and_options_are_carried_or_asked_about(tmp_path: Path) -> None
     with pytest.raises(WeightsError, match=r"1e-12 in blocks and 1e-05 .* --official-eps"):
         convert(tmp_path / "hf", tmp_path / "b.pth", OFFICIAL)
     assert not (tmp_path / "b.pth").exists()
-    account = convert(tmp_path / "hf", tmp_path / "b.pth", Wanted("official", official_eps=True))
+    account = convert(
+        tmp_path / "hf", tmp_path / "b.pth", ConversionOptions("official", official_eps=True)
+    )
     told = [f"{change.what} {change.reason}" for change in account.changes]
     assert any("differs LayerNorm's epsilon was 1e-12" in line for line in told), told
     asked = next(line for line in told if "to be said again" in line)
@@ -99,8 +110,11 @@ def test_official_sizes_are_read_off_the_shapes(size: Any) -> None:
     for model, kind in zip(models, ("pre-training", "classifier"), strict=True):
         state = model.state_dict()
         assert kind_of(state, "x") == kind
-        assert infer_config(state, kind, Told(), "x") == config
-    assert infer_config(models[0].state_dict(), "pre-training", Told(frames=32), "x").frames == 32
+        assert infer_config(state, kind, SourceHints(), "x") == config
+    assert (
+        infer_config(models[0].state_dict(), "pre-training", SourceHints(frames=32), "x").frames
+        == 32
+    )
 
 
 def test_one_mlp_ratio_gives_all_hidden_widths() -> None:
@@ -121,7 +135,9 @@ def test_a_decoder_with_an_mlp_ratio_of_its_own(tmp_path: Path) -> None:
     convert(source, tmp_path / "b.safetensors", OURS, TOLD)
     convert(tmp_path / "b.safetensors", tmp_path / "hf", THEIRS)
     assert read_weights(tmp_path / "hf").config.decoder_hidden == 40
-    convert(tmp_path / "hf", tmp_path / "c.safetensors", Wanted("ours", official_eps=True))
+    convert(
+        tmp_path / "hf", tmp_path / "c.safetensors", ConversionOptions("ours", official_eps=True)
+    )
     assert read_weights(tmp_path / "c.safetensors").config == read.config
     with pytest.raises(WeightsError, match="has another MLP ratio in the decoder, which the offic"):
         convert(tmp_path / "b.safetensors", tmp_path / "d.pth", OFFICIAL)
@@ -141,7 +157,9 @@ def test_learned_positions_and_layer_scale_are_seen(tmp_path: Path) -> None:
         convert(source, tmp_path / f"{name}.safetensors", OURS, told)
         assert same(load_file(tmp_path / f"{name}.safetensors"), state)
         with pytest.raises(WeightsError, match=r"learned positions are for 8 tokens.*--frames"):
-            read_weights(source, Told(heads=2, decoder_heads=told.decoder_heads, image_size=32))
+            read_weights(
+                source, SourceHints(heads=2, decoder_heads=told.decoder_heads, image_size=32)
+            )
 
 
 def test_our_files_are_loaded_by_the_rest_of_the_package(tmp_path: Path) -> None:
@@ -149,7 +167,9 @@ def test_our_files_are_loaded_by_the_rest_of_the_package(tmp_path: Path) -> None
     model, config = load_model(tmp_path / "p.safetensors")
     assert config == MAEConfig(**TINY)
     assert same(dict(model.state_dict()), pretraining())
-    convert(tmp_path / "p.safetensors", tmp_path / "c.safetensors", Wanted("ours", classes=3))
+    convert(
+        tmp_path / "p.safetensors", tmp_path / "c.safetensors", ConversionOptions("ours", classes=3)
+    )
     with pytest.raises(CheckpointError, match="holds a classifier"):
         load_model(tmp_path / "c.safetensors")
     save_file(load_file(tmp_path / "c.safetensors"), tmp_path / "o.safetensors")
@@ -167,9 +187,9 @@ def test_an_encoder_alone(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"an encoder alone.*--classifier"):
         convert(source, tmp_path / "b.safetensors", OURS, told)
     convert(source, tmp_path / "hf", THEIRS, told)
-    convert(tmp_path / "hf", tmp_path / "c.pth", Wanted("official", official_eps=True))
+    convert(tmp_path / "hf", tmp_path / "c.pth", ConversionOptions("official", official_eps=True))
     assert same(torch.load(tmp_path / "c.pth", weights_only=True)["model"], state)
-    convert(source, tmp_path / "c.safetensors", Wanted("ours", classes=5), told)
+    convert(source, tmp_path / "c.safetensors", ConversionOptions("ours", classes=5), told)
     whole = to_classifier(read_weights(official(tmp_path / "d.pth", pretraining()), TOLD), 5)
     assert same(load_file(tmp_path / "c.safetensors"), dict(whole.state))
 
@@ -220,13 +240,13 @@ def test_heads_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"32 is no official width .*; give --heads"):
         read_weights(source)
     with pytest.raises(WeightsError, match=r"16 is no official width .*; give --decoder-heads"):
-        read_weights(source, Told(heads=2))
+        read_weights(source, SourceHints(heads=2))
     with pytest.raises(WeightsError, match="has no decoder; leave --decoder-heads out"):
         read_weights(official(tmp_path / "c.pth", classifier()), TOLD)
     convert(source, tmp_path / "b.safetensors", OURS, TOLD)
     assert read_weights(tmp_path / "b.safetensors", TOLD).config.heads == 2
     with pytest.raises(WeightsError, match="says heads 2, not 4; leave --heads out"):
-        read_weights(tmp_path / "b.safetensors", Told(heads=4))
+        read_weights(tmp_path / "b.safetensors", SourceHints(heads=4))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +322,7 @@ def test_nothing_is_overwritten_and_names_fit_the_layout(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "wanted"), [("b.pth", OFFICIAL), ("b.safetensors", OURS), ("hf", THEIRS)]
 )
-def test_a_full_disk_leaves_nothing(name: str, wanted: Wanted, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing(name: str, wanted: ConversionOptions, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing really fails."""
     source = official(tmp_path / "a.pth", pretraining())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -316,12 +336,12 @@ def test_a_full_disk_leaves_nothing(name: str, wanted: Wanted, tmp_path: Path) -
 
 
 def test_what_was_written_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videomae_fast.interop import files
+    from videomae_fast.interop.weights import write
 
     def careless(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         save_file({k: torch.zeros_like(v) if "q_bias" in k else v for k, v in state.items()}, path)
 
-    monkeypatch.setattr(files, "save_file", careless)
+    monkeypatch.setattr(write, "save_file", careless)
     source = official(tmp_path / "a.pth", pretraining())
     with pytest.raises(WeightsError, match=r"not as written when read back: .*q_bias"):
         convert(source, tmp_path / "b.safetensors", OURS, TOLD)
@@ -333,7 +353,7 @@ def test_a_tensor_that_gets_lost_is_noticed(
 ) -> None:
     import importlib
 
-    module = importlib.import_module("videomae_fast.interop.convert")
+    module = importlib.import_module("videomae_fast.interop.weights.convert")
 
     def careless(weights: ModelWeights, classes: int) -> ModelWeights:
         made = to_classifier(weights, classes)
@@ -342,7 +362,7 @@ def test_a_tensor_that_gets_lost_is_noticed(
     monkeypatch.setattr(module, "to_classifier", careless)
     source = official(tmp_path / "a.pth", pretraining())
     with pytest.raises(WeightsError, match=r"lost on the way: encoder norm \(64 values expected"):
-        convert(source, tmp_path / "b.pth", Wanted("official", classes=4), TOLD)
+        convert(source, tmp_path / "b.pth", ConversionOptions("official", classes=4), TOLD)
 
 
 def test_views_and_shared_memory_are_written_apart(tmp_path: Path) -> None:
@@ -359,7 +379,7 @@ def test_views_and_shared_memory_are_written_apart(tmp_path: Path) -> None:
 
 def test_the_account_has_every_part_and_every_change(tmp_path: Path) -> None:
     source = official(tmp_path / "a.pth", pretraining())
-    account = convert(source, tmp_path / "hf", Wanted("hugging-face", classes=3), TOLD)
+    account = convert(source, tmp_path / "hf", ConversionOptions("hugging-face", classes=3), TOLD)
     text = "\n".join(account.lines())
     blocks = 13 * 2, 17 * 2 - 2 * 2  # qkv in three, per block
     values = sum(v.numel() for k, v in pretraining().items() if k.startswith("encoder.blocks."))

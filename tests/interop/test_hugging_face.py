@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,
@@ -25,16 +25,19 @@ from tests.interop.random_weights import (
 from videomae_fast import MAEConfig, Masks, MaskSpec
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (
-    Wanted,
+    ConversionOptions,
     convert,
     from_hugging_face,
     read_weights,
     with_official_eps,
     write_weights,
 )
-from videomae_fast.interop.hugging_face_keys import from_hugging_face_keys, to_hugging_face_keys
+from videomae_fast.interop.weights.layouts.hugging_face import (
+    from_hugging_face_keys,
+    to_hugging_face_keys,
+)
 from videomae_fast.models.positions import sinusoid_table
-from videomae_fast.training.trained import load_model
+from videomae_fast.tasks.trained import load_model
 
 transformers = pytest.importorskip("transformers")
 GRID = MAEConfig(**TINY).grid
@@ -113,19 +116,21 @@ def test_their_default_leaves_the_encoders_norm_out(
     found = from_hugging_face(saved(theirs, tmp_path / "hf"))
     assert not found.config.encoder_norm
     assert_same_pretraining(found.model(), theirs)
-    convert(tmp_path / "hf", tmp_path / "a.safetensors", Wanted("ours"))
+    convert(tmp_path / "hf", tmp_path / "a.safetensors", ConversionOptions("ours"))
     model, config = load_model(tmp_path / "a.safetensors")
     assert config == found.config
     assert same(dict(model.state_dict()), dict(found.state))
-    convert(tmp_path / "a.safetensors", tmp_path / "back", Wanted("hugging-face"))
+    convert(tmp_path / "a.safetensors", tmp_path / "back", ConversionOptions("hugging-face"))
     again, told = transformers.VideoMAEForPreTraining.from_pretrained(
         tmp_path / "back", output_loading_info=True
     )
     assert not any(told.values()), told
     assert_same_pretraining(found.model(), again.eval())
     with pytest.raises(WeightsError, match=r"has no norm after the encoder.*official code can't"):
-        convert(tmp_path / "hf", tmp_path / "b.pth", Wanted("official", official_eps=True))
-    wanted = Wanted("official", classes=3, official_eps=True)
+        convert(
+            tmp_path / "hf", tmp_path / "b.pth", ConversionOptions("official", official_eps=True)
+        )
+    wanted = ConversionOptions("official", classes=3, official_eps=True)
     convert(tmp_path / "hf", tmp_path / "c.pth", wanted)  # a classifier has no such norm
     assert read_weights(tmp_path / "c.pth", TOLD_CLASSIFIER).config.encoder_norm
 
@@ -381,7 +386,7 @@ def test_biases_of_keys_change_nothing(tmp_path: Path) -> None:
     frames, images = clips()
     with torch.no_grad():
         torch.testing.assert_close(found.model()(frames), theirs(images).logits, rtol=0, atol=1e-5)
-    convert(tmp_path / "hf", tmp_path / "ours.safetensors", Wanted("ours"))
+    convert(tmp_path / "hf", tmp_path / "ours.safetensors", ConversionOptions("ours"))
 
 
 def test_dropout_is_told(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import inspect
 import pytest
 import torch
 
-from tests.interop import other_code, stand_ins
-from tests.interop.test_accelerate import assert_equal, loss_of, pretraining, randomise, weighted
+from tests.support import other_code, stand_ins
+from tests.support.official_models import assert_equal, loss_of, pretraining, randomise, weighted
 from videomae_fast import accelerate
 from videomae_fast.interop.acceleration import code
 
@@ -50,7 +50,7 @@ def test_known_blocks_in_a_model_that_is_not(block, size, fused, training):
     report = accelerate(model)
     assert str(report).startswith("blocks of Backbone, accelerated")
     assert "blocks.* (3): LayerNorm with residual" in str(report)
-    assert ("blocks.*.mlp (3): tests.interop.other_code.FeedForward" in str(report)) != fused
+    assert ("blocks.*.mlp (3): tests.support.other_code.FeedForward" in str(report)) != fused
     assert "attn" not in str(report)
     x = torch.randn(2, 12, 5)
     assert_equal(report.compare(lambda m: weighted(m, x)))

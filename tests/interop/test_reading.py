@@ -21,9 +21,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.interop.random_weights import same
+from tests.support.random_weights import same
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.weights import load_weights
+from videomae_fast.interop import load_weights
 
 STATE = {"a.weight": torch.arange(4.0), "b": torch.ones(2)}
 

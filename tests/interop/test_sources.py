@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.interop.random_weights import (
+from tests.support.random_weights import (
     TINY,
     TOLD,
     TOLD_CLASSIFIER,
@@ -19,7 +19,7 @@ from tests.interop.random_weights import (
 )
 from videomae_fast import MAEConfig
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop import Wanted, convert, load_weights, read_weights
+from videomae_fast.interop import ConversionOptions, convert, load_weights, read_weights
 from videomae_fast.training import checkpoint
 
 State = dict[str, Tensor]
@@ -83,7 +83,7 @@ def test_deepspeeds_folders_are_read(tmp_path: Path) -> None:
     output = deepspeed(tmp_path / "out")
     for path in (output, output / "checkpoint-799"):
         assert same(dict(read_weights(path, TOLD).state), pretraining())
-    convert(output, tmp_path / "a.safetensors", Wanted("ours"), TOLD)
+    convert(output, tmp_path / "a.safetensors", ConversionOptions("ours"), TOLD)
     assert same(dict(read_weights(tmp_path / "a.safetensors").state), pretraining())
 
 

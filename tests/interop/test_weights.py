@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop.weights import load_into, load_weights
+from videomae_fast.interop import load_into, load_weights
 
 STATE = {"a.weight": torch.arange(4.0), "b": torch.ones(2)}
 

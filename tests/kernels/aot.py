@@ -1,218 +1,281 @@
-"""Compiles every Triton kernel for three GPUs, without one, and holds what it takes to a budget.
+"""Compiles what training steps launch for three GPUs, without one, and holds it to a budget.
 
-Each file of the kernels folder lists in ``aot_cases()`` the configurations that the official sizes
-use. They are compiled for sm_80, sm_90 and sm_100; registers, stack (which is where spills go) and
-shared memory are read from the binary. Nothing may spill, shared memory must fit the device, and
-registers may not exceed what `aot_budget.json` records for this version of Triton.
+The launches of all official sizes are recorded from the launchers themselves. Each different one is
+compiled for sm_90, those of ViT-g for sm_80 and sm_100 too. Shared memory must fit the device, and
+what `aot_budget.json` has of this version of Triton may only fall: registers, bytes that are
+spilled, and for bf16 on sm_90 barriers within a loop and instructions per byte that is moved. On
+sm_90 a kernel that chooses its number of programs must fill a GPU at most once, or often. Integers
+that are 1 and 64-bit strides must compile.
 
     python tests/kernels/aot.py             check
     python tests/kernels/aot.py --record    write the budgets of this version of Triton anew
-    python tests/kernels/aot.py --only NAME [--arch 90]   show the cases whose names hold NAME
+    python tests/kernels/aot.py --only NAME [--arch 90]   show the launches whose names hold NAME
 
-It runs in a process without ``TRITON_INTERPRET``.
+It runs in a process without ``TRITON_INTERPRET``. What is compiled stays in Triton's own cache,
+which knows it by sources, options and version.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import multiprocessing
 import os
-import re
-import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-BUDGET = Path(__file__).with_name("aot_budget.json")
-SHARED_LIMIT = {80: 166_912, 90: 232_448, 100: 232_448}
-REGISTER_SLACK = 8  # the assembler allots them in eights
+sys.path.insert(0, str(ROOT))
 
-Case = tuple[str, Any, dict[str, str], dict[str, Any], int, int]
+import torch  # noqa: E402
+
+from benchmarks.common import sass  # noqa: E402
+from benchmarks.common.launches import ARCHS, Launch, launch_of  # noqa: E402
+from benchmarks.ops.step_launches import option_launches, step_launches  # noqa: E402
+from tests.kernels.budget import Budget, Usage  # noqa: E402
+from videomae_fast.models.config import SIZES  # noqa: E402
+
+BATCH = 32
+BATCHES = (BATCH, 128, 256)
+LOSSES = ("pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward")
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What a compiled kernel takes: registers per thread, bytes of stack per thread, shared bytes.
+class Case:
+    """A launch under the name of the first step that has it.
 
-    `error` says why there is no binary.
+    Attributes:
+        archs: what it is compiled for.
+        varied: whether its variants are compiled: ViT-B has all kernels and all options.
     """
 
-    registers: int = 0
-    stack: int = 0
-    shared: int = 0
-    error: str | None = None
+    name: str
+    launch: Launch
+    archs: tuple[int, ...] = (90,)
+    varied: bool = False
+
+
+def steps() -> Iterator[tuple[str, Launch]]:
+    """(name, launch) of all that is compiled; many are launched by several steps."""
+    half, single = torch.bfloat16, torch.float32
+    for size in SIZES:
+        yield from _named(size, "bf16", step_launches(size, BATCH, half))
+    for size in ("base", "giant"):
+        yield from _named(size, "bf16", option_launches(size, BATCH, half))
+    for size in ("small", "base", "giant"):  # all widths of decoders
+        yield from _named(size, "fp32", step_launches(size, BATCH, single))
+    yield from _named("giant", "fp32", option_launches("giant", BATCH, single, LOSSES))
+
+
+def _named(
+    size: str, dtype: str, launches: Iterable[tuple[str, Launch]]
+) -> Iterator[tuple[str, Launch]]:
+    """Names that nothing else has: an op may launch a kernel twice."""
+    count: Counter[str] = Counter()
+    for where, launch in launches:
+        name = f"{size} {dtype}, {where}: {launch.name}"
+        count[name] += 1
+        yield (name if count[name] == 1 else f"{name} ({count[name]})"), launch
 
 
 def cases() -> dict[str, Case]:
-    """The configurations of all kernels, by name; every kernel has one."""
+    """Each different binary once, by its launch's key; every kernel has one."""
+    found: dict[str, Case] = {}
+    for name, launch in steps():
+        case = found.setdefault(launch.key, Case(name, launch))
+        if name.startswith("giant bf16"):
+            found[launch.key] = replace(case, archs=ARCHS)
+        elif name.startswith("base bf16"):
+            found[launch.key] = replace(case, varied=True)
+    for each in choosing():
+        for batch, launch in each.launches.items():
+            name = f"{each.name}, batch {batch}"
+            found.setdefault(launch.key, Case(name, launch))
+    names = [case.name for case in found.values()]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice, f"two launches are called {sorted(twice)}"
+    missing = kernels() - {case.launch.name for case in found.values()}
+    assert not missing, f"no recorded step launches {sorted(missing)}: give it to step_launches.py"
+    return found
+
+
+def kernels() -> set[str]:
+    """Names of all kernels of the folder; the functions that they consist of are left out."""
     from triton import JITFunction
 
-    found: dict[str, Case] = {}
+    found = set()
     for path in sorted((ROOT / "kernels").glob("*.py")):
         module = importlib.import_module(f"videomae_fast.kernels.{path.stem}")
-        mine = module.aot_cases() if hasattr(module, "aot_cases") else []
-        for case in mine:
-            assert case[0] not in found, f"two cases are called {case[0]}"
-            found[case[0]] = case
-        kernels = {
-            name
-            for name, value in vars(module).items()
-            if isinstance(value, JITFunction)
-            and value.fn.__module__ == module.__name__
-            and "tl.program_id" in value.src  # the others are parts of kernels
-        }
-        forgotten = kernels - {case[1].fn.__name__ for case in mine}
-        assert not forgotten, f"kernels/{path.name}: aot_cases() lacks {sorted(forgotten)}"
+        for value in vars(module).values():
+            mine = isinstance(value, JITFunction) and value.fn.__module__ == module.__name__
+            if mine and "tl.program_id" in value.src:
+                found.add(f"{path.stem}.{value.fn.__name__}")
     return found
 
 
-def spilling_case() -> Case:
-    """The negative control: more live values in a thread than it has registers."""
-    from spilling_kernel import spilling  # beside this file
+@dataclass(frozen=True)
+class Choosing:
+    """Launches, by batch, of a kernel that chooses its number of programs."""
 
-    return ("spilling", spilling, {"x_ptr": "*fp32", "out_ptr": "*fp32"}, {"SIZE": 8192}, 1, 1)
+    name: str
+    launches: dict[int, Launch]
 
 
-def _divisible(name: str, kind: str, constexprs: dict[str, Any]) -> bool:
-    """Whether a launch in use passes a multiple of 16: pointers, and strides but for some.
+def choosing() -> list[Choosing]:
+    """Those whose programs don't double with the batch."""
+    found = []
+    for size in SIZES:
+        steps = {
+            batch: dict(_named(size, "bf16", step_launches(size, batch, torch.bfloat16)))
+            for batch in BATCHES
+        }
+        for name in steps[BATCH]:
+            launches = {batch: steps[batch][name] for batch in BATCHES}
+            if launches[256].programs < 1.5 * launches[128].programs:
+                found.append(Choosing(name, launches))
+    return found
 
-    Those that ALIGN speaks of are multiples of it alone: heads of 88, cubes of 1176 values.
+
+def partial_waves(resident: Callable[[Launch], int]) -> dict[str, float]:
+    """How often the programs fill a GPU, where that is more than once and less than four times.
+
+    Then many multiprocessors are idle in the last round. Of the batches the worst.
+
+    Args:
+        resident: programs of a launch that a multiprocessor holds at once.
     """
-    told = name.endswith(("_stride_clip", "_stride_head")) or name.startswith("prediction_")
-    if told and constexprs.get("ALIGN", 16) < 16:
-        return kind.startswith("*")
-    return kind.startswith("*") or name.endswith("_stride") or "_stride_" in name
+    found: dict[str, float] = {}
+    for each in choosing():
+        for launch in each.launches.values():
+            waves = round(sass.waves(launch.programs, resident(launch)), 2)
+            if 1 < waves < 4:
+                found[each.name] = max(found.get(each.name, 0.0), waves)
+    return found
 
 
-def compile_case(case: Case, arch: int) -> Usage:
-    """Compiles one configuration for one architecture."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+def variants(launch: Launch) -> Iterator[tuple[str, Launch]]:
+    """Integers that are 1, which the compiler then knows, and strides that need 64 bits."""
+    integers = [name for name, kind in launch.signature.items() if kind in ("i32", "i64")]
+    strides = [name for name in integers if "stride" in name]
+    for name in integers:
+        yield f"{name} = 1", launch.given(**{name: 1})
+    if strides:
+        yield "64-bit strides", launch.given(**dict.fromkeys(strides, 2**31 + 16))
 
-    _, kernel, signature, constexprs, num_warps, num_stages = case
-    names = list(kernel.arg_names)
-    unknown = (set(signature) | set(constexprs)) - set(names)
-    assert not unknown, f"{case[0]}: no such arguments: {sorted(unknown)}"
-    missing = set(names) - set(signature) - set(constexprs)
-    assert not missing, f"{case[0]}: arguments without a value: {sorted(missing)}"
-    kinds = {name: signature.get(name, "constexpr") for name in names}
-    attributes = {
-        (i,): [["tt.divisibility", 16]]
-        for i, (name, kind) in enumerate(kinds.items())
-        if kind != "constexpr" and _divisible(name, kind, constexprs)
-    }
-    values = {(names.index(name),): value for name, value in constexprs.items()}
-    source = ASTSource(kernel, kinds, values, attributes)
+
+def refused_variants(launches: Iterable[tuple[str, Launch]]) -> list[str]:
+    """What of the launches' variants does not compile, as far as Triton's language goes."""
+    wrong = []
+    for name, launch in launches:
+        for what, variant in variants(launch):
+            try:
+                variant.checked(90)
+            except Exception as error:  # whatever the compiler raises is the finding
+                wrong.append(f"{name}, {what}: {type(error).__name__}: {str(error)[:300]}")
+    return wrong
+
+
+def measured(launch: Launch, arch: int, *, code: bool) -> Usage:
+    """What one launch takes on one architecture; `code`: what its machine code says, too."""
     try:
-        compiled = triton.compile(
-            source,
-            target=GPUTarget("cuda", arch, 32),
-            options={"num_warps": num_warps, "num_stages": num_stages},
-        )
+        found = sass.binary(launch.compiled(arch), arch)
     except Exception as error:  # whatever the compiler raises is the finding
         return Usage(error=f"{type(error).__name__}: {str(error)[:300]}")
-    return _read(compiled.asm["cubin"], compiled.metadata.shared)
+    usage = Usage(found.registers, found.stack, found.shared, found.resident_programs)
+    return usage.with_code(found.loop_barriers, found.per_byte) if code else usage
 
 
-def _read(cubin: bytes, shared: int) -> Usage:
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        report = subprocess.run(
-            [str(tool), "--dump-resource-usage", file.name],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-    found = re.search(r"REG:(\d+) STACK:(\d+)", report)
-    assert found is not None, f"cuobjdump's report has changed:\n{report}"
-    return Usage(int(found[1]), int(found[2]), shared)
+_CASES: list[Case] = []  # of the processes that compile, which are forks
 
 
-def problems(name: str, arch: int, usage: Usage, budget: int | None) -> list[str]:
-    """What is wrong with a compiled kernel."""
-    label = f"{name} sm_{arch}"
-    if usage.error is not None:
-        return [f"{label}: does not compile: {usage.error}"]
-    found = []
-    if usage.registers < 8:
-        found.append(f"{label}: {usage.registers} registers: there is nothing in it")
-    if usage.stack:
-        found.append(f"{label}: spills: {usage.stack} bytes of stack per thread")
-    if usage.shared > SHARED_LIMIT[arch]:
-        found.append(f"{label}: {usage.shared} bytes of shared memory of {SHARED_LIMIT[arch]}")
-    if budget is None:
-        found.append(f"{label}: no recorded budget; run tests/kernels/aot.py --record")
-    elif usage.registers > budget:
-        found.append(f"{label}: {usage.registers} registers, recorded {budget}")
-    return found
+def _job(job: tuple[int, int]) -> Usage:
+    case, arch = _CASES[job[0]], job[1]
+    # Reading takes a third of a second: the precision and the GPU that training has
+    return measured(case.launch, arch, code=arch == 90 and " bf16, " in case.name)
 
 
-_CASES: dict[str, Case] = {}
+def _refused(number: int) -> list[str]:
+    case = _CASES[number]
+    return refused_variants([(case.name, case.launch)])
 
 
-def _job(job: tuple[str, int]) -> tuple[str, int, Usage]:
-    if not _CASES:
-        _CASES.update(cases())
-    name, arch = job
-    return name, arch, compile_case(_CASES[name], arch)
+def controls() -> list[str]:
+    """Kernels that are wrong on purpose: which of them were not caught."""
+    from tests.kernels.wrong_kernels import spilling, uncast
 
-
-def compile_all(jobs: list[tuple[str, int]], workers: int) -> list[tuple[str, int, Usage]]:
-    """Compiles in parallel processes."""
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        return pool.map(_job, jobs, chunksize=4)
+    values = torch.empty(8192, dtype=torch.float32, device="meta")
+    spills = launch_of(spilling, (1,), (values, values), {"SIZE": 8192, "num_warps": 1})
+    one = launch_of(uncast, (1,), (values, 3), {"num_warps": 1})
+    wrong = []
+    found = [("spills", 90, measured(spills, 90, code=False))]
+    if not Budget("", {"spills": {"90": {"registers": 255}}}, {}).exceeded(found):
+        wrong.append("the kernel that spills on purpose was not caught")
+    if len(refused_variants([("", one)])) != 1:
+        wrong.append("the kernel that can't be compiled for 1 was not caught")
+    return wrong
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--record", action="store_true", help="write the budgets anew")
+    parser.add_argument(
+        "--allow-growth", action="store_true", help="with --record: also what has grown"
+    )
     parser.add_argument("--only", default="", help="part of the names to compile; shows them")
-    parser.add_argument("--arch", type=int, choices=sorted(SHARED_LIMIT), default=None)
+    parser.add_argument("--arch", type=int, choices=ARCHS, default=None)
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     chosen = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET", "0") != "0":
         raise SystemExit("unset TRITON_INTERPRET: its interpreter compiles nothing")
-    import triton
-
     partial = bool(chosen.only or chosen.arch)
     if partial and chosen.record:
         raise SystemExit("--record takes all cases: leave out --only and --arch")
-    archs = [chosen.arch] if chosen.arch else sorted(SHARED_LIMIT)
-    jobs = [(name, arch) for name in cases() if chosen.only in name for arch in archs]
-    results = compile_all(jobs, chosen.workers)
+    if chosen.allow_growth and not chosen.record:
+        raise SystemExit("--allow-growth says what --record may write: give it too")
 
-    recorded: dict[str, dict[str, dict[str, int]]] = (
-        json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
-    )
-    mine: dict[str, dict[str, int]] = {} if chosen.record else recorded.get(triton.__version__, {})
-    if chosen.record:
+    found = cases()
+    _CASES.extend(found.values())
+    archs = [chosen.arch] if chosen.arch else ARCHS
+    jobs = [
+        (number, arch)
+        for number, case in enumerate(_CASES)
+        if chosen.only in case.name
+        for arch in archs
+        if arch in case.archs or arch == chosen.arch
+    ]
+    varied = [] if partial else [i for i, case in enumerate(_CASES) if case.varied]
+    with multiprocessing.get_context("fork").Pool(chosen.workers) as pool:
+        usages = pool.map(_job, jobs, chunksize=2)
+        refused = [line for lines in pool.map(_refused, varied) for line in lines]
+
+    results = [
+        (_CASES[number].name, arch, usage)
+        for (number, arch), usage in zip(jobs, usages, strict=True)
+    ]
+    wrong = [line for name, arch, usage in results for line in usage.problems(name, arch)]
+    budget = Budget.read()
+    if partial:
         for name, arch, usage in results:
-            mine.setdefault(name, {})[str(arch)] = usage.registers + REGISTER_SLACK
-        recorded[triton.__version__] = mine
-        BUDGET.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
-    wrong = []
-    for name, arch, usage in results:
-        if partial:
-            print(name, f"sm_{arch}", usage)
-        wrong += problems(name, arch, usage, mine.get(name, {}).get(str(arch)))
-    if not partial and not chosen.record:
-        gone = sorted(set(mine) - {name for name, _ in jobs})
-        wrong += [f"{name}: has a budget and is no case any more" for name in gone]
-    if not problems("spilling", 90, compile_case(spilling_case(), 90), budget=255):
-        wrong.append("the kernel that spills on purpose was not caught")
-    print("\n".join(wrong) or f"{len(results)} kernels compiled, none over its budget")
+            print(f"{name} sm_{arch}", usage)
+        wrong += budget.exceeded(results)
+    else:
+        resident = {
+            _CASES[number].launch.key: usage.resident
+            for (number, arch), usage in zip(jobs, usages, strict=True)
+            if arch == 90
+        }
+        waves = partial_waves(lambda launch: resident[launch.key])
+        if chosen.record:
+            wrong += budget.record(results, waves, allow_growth=chosen.allow_growth)
+        else:
+            wrong += budget.exceeded(results, waves)
+        wrong += [f"does not compile: {line}" for line in refused] + controls()
+    print("\n".join(wrong) or f"{len(results)} binaries, none over its budget")
     return 1 if wrong else 0
 
-
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interpreter import without_interpreter
+
 pytest.importorskip("triton")
 
 
@@ -16,10 +18,9 @@ pytest.importorskip("triton")
 @pytest.mark.without_gpu
 def test_kernels_compile_within_their_budget():
     """In a process of its own: here Triton's interpreter is on, which compiles nothing."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("aot.py"))],
-        env=environment, capture_output=True, text=True, check=False,
+        env=without_interpreter(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
 

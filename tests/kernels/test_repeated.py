@@ -15,22 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels.conftest import ON_GPU
+from tests.support.bits import bits
+from tests.support.interpreter import ON_GPU
 from videomae_fast import MAEConfig
 from videomae_fast.ops.registry import REGISTRY
 
 REPEATS = 100 if ON_GPU else 2
-# (size, clips); "tiny" is benchmarks.gpu.ceilings.TINY
+# (size, clips); "tiny" is benchmarks.common.workload.TINY
 SHAPES = [("base", 16), ("giant", 4)] if ON_GPU else [("tiny", 2)]
 OPS = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)
 MADE_ELSEWHERE = ("mask_indices",)  # integers only: its own tests compare them with the reference
 SLOW_TO_INTERPRET = ("crop_resize", "pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward")
-BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def bits(tensor: Tensor) -> Tensor:
-    """The same memory as integers: NaN is equal to itself, -0 is not 0."""
-    return tensor.contiguous().view(BITS[tensor.element_size()])
 
 
 def differing(
@@ -57,8 +52,7 @@ def cases():
     made: dict[Any, Any] = {}
 
     def of(size: str, clips: int):
-        from benchmarks.common.workload import Workload
-        from benchmarks.gpu.ceilings import TINY
+        from benchmarks.common.workload import TINY, Workload
         from benchmarks.ops.cases import op_cases
 
         if (size, clips) not in made:

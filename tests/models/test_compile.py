@@ -117,6 +117,7 @@ def test_one_after_the_other(kind, steps):
         assert graphs() == wanted, f"{shape} {spec}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MaskedAutoencoder, VideoClassifier])
 def test_dynamic_from_the_beginning(kind):
     """One graph for all, but for the model's own grid, whose positions are kept."""
@@ -171,6 +172,7 @@ def test_grids_differ_in_every_field():
     assert all(one != other for other in (Grid(1, 3, 4), Grid(2, 1, 4), Grid(2, 3, 1), (2, 3, 4)))
 
 
+@pytest.mark.slow
 def test_inductor_takes_another_size():
     model = model_of(VideoClassifier).eval()
     compiled = torch.compile(model, fullgraph=True, backend="inductor")

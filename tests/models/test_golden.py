@@ -1,21 +1,35 @@
 """Our models compute what the official code computes: values in tests/golden.
 
-With every backend that runs on a CPU; tests/kernels has the same tests for the Triton kernels.
+With every backend on a CPU, Triton's kernels in the interpreter, and on a GPU with Triton's kernels
+and as ops choose their backends there. Matmuls may not add up in reduced precision on a GPU:
+tests/conftest.py sees to that with --gpu.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.support.devices import NEEDS_GPU, missing
+from tests.support.interpreter import ON_GPU, SWITCH
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, VideoClassifier
-from videomae_fast.interop.weights import load_into
+from videomae_fast.interop import load_into
 from videomae_fast.ops import pixel_target
 from videomae_fast.ops.registry import forced, native_missing
 
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
-IMPLS = ["auto", "reference", pytest.param("native", marks=native)]
+GPU = "cuda" if ON_GPU else "cpu"
+# Device and backend; every op is forced to it, where it has that one
+CHOICES = [
+    pytest.param(("cpu", "auto"), marks=pytest.mark.without_gpu, id="auto"),
+    pytest.param(("cpu", "reference"), marks=pytest.mark.without_gpu, id="reference"),
+    pytest.param(("cpu", "native"), marks=[native, pytest.mark.without_gpu], id="native"),
+    pytest.param(("cuda", "auto"), marks=NEEDS_GPU, id="gpu"),
+]
+TRITON = pytest.param((GPU, "triton"), marks=pytest.mark.slow, id="triton")
 CASES = ["pretrain_tiny_dual", "pretrain_tiny_tube", "pretrain_tiny_patch14_dual"]
 
 
@@ -23,20 +37,18 @@ def relative(value: torch.Tensor, truth: torch.Tensor) -> float:
     return float((value - truth).detach().norm() / truth.norm())
 
 
-@pytest.fixture(params=IMPLS)
-def impl(request):
-    """Every op is forced to a backend, where it has that one."""
-    with forced(request.param):
-        yield request.param
-
-
-@pytest.fixture
-def device():
-    return "cpu"
+@pytest.fixture(params=[*CHOICES, TRITON])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the model is, with the backend forced."""
+    where, impl = request.param
+    if impl == "triton" and not ON_GPU:
+        monkeypatch.setenv(SWITCH, "1")
+    with forced(impl):
+        yield where
 
 
 @pytest.fixture(params=CASES)
-def case(request, golden, device, impl):
+def case(request, golden, device):
     data = golden(request.param, device)
     config = MAEConfig(**data.shape)
     model = MaskedAutoencoder(config)
@@ -66,6 +78,8 @@ def test_loss_and_every_gradient(case, one_pass):
         assert relative(gradients[name], truth) < 1e-4, name
 
 
+# Loss and gradients hold the kernels' predictions; the interpreter takes long, a program per token
+@pytest.mark.parametrize("device", CHOICES, indirect=True)
 def test_predictions_and_targets(case):
     """The file has the first 8 decoded rows of each clip, whether they are in the loss or not."""
     data, model, _ = case
@@ -84,6 +98,7 @@ def test_predictions_and_targets(case):
     assert float(target.norm()) == pytest.approx(float(data["target_norm"]), rel=1e-4)
 
 
+@pytest.mark.parametrize("device", CHOICES, indirect=True)
 def test_masks_survive_the_round_trip(case):
     data, _, masks = case
     encoder, decoder = masks.to_bool()
@@ -92,7 +107,7 @@ def test_masks_survive_the_round_trip(case):
     assert torch.equal(decoder, ~data["encoder_mask"] if expected is None else expected)
 
 
-def test_classifier(golden, device, impl):
+def test_classifier(golden, device):
     data = golden("classify_tiny", device)
     shape = data.shape
     model = VideoClassifier(MAEConfig(**shape), int(data.metadata["num_classes"]))
@@ -110,3 +125,28 @@ def test_classifier(golden, device, impl):
     assert set(norms) == set(gradients)
     for name, norm in norms.items():
         assert float(gradients[name].norm()) == pytest.approx(float(norm), rel=1e-4), name
+
+
+@pytest.mark.gpu
+@missing
+def test_nothing_is_added_up_in_less_than_fp32():
+    matmul = torch.backends.cuda.matmul
+    assert not matmul.allow_bf16_reduced_precision_reduction
+    assert not matmul.allow_fp16_reduced_precision_reduction
+    assert not matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("device", CHOICES[-1:], indirect=True)
+def test_loss_and_gradients_in_bf16(case):
+    data, model, masks = case
+    with torch.autocast("cuda", torch.bfloat16):
+        output = model(data["frames"], masks, gradient_scale=1 / masks.loss_index.numel())
+    output.backward()
+    assert float(output.loss) == pytest.approx(float(data["loss"]), rel=2e-3)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    known = data.under("grad/")
+    assert known
+    apart = sum(float((gradients[k] - v).square().sum()) for k, v in known.items())
+    size = sum(float(v.square().sum()) for v in known.values())
+    assert (apart / size) ** 0.5 < 5e-2

@@ -74,6 +74,7 @@ def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypa
     monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(libraries.flash_attn_4, "too_old", lambda: None)
     for reason, expected in (("it is not installed", "sdpa"), (None, "flash-attn-4")):
         monkeypatch.setattr(libraries, "_missing", lambda *_, reason=reason: reason)
         assert chosen(*on_cuda(torch.bfloat16)) == expected
@@ -225,3 +226,36 @@ def test_compiles_as_one_graph(impl):
     got = torch.autograd.grad(compiled(*tensors).sum(), tensors)
     for a, b in zip(got, torch.autograd.grad(run(*tensors).sum(), tensors), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_what_adds_up_in_any_order_does_not_serve_where_torch_is_deterministic(
+    tmp_path, monkeypatch
+):
+    table = table_of(tmp_path / "table.json", (H100, 160, "cudnn"), (H200, 160, "flash"))
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    monkeypatch.setattr(libraries, "_missing", lambda *_: None)
+    monkeypatch.setattr(libraries.flash_attn_4, "too_old", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    arguments = on_cuda(torch.bfloat16)
+    names = ("cudnn", "flash", "efficient", "flash-attn", "flash-attn-4", "xformers")
+
+    def told(name):
+        return libraries.LIBRARIES[name].unfit(
+            **{
+                "cudnn": {"key_count": None},
+            }.get(name, {"query": arguments[0], "key_count": None})
+        )
+
+    assert [n for n in names if n != "efficient" and told(n) is not None] == []
+    torch.use_deterministic_algorithms(True)
+    try:
+        refused = [n for n in names if n != "efficient" and told(n) is not None]
+        assert refused == ["cudnn", "flash-attn-4", "xformers"]
+        assert told("cudnn") == (
+            "cuDNN's gradients are added up in any order, and torch is to be deterministic"
+        )
+        for card, expected in ((H100, "sdpa"), (H200, "flash")):
+            monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, card=card: card)
+            assert chosen(*arguments) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.support.backends import KERNELS, NATIVE
 from videomae_fast.data import multi_scale_box
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS
+from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import crop_resize
 from videomae_fast.ops.crop_plan import PRECISION, filter_table
-from videomae_fast.ops.registry import native_missing
 
-native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
-IMPLS = ["reference", "pillow", pytest.param("native", marks=native)]
+IMPLS = ["reference", "pillow", NATIVE]
 # width and height of a frame, box (left, top, width, height), size (height, width): shrinking,
 # enlarging, one of both, neither; one pixel; more weights than have a loop of their own
 CASES = [
@@ -122,8 +122,8 @@ def test_every_official_crop_is_within_one_level(width, height):
         assert difference.max() <= (1 if box[3] > max(box[2], 224) else 0)
 
 
-@native
-def test_native_equals_the_reference_on_random_boxes():
+@pytest.mark.parametrize("impl", [NATIVE])
+def test_the_reference_on_random_boxes(impl):
     random = np.random.default_rng(0)
     for seed in range(60):
         width, height = random.integers(1, 120, 2).tolist()
@@ -134,7 +134,7 @@ def test_native_equals_the_reference_on_random_boxes():
             left, top = random.integers(0, width - w + 1), random.integers(0, height - h + 1)
             views.append([0, int(left), int(top), int(w), int(h), flip])
         views = torch.tensor(views)
-        ours = crop_resize([clip], views, size, impl="native")
+        ours = crop_resize([clip], views, size, impl=impl)
         assert torch.equal(ours, crop_resize([clip], views, size, impl="reference")), views
 
 
@@ -237,3 +237,69 @@ def test_an_out_that_does_not_fit():
     ):
         with pytest.raises(ValueError, match=r"out must be uint8 \[1, 2, 4, 4, 3\], contiguous"):
             crop_resize([clip], views, (4, 4), out=out)
+
+
+# Rows: clip, left, top, width, height, flip. Shrinking, enlarging, both, neither, one pixel.
+VIEWS = torch.tensor(
+    [
+        [0, 3, 1, 30, 15, 0],
+        [1, 0, 0, 9, 23, 1],
+        [0, 0, 0, 40, 18, 1],
+        [1, 2, 2, 5, 3, 0],
+        [1, 1, 4, 7, 7, 1],
+        [0, 39, 17, 1, 1, 0],
+    ]
+)
+
+
+def two_clips(device: str, frames: int = 1) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randint(0, 256, (frames, h, w, 3), dtype=torch.uint8, generator=generator).to(device)
+        for h, w in ((18, 40), (23, 9))
+    ]
+
+
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize("size", [(7, 7), (3, 50), (1, 1)], ids=str)
+def test_equals_the_reference(impl: str, size: tuple[int, int], device: str) -> None:
+    sources = two_clips(device)
+    out = crop_resize(sources, VIEWS, size, impl=impl)
+    assert torch.equal(out, crop_resize(sources, VIEWS, size, impl="reference"))
+    again = crop_resize(sources, VIEWS.to(device), size, impl=impl)
+    assert torch.equal(out, again)
+
+
+@pytest.mark.parametrize("impl", KERNELS)
+def test_layouts(impl: str, device: str) -> None:
+    """Several frames; crops and time slices read in place, channels first copied."""
+    first, second = two_clips(device, 5)
+    channels_first = second[::2].permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    sources = [first[::2, 2:, 4:38], channels_first]
+    assert not any(source.is_contiguous() for source in sources)
+    views = torch.tensor([[1, 0, 2, 9, 20, 0], [0, 1, 1, 33, 15, 1]])
+    out = crop_resize(sources, views, (5, 6), impl=impl)
+    assert torch.equal(out, crop_resize(sources, views, (5, 6), impl="reference"))
+
+
+@pytest.mark.parametrize("impl", KERNELS)
+def test_nothing_asked_for(impl: str, device: str) -> None:
+    assert crop_resize(two_clips(device), VIEWS[:0], (4, 4), impl=impl).shape == (0, 1, 4, 4, 3)
+
+
+def test_a_wrong_table_is_noticed(
+    interpreted: None, sabotage: Callable[..., None], device: str
+) -> None:
+    """Negative control: one weight of 22 bits off by a quarter of a grey level's."""
+    from videomae_fast.kernels import crop_resize as kernel
+
+    sources = two_clips(device)
+    reference = crop_resize(sources, VIEWS, (7, 7), impl="reference")
+
+    def changed(tables: torch.Tensor) -> torch.Tensor:
+        tables = tables.clone()
+        tables[1] += 2**14
+        return tables
+
+    sabotage(kernel, "crop_resize_kernel", 1, changed)
+    assert not torch.equal(crop_resize(sources, VIEWS, (7, 7), impl="triton"), reference)

@@ -16,7 +16,7 @@ from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from tests.ops.test_ops import opcheck_cases
+from tests.support.op_cases import opcheck_cases
 from videomae_fast.errors import BackendUnavailableError, DerivativeError
 from videomae_fast.ops import _native, add_layer_norm, bias_gelu, linear, token_gather
 from videomae_fast.ops._declare import Declared, Gradient, declare

@@ -9,6 +9,8 @@ import pytest
 import videomae_fast.ops
 from videomae_fast.ops._former_names import FORMER
 
+pytestmark = pytest.mark.without_gpu
+
 
 @pytest.mark.parametrize("former", FORMER)
 def test_a_former_module_warns_and_serves(former: str) -> None:

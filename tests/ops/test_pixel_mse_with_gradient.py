@@ -18,6 +18,7 @@ from videomae_fast.ops import (
 from videomae_fast.ops.pixel_target import flat_cubes
 from videomae_fast.ops.registry import native_missing
 
+pytestmark = pytest.mark.without_gpu
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 CASES = [
     *(("reference", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),

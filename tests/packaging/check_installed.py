@@ -16,6 +16,9 @@ import torch
 import videomae_fast
 from videomae_fast.ops import _native
 from videomae_fast.ops.patch_gather import patch_gather
+from videomae_fast.recipes.catalogue import names
+from videomae_fast.recipes.load import load
+from videomae_fast.recipes.schema import PretrainConfig
 
 
 def check_place() -> None:
@@ -30,6 +33,14 @@ def check_kernels() -> None:
     assert package is not None, "videomae_fast.kernels is not installed"
     assert package.submodule_search_locations
     assert importlib.util.find_spec("kernels") is None, "kernels was installed at top level"
+
+
+def check_recipes() -> None:
+    """The recipes' files came along, and are read."""
+    found = names(PretrainConfig.task)
+    assert "vit_b_hybrid" in found, found
+    for name in found:
+        assert load(PretrainConfig, name).optim.videos_per_step > 0
 
 
 def check_native(expected: bool) -> None:
@@ -49,6 +60,7 @@ def main() -> None:
     expected = parser.parse_args().native
     check_place()
     check_kernels()
+    check_recipes()
     check_native(expected)
     state = f"{_native.instruction_set()}" if expected else _native.why_missing()
     print(f"videomae_fast from {Path(str(videomae_fast.__file__)).parent.name}: native: {state}")

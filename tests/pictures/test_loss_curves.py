@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +10,27 @@ import pytest
 from PIL import Image
 
 from videomae_fast.errors import VideoMAEFastError
-from videomae_fast.pictures.loss_curves import LossCurve, read_metrics, save_loss_plot
+from videomae_fast.pictures.loss_curves import LossCurve, save_loss_plot
 
 
-def write(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+def record(step: int, loss: float | None, lr: float = 1e-3) -> dict[str, float | None]:
+    return {"step": step, "loss": loss, "lr": lr, "epoch": 0}
 
 
-def record(step: int, loss: float | None, lr: float = 1e-3) -> str:
-    return json.dumps({"step": step, "loss": loss, "lr": lr, "epoch": 0})
-
-
-def test_later_records_of_a_step_count_and_steps_without_a_loss_are_left_out(
-    tmp_path: Path,
-) -> None:
+def test_later_records_of_a_step_count_and_steps_without_a_loss_are_left_out() -> None:
     lines = [record(0, 1.0), record(1, 0.9), record(2, None), record(1, 0.8), record(3, 0.7)]
-    curve = read_metrics(write(tmp_path / "m.jsonl", *lines))
+    curve = LossCurve.of(lines)
     assert curve.steps == [0, 1, 3]
     assert curve.loss == [1.0, 0.8, 0.7]
+    assert curve.lr == [1e-3] * 3
 
 
-def test_last_line_that_was_cut_off_is_left_out_but_no_other(tmp_path: Path) -> None:
-    assert read_metrics(write(tmp_path / "a", record(0, 1.0), '{"step": 1, "lo')).steps == [0]
-    with pytest.raises(VideoMAEFastError, match=r"b:1: not JSON"):
-        read_metrics(write(tmp_path / "b", '{"step": 1, "lo', record(0, 1.0)))
-    with pytest.raises(VideoMAEFastError, match=r"c:2: not a record.*'lr'"):
-        read_metrics(write(tmp_path / "c", record(0, 1.0), '{"step": 1, "loss": 1}'))
-
-
-def test_no_file_and_no_record_are_told(tmp_path: Path) -> None:
-    with pytest.raises(VideoMAEFastError, match="no such file"):
-        read_metrics(tmp_path / "nothing.jsonl")
-    with pytest.raises(VideoMAEFastError, match="no step has been recorded"):
-        read_metrics(write(tmp_path / "d", ""))
+def test_what_is_no_record_is_told() -> None:
+    with pytest.raises(VideoMAEFastError, match=r"\{'step': 1, 'loss': 1\} is no record.*'lr'"):
+        LossCurve.of([record(0, 1.0), {"step": 1, "loss": 1}])
+    for nothing in ([], [record(0, None)]):
+        with pytest.raises(VideoMAEFastError, match="no step with a loss"):
+            LossCurve.of(nothing)
 
 
 def test_smoothing_is_the_mean_of_the_last_ones() -> None:

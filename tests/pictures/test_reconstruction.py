@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from einops import repeat
 from PIL import Image
 from torch import Tensor
 
@@ -55,8 +56,8 @@ def clip(seed: int = 0) -> Tensor:
 def hidden_pixels(frames: Tensor, spec: MaskSpec = SPEC, seed: int = 0) -> np.ndarray:
     """bool [T, H, W], from the mask that `reconstruct` must draw for this seed."""
     masks = Masks.from_seeds(torch.tensor([seed]), CONFIG.grid, spec)
-    hidden = masks.to_bool()[0].reshape(2, 4, 4).numpy()
-    return hidden.repeat(2, axis=0).repeat(8, axis=1).repeat(8, axis=2)
+    layout = "(t h w) -> (t p0) (h p1) (w p2)"
+    return repeat(masks.to_bool()[0][0], layout, h=4, w=4, p0=2, p1=8, p2=8).numpy()
 
 
 def test_perfect_prediction_with_the_truths_statistics_gives_the_original_back() -> None:

@@ -13,13 +13,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training import fake_apex
+from tests.support import fake_apex
 from videomae_fast import cli, doctor
 from videomae_fast.errors import BackendUnavailableError
-from videomae_fast.training import PretrainConfig, apex_adam, pretrain
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.training import pretrain
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state
+from videomae_fast.training.optimizer import (
+    apex_adam,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+    parameter_groups,
+)
 
 CPU = torch.device("cpu")
 
@@ -35,7 +42,7 @@ class Net(nn.Module):
 
 def make(impl: str) -> tuple[Net, Any]:
     net = Net()
-    return net, make_optimizer(net, weight_decay=0.1, betas=(0.9, 0.95), impl=impl)
+    return net, make_optimizer(parameter_groups(net, 0.1), betas=(0.9, 0.95), impl=impl)
 
 
 def advance(net: Net, optimizer: Any, step: int, *, skip: bool = False) -> None:

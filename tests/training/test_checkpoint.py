@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from tests.fuzz import checkpoints as fuzz_checkpoints
-from tests.limits import largest_file
+from tests.support.limits import largest_file
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Saved, newest, read, save
+from videomae_fast.training.checkpoint import folder as files
 from videomae_fast.training.errors import CheckpointError
 
 
@@ -68,7 +69,7 @@ def test_no_space_at_any_point(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        owner = {"fsync": os, "rename": Path, "_write_text": checkpoint}[failing]
+        owner = {"fsync": os, "rename": Path, "_write_text": files}[failing]
         patched.setattr(owner, failing, full)
         with pytest.raises(CheckpointError, match="No space left on device"):
             write(tmp_path, 2, keep=1)

@@ -1,87 +1,121 @@
-"""The config's checks, its way to JSON and back, and its agreement with the rest of the package."""
+"""The configuration in one level, for one version; and what rooms make of sections."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.runs import altered
+from videomae_fast import training
 from videomae_fast.data import Source
+from videomae_fast.data.lists.sources import sources_of
 from videomae_fast.errors import UsageError
-from videomae_fast.models import config as models
-from videomae_fast.ops.mask_indices import DECODER_KINDS, ENCODER_KINDS
-from videomae_fast.training import PretrainConfig
-from videomae_fast.training import config as training
+from videomae_fast.masks.spec import mask_spec
+from videomae_fast.models.config import MAEConfig, mae_config
+from videomae_fast.recipes import Data, Model, PretrainConfig, from_plain, load, to_plain
+from videomae_fast.recipes.catalogue import names
+from videomae_fast.recipes.fields import settings
+from videomae_fast.tasks.pretraining import grid_and_masks
+from videomae_fast.training import pretrain
+from videomae_fast.training.config import MOVED
+
+Make = Callable[..., PretrainConfig]
 
 
-def test_through_json_and_back(tmp_path: Path) -> None:
-    source = Source(Path("a.csv"), tmp_path, weight=2.0, stride=2, excludes=("x",))
-    config = PretrainConfig(
-        image_size=(32, 64), data=(source,), betas=(0.8, 0.9), width=96, heads=3
-    )
-    assert PretrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+def test_the_former_names_are_taken_with_a_warning() -> None:
+    source = Source(Path("a.csv"))
+    with pytest.warns(DeprecationWarning, match=r"base_lr is optim.base_lr, data is data.lists"):
+        config = training.PretrainConfig(base_lr=0.5, data=(source,))
+    new = altered(PretrainConfig(), base_lr=0.5, data=(source,))
+    assert config == new
+    assert new == config
+    assert hash(config) == hash(new)
+    assert isinstance(config, PretrainConfig)
+    with pytest.warns(DeprecationWarning, match=r"base_lr is optim.base_lr"):
+        assert config.base_lr == 0.5
+    with pytest.warns(DeprecationWarning, match=r"epochs is schedule.epochs"):
+        longer = replace(config, epochs=300)
+    assert longer == altered(new, epochs=300)
+    assert longer != config
+    assert from_plain(PretrainConfig, config.to_dict()) == new
+    assert training.PretrainConfig.from_dict({"base_lr": 0.5, "data": [{"path": "a.csv"}]}) == new
 
 
-def test_unknown_fields_are_refused() -> None:
+def test_mistakes_of_the_former_names() -> None:
     with pytest.raises(UsageError, match=r"unknown field 'base_lrr'; did you mean base_lr\?"):
-        PretrainConfig.from_dict({"base_lrr": 1.0})
-    with pytest.raises(UsageError, match="unknown option of a data list: wieght"):
-        PretrainConfig.from_dict({"data": [{"path": "a", "wieght": 1}]})
+        training.PretrainConfig(base_lrr=1.0)
+    config = training.PretrainConfig()
+    for name in MOVED:
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}': it is videomae_fast\."):
+            getattr(config, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'bases'$"):
+        _ = config.bases
+
+
+def test_the_former_recipes() -> None:
+    assert list(training.RECIPES) == names("pretrain")
+    with pytest.warns(DeprecationWarning, match="videomae_fast.recipes.load"):
+        config = training.RECIPES["vit_g_hybrid"]()
+    assert config == load(PretrainConfig, "vit_g_hybrid")
+
+
+def test_a_run_takes_either(tiny: Make, tmp_path: Path) -> None:
+    new = tiny(epochs=1, warmup_epochs=0)
+    former = training.PretrainConfig(**{one.name: getattr(new, one.name) for one in fields(new)})
+    done = pretrain(former, output=tmp_path, log=lambda _: None)
+    said: list[str] = []
+    pretrain(new, output=tmp_path, log=said.append)
+    assert said[-1] == f"nothing left to do: all {done.steps} steps were done"
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"size": "tiny"}, "size 'tiny' is none of small"),
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"epochs": 10, "warmup_epochs": 11}, "warmup_epochs .11. is longer than epochs"),
-        ({"epochs": "10"}, "epochs must be a whole number"),
-        ({"compile": 1}, "compile must be true or false"),
-        ({"base_lr": float("nan")}, "base_lr must be a finite number"),
-        ({"base_lr": 1e-6}, "min_lr .* is above base_lr"),
-        ({"betas": (0.9, 1.0)}, "betas"),
-        ({"betas": (0.9,)}, "betas"),
         ({"image_size": 30}, "patch_size 16"),
         ({"frames": 15}, "tubelet_size 2"),
         ({"heads": 7}, "not a multiple of heads"),
-        ({"encoder_mask_ratio": 1.5}, "encoder mask ratio"),
+        ({"encoder_mask_ratio": 0.001}, "encoder mask"),
         ({"decoder_mask_ratio": 0.6}, "0.25, 0.5 or 0.75"),
-        ({"drop_path": 1.0}, "drop_path"),
-        ({"seed": 2**63}, "seed .* must be below"),
-        ({"data_format": "hybrid"}, "data_format 'hybrid'"),
     ],
 )
-def test_bad_values_are_named(values: dict[str, Any], message: str) -> None:
+def test_a_model_and_masks_that_do_not_fit_end_before_the_run(
+    values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = altered(PretrainConfig(), data=(Source(Path("none.csv")),), **values)
     with pytest.raises(UsageError, match=message):
-        PretrainConfig(**values)
+        pretrain(config, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_list_and_options_of_a_hybrid_list_are_refused() -> None:
     with pytest.raises(UsageError, match="--data LIST"):
-        PretrainConfig().sources()
+        sources_of(Data())
     source = Source(Path("a.csv"), weight=2.0)
     with pytest.raises(UsageError, match="takes no option but root"):
-        PretrainConfig(data=(source,), data_format="unlabeled-hybrid").sources()
+        sources_of(Data(lists=(source,), format="unlabeled-hybrid"))
 
 
-def test_every_field_is_documented() -> None:
-    for one in fields(PretrainConfig):
-        assert one.metadata["help"], one.name
-
-
-def test_choices_are_those_of_the_package() -> None:
-    by_name = {one.name: one.metadata["choices"] for one in fields(PretrainConfig)}
-    assert training.SIZES == models.SIZES
-    assert by_name["encoder_mask"] == ENCODER_KINDS
-    assert set(by_name["decoder_mask"]) == set(DECODER_KINDS)
-    missing = {one.name for one in fields(models.MAEConfig)} - set(by_name)
-    assert not missing, "every field of the model's config can be set"
-
-
-def test_fields_override_the_size(tiny: Callable[..., PretrainConfig]) -> None:
-    model = tiny().model_config()
+def test_every_field_of_the_models_config_can_be_set(tiny: Make) -> None:
+    declared = {one.field for one in settings(PretrainConfig).values() if one.section == "model"}
+    assert {one.name for one in fields(MAEConfig)} <= declared
+    model = mae_config(tiny().model)
     assert (model.width, model.depth, model.decoder_width, model.mlp_ratio) == (32, 1, 16, 4.0)
+    assert mae_config(Model(size="giant")) == MAEConfig.from_size("giant")
+
+
+@pytest.mark.parametrize("name", names("pretrain"))
+def test_what_the_encoder_sees_with_a_recipe(name: str) -> None:
+    """Counts of the papers: visible tokens of 1,568, or of 2,048 with patch 14."""
+    config = load(PretrainConfig, name)
+    grid, spec = grid_and_masks(config)
+    assert spec == mask_spec(config.masks)
+    expected = {"giant": 208}.get(config.model.size, 160)
+    assert spec.counts(grid).visible == (392 if name.endswith("ucf101") else expected)
+
+
+def test_plain_values_of_the_former_are_those_of_the_new() -> None:
+    assert training.PretrainConfig().to_dict() == to_plain(PretrainConfig())

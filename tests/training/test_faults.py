@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from tests.fuzz.checkpoints import as_before
-from tests.limits import largest_file
-from tests.training.conftest import options
-from tests.training.test_loop import interrupt_after, losses, quiet
+from tests.support.limits import largest_file
+from tests.support.runs import altered, interrupt_after, losses, options, quiet
 from videomae_fast import cli
 from videomae_fast.data import Source
 from videomae_fast.data.errors import OutputError
 from videomae_fast.data.lock import FolderLock
 from videomae_fast.errors import UsageError
-from videomae_fast.training import PretrainConfig, pretrain
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.training import pretrain
 from videomae_fast.training.checkpoint import checkpoints, folder_name, read, save
 from videomae_fast.training.errors import CheckpointError, NonFiniteError
 from videomae_fast.training.step import TrainStep
@@ -158,10 +158,19 @@ def test_checkpoints_of_the_format_before_go_on(tiny: Make, tmp_path: Path) -> N
     config = tiny(checkpoint_every=4)
     pretrain(config, output=tmp_path, log=quiet)
     expected = losses(tmp_path)
-    shutil.rmtree(tmp_path / "checkpoints" / folder_name(8))
-    as_before(tmp_path / "checkpoints" / folder_name(4))
+    last, half = (tmp_path / "checkpoints" / folder_name(step) for step in (8, 4))
+    weights = read(last).model()
+    shutil.rmtree(last)
+    as_before(half)
+    former = json.loads((half / "state.json").read_text())
+    assert former["config"]["base_lr"] == 0.2  # in one level
+    with pytest.raises(CheckpointError, match=r"optim\.base_lr was 0\.2 and is 0\.3"):
+        pretrain(altered(config, base_lr=0.3), output=tmp_path, log=quiet)
     pretrain(config, output=tmp_path, log=quiet)
     assert losses(tmp_path) == expected
+    again = read(last)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in again.model().items())
+    assert again.state["config"]["optim"]["base_lr"] == 0.2
 
 
 def damaged(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
@@ -226,7 +235,7 @@ def test_going_back_puts_later_checkpoints_aside(tiny: Make, tmp_path: Path) -> 
     ]
     assert losses(tmp_path)[:4] == expected[:4]
     assert [step for step, *_ in losses(tmp_path)] == list(range(6))
-    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 6
+    assert json.loads((tmp_path / "config.json").read_text())["schedule"]["steps"] == 6
     assert [path.name for path in checkpoints(tmp_path / "superseded")] == [
         "step-00000008",
         "step-00000006",

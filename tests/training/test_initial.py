@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.test_loop import interrupt_after, losses, quiet
+from tests.support.runs import altered, interrupt_after, losses, quiet
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop import Told, read_weights, to_classifier, write_weights
-from videomae_fast.training import PretrainConfig, pretrain
+from videomae_fast.interop import SourceHints, read_weights, to_classifier, write_weights
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.tasks.pretraining import build_model
+from videomae_fast.training import pretrain
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.step import build_model
 
 Make = Callable[..., PretrainConfig]
 
@@ -34,7 +34,7 @@ def base(tiny: Make) -> PretrainConfig:
 def released(base: PretrainConfig, tmp_path: Path) -> Path:
     """An official file: weights of another seed, nested, in fp16."""
     path = tmp_path / "released.pth"
-    state = build_model(replace(base, seed=7)).state_dict()
+    state = build_model(altered(base, seed=7)).state_dict()
     torch.save({"model": {key: value.half() for key, value in state.items()}}, path)
     return path
 
@@ -57,12 +57,13 @@ def test_every_layout_is_a_beginning(
 ) -> None:
     path = {"official": released, "ours": tmp_path / "ours.safetensors"}.get(layout, tmp_path / "w")
     if layout in ("run", "checkpoint"):
-        result = pretrain(replace(base, init=str(released)), output=path, log=quiet)
+        result = pretrain(altered(base, init=str(released)), output=path, log=quiet)
         path = result.checkpoint if layout == "checkpoint" else path
     elif layout != "official":
-        told = Told(base.heads, base.decoder_heads, base.frames, base.image_size)
+        shape = base.model
+        told = SourceHints(shape.heads, shape.decoder_heads, shape.frames, shape.image_size)
         write_weights(read_weights(released, told), path, layout)
-    weights, record, said = begun(replace(base, init=str(path)), tmp_path / "run")
+    weights, record, said = begun(altered(base, init=str(path)), tmp_path / "run")
     expected = official(released)
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[key], value.float()) for key, value in expected.items())
@@ -80,12 +81,12 @@ def test_every_layout_is_a_beginning(
 def test_a_classifier_leaves_the_decoder_new(
     base: PretrainConfig, tmp_path: Path, tiny: Make
 ) -> None:
-    pretrain(replace(base, seed=7), output=tmp_path / "one", log=quiet)
+    pretrain(altered(base, seed=7), output=tmp_path / "one", log=quiet)
     source = read_weights(
         read(tmp_path / "one/checkpoints/step-00000002").folder / "model.safetensors"
     )
     write_weights(to_classifier(source, 3), tmp_path / "classes.safetensors", "ours")
-    config = replace(base, init=str(tmp_path / "classes.safetensors"))
+    config = altered(base, init=str(tmp_path / "classes.safetensors"))
     weights, record, said = begun(config, tmp_path / "run")
     drawn = build_model(base).state_dict()
     for key, value in weights.items():
@@ -104,25 +105,25 @@ def test_what_does_not_fit_is_named(base: PretrainConfig, released: Path, tmp_pa
             pretrain(config, output=tmp_path / "run", log=quiet)
         assert not list((tmp_path / "run").iterdir())
 
-    config = replace(base, init=str(released))
-    fails(replace(config, depth=2), "depth is 1 there and 2 in this run: give the run the same")
-    fails(replace(config, width=64, decoder_width=32), "width is 32 there and 64 .*decoder_width")
-    fails(replace(config, mlp_ratio=2.0), r"hidden is 128 there and 64 in this run")
-    fails(replace(config, init=str(tmp_path / "none.pth")), "none.pth: no such weights file")
+    config = altered(base, init=str(released))
+    fails(altered(config, depth=2), "depth is 1 there and 2 in this run: give the run the same")
+    fails(altered(config, width=64, decoder_width=32), "width is 32 there and 64 .*decoder_width")
+    fails(altered(config, mlp_ratio=2.0), r"hidden is 128 there and 64 in this run")
+    fails(altered(config, init=str(tmp_path / "none.pth")), "none.pth: no such weights file")
     state = official(released)
     del state["decoder.norm.weight"]
     torch.save(state, tmp_path / "less.pth")
-    fails(replace(config, init=str(tmp_path / "less.pth")), "missing: decoder.norm.weight")
+    fails(altered(config, init=str(tmp_path / "less.pth")), "missing: decoder.norm.weight")
     torch.save({**official(released), "extra": torch.zeros(1)}, tmp_path / "more.pth")
-    fails(replace(config, init=str(tmp_path / "more.pth")), "unused: extra")
+    fails(altered(config, init=str(tmp_path / "more.pth")), "unused: extra")
     state = official(released)
     state["mask_token"].view(-1)[3] = float("nan")
     torch.save(state, tmp_path / "nan.pth")
-    fails(replace(config, init=str(tmp_path / "nan.pth")), r"not finite: mask_token \(1 of 16")
+    fails(altered(config, init=str(tmp_path / "nan.pth")), r"not finite: mask_token \(1 of 16")
 
 
 def test_other_settings_are_told(base: PretrainConfig, released: Path, tmp_path: Path) -> None:
-    config = replace(base, init=str(released), normalize_target=False, final_norm_eps=1e-5)
+    config = altered(base, init=str(released), normalize_target=False, final_norm_eps=1e-5)
     _, _, said = begun(config, tmp_path)
     assert "differs: normalize_target was True there and is False in this run" in said
     assert "differs: final_norm_eps was 1e-06 there and is 1e-05 in this run" in said
@@ -140,15 +141,15 @@ def test_a_resume_reads_the_weights_no_more(
     released.unlink()
     pretrain(config, output=tmp_path / "parts", log=quiet)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    longer = replace(config, init=None, epochs=5)
+    longer = altered(config, init=None, epochs=5)
     result = pretrain(longer, output=tmp_path / "parts", log=quiet)
     record = read(result.checkpoint).state["init"]
     assert record["file"] == str(released)
-    assert json.loads((tmp_path / "parts" / "config.json").read_text())["init"] is None
+    assert json.loads((tmp_path / "parts" / "config.json").read_text())["model"]["init"] is None
     with pytest.raises(
         CheckpointError, match=rf"its run began from {released} .*, so --init other"
     ):
-        pretrain(replace(longer, init="other.pth"), output=tmp_path / "parts", log=quiet)
+        pretrain(altered(longer, init="other.pth"), output=tmp_path / "parts", log=quiet)
 
 
 def test_weights_for_a_run_that_has_begun_are_refused(

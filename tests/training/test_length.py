@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_loop import losses, quiet
+from tests.support.runs import losses, quiet
 from videomae_fast.errors import UsageError
-from videomae_fast.training import PretrainConfig, pretrain
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.training import pretrain
 from videomae_fast.training.metrics import read_metrics
+from videomae_fast.training.schedule import Schedule, learning_rates
 
 Make = Callable[..., PretrainConfig]
+
+
+def rates_of(config: PretrainConfig) -> Schedule:
+    return learning_rates(config.schedule, config.optim, 2)
 
 
 def rates(output: Path) -> list[float]:
@@ -50,8 +56,8 @@ def test_a_finished_run_is_made_longer(tiny: Make, tmp_path: Path, longer: dict[
     assert found[8:] == losses(tmp_path / "other")
     # The rule: the rates of a run of the new length, from where it went on
     assert rates(tmp_path / "one") == [
-        *(tiny(epochs=4).schedule(2)(step) for step in range(8)),
-        *(tiny(epochs=6).schedule(2)(step) for step in range(8, 12)),
+        *(rates_of(tiny(epochs=4))(step) for step in range(8)),
+        *(rates_of(tiny(epochs=6))(step) for step in range(8, 12)),
     ]
     assert "the run's length changes from 8 to 12 steps: from step 8 on" in "\n".join(said)
     said.clear()

@@ -6,44 +6,24 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.support.runs import altered, interrupt_after, losses, quiet
 from videomae_fast.data import FailureShareError, Source
 from videomae_fast.errors import UsageError
-from videomae_fast.training import PretrainConfig, load_model, pretrain
+from videomae_fast.recipes import PretrainConfig, from_plain
+from videomae_fast.training import load_model, pretrain
 from videomae_fast.training.checkpoint import read
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
 from videomae_fast.training.metrics import read_metrics
+from videomae_fast.training.schedule import learning_rates
 from videomae_fast.training.step import TrainStep
 
 Make = Callable[..., PretrainConfig]
-
-
-def quiet(_: str) -> None: ...
-
-
-def losses(output: Path) -> list[tuple[int, float, float, float]]:
-    """What must not depend on interruptions: (step, loss, gradient norm, learning rate)."""
-    lines = read_metrics(output / "metrics.jsonl")
-    return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, action: Callable[[], Any]) -> None:
-    """Runs ``action`` while step number ``steps`` (from 0) is made."""
-    update, count = TrainStep.update, [0]
-
-    def counted(self: TrainStep, rate: float) -> torch.Tensor:
-        if count[0] == steps:
-            action()
-        count[0] += 1
-        return update(self, rate)
-
-    monkeypatch.setattr(TrainStep, "update", counted)
 
 
 def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
@@ -53,7 +33,7 @@ def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(8))
     assert [line["epoch"] for line in lines] == [0, 0, 1, 1, 2, 2, 3, 3]
-    schedule = config.schedule(2)
+    schedule = learning_rates(config.schedule, config.optim, 2)
     assert [line["lr"] for line in lines] == [schedule(step) for step in range(8)]
     assert lines[-1]["loss"] == result.last_loss
     assert {line["clips"] for line in lines} == {8}
@@ -61,7 +41,7 @@ def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-00000006", "step-00000008"]
     assert result.checkpoint == tmp_path / "checkpoints" / "step-00000008"
-    assert PretrainConfig.from_dict(json.loads((tmp_path / "config.json").read_text())) == config
+    assert from_plain(PretrainConfig, json.loads((tmp_path / "config.json").read_text())) == config
     progress = [line for line in said if "clips/s" in line]
     assert [line.split()[1] for line in progress] == ["2/8", "4/8", "6/8", "8/8"]
     assert all(word in progress[0] for word in ("data wait", "failed videos 0", "ETA", "epoch 1/4"))
@@ -70,7 +50,7 @@ def test_what_a_run_leaves(tiny: Make, tmp_path: Path) -> None:
 def test_a_run_that_waits_for_data_says_why_once(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videomae_fast.training.loop.STARVED", 0.0)
+    monkeypatch.setattr("videomae_fast.training.telling.STARVED", 0.0)
     said: list[str] = []
     pretrain(tiny(workers=0, log_every=1), output=tmp_path, log=said.append)
     told = [line for line in said if line.startswith("waiting for data")]
@@ -85,7 +65,7 @@ def test_how_videos_were_read_is_told_at_first_and_at_the_end(tiny: Make, tmp_pa
     config = tiny(workers=0, log_every=1, cache=str(tmp_path / "cache"))
     pretrain(config, output=tmp_path / "run", log=said.append)
     told = [line for line in said if "came from the cache" in line]
-    videos = config.videos_per_step
+    videos = config.optim.videos_per_step
     assert told[0].startswith(f"0 of {videos} videos")
     assert f"of {8 * videos} videos" in told[1]
     assert len(told) == 2
@@ -136,7 +116,7 @@ def test_a_signal_ends_the_step_and_the_run_goes_on(
     assert signal.getsignal(signum) == before
     assert len(losses(tmp_path / "parts")) == 5
     # In the middle of an epoch, read by other processes, told at other steps
-    resumed = replace(config, workers=1, log_every=3)
+    resumed = altered(config, workers=1, log_every=3)
     pretrain(resumed, output=tmp_path / "parts", log=quiet)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     whole, parts = (
@@ -178,21 +158,21 @@ def test_when_no_checkpoint_is_whole_nothing_is_overwritten(tiny: Make, tmp_path
 def test_another_run_is_not_resumed(tiny: Make, tmp_path: Path, tiny_list: Path) -> None:
     config = tiny(epochs=2)
     pretrain(config, output=tmp_path, log=quiet)
-    other = replace(config, base_lr=0.3, seed=1, workers=1)
+    other = altered(config, base_lr=0.3, seed=1, workers=1)
     with pytest.raises(
-        CheckpointError, match=r"base_lr was 0\.2 and is 0\.3; seed was 0"
+        CheckpointError, match=r"optim.base_lr was 0\.2 and is 0\.3; run.seed was 0 and is 1"
     ) as caught:
         pretrain(other, output=tmp_path, log=quiet)
     assert "workers was" not in str(caught.value)
     shorter = tmp_path / "shorter.csv"
     shorter.write_text("".join(tiny_list.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(CheckpointError, match=r"entries was \[8\] and is \[7\]"):
-        pretrain(replace(config, data=(Source(shorter),)), output=tmp_path, log=quiet)
+        pretrain(altered(config, data=(Source(shorter),)), output=tmp_path, log=quiet)
     # A moved list of the same clips is the same run
     moved = tmp_path / "moved.csv"
     moved.write_text(tiny_list.read_text())
     said: list[str] = []
-    pretrain(replace(config, data=(Source(moved),)), output=tmp_path, log=said.append)
+    pretrain(altered(config, data=(Source(moved),)), output=tmp_path, log=said.append)
     assert said[-1] == "nothing left to do: all 4 steps were done"
 
 
@@ -238,7 +218,7 @@ def test_unreadable_files_are_left_out_counted_and_limited(
     assert any("failed videos 4" in line for line in said)
     assert "4 of 32 draws could not be read" in said[-1]
     assert len((tmp_path / "run" / "bad_files.rank0.jsonl").read_text().splitlines()) == 4
-    strict = replace(config, max_failed_share=0.1)
+    strict = altered(config, max_failed_share=0.1)
     with pytest.raises(FailureShareError, match=r"1 of 8 draws \(12.50%"):
         pretrain(strict, output=tmp_path / "strict", log=quiet)
     assert read(tmp_path / "strict" / "checkpoints" / "step-00000002").step == 2

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from videomae_fast.errors import UsageError, VideoMAEFastError
-from videomae_fast.training import PretrainConfig, pretrain
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.training import pretrain
 from videomae_fast.training.metrics import (
     MetricsFile,
     Progress,
@@ -88,7 +89,7 @@ def test_tensorboard_that_is_not_there_says_how_to_get_it(
 
 def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    board = TensorBoard(tmp_path, 0)
+    board = TensorBoard(tmp_path, 0, "pretrain")
     board.write(metrics(0), clips_per_s=2.0)
     board.close()
     assert list(tmp_path.glob("events.*"))

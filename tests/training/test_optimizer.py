@@ -50,11 +50,11 @@ def test_a_scale_has_no_decay_whatever_its_shape() -> None:
 
 def test_state_by_name_and_back() -> None:
     net, other = model(), model()
-    first = make_optimizer(net, weight_decay=0.1, betas=(0.9, 0.95))
+    first = make_optimizer(parameter_groups(net, 0.1), betas=(0.9, 0.95))
     for parameter in net.parameters():
         parameter.grad = torch.randn_like(parameter)
     first.step()
-    second = make_optimizer(other, weight_decay=0.1, betas=(0.9, 0.95))
+    second = make_optimizer(parameter_groups(other, 0.1), betas=(0.9, 0.95))
     load_optimizer_state(other, second, optimizer_state(net, first))
     for name, tensor in optimizer_state(other, second).items():
         assert torch.equal(tensor, optimizer_state(net, first)[name]), name

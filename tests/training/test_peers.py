@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import NonFiniteError, RankFailedError
-from videomae_fast.training.peers import failing_together
+from videomae_fast.training.parallel.peers import failing_together
 
 BROKEN = RuntimeError("[/x/gloo/transport/tcp/pair.cc:537] Connection closed by peer\nmore")
 
@@ -50,7 +50,7 @@ def test_an_error_that_nobody_foresaw_is_told_with_its_kind() -> None:
 
 
 def test_a_process_that_was_killed_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("videomae_fast.training.peers._PATIENCE", timedelta(seconds=0.05))
+    monkeypatch.setattr("videomae_fast.training.parallel.peers._PATIENCE", timedelta(seconds=0.05))
     said = fail(store(), 0, BROKEN)
     assert said.startswith("another process of the run ended without a word (killed?), or can't")
     assert said.endswith("Connection closed by peer")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import finish, options, start
+from tests.support.runs import TORCHRUN, finish, options, start
+from videomae_fast import cli
 from videomae_fast.training.metrics import read_metrics
 
 
@@ -27,12 +28,13 @@ def wait_for(path: Path) -> None:
 
 def test_a_killed_run_goes_on_with_the_very_losses(tiny_list: Path, tmp_path: Path) -> None:
     words = options(epochs=30, checkpoint_every=5, drop_path=0.2, depth=2, data=tiny_list)
-    whole = start([*words, "--output", str(tmp_path / "whole"), "--workers", "1"])
     killed = start([*words, "--output", str(tmp_path / "killed")])
     wait_for(tmp_path / "killed" / "checkpoints" / "step-00000005")
     killed.send_signal(signal.SIGKILL)
     finish(killed, -signal.SIGKILL)
-    finish(whole)
+    assert (
+        cli.main(["pretrain", *words, "--output", str(tmp_path / "whole"), "--workers", "1"]) == 0
+    )
     done = len(numbers(tmp_path / "killed"))
     assert done < 60, "it was killed too late to show anything"
     output = finish(start([*words, "--output", str(tmp_path / "killed")]))
@@ -43,11 +45,10 @@ def test_a_killed_run_goes_on_with_the_very_losses(tiny_list: Path, tmp_path: Pa
 def test_two_processes_give_the_losses_of_one(broken_list: Path, tmp_path: Path) -> None:
     """With a clip that can't be read, and different numbers of tokens in the processes' losses."""
     words = options(data=broken_list, decoder_mask="random", encoder_mask="random", clip_grad=0.05)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    both = start([*words, "--output", str(tmp_path / "two")], launcher=launcher)
-    one = start([*words, "--output", str(tmp_path / "one"), "--accumulation", "2"])
+    both = start([*words, "--output", str(tmp_path / "two")], launcher=TORCHRUN)
+    one = ["pretrain", *words, "--output", str(tmp_path / "one"), "--accumulation", "2"]
+    assert cli.main(one) == 0
     output = finish(both)
-    finish(one)
     assert output.count("step 8/8") == 1, "only the main process tells"
     found, expected = numbers(tmp_path / "two"), numbers(tmp_path / "one")
     assert len(found) == 8

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import finish, options, start
+from tests.support.runs import TORCHRUN, finish, options, start
 from videomae_fast.training.checkpoint import checkpoints
 from videomae_fast.training.metrics import read_metrics
 
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 STEPS = 60
+pytestmark = pytest.mark.slow
 
 
 def numbers(output: Path) -> list[tuple[float, ...]]:
@@ -65,14 +65,14 @@ def words(tiny_list: Path) -> list[str]:
 def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[float, ...]]:
     """The numbers of the run that nothing happens to."""
     output = tmp_path_factory.mktemp("whole")
-    finish(start([*words, "--output", str(output)], launcher=LAUNCHER))
+    finish(start([*words, "--output", str(output)], launcher=TORCHRUN))
     return numbers(output)
 
 
 def test_a_killed_rank_is_started_again_in_place_and_ranks_end_with_their_launcher(
     words: list[str], whole: list[tuple[float, ...]], tmp_path: Path
 ) -> None:
-    launcher = (*LAUNCHER, "--max-restarts", "1", "--monitor-interval", "0.05")
+    launcher = (*TORCHRUN, "--max-restarts", "1", "--monitor-interval", "0.05")
     run = start([*words, "--output", str(tmp_path)], launcher=launcher)
     wait_until(begun(tmp_path, 5), "checkpoint", run)
     os.kill(ranks(run)[1], signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_a_killed_rank_is_started_again_in_place_and_ranks_end_with_their_launch
 
 
 def test_a_rank_that_fails_is_told_by_the_others(words: list[str], tmp_path: Path) -> None:
-    run = start([*words, "--output", str(tmp_path)], launcher=LAUNCHER)
+    run = start([*words, "--output", str(tmp_path)], launcher=TORCHRUN)
     wait_until(begun(tmp_path), "checkpoint", run)
     (tmp_path / "bad_files.rank1.jsonl").unlink()
     said = finish(run, 1)

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from videomae_fast.training.recipes import RECIPES
-from videomae_fast.training.schedule import Schedule
+from videomae_fast.errors import UsageError
+from videomae_fast.recipes import Optim, PretrainConfig, load
+from videomae_fast.recipes import Schedule as Length
+from videomae_fast.training.schedule import Schedule, learning_rates, total_steps
 
 
 def official_table(peak: float, final: float, warmup: int, total: int) -> list[float]:
@@ -37,8 +39,9 @@ def test_it_does_not_end_with_a_table() -> None:
 
 
 def test_both_rates_scale_with_the_videos_of_a_step() -> None:
-    config = RECIPES["vit_g_hybrid"]()
-    schedule = config.schedule(steps_per_epoch=659)
+    config = load(PretrainConfig, "vit_g_hybrid")
+    schedule = learning_rates(config.schedule, config.optim, 659)
+    assert total_steps(config.schedule, 659) == 300 * 659
     assert schedule.peak == pytest.approx(6e-4 * 2048 / 256)
     assert schedule.final == pytest.approx(1e-5 * 2048 / 256)
     assert (schedule.warmup_steps, schedule.total_steps) == (30 * 659, 300 * 659)
@@ -47,3 +50,6 @@ def test_both_rates_scale_with_the_videos_of_a_step() -> None:
 def test_a_warmup_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         Schedule(1.0, 0.1, 11, 10)
+    with pytest.raises(UsageError, match=r"schedule.warmup_epochs .2, of 6 steps each. is longer"):
+        learning_rates(Length(steps=11, warmup_epochs=2), Optim(), 6)
+    assert learning_rates(Length(steps=12, warmup_epochs=2), Optim(), 6).total_steps == 12

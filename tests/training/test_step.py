@@ -10,16 +10,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.support.steps import NoRead, batch, new_step, split
 from videomae_fast.data import ClipBatch
 from videomae_fast.masks import Masks
-from videomae_fast.training import PretrainConfig
-from videomae_fast.training.distributed import World
+from videomae_fast.masks.spec import mask_spec
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.tasks.pretraining import build_model
 from videomae_fast.training.optimizer import parameter_groups
-from videomae_fast.training.step import COLUMNS, TrainStep, build_model
-
-CPU = World(0, 1, torch.device("cpu"))
+from videomae_fast.training.parallel.ddp import replicate
+from videomae_fast.training.parallel.world import World
+from videomae_fast.training.step import TrainStep
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")
@@ -31,8 +32,8 @@ def test_position_tables_are_not_broadcast(
     try:
         model = build_model(tiny())
         assert list(model.buffers())
-        replica = World(0, 2, torch.device("cpu")).replicate(model)
-        masks = Masks.sample(2, model.config.grid, tiny().mask_spec())
+        replica = replicate(model, World(0, 2, torch.device("cpu")))
+        masks = Masks.sample(2, model.config.grid, mask_spec(tiny().masks))
         for _ in range(2):  # the second one agrees on the order of gradients
             replica(random_frames(2, 4, 32, 32), masks).loss.backward()
         with torch.profiler.profile() as profile:
@@ -48,47 +49,35 @@ def test_position_tables_are_not_broadcast(
 Make = Callable[..., PretrainConfig]
 
 
-def batch(clips: int, seed: int, failed: tuple[int, ...] = ()) -> ClipBatch:
-    generator = torch.Generator().manual_seed(seed)
-    frames = torch.randint(0, 256, (clips, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    ok = torch.tensor([clip not in failed for clip in range(clips)])
-    frames[~ok] = 0
-    seeds = torch.randint(2**62, (clips,), generator=generator)
-    return ClipBatch(frames, seeds, ok, torch.full((clips,), -1), [])
-
-
-def split(whole: ClipBatch, parts: int) -> list[ClipBatch]:
-    tensors = (whole.frames, whole.mask_seeds, whole.ok, whole.labels)
-    return [ClipBatch(*chunk, []) for chunk in zip(*(t.chunk(parts) for t in tensors), strict=True)]
-
-
 def plain_steps(
     config: PretrainConfig, batches: list[ClipBatch], lr: float
 ) -> tuple[Any, list[Any]]:
     """What a step should do, written without any of TrainStep's means."""
     model = build_model(config)
-    groups = parameter_groups(model, config.weight_decay, model.no_weight_decay())
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=config.betas, foreach=False, fused=False)
+    groups = parameter_groups(model, config.optim.weight_decay, model.no_weight_decay())
+    optimizer = torch.optim.AdamW(
+        groups, lr=lr, betas=config.optim.betas, foreach=False, fused=False
+    )
     numbers = []
     for each in batches:
         good = each.ok.nonzero().flatten()
-        kept = Masks.from_seeds(each.mask_seeds[good], model.config.grid, config.mask_spec())
+        kept = Masks.from_seeds(each.mask_seeds[good], model.config.grid, mask_spec(config.masks))
         out = model(each.frames[good], kept)
         optimizer.zero_grad()
         out.loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad or 1e9)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_grad or 1e9)
         optimizer.step()
         numbers.append((out.loss.item(), norm.item()))
     return model, numbers
 
 
 def our_steps(config: PretrainConfig, batches: list[ClipBatch], lr: float) -> tuple[Any, list[Any]]:
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     numbers = []
     for number, each in enumerate(batches):
-        for micro, part in enumerate(split(each, config.accumulation)):
+        for micro, part in enumerate(split(each, config.optim.accumulation)):
             step.forward_backward(part, step=number, micro=micro)
-        row = dict(zip(COLUMNS, step.update(lr).tolist(), strict=True))
+        row = dict(zip(step.columns, step.update(lr).tolist(), strict=True))
         numbers.append((row["loss_sum"] / row["loss_weight"], row["grad_norm"]))
         assert row["failed_clips"] == int((~each.ok).sum())
         assert row["non_finite"] == 0
@@ -119,12 +108,12 @@ def test_it_is_the_mean_over_all_tokens(
 
 def test_a_step_without_clips_changes_nothing(tiny: Make) -> None:
     config = tiny()
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     step.forward_backward(batch(8, 1), step=0, micro=0)
     step.update(1e-3)
     before = _state(step)
     step.forward_backward(batch(8, 2, failed=tuple(range(8))), step=1, micro=0)
-    row = dict(zip(COLUMNS, step.update(1e-3).tolist(), strict=True))
+    row = dict(zip(step.columns, step.update(1e-3).tolist(), strict=True))
     assert row["loss_weight"] == 0
     assert row["non_finite"] == 0
     assert _same(before, _state(step))
@@ -139,7 +128,7 @@ def test_weights_stay_those_before_the_first_bad_step(
     tiny: Make, monkeypatch: pytest.MonkeyPatch, poison: float, where: str
 ) -> None:
     config = tiny()
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     step.forward_backward(batch(8, 1), step=0, micro=0)
     assert step.update(1e-3)[-1] == 0
     before = _state(step)
@@ -168,7 +157,7 @@ def test_drop_path_depends_on_the_step_alone(tiny: Make) -> None:
     config = tiny(drop_path=0.5, depth=3)
     losses = []
     for burn in (0, 5):
-        step = TrainStep(build_model(config), config, CPU)
+        step = new_step(config)
         torch.rand(burn)
         step.forward_backward(batch(8, 1), step=3, micro=0)
         losses.append(float(step.update(0.0)[0]))
@@ -184,21 +173,10 @@ def test_the_seed_gives_the_weights(tiny: Make) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-class NoRead(TorchDispatchMode):
-    """Fails where an op would make the host wait for a GPU: a number read, a size from values."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().split("::")[1].split(".")[0]
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero"), func
-        if name in ("index", "index_put", "index_put_"):
-            assert all(each is None or each.dtype != torch.bool for each in args[1]), func
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("masks", ["running-cell", "random"])
 def test_a_step_reads_nothing_from_the_device(tiny: Make, masks: str) -> None:
     config = tiny(decoder_mask=masks, clip_grad=0.05, drop_path=0.2, depth=2, accumulation=2)
-    step = TrainStep(build_model(config), config, CPU)
+    step = new_step(config)
     parts = split(batch(8, 1, failed=(3,)), 2)
     with NoRead():
         for micro, part in enumerate(parts):
@@ -212,7 +190,7 @@ def test_bf16_autocast_keeps_fp32_weights(tiny: Make) -> None:
     losses = []
     for precision in ("auto", "fp32", "bf16"):
         config = tiny(precision=precision)
-        step = TrainStep(build_model(config), config, CPU)
+        step = new_step(config)
         step.forward_backward(batch(8, 1), step=0, micro=0)
         assert {p.grad.dtype for p in step.model.parameters() if p.grad is not None} == {
             torch.float32

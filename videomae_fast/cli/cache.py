@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from videomae_fast.cli.list_options import add_list_arguments, check_folder, check_list_arguments
+from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
+from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes.schema import PretrainConfig
 
 _GB: Final = 10**9
 
@@ -28,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="for all that is in the folder, in 10^9 bytes",
     )
-    parser.add_argument(
-        "--decoder",
-        default="pyav",
-        metavar="NAME",
-        help="pyav, decord or torchcodec: the one that training uses (default: %(default)s)",
-    )
+    add_default(parser, settings(PretrainConfig)["data.decoder"])
     add_list_arguments(parser, time_limit=600.0)
 
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videomae_fast.errors import UsageError
+
+if TYPE_CHECKING:
+    from videomae_fast.interop import HeadRows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         type=Path,
-        help="an official .pth or .safetensors, one of our .safetensors, a folder of Hugging "
-        "Face's (config.json and weights) or DeepSpeed's, or a run's or checkpoint's folder",
+        help="an official .pth or .safetensors, mmaction2's .pth, our .safetensors, a folder of "
+        "Hugging Face's (config.json and weights) or DeepSpeed's, or a run's or checkpoint's "
+        "folder",
     )
     parser.add_argument(
         "destination",
         type=Path,
-        help="a new .pth or .safetensors (official), .safetensors (ours), or folder (hugging-face)",
+        help="a new .pth or .safetensors (official), .safetensors (ours), .pth (mmaction2), or "
+        "folder (hugging-face)",
     )
     parser.add_argument(
         "--to",
-        choices=("official", "hugging-face", "ours"),
+        choices=("official", "hugging-face", "ours", "mmaction2"),
         required=True,
         help="layout of the destination; ours is official keys plus the model's config",
     )
@@ -49,50 +56,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head-index",
         type=Path,
         metavar="FILE",
-        help="take these rows of the classifier's head: an official label_710to400.json, or one "
-        "row number per line, one line per class",
+        help="take these rows of the classifier's head: kinetics-400, -600 or -700 for those of a "
+        "Kinetics-710 head, an official label_710to400.json, or one row number per line, one line "
+        "per class",
     )
-    told = parser.add_argument_group("what official files don't say")
-    told.add_argument("--heads", type=int, metavar="N", help="(default: the official size's)")
-    told.add_argument("--decoder-heads", type=int, metavar="N", help="(default: likewise)")
-    told.add_argument("--frames", type=int, metavar="N", help="per clip (default: 16)")
-    told.add_argument(
+    head.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="names of the classes of the result, one a line, or kinetics-400, -600, -700 or -710, "
+        "for --to ours or hugging-face; sources that know them carry them along",
+    )
+    hints = parser.add_argument_group("what official files don't say")
+    hints.add_argument("--heads", type=int, metavar="N", help="(default: the official size's)")
+    hints.add_argument("--decoder-heads", type=int, metavar="N", help="(default: likewise)")
+    hints.add_argument("--frames", type=int, metavar="N", help="per clip (default: 16)")
+    hints.add_argument(
         "--image-size",
         type=int,
         nargs="+",
         metavar="PIXELS",
         help="one side, or height and width (default: 224)",
     )
+    hints.add_argument(
+        "--detector",
+        action="store_true",
+        help="the source is action detection's model, whose norm.weight could be that of a "
+        "classifier of the first token",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts and prints the account.
+    """Converts and prints the report.
 
     Raises:
         UsageError: options that contradict each other, or no such source.
         WeightsError: the weights can't be read, or the layout can't hold them.
     """
     check(args)
-    from videomae_fast.interop import Told, Wanted, convert
+    from videomae_fast.interop import ConversionOptions, SourceHints, convert
 
     size = args.image_size
-    told = Told(
+    hints = SourceHints(
         heads=args.heads,
         decoder_heads=args.decoder_heads,
         frames=args.frames,
         image_size=None if size is None else size[0] if len(size) == 1 else tuple(size),
+        detector=args.detector,
     )
-    wanted = Wanted(
+    options = ConversionOptions(
         layout=args.to,
         classes=args.classes,
-        rows=args.head_index,
+        rows=_rows(args.head_index),
         official_eps=args.official_eps,
         biases=args.bias_names or "q_bias",
+        labels=_labels(args.labels),
     )
-    account = convert(args.source, args.destination, wanted, told)
-    print("\n".join(account.lines()))
-    print(f"written  {args.destination}: {args.to}, {account.result.kind}")
+    report = convert(args.source, args.destination, options, hints)
+    print("\n".join(report.lines()))
+    print(f"written  {args.destination}: {args.to}, {report.result.kind}")
     return 0
+
+
+def _rows(given: Path | None) -> Path | HeadRows | None:
+    """A file, or the rows of one of Kinetics' sets in the head of Kinetics-710."""
+    from videomae_fast.data.labels.kinetics import kinetics_rows
+    from videomae_fast.interop import HeadRows
+
+    classes = _kinetics(given)
+    return given if classes is None else HeadRows(kinetics_rows(classes), of=710)
+
+
+def _labels(given: Path | None) -> Path | list[str] | None:
+    """A file, or the names of the classes of one of Kinetics' sets."""
+    from videomae_fast.data.labels.kinetics import kinetics_names
+
+    classes = _kinetics(given)
+    return given if classes is None else kinetics_names(classes)
+
+
+def _kinetics(given: Path | None) -> int | None:
+    """The set that is named; None for a file."""
+    named = re.fullmatch(r"kinetics-(\d+)", str(given), re.ASCII)
+    return None if named is None else int(named[1][:9])
 
 
 def check(args: argparse.Namespace) -> None:
@@ -107,5 +153,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--classifier makes a new head, --head-index takes rows: give one of them")
     if args.bias_names is not None and args.to != "hugging-face":
         raise UsageError("--bias-names says how --to hugging-face is written; leave it out")
+    if args.labels is not None and args.to not in ("ours", "hugging-face"):
+        raise UsageError(f"--labels names classes, which --to {args.to} can't say; leave it out")
     if args.image_size is not None and len(args.image_size) > 2:
         raise UsageError("--image-size takes one side, or height and width")

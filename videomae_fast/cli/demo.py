@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from videomae_fast.cli.list_options import check_folder
 from videomae_fast.errors import UsageError
 
 MOST_THREADS = 4
+STEPS = 3000
+STEPS_PER_MINUTE = 600
+"""What `--minutes` stood for, the former spelling of `--steps`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,14 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for all that is made; a demo that was stopped goes on there (default: demo)",
     )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=5.0,
-        metavar="M",
-        help="about how long to pre-train on two CPU cores; fixes the number of steps, so the "
-        "result does not depend on the machine's speed (default: 5)",
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        metavar="N",
+        help="length of the pre-training in optimizer steps; two CPU cores do 600 a "
+        f"minute or more (default: {STEPS})",
     )
+    length.add_argument("--minutes", type=float, metavar="M", help=argparse.SUPPRESS)
     parser.add_argument(
         "--seed",
         type=int,
@@ -43,8 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.minutes > 0:
-        raise UsageError(f"--minutes must be more than 0, not {args.minutes:g}")
+    steps: int = args.steps
+    if args.minutes is not None:
+        if not 0 < args.minutes < float("inf"):
+            raise UsageError(f"--minutes must be more than 0, not {args.minutes:g}")
+        steps = round(args.minutes * STEPS_PER_MINUTE)
+        told = (
+            f"--minutes {args.minutes:g} is now --steps {steps}; the next version lacks --minutes"
+        )
+        print(f"warning: {told}", file=sys.stderr)
+    if steps < 1:
+        raise UsageError(f"--steps must be 1 or more, not {steps}")
     if args.seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {args.seed}")
     check_folder("--output", args.output)
@@ -54,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     # A model this small is slower on more: the threads wait for each other.
     torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
-    done = run_demo(args.output, videos=args.videos, minutes=args.minutes, seed=args.seed)
+    done = run_demo(args.output, videos=args.videos, steps=steps, seed=args.seed)
     print(f"\nloss        {done.first_loss:.3f} -> {done.last_loss:.3f} (1: nothing is predicted)")
     print(f"loss plot   {done.loss_plot} (its numbers: {done.loss_table.name})")
     print(f"checkpoint  {done.checkpoint}")

@@ -7,17 +7,19 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
+from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes.schema import PretrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from videomae_fast.models.config import SIZES
     from videomae_fast.models.flops import BATCH
-    from videomae_fast.ops.mask_indices import DECODER_KINDS, ENCODER_KINDS
 
+    fields = settings(PretrainConfig)
     model = parser.add_argument_group("model")
-    model.add_argument("--size", choices=SIZES, default="base", help="default: base")
-    model.add_argument("--frames", type=int, default=16, help="per clip; default: 16")
+    add_default(model, fields["model.size"])
+    add_default(model, fields["model.frames"])
     model.add_argument(
         "--image-size",
         type=int,
@@ -26,26 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="one side, or height and width; default: 224",
     )
-    model.add_argument("--decoder-depth", type=int, default=4, help="blocks; default: 4")
+    add_default(model, fields["model.decoder_depth"])
     masks = parser.add_argument_group("masks")
-    masks.add_argument("--encoder-mask", choices=ENCODER_KINDS, default="tube")
-    masks.add_argument("--encoder-mask-ratio", type=float, default=0.9, help="default: 0.9")
-    masks.add_argument(
-        "--decoder-mask",
-        choices=DECODER_KINDS,
+    add_default(masks, fields["masks.encoder"])
+    add_default(masks, fields["masks.encoder_ratio"])
+    add_default(
+        masks,
+        fields["masks.decoder"],
+        default=None,
         help="default: running-cell; none is VideoMAE V1, encoder-only masking",
     )
-    masks.add_argument(
-        "--decoder-mask-ratio",
-        type=float,
+    add_default(
+        masks,
+        fields["masks.decoder_ratio"],
+        default=None,
         help="share that is not decoded; default: 0.5; 0 means --decoder-mask none",
     )
-    masks.add_argument("--loss-over", choices=("invisible", "all"), default="invisible")
-    masks.add_argument(
-        "--skip-seen",
-        action="store_true",
-        help="no mask tokens where the encoder sees (ours only; changes the function slightly)",
-    )
+    add_default(masks, fields["masks.loss_over"])
+    add_default(masks, fields["masks.skip_seen"])
     parser.add_argument(
         "--batch",
         type=int,

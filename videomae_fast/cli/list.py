@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     from videomae_fast.data.files import write_lines
     from videomae_fast.data.lists import Entry, list_line
-    from videomae_fast.data.video_files import find_video_files, told
+    from videomae_fast.data.lists.video_files import find_video_files, told
 
     found = find_video_files(args.folder)
     classes = _classes(found.videos, args) if args.labels else {}

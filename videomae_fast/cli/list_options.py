@@ -7,22 +7,16 @@ import os
 import shlex
 from pathlib import Path
 
+from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
+from videomae_fast.recipes.source import BY_OPTION
 
 
 def add_list_arguments(parser: argparse.ArgumentParser, *, time_limit: float) -> None:
     parser.add_argument("list", type=Path, metavar="LIST", help="a data list, as for pretrain")
     reading = parser.add_argument_group("the list")
-    reading.add_argument(
-        "--root", type=Path, metavar="DIR", help="folder that relative paths of the list start from"
-    )
-    reading.add_argument(
-        "--format",
-        choices=("pretrain", "labels", "folder-labels"),
-        default="pretrain",
-        help="of its lines. pretrain: 'path 0 -1' and 'folder start total'; labels: 'path label'; "
-        "folder-labels: 'folder total label' (default: pretrain)",
-    )
+    for name in ("root", "format"):
+        add_default(reading, BY_OPTION[name])
     work = parser.add_argument_group("the work")
     work.add_argument(
         "--workers",

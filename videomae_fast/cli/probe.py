@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from videomae_fast.cli.list_options import add_list_arguments, check_list_arguments
+from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
+from videomae_fast.recipes.source import BY_OPTION
 
 if TYPE_CHECKING:
     from videomae_fast.data.probe import ProbeSummary
@@ -36,12 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode every frame, not only the first: slower, and finds damage inside files",
     )
-    parser.add_argument(
-        "--pattern",
-        default="img_{:05}.jpg",
-        metavar="P",
-        help="file names in frame folders (default: img_{:05}.jpg)",
-    )
+    add_default(parser, BY_OPTION["pattern"])
     add_list_arguments(parser, time_limit=120.0)
 
 
@@ -49,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     from videomae_fast.data.errors import MISSING
     from videomae_fast.data.lists import load_list
+    from videomae_fast.data.lists.sources import where_paths_start
     from videomae_fast.data.probe import probe
-    from videomae_fast.data.sources import where_paths_start
     from videomae_fast.progress import ProgressLine
 
     summary = probe(

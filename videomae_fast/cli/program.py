@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from videomae_fast import __version__
-from videomae_fast.errors import VideoMAEFastError
+from videomae_fast.errors import VideoMAEFastError, did_you_mean
 
 PROGRAM = "videomae-fast"
 
@@ -38,7 +37,16 @@ COMMANDS: dict[str, Command] = {
   videomae-fast pretrain --recipe vit_b_hybrid --data train.csv --output runs/base
   torchrun --nproc-per-node 8 -m videomae_fast pretrain --recipe vit_b_hybrid \\
       --data train.csv --output runs/base
+  videomae-fast pretrain --recipe mine.toml --data train.csv --output runs/mine \\
+      --set optim.base_lr=3e-4
   videomae-fast pretrain --help             every recipe and every field""",
+    ),
+    "recipes": Command(
+        "videomae_fast.cli.recipes",
+        "list the recipes with model, data, cost and score, or print the file of one",
+        """\
+  videomae-fast recipes
+  videomae-fast recipes show vit_b_k400 > mine.toml""",
     ),
     "list": Command(
         "videomae_fast.cli.list",
@@ -189,7 +197,5 @@ def _rank() -> str:
 
 def _did_you_mean(word: str, known: Sequence[str] | dict[str, Command]) -> str:
     """'; did you mean X?', or the list of what there is where that is short."""
-    close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(known)}" if len(known) <= len(COMMANDS) else ""
+    there = f"; there are {', '.join(known)}" if len(known) <= len(COMMANDS) else ""
+    return did_you_mean(word.split("=")[0], known) or there

@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 
 from videomae_fast.cli.list_options import check_folder
+from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
+from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes.schema import PretrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,20 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for <video>.png, <video>.gif and <video>.json (the numbers and the settings)",
     )
     mask = parser.add_argument_group("what is hidden")
-    mask.add_argument(
-        "--encoder-mask",
-        choices=("tube", "random", "frame"),
-        default="tube",
-        help="tube: the same places in all frames; random: any cubes; frame: whole time slots "
-        "(default: tube)",
-    )
-    mask.add_argument(
-        "--mask-ratio",
-        type=float,
-        default=0.9,
-        metavar="R",
-        help="share of the cubes that the model does not see, between 0 and 1 (default: 0.9)",
-    )
+    fields = settings(PretrainConfig)
+    add_default(mask, fields["masks.encoder"])
+    add_default(mask, fields["masks.encoder_ratio"], "--mask-ratio")
     mask.add_argument(
         "--seed", type=int, default=0, metavar="N", help="which mask is drawn (default: 0)"
     )
@@ -47,22 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     clip.add_argument(
         "--start", type=int, metavar="N", help="first frame (default: the clip is in the middle)"
     )
-    clip.add_argument(
-        "--stride", type=int, default=4, metavar="N", help="every N-th frame (default: 4)"
-    )
-    clip.add_argument(
-        "--decoder",
-        default="pyav",
-        metavar="NAME",
-        help="video decoder: pyav, decord or torchcodec (default: pyav)",
-    )
+    add_default(clip, fields["data.stride"])
+    add_default(clip, fields["data.decoder"])
 
 
 def run(args: argparse.Namespace) -> int:
     check(args)
     from videomae_fast.masks import MaskSpec
     from videomae_fast.pictures.showcase import show_reconstruction
-    from videomae_fast.training.trained import load_model
+    from videomae_fast.tasks.trained import load_model
 
     try:
         spec = MaskSpec(encoder=args.encoder_mask, encoder_ratio=args.mask_ratio, decoder="none")
@@ -96,7 +81,5 @@ def check(args: argparse.Namespace) -> None:
     if not args.video.is_file():
         raise UsageError(f"{args.video}: no such video file")
     check_folder("--output", args.output)
-    if args.stride < 1:
-        raise UsageError(f"--stride must be 1 or more, not {args.stride}")
     if args.start is not None and args.start < 0:
         raise UsageError(f"--start must be 0 or more, not {args.start}")

@@ -12,22 +12,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from videomae_fast.data.cache import CachedVideos
-from videomae_fast.data.clips import as_size
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.lists import Entry
+from videomae_fast.data.lists.sources import LoadedSource, load_sources, sources_of
 from videomae_fast.data.order import Draw, EpochOrder, item_words
-from videomae_fast.data.reading import WORDS_PER_SAMPLE, ClipRequest, Piece, Reading, read
-from videomae_fast.data.sources import LoadedSource, Source, load_sources
+from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
+from videomae_fast.data.views.clips import as_size
+from videomae_fast.data.views.multi_scale import MULTI_SCALE
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ViewRule
+from videomae_fast.recipes import schema
+from videomae_fast.recipes.source import Source
 
 
 @dataclass(frozen=True)
 class ClipSample:
     """One video's clips.
 
-    frames: uint8 [S, T, H, W, 3]; mask_seeds: int64 [S], one per sample; label: of the list, -1
-    where it has none; name: for messages; failure: why the frames are all zero, or None.
+    frames: [S, T, H, W, 3], uint8 or, of views that are normalised, fp32; mask_seeds: int64 [S],
+    one per sample; label: of the list, -1 where it has none; name: for messages; failure: why the
+    frames are all zero, or None.
     """
 
     frames: Tensor
@@ -41,6 +46,34 @@ class ClipSample:
         return self.failure is None
 
 
+def clip_dataset(
+    data: schema.Data, *, frames: int, image_size: int | tuple[int, int], seed: int
+) -> ClipDataset:
+    """The clips that a configuration's lists hold.
+
+    Args:
+        frames: of a clip.
+        image_size: of a clip in pixels, a side or (height, width).
+        seed: of all that is drawn.
+
+    Raises:
+        UsageError, ListError: as :func:`~videomae_fast.data.lists.sources.sources_of`.
+        BackendUnavailableError: the decoder is not installed.
+    """
+    cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
+    return ClipDataset(
+        sources_of(data),
+        frames=frames,
+        stride=data.stride,
+        image_size=image_size,
+        samples=data.samples,
+        decoder=data.decoder,
+        seed=seed,
+        epoch_size=data.epoch_size,
+        cache=cached,
+    )
+
+
 class ClipDataset(Dataset[ClipSample]):
     """Videos of one or more lists as clips; an item is a :class:`Draw`, not a number.
 
@@ -52,10 +85,10 @@ class ClipDataset(Dataset[ClipSample]):
     image_size: side or (height, width) of the clips in pixels; samples: clips per video;
     decoder: see :func:`~videomae_fast.data.decoders.find_decoder`; seed: at least 0;
     epoch_size: draws per epoch, None takes the number of entries of all sources; cache: a folder of
-    decoded videos that stands before the decoder.
+    decoded videos that stands before the decoder; rule: which frames and views make the clips.
 
     Raises ``ValueError`` for impossible settings, and what
-    :func:`~videomae_fast.data.sources.load_sources` and ``find_decoder`` raise.
+    :func:`~videomae_fast.data.lists.sources.load_sources` and ``find_decoder`` raise.
     """
 
     def __init__(
@@ -70,6 +103,7 @@ class ClipDataset(Dataset[ClipSample]):
         seed: int = 0,
         epoch_size: int | None = None,
         cache: CachedVideos | None = None,
+        rule: ViewRule = MULTI_SCALE,
     ) -> None:
         if min(frames, stride, samples) < 1:
             raise ValueError(
@@ -82,6 +116,7 @@ class ClipDataset(Dataset[ClipSample]):
         self.samples = samples
         self.seed = seed
         self.cache = cache
+        self.rule = rule
         self.decoder = find_decoder(decoder).name
         lengths = [len(source) for source in self.sources]
         self.order = EpochOrder(
@@ -133,27 +168,30 @@ class ClipDataset(Dataset[ClipSample]):
         )
 
     @property
-    def reading(self) -> Reading:
+    def read_settings(self) -> ReadSettings:
         """How requests are read: to clips, on the CPU."""
-        return Reading(self.frames, self.size, self.samples, self.decoder, cache=self.cache)
+        return ReadSettings(
+            self.frames, self.size, self.samples, self.decoder, cache=self.cache, rule=self.rule
+        )
 
     def __getitem__(self, draw: Draw) -> ClipSample:
         """Reads a draw; a bad file gives zeros and a :class:`Failure` of the same shapes."""
         request = self.request(draw)
-        shape = (self.samples, self.frames, *self.size, 3)
+        shape = (self.samples, self.frames, *self.size, 3 * self.rule.dtype.itemsize)
         try:
-            piece = read(request, self.reading)
-            clips, name, failure = piece.data, clip_name(request, piece), None
+            result = read(request, self.read_settings)
+            clips, name, failure = result.data, clip_name(request, result), None
         except DecodeError as error:
             clips, name = np.zeros(shape, dtype=np.uint8), request.name
             failure = failure_of(request, error)
         seeds = torch.tensor(request.mask_seeds, dtype=torch.int64)
-        return ClipSample(torch.from_numpy(clips), seeds, request.label, name, failure)
+        frames = torch.from_numpy(clips.view(self.rule.dtype))
+        return ClipSample(frames, seeds, request.label, name, failure)
 
 
-def clip_name(request: ClipRequest, piece: Piece) -> str:
+def clip_name(request: ClipRequest, result: ReadResult) -> str:
     """For messages: file, list line and frames."""
-    return f"{request.name} frames {piece.ids[0]}..{piece.ids[-1]}"
+    return f"{request.name} frames {result.ids[0]}..{result.ids[-1]}"
 
 
 def failure_of(request: ClipRequest, error: DecodeError) -> Failure:

@@ -11,7 +11,7 @@ from typing import Final
 
 from videomae_fast.data.errors import MISSING, FailureShareError, ListError
 from videomae_fast.data.files import AppendFile, keep_steps_before, make_folder
-from videomae_fast.data.sources import where_paths_start
+from videomae_fast.data.lists.sources import where_paths_start
 
 _TOP_REASONS: Final = 5
 

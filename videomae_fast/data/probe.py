@@ -15,9 +15,10 @@ from videomae_fast.data.decoders.folder import FolderReader
 from videomae_fast.data.decoders.orientation import orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.files import write_lines
-from videomae_fast.data.lists import ListFormat, list_line, load_list
+from videomae_fast.data.lists import list_line, load_list
 from videomae_fast.data.loader.workers import Outcome, WorkerPool
 from videomae_fast.progress import ProgressLine
+from videomae_fast.recipes.source import ListFormat
 
 # Times that differ by less belong to a constant rate: containers round them to ticks.
 _TICKS: Final = 2

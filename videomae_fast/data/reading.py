@@ -13,37 +13,33 @@ from numpy.typing import NDArray
 
 from videomae_fast.data.cache import CacheCounts, CachedVideos
 from videomae_fast.data.core_wait import seconds_without_core
-from videomae_fast.data.crops import (
-    OFFSETS,
-    SCALE_PAIRS,
-    Box,
-    Size,
-    crop_views,
-    multi_scale_box,
-)
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
 from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import one_file
-from videomae_fast.data.order import Draw, below
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.order import Draw
+from videomae_fast.data.views.crops import Size
+from videomae_fast.data.views.multi_scale import MULTI_SCALE
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans, ViewRule
 
 HandOver = Literal["clips", "frames", "encoded"]
 Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Gives memory for an array of a shape."""
-
-# Random words of a draw: one for the start, then this many for each sample (scale pair,
-# place, mask seed, and one kept free for a flip).
-WORDS_PER_SAMPLE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ClipRequest:
     """A draw with all that is needed to read it.
 
-    file: the video or frame folder; list_path, line, label: where a list names it (label -1: none);
-    start, total: of a frame folder, total -1 for a video; name_pattern: of its images; stride:
-    frames from one sampled frame to the next; words: the draw's random words.
+    Attributes:
+        draw: which entry, for which step.
+        file: the video or frame folder.
+        list_path, line: where a list names it.
+        label: as the list has it; -1: none.
+        start, total: of a frame folder: its first image's number, how many; total -1 for a video.
+        name_pattern: file name of a frame folder's image, formatted with its number.
+        stride: frames from one sampled frame to the next.
+        words: the draw's random words.
     """
 
     draw: Draw
@@ -69,14 +65,20 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSettings:
     """How requests are read.
 
-    frames: per clip; size: (height, width) of the clips in pixels; samples: clips per video;
-    decoder: of the CPU; cache: a folder of decoded videos, or None; hand_over: what is passed on:
-    "clips" (cropped), "frames" (decoded, for a device that crops) or "encoded" (the file, for a
-    device that decodes; "frames" for videos that it can't decode); codecs: what the device decodes,
-    FFmpeg's names.
+    Attributes:
+        frames: per clip.
+        size: (height, width) of the clips in pixels.
+        samples: clips per video.
+        decoder: of the CPU, a key of ``DECODERS``.
+        hand_over: what is passed on: "clips" (cropped), "frames" (decoded, for a device that crops)
+            or "encoded" (the file, for a device that decodes; "frames" for videos that it can't
+            decode).
+        codecs: what the device decodes, FFmpeg's names.
+        cache: a folder of decoded videos, or None.
+        rule: which frames and views make the clips.
     """
 
     frames: int
@@ -86,24 +88,36 @@ class Reading:
     hand_over: HandOver = "clips"
     codecs: frozenset[str] = frozenset()
     cache: CachedVideos | None = None
+    rule: ViewRule = MULTI_SCALE
+
+    @property
+    def shape(self) -> ClipShape:
+        return ClipShape(self.samples, self.frames, self.size)
 
 
 @dataclass(frozen=True)
-class Piece:
+class ReadResult:
     """What a request gives.
 
-    data: uint8, [S, T, h, w, 3] clips, [T, H, W, 3] frames or [bytes] of a file; boxes: of the
-    samples, where they are still to be cropped; ids: frame numbers; frame_count: of the video;
-    decode_seconds, crop_seconds: of this process; waited_seconds, queued_seconds: of
-    decode_seconds, those in which it did not compute but waited for the file, and for a free core
-    (both are in the first where the system doesn't tell them apart); kept_back: why an encoded
-    video was decoded here; cached: what the cache did; numbering: why it had to be
-    decoded to number its frames, or None.
+    Attributes:
+        kind: which of three forms the data has.
+        data: uint8, [S, T, h, w, 3] clips (of fp32 ones the bytes, [S, T, h, w, 12]), [N, H, W, 3]
+            frames or [bytes] of a file.
+        plans: of the samples, where they are still to be made.
+        ids: frame numbers.
+        frame_count: of the video.
+        decode_seconds, crop_seconds: of this process.
+        waited_seconds: of decode_seconds, those spent waiting for the file, not computing.
+        kept_back: why an encoded video was decoded here.
+        cached: what the cache did.
+        queued_seconds: of decode_seconds, those in which it waited for a free core; 0 where the
+            system doesn't tell this from waiting for the file.
+        numbering: why it had to be decoded to number its frames, or None.
     """
 
     kind: HandOver
     data: NDArray[np.uint8]
-    boxes: tuple[Box, ...]
+    plans: Plans
     ids: tuple[int, ...]
     frame_count: int
     decode_seconds: float = 0.0
@@ -115,30 +129,39 @@ class Piece:
     numbering: str | None = None
 
 
-def read(request: ClipRequest, reading: Reading, room: Room | None = None) -> Piece:
-    """Reads a request; cropped clips are made in the memory that ``room`` gives, or in new memory.
+def read(request: ClipRequest, settings: ReadSettings, room: Room | None = None) -> ReadResult:
+    """Reads a request.
 
-    Raises :class:`~videomae_fast.data.errors.DecodeError` for a file that can't be read, whatever
-    it made a library raise, and :class:`OutputError` where ``room`` has no memory.
+    Args:
+        request: a draw.
+        settings: how to read it.
+        room: gives memory for cropped clips; None takes new memory.
+
+    Returns:
+        Clips, frames or the file, as the settings say.
+
+    Raises:
+        DecodeError: the file can't be read, whatever it made a library raise.
+        OutputError: ``room`` has no memory.
     """
     with one_file():
-        return _read(request, reading, room)
+        return _read(request, settings, room)
 
 
-def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:
+def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> ReadResult:
     clock = _Clock()
     kept_back = None
-    if reading.hand_over == "encoded" and request.total < 0:
-        piece = _encoded(request, reading)
-        if isinstance(piece, Piece):
-            return piece
-        kept_back = piece
-    with _open(request, reading) as video:
-        ids = _ids(video.frame_count, request, reading)
+    if settings.hand_over == "encoded" and request.total < 0:
+        result = _encoded(request, settings)
+        if isinstance(result, ReadResult):
+            return result
+        kept_back = result
+    with _open(request, settings) as video:
+        ids = _ids(video.frame_count, request, settings)
         decoded = video.read(ids)
         count, numbering = video.frame_count, video.numbered_by_decoding
-    cached = None if reading.cache is None else reading.cache.take_counts()
-    boxes = _boxes(decoded.shape[2], decoded.shape[1], request, reading)
+    cached = None if settings.cache is None else settings.cache.take_counts()
+    plans = _plans(decoded.shape[1], decoded.shape[2], count, request, settings)
     seconds, waited, queued = clock.told()
     told: dict[str, Any] = {
         "decode_seconds": seconds,
@@ -148,22 +171,24 @@ def _read(request: ClipRequest, reading: Reading, room: Room | None) -> Piece:
         "cached": cached,
         "numbering": numbering,
     }
-    if reading.hand_over != "clips":
-        return Piece("frames", decoded, boxes, ids, count, **told)
-    out = None if room is None else room((len(boxes), len(decoded), *reading.size, 3))
-    clips = crop_views(decoded, boxes, reading.size, out)
+    if settings.hand_over != "clips":
+        return ReadResult("frames", decoded, plans, ids, count, **told)
+    size = settings.rule.dtype.itemsize
+    shape = (settings.samples, settings.frames, *settings.size, 3 * size)
+    out = np.empty(shape, dtype=np.uint8) if room is None else room(shape)
+    settings.rule.make(decoded, plans, settings.shape, out.view(settings.rule.dtype))
     crop_seconds = clock.told()[0] - seconds
-    return Piece("clips", clips, (), ids, count, crop_seconds=crop_seconds, **told)
+    return ReadResult("clips", out, (), ids, count, crop_seconds=crop_seconds, **told)
 
 
-def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
+def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
     """The file with what the device needs to know of it, or why the device can't decode it."""
     clock = _Clock()
     with PyAVReader(request.file) as video:
-        ids = _ids(video.frame_count, request, reading)
+        ids = _ids(video.frame_count, request, settings)
         context = video.stream.codec_context
         codec, pixels = context.codec.canonical_name, context.pix_fmt
-        if codec not in reading.codecs:
+        if codec not in settings.codecs:
             return f"codec {codec}"
         if pixels not in ("yuv420p", "yuvj420p"):
             return f"pixel format {pixels}"
@@ -172,12 +197,12 @@ def _encoded(request: ClipRequest, reading: Reading) -> Piece | str:
         first = video.first
         if orientation(first) != UPRIGHT:
             return "rotated by metadata"
-        boxes = _boxes(first.width, first.height, request, reading)
         count = video.frame_count
+        plans = _plans(first.height, first.width, count, request, settings)
     data = np.fromfile(request.file, dtype=np.uint8)
     seconds, waited, queued = clock.told()
-    return Piece(
-        "encoded", data, boxes, ids, count, seconds, waited_seconds=waited, queued_seconds=queued
+    return ReadResult(
+        "encoded", data, plans, ids, count, seconds, waited_seconds=waited, queued_seconds=queued
     )
 
 
@@ -196,25 +221,21 @@ class _Clock:
         return seconds, idle - queued, queued
 
 
-def _ids(duration: int, request: ClipRequest, reading: Reading) -> tuple[int, ...]:
-    starts = possible_starts(duration, reading.frames, request.stride)
-    start = below(request.words[0], starts)
-    return tuple(frame_ids(duration, start, reading.frames, request.stride).tolist())
+def _ids(duration: int, request: ClipRequest, settings: ReadSettings) -> tuple[int, ...]:
+    return settings.rule.ids(duration, request.stride, request.words, settings.shape)
 
 
-def _boxes(width: int, height: int, request: ClipRequest, reading: Reading) -> tuple[Box, ...]:
-    boxes = []
-    for sample in range(reading.samples):
-        pair, offset = request.words[1 + sample * WORDS_PER_SAMPLE :][:2]
-        pair, offset = below(pair, len(SCALE_PAIRS)), below(offset, len(OFFSETS))
-        boxes.append(multi_scale_box(width, height, reading.size, pair, offset))
-    return tuple(boxes)
+def _plans(
+    height: int, width: int, duration: int, request: ClipRequest, settings: ReadSettings
+) -> Plans:
+    shape, words = settings.shape, request.words
+    return settings.rule.plans((height, width), duration, request.stride, words, shape)
 
 
-def _open(request: ClipRequest, reading: Reading) -> VideoReader:
+def _open(request: ClipRequest, settings: ReadSettings) -> VideoReader:
     if request.total < 0:
-        decoder = DECODERS[reading.decoder]
-        if reading.cache is not None:
-            return reading.cache.open(request.file, decoder)
+        decoder = DECODERS[settings.decoder]
+        if settings.cache is not None:
+            return settings.cache.open(request.file, decoder)
         return decoder.open(request.file)
     return FolderReader(request.file, request.start, request.total, request.name_pattern)

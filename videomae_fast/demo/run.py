@@ -9,9 +9,11 @@ from pathlib import Path
 from videomae_fast.data import Source
 from videomae_fast.demo.videos import DemoError, find_videos, render_videos, write_list
 from videomae_fast.masks import MaskSpec
-from videomae_fast.pictures.loss_curves import LossCurve, read_metrics, save_loss_plot
+from videomae_fast.pictures.loss_curves import LossCurve, save_loss_plot
 from videomae_fast.pictures.showcase import Shown, show_reconstruction
-from videomae_fast.training import PretrainConfig, load_model, pretrain
+from videomae_fast.recipes import Data, Masks, Model, Optim, PretrainConfig, Run, Schedule
+from videomae_fast.training import load_model, pretrain
+from videomae_fast.training.metrics import read_metrics
 
 TRAINED, HELD_OUT = 16, 8
 """Videos rendered to train on, and one of each kind that the model never sees."""
@@ -27,8 +29,7 @@ STRIDE = 3
 VIDEOS_PER_STEP, SAMPLES = 4, 2
 STEPS_PER_EPOCH = 20
 STEPS_PER_MINUTE = 600
-"""What two server cores do. The number of steps is fixed, not the time, so that the result does
-not depend on the machine's speed."""
+"""What two server cores do at least."""
 
 CACHE_GB = 0.2
 """For the rendered videos, which take 37 MB and would be decoded hundreds of times each. Videos of
@@ -67,34 +68,39 @@ def demo_config(
     """
     epochs = max(1, steps // STEPS_PER_EPOCH)
     return PretrainConfig(
-        image_size=64,
-        patch_size=8,
-        frames=8,
-        width=128,
-        depth=4,
-        heads=2,
-        decoder_width=128,
-        decoder_depth=2,
-        decoder_heads=2,
-        encoder_mask_ratio=MASK_RATIO,
-        data=(Source(data),),
-        stride=STRIDE,
-        samples_per_video=SAMPLES,
-        epoch_size=STEPS_PER_EPOCH * VIDEOS_PER_STEP,
-        videos_per_step=VIDEOS_PER_STEP,
-        workers=0,
-        cache=None if cache is None else str(cache),
-        cache_gb=CACHE_GB,
-        epochs=epochs,
-        warmup_epochs=min(3, epochs // 4),
+        model=Model(
+            image_size=64,
+            patch_size=8,
+            frames=8,
+            width=128,
+            depth=4,
+            heads=2,
+            decoder_width=128,
+            decoder_depth=2,
+            decoder_heads=2,
+        ),
+        masks=Masks(encoder_ratio=MASK_RATIO),
+        data=Data(
+            lists=(Source(data),),
+            stride=STRIDE,
+            samples=SAMPLES,
+            epoch_size=STEPS_PER_EPOCH * VIDEOS_PER_STEP,
+            cache=None if cache is None else str(cache),
+            cache_gb=CACHE_GB,
+            workers=0,
+        ),
         # A base rate is for 256 videos per step; this makes the peak 5e-4.
-        base_lr=5e-4 * 256 / VIDEOS_PER_STEP,
-        min_lr=1e-5 * 256 / VIDEOS_PER_STEP,
-        seed=seed,
-        device="cpu",
-        log_every=50,
-        checkpoint_every=500,
-        keep_checkpoints=1,
+        optim=Optim(
+            videos_per_step=VIDEOS_PER_STEP,
+            base_lr=5e-4 * 256 / VIDEOS_PER_STEP,
+            min_lr=1e-5 * 256 / VIDEOS_PER_STEP,
+        ),
+        schedule=Schedule(
+            epochs=epochs,
+            steps=steps if steps % STEPS_PER_EPOCH else None,
+            warmup_epochs=min(3, epochs // 4),
+        ),
+        run=Run(seed=seed, device="cpu", log_every=50, checkpoint_every=500, keep_checkpoints=1),
     )
 
 
@@ -102,7 +108,7 @@ def run_demo(
     output: Path,
     *,
     videos: Path | None = None,
-    minutes: float = 5.0,
+    steps: int = 3000,
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> DemoResult:
@@ -113,27 +119,30 @@ def run_demo(
     Args:
         output: folder for everything that is made.
         videos: folder with the user's own videos; None renders a set.
-        minutes: length of the pre-training in `STEPS_PER_MINUTE` steps each.
+        steps: length of the pre-training. It is fixed, not the time, so that the result does not
+            depend on the machine's speed.
+        seed: of the rendered videos, the weights, crops and masks.
+        log: takes each line of progress.
 
     Raises:
         DemoError: no videos, or the loss has not clearly fallen.
         VideoMAEFastError: whatever stops a pre-training run.
     """
-    steps = round(minutes * STEPS_PER_MINUTE)
     if steps < STEPS_PER_EPOCH:
-        raise DemoError(f"{minutes} minutes are too short: {STEPS_PER_EPOCH} steps are the least")
+        raise DemoError(f"{steps} steps are too few: {STEPS_PER_EPOCH} are the least")
     trained, shown = _videos(output, videos, seed, log)
     data = output / "train.txt"
     write_list(data, trained)
     cache = output / "cache" if videos is None else None
     config = demo_config(data, steps=steps, seed=seed, cache=cache)
     log(
-        f"pre-training: {config.epochs * STEPS_PER_EPOCH} steps of {VIDEOS_PER_STEP} videos × "
-        f"{config.samples_per_video} clips, about {minutes:g} minutes on two idle CPU cores"
+        f"pre-training: {steps} steps of {VIDEOS_PER_STEP} videos × "
+        f"{config.data.samples} clips, at most about {steps / STEPS_PER_MINUTE:.2g} minutes "
+        "on two idle CPU cores"
     )
     log("the loss begins near 1; stopped with Ctrl-C, the demo goes on with the same command")
     result = pretrain(config, output=output / "run", log=log)
-    curve = read_metrics(output / "run" / "metrics.jsonl")
+    curve = LossCurve.of(read_metrics(output / "run" / "metrics.jsonl"))
     plot = output / "loss.png"
     table = save_loss_plot(curve, plot, title="VideoMAE V2 pre-training on the demo's videos")
     log(f"drawing the loss and {len(shown)} reconstructions into {output}")
@@ -156,7 +165,7 @@ def run_demo(
     if not last < min(FALLEN, first):
         raise DemoError(
             f"the loss has not clearly fallen: {first:.3f} at the beginning, {last:.3f} at the "
-            f"end, where predicting nothing scores about 1 (see {plot}); more --minutes help"
+            f"end, where predicting nothing scores about 1 (see {plot}); more --steps help"
         )
     return done
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import Entry, list_line
-from videomae_fast.data.video_files import find_video_files
+from videomae_fast.data.lists.video_files import find_video_files
 from videomae_fast.demo.scenes import SCENES, frames
 from videomae_fast.errors import VideoMAEFastError
 

@@ -1,17 +1,27 @@
-"""Weights of the official code and of Hugging Face, to ours and back, without loss."""
+"""Weights of other code to ours and back, without loss; other code's models accelerated."""
 
-from videomae_fast.interop.classifier import read_rows, select_classes, to_classifier
-from videomae_fast.interop.convert import Wanted, convert
-from videomae_fast.interop.files import read_weights, write_weights
-from videomae_fast.interop.hugging_face import from_hugging_face, to_hugging_face
-from videomae_fast.interop.layouts import Told
-from videomae_fast.interop.model_weights import ModelWeights, with_official_eps
-from videomae_fast.interop.weights import load_into, load_weights
+from videomae_fast.former_names import former_names
+from videomae_fast.interop.weights.check import load_into
+from videomae_fast.interop.weights.contents import to_hugging_face
+from videomae_fast.interop.weights.convert import ConversionOptions, ConversionReport, convert
+from videomae_fast.interop.weights.heads import (
+    HeadRows,
+    read_rows,
+    select_classes,
+    to_classifier,
+)
+from videomae_fast.interop.weights.model_weights import ModelWeights, with_official_eps
+from videomae_fast.interop.weights.read import from_hugging_face, read_weights
+from videomae_fast.interop.weights.shapes import SourceHints
+from videomae_fast.interop.weights.state_dicts import load_weights
+from videomae_fast.interop.weights.write import write_weights
 
 __all__ = [
+    "ConversionOptions",
+    "ConversionReport",
+    "HeadRows",
     "ModelWeights",
-    "Told",
-    "Wanted",
+    "SourceHints",
     "convert",
     "from_hugging_face",
     "load_into",
@@ -24,3 +34,5 @@ __all__ = [
     "with_official_eps",
     "write_weights",
 ]
+
+__getattr__ = former_names(__name__, {"Told": "SourceHints", "Wanted": "ConversionOptions"})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from videomae_fast.masks.grid import Grid
 from videomae_fast.ops.mask_indices import CELL, DECODER_KINDS, ENCODER_KINDS, running_cell_kept
+
+if TYPE_CHECKING:
+    from videomae_fast.recipes import schema
 
 LossOver = Literal["invisible", "all"]
 
@@ -100,6 +103,22 @@ class MaskSpec:
             ValueError: the grid is too small for the ratio: nothing would be masked, or seen.
         """
         return _counts(self, grid)
+
+
+def mask_spec(masks: schema.Masks) -> MaskSpec:
+    """How a configuration masks clips.
+
+    Raises:
+        ValueError: as :class:`MaskSpec`.
+    """
+    return MaskSpec(
+        encoder=masks.encoder,
+        encoder_ratio=masks.encoder_ratio,
+        decoder=masks.decoder,
+        decoder_ratio=masks.decoder_ratio,
+        loss_over=masks.loss_over,
+        skip_seen=masks.skip_seen,
+    )
 
 
 def _masked(who: str, kind: str, ratio: float, grid: Grid) -> int:

@@ -7,21 +7,32 @@ from torch import Tensor, nn
 
 from videomae_fast.masks import Grid
 from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.pixels import IMAGENET, Pixels
+from videomae_fast.models.positions import OtherGrids
 from videomae_fast.models.transformer import add
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops.checks import check_frames
 
 
 class VideoClassifier(VisionTransformer):
-    """Action classification: uint8 clips in, logits out. State-dict keys are the official ones.
+    """Action classification: clips in, logits out. State-dict keys are the official ones.
+
+    Clips are uint8, normalised inside as `pixels` says, or floating point and normalised already.
 
     Args:
-        config: the model's shape; its decoder part is not used. Clips of other sizes work too.
+        config: the model's shape, with the clip size and frame count that its weights were trained
+            with; its decoder part is not used. Clips of other sizes work too.
         num_classes: of the head.
         drop_path: stochastic depth rate of the last block.
         head_dropout: dropout before the head.
         init_scale: factor on the head's initial weights.
         activation_checkpointing: recompute blocks in the backward pass instead of storing.
+        pixels: how uint8 frames are normalised.
+        other_grids: positions for clips of another size or frame count than the config's:
+            "interpolated", or "recomputed" as in the official code.
+
+    Raises:
+        ValueError: fewer than one class, or an unknown word.
 
     Source: VisionTransformer in models/modeling_finetune.py of the official V2 code.
     """
@@ -35,11 +46,17 @@ class VideoClassifier(VisionTransformer):
         head_dropout: float = 0.0,
         init_scale: float = 0.001,
         activation_checkpointing: bool = False,
+        pixels: Pixels = IMAGENET,
+        other_grids: OtherGrids = "interpolated",
     ) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         super().__init__(
-            config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
+            config,
+            drop_path=drop_path,
+            activation_checkpointing=activation_checkpointing,
+            pixels=pixels,
+            other_grids=other_grids,
         )
         self.config = config
         self.fc_norm = nn.LayerNorm(config.width, eps=config.final_norm_eps)
@@ -51,19 +68,19 @@ class VideoClassifier(VisionTransformer):
             self.head.bias.mul_(init_scale)
 
     def features(self, frames: Tensor) -> Tensor:
-        """uint8 [B, T, H, W, 3] to mean-pooled, normalised features [B, width].
+        """Frames [B, T, H, W, 3] to mean-pooled, normalised features [B, width].
 
         Raises:
             ValueError: frames of a wrong shape or dtype.
         """
         config = self.config
-        grid = Grid(*check_frames(frames, config.tubelet_size, config.patch_size))
+        grid = Grid(*check_frames(frames, config.tubelet_size, config.patch_size, floats=True))
         x = add(*self.blocks(self.embed(frames, None, grid)))
         out: Tensor = self.fc_norm(x.mean(1))
         return out
 
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 [B, T, H, W, 3] to logits [B, num_classes]."""
+        """Frames [B, T, H, W, 3] to logits [B, num_classes]."""
         out: Tensor = self.head(self.head_dropout(self.features(frames)))
         return out
 

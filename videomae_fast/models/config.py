@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from videomae_fast.masks import Grid
+
+if TYPE_CHECKING:
+    from videomae_fast.recipes import schema
 
 Size = Literal["small", "base", "large", "huge", "giant"]
 
@@ -128,6 +131,19 @@ class MAEConfig:
             if not _is(value, _TYPES[name]):
                 raise ValueError(f"{name} is of type {type(value).__name__}, not {_TYPES[name]}")
         return MAEConfig(**values)
+
+
+def mae_config(model: schema.Model) -> MAEConfig:
+    """The shape that a configuration describes: its size's, with what it sets.
+
+    Raises:
+        ValueError: sizes that don't divide.
+    """
+    names = {one.name for one in fields(MAEConfig)} & {one.name for one in fields(model)}
+    values = {name: getattr(model, name) for name in names}
+    return MAEConfig.from_size(
+        model.size, **{name: value for name, value in values.items() if value is not None}
+    )
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from videomae_fast.masks import Grid, Masks
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.linear import Linear
-from videomae_fast.models.positions import SinusoidPositions
+from videomae_fast.models.positions import OtherGrids, SinusoidPositions
 from videomae_fast.models.transformer import Blocks, SharedTokens, add, add_norm
 from videomae_fast.models.vision_transformer import VisionTransformer
 from videomae_fast.ops import (
@@ -70,10 +70,18 @@ class Encoder(VisionTransformer):
     """The ViT over visible tokens only."""
 
     def __init__(
-        self, config: MAEConfig, *, drop_path: float, activation_checkpointing: bool
+        self,
+        config: MAEConfig,
+        *,
+        drop_path: float,
+        activation_checkpointing: bool,
+        other_grids: OtherGrids = "interpolated",
     ) -> None:
         super().__init__(
-            config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
+            config,
+            drop_path=drop_path,
+            activation_checkpointing=activation_checkpointing,
+            other_grids=other_grids,
         )
         self.norm: nn.LayerNorm | None = None
         if config.encoder_norm:
@@ -126,13 +134,14 @@ class MaskedAutoencoder(nn.Module):
     """VideoMAE pre-training: uint8 clips and masks in, loss out. State-dict keys are the official.
 
     Args:
-        config: the model's shape. Clips of other sizes work too; positions are computed for the
-            grid at hand.
+        config: the model's shape. Clips of other sizes work too; see `other_grids`.
         drop_path: stochastic depth rate of the last block.
         activation_checkpointing: recompute blocks in the backward pass instead of storing.
         normalize_target: per cube and colour channel, as in all recipes; False predicts pixels.
         ignore_flat_cubes: weight 0 for cubes without texture (blank frames, letterbox bars),
             whose normalised target is amplified noise. Off in the official code.
+        other_grids: positions for clips of another size or frame count than the config's:
+            "interpolated", or "recomputed" as in the official code.
 
     Source: VideoMAE V2 paper, section 3; models/modeling_pretrain.py of the official V2 code.
     """
@@ -145,13 +154,17 @@ class MaskedAutoencoder(nn.Module):
         activation_checkpointing: bool = False,
         normalize_target: bool = True,
         ignore_flat_cubes: bool = False,
+        other_grids: OtherGrids = "interpolated",
     ) -> None:
         super().__init__()
         self.config = config
         self.normalize_target = normalize_target
         self.ignore_flat_cubes = ignore_flat_cubes
         self.encoder = Encoder(
-            config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
+            config,
+            drop_path=drop_path,
+            activation_checkpointing=activation_checkpointing,
+            other_grids=other_grids,
         )
         self.decoder = Decoder(
             config, drop_path=drop_path, activation_checkpointing=activation_checkpointing
@@ -163,7 +176,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder_to_decoder = Linear(config.width, config.decoder_width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_width))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
-        self.decoder_positions = SinusoidPositions(config.grid, config.decoder_width)
+        self.decoder_positions = SinusoidPositions(config.grid, config.decoder_width, other_grids)
 
     def forward(
         self,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from videomae_fast.masks import Grid
@@ -22,24 +26,71 @@ def sinusoid_table(positions: int, width: int, device: torch.device | str = "cpu
     return torch.where(even, angle.sin(), angle.cos()).to(torch.float32)
 
 
+OtherGrids = Literal["interpolated", "recomputed"]
+"""Where clips have another grid than the table: see :func:`interpolate_table`, or the official
+code's way, a sinusoid over the new grid's flattened positions, which misplaces the rows of trained
+weights."""
+
+
+def interpolate_table(table: Tensor, trained: Grid, grid: Grid) -> Tensor:
+    """A position table for another grid: the trained one, stretched in space and time.
+
+    Bicubic within each time slot, then linear over time, in fp32, pixel centres at the same
+    relative places (``align_corners=False``).
+
+    Args:
+        table: [trained.tokens, width].
+        trained: the grid that the weights were trained with.
+        grid: the grid of the clips.
+
+    Returns:
+        fp32 [grid.tokens, width]; `table` itself where the grids are equal.
+
+    Source: the AVA code and OpenTAD interpolate so in space; the official code's own interpolation
+    does nothing.
+    """
+    if _same(grid, trained):
+        return table
+    # Both steps whatever the sizes, as equal ones give the same values: one graph under compile.
+    planes = rearrange(table.float(), "(t h w) c -> t c h w", t=trained.slots, h=trained.height)
+    planes = F.interpolate(planes, (grid.height, grid.width), mode="bicubic", align_corners=False)
+    lines = rearrange(planes, "t c h w -> 1 (c h w) t")
+    lines = F.interpolate(lines, grid.slots, mode="linear", align_corners=False)
+    return rearrange(lines, "1 (c h w) t -> (t h w) c", h=grid.height, w=grid.width)
+
+
+def _same(one: Grid, other: Grid) -> bool:
+    """Whether two grids are equal, as one condition: torch.export guards each that it meets."""
+    apart = (one.slots - other.slots, one.height - other.height, one.width - other.width)
+    return sum(each * each for each in apart) == 0
+
+
 class SinusoidPositions(nn.Module):
-    """The fixed table of one grid, a buffer outside the state dict; other grids' are computed.
+    """The fixed table of one grid, a buffer outside the state dict.
 
     The official code keeps its tables on the host, expands them to the batch and copies them to
     the device each step.
+
+    Args:
+        grid: the grid that the weights are trained with.
+        width: of the table.
+        other_grids: what clips of other grids get.
     """
 
     table: Tensor
 
-    def __init__(self, grid: Grid, width: int) -> None:
+    def __init__(self, grid: Grid, width: int, other_grids: OtherGrids = "interpolated") -> None:
         super().__init__()
+        self.grid, self.other_grids = grid, other_grids
         self.register_buffer("table", sinusoid_table(grid.tokens, width), persistent=False)
 
     def forward(self, grid: Grid) -> Tensor:
         """fp32 [tokens, width] for clips of this grid."""
-        if grid.tokens == self.table.shape[0]:
+        if _same(grid, self.grid):
             return self.table
-        return sinusoid_table(grid.tokens, self.table.shape[1], self.table.device)
+        if self.other_grids == "recomputed":
+            return sinusoid_table(grid.tokens, self.table.shape[1], self.table.device)
+        return interpolate_table(self.table, self.grid, grid)
 
 
 def learned_positions(grid: Grid, width: int) -> nn.Parameter:

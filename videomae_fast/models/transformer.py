@@ -6,6 +6,7 @@ bias, LayerScale, drop path and residual in its own pass over the stream.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from videomae_fast.models.recomputing import recomputing
 from videomae_fast.ops import (
     add_layer_norm,
     append_rows,
@@ -69,6 +71,12 @@ def add_norm(x: Tensor, branch: Branch | None, norm: nn.LayerNorm) -> tuple[Tens
     )
 
 
+def norm_again(stream: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """The LayerNorm of :func:`add_norm` once more: by the same op, with nothing added."""
+    nothing = stream.new_zeros(stream.shape[0], dtype=torch.float32)
+    return add_layer_norm(stream, stream, norm.weight, norm.bias, factor=nothing, eps=norm.eps)[0]
+
+
 def add(x: Tensor, branch: Branch) -> Tensor:
     """The stream with the branch added."""
     delta = branch.delta if branch.bias is None else branch.delta + branch.bias
@@ -80,7 +88,13 @@ def add(x: Tensor, branch: Branch) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with a bias on queries and values and none on keys."""
+    """Multi-head attention with a bias on queries and values and none on keys.
+
+    Attributes:
+        impl: the backend of :func:`videomae_fast.ops.attention`.
+    """
+
+    impl = "auto"
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -122,7 +136,8 @@ class Attention(nn.Module):
             q = linear(asking, self.qkv.weight[:width], self.q_bias)
             bias = torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
             k, v = linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
-        out = attention(q.reshape(split), k.reshape(split), v.reshape(split), key_count=key_count)
+        q, k, v = q.reshape(split), k.reshape(split), v.reshape(split)
+        out = attention(q, k, v, key_count=key_count, impl=self.impl)
         return linear(out.reshape(b, -1, width), self.proj.weight)
 
     def _packed(self, x: Tensor) -> Tensor:
@@ -137,7 +152,12 @@ class Mlp(nn.Module):
     ViT-g's decoder is 2234 wide here, no multiple of 8, which costs tensor cores their aligned
     loads. On a GPU the weights are zero-padded for the matmuls: gelu(0) = 0 meets zero columns, so
     nothing changes, and the padding's gradient is cut off with it.
+
+    Attributes:
+        recompute: the backward pass makes GELU's output again instead of keeping it.
     """
+
+    recompute = False
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -156,7 +176,13 @@ class Mlp(nn.Module):
         if missing:
             first = F.pad(first, (0, 0, 0, missing))
             bias, second = F.pad(bias, (0, missing)), F.pad(second, (0, missing))
-        return linear(bias_gelu(linear(x, first), bias), second)
+        hidden = linear(x, first)
+        active = bias_gelu(hidden, bias)
+        if not self.recompute:
+            return linear(active, second)
+        kept = hidden.detach()
+        with recomputing(active, lambda: bias_gelu(kept, bias)):
+            return linear(active, second)
 
 
 class DropPath(nn.Module):
@@ -180,8 +206,14 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)).
 
+    Attributes:
+        recompute: the backward pass makes normalised tokens again instead of keeping them, where
+            they come with an addition.
+
     Source: Block in models/modeling_finetune.py of the official V2 code.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -232,12 +264,31 @@ class Block(nn.Module):
             assert branch is None
             normal, _ = add_norm(x[:, : x.shape[1] - shared.positions.shape[1]], None, self.norm1)
             shared = shared._replace(rows=add_norm(shared.rows, None, self.norm1)[0])
-        delta = self.attn(normal, queries=queries, key_count=key_count, shared=shared)
+        with self._recomputing(normal, x, branch, self.norm1):
+            delta = self.attn(normal, queries=queries, key_count=key_count, shared=shared)
         if queries is not None:
             x = token_gather(x, queries)
         branch = Branch(delta, self.attn.proj.bias, self.gamma_1, self.drop_path(x))
         normal, x = add_norm(x, branch, self.norm2)
-        return x, Branch(self.mlp(normal), self.mlp.fc2.bias, self.gamma_2, self.drop_path(x))
+        with self._recomputing(normal, x, branch, self.norm2):
+            delta = self.mlp(normal)
+        return x, Branch(delta, self.mlp.fc2.bias, self.gamma_2, self.drop_path(x))
+
+    def _recomputing(
+        self, normal: Tensor, stream: Tensor, branch: Branch | None, norm: nn.LayerNorm
+    ) -> AbstractContextManager[object]:
+        """For what reads the LayerNorm of a stream that a branch was added to."""
+        if not self.recompute or branch is None:
+            return nullcontext()
+        kept = stream.detach()
+        return recomputing(normal, lambda: norm_again(kept, norm))
+
+
+def set_recompute(model: nn.Module, recompute: bool) -> None:
+    """Lets all blocks of a model make normalised tokens and GELU's output again, or keep them."""
+    for module in model.modules():
+        if isinstance(module, Block | Mlp):
+            module.recompute = recompute
 
 
 class Blocks(nn.ModuleList):
@@ -269,6 +320,12 @@ class Blocks(nn.ModuleList):
         )
         self.activation_checkpointing = activation_checkpointing
 
+    @property
+    def draws(self) -> bool:
+        """Whether a pass draws random numbers, as drop path does."""
+        rates = [module.probability for module in self.modules() if isinstance(module, DropPath)]
+        return self.training and any(rate > 0 for rate in rates)
+
     def forward(
         self,
         x: Tensor,
@@ -296,7 +353,15 @@ class Blocks(nn.ModuleList):
                 "shared": shared if i == 0 else None,
             }
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x, branch = checkpoint(block, x, branch, use_reentrant=False, **options)
+                x, branch = checkpoint(
+                    block,
+                    x,
+                    branch,
+                    use_reentrant=False,
+                    # Reading the generator's state waits for the host, and breaks a recording
+                    preserve_rng_state=self.draws,
+                    **options,
+                )
             else:
                 x, branch = block(x, branch, **options)
         assert branch is not None

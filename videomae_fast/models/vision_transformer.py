@@ -8,25 +8,39 @@ from torch import Tensor, nn
 from videomae_fast.masks import Grid
 from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.patch_embed import PatchEmbed
-from videomae_fast.models.positions import SinusoidPositions, learned_positions
+from videomae_fast.models.pixels import IMAGENET, Pixels
+from videomae_fast.models.positions import (
+    OtherGrids,
+    SinusoidPositions,
+    interpolate_table,
+    learned_positions,
+)
 from videomae_fast.models.transformer import Blocks
 
 
 class VisionTransformer(nn.Module):
-    """Embeds chosen tokens of uint8 clips, adds their positions, and has a stack of blocks."""
+    """Embeds chosen tokens of clips, adds their positions, and has a stack of blocks."""
 
     def __init__(
-        self, config: MAEConfig, *, drop_path: float, activation_checkpointing: bool
+        self,
+        config: MAEConfig,
+        *,
+        drop_path: float,
+        activation_checkpointing: bool,
+        pixels: Pixels = IMAGENET,
+        other_grids: OtherGrids = "interpolated",
     ) -> None:
         super().__init__()
-        self.grid = config.grid
-        self.patch_embed = PatchEmbed(config.width, config.tubelet_size, config.patch_size)
+        if other_grids not in ("interpolated", "recomputed"):
+            raise ValueError(f"other_grids is {other_grids!r}: interpolated or recomputed")
+        self.grid, self.other_grids = config.grid, other_grids
+        self.patch_embed = PatchEmbed(config.width, config.tubelet_size, config.patch_size, pixels)
         self.pos_embed: nn.Parameter | None = None
         self.positions: SinusoidPositions | None = None
         if config.learned_positions:
             self.pos_embed = learned_positions(config.grid, config.width)
         else:
-            self.positions = SinusoidPositions(config.grid, config.width)
+            self.positions = SinusoidPositions(config.grid, config.width, other_grids)
         self.blocks = Blocks(
             config.depth,
             config.width,
@@ -39,10 +53,10 @@ class VisionTransformer(nn.Module):
         )
 
     def embed(self, frames: Tensor, index: Tensor | None, grid: Grid) -> Tensor:
-        """uint8 [B, T, H, W, 3] and token positions int32 [B, K], None for all, to [B, K, width].
+        """Frames [B, T, H, W, 3] and token positions int32 [B, K], None for all, to [B, K, width].
 
         Raises:
-            ValueError: the positions are learned, and for another grid.
+            ValueError: the positions are learned, for another grid, and not to be interpolated.
         """
         table = self._position_table(grid)
         if index is None:
@@ -60,9 +74,9 @@ class VisionTransformer(nn.Module):
             table: Tensor = self.positions(grid)
             return table
         assert self.pos_embed is not None
-        if grid != self.grid:
+        if grid != self.grid and self.other_grids == "recomputed":
             raise ValueError(
-                f"learned positions are for {self.grid}, the clips have {grid}: "
-                "make the model for this size, or use sinusoid positions"
+                f"learned positions are for {self.grid}, the clips have {grid}: they can be "
+                "interpolated, but not recomputed"
             )
-        return self.pos_embed[0]
+        return interpolate_table(self.pos_embed[0], self.grid, grid)

@@ -27,7 +27,8 @@ def attention(
 
     Args:
         query: [B, Nq, heads, head dim].
-        key, value: [B, Nk, heads, head dim].
+        key, value: [B, Nk, heads, head dim]. Values that take no part may not be NaN or infinite:
+            their weight is 0, and 0 times these is NaN.
         key_count: int32 [B] or None: only the first `key_count[b]` keys of a clip take part, at
             least one.
         impl: "auto": on a GPU what attention_table.json holds for the device and the shape (bf16
@@ -38,6 +39,8 @@ def attention(
             "triton", "native": this library's kernels for a GPU and, fp32, for a CPU;
             "flash-attn", "flash-attn-4", "xformers": these
             libraries, where installed; "reference": the softmax written out, in fp32.
+            Under ``torch.use_deterministic_algorithms`` those whose gradients are added up in any
+            order ("cudnn", "flash-attn-4", "xformers") don't run, and "sdpa" takes none of them.
 
     Returns:
         [B, Nq, heads, head dim], dtype of `query`.

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 
 
-def check_frames(frames: Tensor, tubelet_size: int, patch_size: int) -> tuple[int, int, int]:
+def check_frames(
+    frames: Tensor, tubelet_size: int, patch_size: int, *, floats: bool = False
+) -> tuple[int, int, int]:
     """The token grid (slots, height, width) of uint8 frames [B, T, H, W, 3].
+
+    Args:
+        frames: to look at.
+        tubelet_size, patch_size: of a token's cube.
+        floats: normalised floating-point frames will do as well.
 
     Raises:
         ValueError: wrong shape or dtype, or a size that the tubelet or patch does not divide.
@@ -16,7 +23,7 @@ def check_frames(frames: Tensor, tubelet_size: int, patch_size: int) -> tuple[in
         raise ValueError(
             f"frames must be uint8 [B, T, H, W, 3] (channels last), got {list(frames.shape)}"
         )
-    if frames.dtype != torch.uint8:
+    if frames.dtype != torch.uint8 and not (floats and frames.is_floating_point()):
         raise ValueError(
             f"frames must be uint8 in 0..255, got {frames.dtype}; normalisation happens inside"
         )

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from videomae_fast.errors import VideoMAEFastError
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Steps with their loss and learning rate, in order, each step once (its last record)."""
+    """Steps with their loss and learning rate, in order, each step once."""
 
     steps: list[int]
     loss: list[float]
     lr: list[float]
+
+    @staticmethod
+    def of(records: Iterable[Mapping[str, Any]]) -> LossCurve:
+        """The curve of a run's metrics.
+
+        Args:
+            records: one of each step, as :func:`videomae_fast.training.metrics.read_metrics` gives
+                them, with at least "step", "loss" and "lr". Of a step that comes twice the later
+                record counts; a step without a loss (no clip of it could be read) is left out.
+
+        Raises:
+            VideoMAEFastError: something that is no such record, or no step with a loss.
+        """
+        found: dict[int, tuple[float, float]] = {}
+        for record in records:
+            try:
+                if record["loss"] is not None:
+                    found[int(record["step"])] = (float(record["loss"]), float(record["lr"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise VideoMAEFastError(
+                    f"{record!r} is no record with step, loss and lr ({error!r})"
+                ) from None
+        if not found:
+            raise VideoMAEFastError("no step with a loss has been recorded yet")
+        steps = sorted(found)
+        return LossCurve(steps, [found[s][0] for s in steps], [found[s][1] for s in steps])
 
     def smoothed(self, window: int | None = None) -> list[float]:
         """The mean of the last `window` losses at each step (1/20 of the run by default)."""
@@ -29,43 +56,6 @@ class LossCurve:
             start = max(0, i - size)
             means.append((sums[i] - sums[start]) / (i - start))
         return means
-
-
-def read_metrics(path: Path) -> LossCurve:
-    """Reads a run's metrics.jsonl: one JSON object a line, with at least step, loss and lr.
-
-    Steps without a loss (no clip of them could be read) are left out.
-
-    A run that was killed and resumed has some steps twice; the later record counts. A last line
-    that was cut off by a kill is left out.
-
-    Raises:
-        VideoMAEFastError: no such file, a line that is no record, or no record at all.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise VideoMAEFastError(
-            f"{path}: no such file; a run writes metrics.jsonl into its output folder"
-        ) from None
-    records: dict[int, tuple[float, float]] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            if record["loss"] is not None:
-                records[int(record["step"])] = (float(record["loss"]), float(record["lr"]))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise VideoMAEFastError(f"{path}:{number}: not JSON ({error.msg})") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise VideoMAEFastError(
-                f"{path}:{number}: not a record with step, loss and lr ({error!r})"
-            ) from None
-    if not records:
-        raise VideoMAEFastError(f"{path}: no step has been recorded yet")
-    steps = sorted(records)
-    return LossCurve(steps, [records[s][0] for s in steps], [records[s][1] for s in steps])
 
 
 def save_loss_plot(curve: LossCurve, path: Path, *, title: str) -> Path:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def reconstruct(
     assert out.prediction is not None
     assert out.index is not None
     hidden = out.index[0].long().cpu()
-    prediction = out.prediction[0].float().cpu().unflatten(1, (-1, 3))  # [P, values, colour]
+    prediction = rearrange(out.prediction[0].float().cpu(), "n (values c) -> n values c", c=3)
     shape = _Cubes(grid, config.tubelet_size, config.patch_size)
     cubes = shape.split(frames.cpu().float() / 255)  # [N, values, colour]
 
@@ -130,15 +131,13 @@ class _Cubes:
 
     def split(self, frames: Tensor) -> Tensor:
         """[T, H, W, 3] to [N, tubelet · patch², 3]."""
-        g, p0, p = self.grid, self.tubelet, self.patch
-        cubes = frames.reshape(g.slots, p0, g.height, p, g.width, p, 3)
-        return cubes.permute(0, 2, 4, 1, 3, 5, 6).reshape(g.tokens, p0 * p * p, 3)
+        layout = "(t p0) (h p1) (w p2) c -> (t h w) (p0 p1 p2) c"
+        return rearrange(frames, layout, p0=self.tubelet, p1=self.patch, p2=self.patch)
 
     def join(self, cubes: Tensor) -> Clip:
         """[N, tubelet · patch², 3] in 0..1 to uint8 [T, H, W, 3], clipped."""
-        g, p0, p = self.grid, self.tubelet, self.patch
-        frames = cubes.reshape(g.slots, g.height, g.width, p0, p, p, 3)
-        frames = frames.permute(0, 3, 1, 4, 2, 5, 6)
-        frames = frames.reshape(g.slots * p0, g.height * p, g.width * p, 3)
+        layout = "(t h w) (p0 p1 p2) c -> (t p0) (h p1) (w p2) c"
+        axes = {"h": self.grid.height, "w": self.grid.width}
+        frames = rearrange(cubes, layout, p0=self.tubelet, p1=self.patch, p2=self.patch, **axes)
         out: Clip = (frames.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
         return out

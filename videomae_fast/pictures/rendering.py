@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from einops import repeat
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -141,7 +142,8 @@ def _enlargement(clip: Clip, side: int) -> int:
 
 def _enlarged(frame: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     """Pixels repeated: nothing is smoothed that the model did not make smooth."""
-    return frame.repeat(factor, axis=0).repeat(factor, axis=1)
+    found: NDArray[np.uint8] = repeat(frame, "h w c -> (h y) (w x) c", y=factor, x=factor)
+    return found
 
 
 @cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from videomae_fast.masks import Grid
@@ -50,8 +51,10 @@ class Borders:
 
 def borders(grid: Grid, tubelet: int, patch: int) -> list[Borders]:
     """Pairs along time, height and width; each kind has borders of one size."""
-    token = torch.arange(grid.tokens).reshape(grid.slots, grid.height, grid.width)
-    pixel = torch.arange(tubelet * patch * patch).reshape(tubelet, patch, patch)
+    size = {"h": grid.height, "w": grid.width}
+    token = rearrange(torch.arange(grid.tokens), "(t h w) -> t h w", **size)
+    pixel = torch.arange(tubelet * patch * patch)
+    pixel = rearrange(pixel, "(p0 p1 p2) -> p0 p1 p2", p1=patch, p2=patch)
     found = []
     for axis, weight in ((0, TIME_BORDER), (1, 1.0), (2, 1.0)):
         count, last = token.shape[axis], pixel.shape[axis] - 1
@@ -147,6 +150,7 @@ def _closeness(grid: Grid, hidden: Tensor, visible: Tensor) -> Tensor:
     Distances are in patches; a step of one time slot counts as much as one of a patch.
     """
     axes = (torch.arange(n) for n in (grid.slots, grid.height, grid.width))
-    place = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3).float()
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    place = rearrange(places, "n t h w -> (t h w) n").float()
     weight = torch.cdist(place[hidden], place[visible]).pow(-4)
     return weight / weight.sum(1, keepdim=True)

@@ -1,4 +1,7 @@
-"""Pre-training: recipes, the loop, checkpoints. Torch is imported only when a name needs it."""
+"""The engine of training: steps, checkpoints, metrics, for any task of :mod:`videomae_fast.tasks`.
+
+Pre-training's own names are shown here too. Torch is imported only when a name needs it.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from videomae_fast.tasks.pretraining import PretrainResult, pretrain
+    from videomae_fast.tasks.trained import load_model
     from videomae_fast.training.config import PretrainConfig
-    from videomae_fast.training.loop import PretrainResult, pretrain
     from videomae_fast.training.recipes import RECIPES
-    from videomae_fast.training.trained import load_model
 
 __all__ = ["RECIPES", "PretrainConfig", "PretrainResult", "load_model", "pretrain"]
 
 _HOME = {
     "RECIPES": "videomae_fast.training.recipes",
     "PretrainConfig": "videomae_fast.training.config",
-    "PretrainResult": "videomae_fast.training.loop",
-    "load_model": "videomae_fast.training.trained",
-    "pretrain": "videomae_fast.training.loop",
+    "PretrainResult": "videomae_fast.tasks.pretraining",
+    "load_model": "videomae_fast.tasks.trained",
+    "pretrain": "videomae_fast.tasks.pretraining",
 }
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from videomae_fast.errors import VideoMAEFastError
+from videomae_fast.errors import CheckpointError, VideoMAEFastError
 
-
-class CheckpointError(VideoMAEFastError):
-    """A checkpoint can't be written, or read, or belongs to another run."""
+__all__ = ["CheckpointError", "InterruptedRunError", "NonFiniteError", "RankFailedError"]
 
 
 class RankFailedError(VideoMAEFastError):

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class StepMetrics:
     """One step, over all processes.
 
     step, epoch: counted from 0; loss: mean over the tokens in the loss, None where no clip could
-    be read; learning_rate; grad_norm: before clipping; failed_clips: left out, of ``clips``.
+    be read; learning_rate; grad_norm: before clipping; failed_clips: left out, of ``clips``;
+    more: the task's own numbers.
     """
 
     step: int
@@ -33,6 +34,7 @@ class StepMetrics:
     grad_norm: float | None
     clips: int
     failed_clips: int
+    more: Mapping[str, float | None] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Number]:
         return {
@@ -43,6 +45,7 @@ class StepMetrics:
             "grad_norm": self.grad_norm,
             "clips": self.clips,
             "failed_clips": self.failed_clips,
+            **self.more,
         }
 
 
@@ -171,11 +174,14 @@ def _shown(value: float | None, form: str) -> str:
 class TensorBoard:
     """Scalars of each step in a TensorBoard folder; steps made again replace the earlier ones.
 
+    prefix: of their names, the task's.
+
     Raises:
         UsageError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, start_step: int) -> None:
+    def __init__(self, folder: Path, start_step: int, prefix: str) -> None:
+        self._prefix = prefix
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -188,7 +194,7 @@ class TensorBoard:
     def write(self, metrics: StepMetrics, **more: Number) -> None:
         for name, value in {**metrics.to_dict(), **more}.items():
             if value is not None and name != "step":
-                self._writer.add_scalar(f"pretrain/{name}", value, metrics.step)
+                self._writer.add_scalar(f"{self._prefix}/{name}", value, metrics.step)
 
     def close(self) -> None:
         self._writer.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from videomae_fast.training.metrics import StepMetrics, finite_or_none
-from videomae_fast.training.step import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,21 @@ class NonFiniteStep:
     names: list[str]
 
 
-class Records:
+class StepBuffer:
     """Collects what :meth:`TrainStep.update` returns.
 
-    steps_per_epoch; clips: per step, over all processes.
+    Args:
+        steps_per_epoch: optimizer steps of an epoch.
+        clips: per step, over all processes.
+        columns: names of the numbers of a step, as :func:`~videomae_fast.training.step.columns`
+            gives them; the task's own stand between ``failed_clips`` and ``grad_norm``.
     """
 
-    def __init__(self, steps_per_epoch: int, clips: int) -> None:
+    def __init__(self, steps_per_epoch: int, clips: int, columns: Sequence[str]) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.clips = clips
+        self.columns = columns
+        self._metrics = columns[3:-2]
         self._steps: list[int] = []
         self._learning_rates: list[float] = []
         self._rows: list[Tensor] = []
@@ -40,7 +45,7 @@ class Records:
         return len(self._steps)
 
     def add(self, step: int, learning_rate: float, row: Tensor, names: list[str]) -> None:
-        """row: fp64 [5] on the device; names: of the videos that this process saw."""
+        """row: fp64 [columns] on the device; names: of the videos that this process saw."""
         self._steps.append(step)
         self._learning_rates.append(learning_rate)
         self._rows.append(row)
@@ -56,7 +61,8 @@ class Records:
         done: list[StepMetrics] = []
         bad: NonFiniteStep | None = None
         for step, rate, names, values in self._drain():
-            loss = values["loss_sum"] / values["loss_weight"] if values["loss_weight"] else None
+            weight = values["loss_weight"]
+            loss = values["loss_sum"] / weight if weight else None
             done.append(
                 StepMetrics(
                     step=step,
@@ -66,6 +72,10 @@ class Records:
                     grad_norm=finite_or_none(values["grad_norm"]),
                     clips=self.clips,
                     failed_clips=int(values["failed_clips"]),
+                    more={
+                        name: finite_or_none(values[name] / weight) if weight else None
+                        for name in self._metrics
+                    },
                 )
             )
             if values["non_finite"]:
@@ -76,7 +86,7 @@ class Records:
 
     def _drain(self) -> Iterator[tuple[int, float, list[str], dict[str, float]]]:
         table = torch.stack(self._rows).tolist() if self._rows else []
-        columns = [dict(zip(COLUMNS, row, strict=True)) for row in table]
+        columns = [dict(zip(self.columns, row, strict=True)) for row in table]
         drained = list(zip(self._steps, self._learning_rates, self._names, columns, strict=True))
         self._steps, self._learning_rates, self._rows, self._names = [], [], [], []
         return iter(drained)

@@ -7,30 +7,26 @@ the new length from its beginning, and no checkpoint holds a state of the schedu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from videomae_fast.errors import UsageError
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log, Saved
-from videomae_fast.training.config import PretrainConfig
 from videomae_fast.training.errors import CheckpointError
-
-RESUMABLE = tuple(one.name for one in fields(PretrainConfig) if one.metadata["resumable"])
-"""Fields that may change when a run is resumed; those of `data` may too, but for the entries.
-
-``init`` may be left out then, since it is not read again.
-"""
+from videomae_fast.training.task import Fingerprint
 
 
-def starting_point(output: Path, resume: str, log: Log) -> Saved | None:
+def starting_point(
+    output: Path, resume: str, log: Log, check: Callable[[Saved], object]
+) -> Saved | None:
     """The checkpoint to start from; None starts at step 0.
 
     Args:
         resume: "auto" takes the newest whole checkpoint of the output folder, "never" none, and
             else it is the path of a checkpoint folder.
+        check: raises CheckpointError for one whose state can't be used.
 
     Raises:
         CheckpointError: the output folder has a run in it but is not to be resumed; the path is no
@@ -47,9 +43,9 @@ def starting_point(output: Path, resume: str, log: Log) -> Saved | None:
         return None
     if resume != "auto":
         saved = checkpoint.read(Path(resume))
-        config_of(saved)
+        check(saved)
         return saved
-    found = checkpoint.newest(parent, log, check=config_of)
+    found = checkpoint.newest(parent, log, check=check)
     if found is None and there:
         raise CheckpointError(
             f"none of the {len(there)} checkpoints in {parent} is whole (see above): move them "
@@ -58,36 +54,17 @@ def starting_point(output: Path, resume: str, log: Log) -> Saved | None:
     return found
 
 
-def config_of(saved: Saved) -> PretrainConfig:
-    """The config of the run that wrote a checkpoint; newer fields have their defaults.
+def check_same_run(
+    saved: Saved, before: Fingerprint, now: Fingerprint, data: Mapping[str, Any]
+) -> None:
+    """Raises CheckpointError, naming the values, for a checkpoint of another run.
 
-    Raises:
-        CheckpointError: it can't be read, or what the run read of its data.
+    before: of the run that wrote it; now, data: of the run that is to go on from it.
     """
-    try:
-        if not isinstance(saved.state["data"], Mapping):
-            raise TypeError("data is no object")
-        return PretrainConfig.from_dict(saved.state["config"])
-    except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
-        told = str(error) if isinstance(error, UsageError) else repr(error)
-        raise CheckpointError(
-            f"checkpoint {saved.folder}: its config can't be read ({told}); it was written by "
-            f"{saved.state.get('versions')}"
-        ) from error
-
-
-def check_same_run(saved: Saved, config: PretrainConfig, data: Mapping[str, Any]) -> None:
-    """Raises CheckpointError, naming the fields, for a checkpoint of another run."""
-    old, new = config_of(saved).to_dict(), config.to_dict()
-    for values in (old, new):
-        values["data"] = [
-            {key: value for key, value in source.items() if key not in ("path", "root")}
-            for source in values["data"]
-        ]
     changed = [
-        f"{name} was {old[name]!r} and is {value!r}"
-        for name, value in sorted(new.items())
-        if name not in RESUMABLE and old[name] != value
+        f"{name} was {before.values[name]!r} and is {value!r}"
+        for name, value in sorted(now.values.items())
+        if name not in now.free and before.values[name] != value
     ]
     changed += [
         f"{name} was {saved.state['data'].get(name)!r} and is {value!r}"
@@ -98,25 +75,25 @@ def check_same_run(saved: Saved, config: PretrainConfig, data: Mapping[str, Any]
         raise CheckpointError(
             f"checkpoint {saved.folder} is of another run: {'; '.join(changed)}. Give the old "
             "values, or another output folder. Free to change are: "
-            f"{', '.join(name for name in RESUMABLE if name != 'init')}, and where the lists lie"
+            f"{', '.join(n for n in now.values if n in now.free and not n.endswith('init'))}, "
+            "and where the lists lie"
         )
 
 
-def check_length(saved: Saved, config: PretrainConfig, steps_per_epoch: int, log: Log) -> None:
+def check_length(saved: Saved, before: Fingerprint, now: Fingerprint, log: Log) -> None:
     """Says where a run goes on with another length.
 
     Raises:
         UsageError: more steps are done than it is to have.
     """
-    total = config.total_steps(steps_per_epoch)
-    before = config_of(saved).total_steps(steps_per_epoch)
+    total = now.total_steps
     if saved.step > total:
         raise UsageError(
             f"{saved.step} steps are done in {saved.folder}, and the run is to have {total}: give "
             f"it --steps {saved.step} or more, or --resume an earlier checkpoint"
         )
-    if before != total:
+    if before.total_steps != total:
         log(
-            f"the run's length changes from {before} to {total} steps: from step {saved.step} on "
-            "the learning rate is that of a run of the new length"
+            f"the run's length changes from {before.total_steps} to {total} steps: from step "
+            f"{saved.step} on the learning rate is that of a run of the new length"
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from videomae_fast.errors import UsageError
+from videomae_fast.recipes import schema
+
 REFERENCE_VIDEOS = 256
 """Videos per step that base learning rates are given for."""
 
@@ -64,3 +67,29 @@ class Schedule:
             return self.final
         progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
         return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * progress))
+
+
+def total_steps(schedule: schema.Schedule, per_epoch: int) -> int:
+    """Length of a run in optimizer steps; per_epoch: steps of an epoch."""
+    return per_epoch * schedule.epochs if schedule.steps is None else schedule.steps
+
+
+def learning_rates(schedule: schema.Schedule, optim: schema.Optim, per_epoch: int) -> Schedule:
+    """The learning rate of each step of a run; per_epoch: steps of an epoch.
+
+    Raises:
+        UsageError: the warm-up is longer than the run.
+    """
+    warmup, total = per_epoch * schedule.warmup_epochs, total_steps(schedule, per_epoch)
+    if warmup > total:
+        raise UsageError(
+            f"schedule.warmup_epochs ({schedule.warmup_epochs}, of {per_epoch} steps each) is "
+            f"longer than the run of {total} steps: lower it or raise schedule.steps"
+        )
+    return Schedule.scaled(
+        optim.base_lr,
+        optim.min_lr,
+        videos_per_step=optim.videos_per_step,
+        warmup_steps=warmup,
+        total_steps=total,
+    )

@@ -2,129 +2,149 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Generic
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from videomae_fast.data.loader.pipeline import ClipBatch
-from videomae_fast.masks import Masks
-from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
-from videomae_fast.training.config import PretrainConfig
-from videomae_fast.training.distributed import World, videos_per_micro_batch, without_sync
-from videomae_fast.training.optimizer import make_optimizer
-
-COLUMNS = ("loss_sum", "loss_weight", "failed_clips", "grad_norm", "non_finite")
-"""What a step reports: over all processes, in this order."""
+from videomae_fast.training.optimizer.adamw import set_learning_rate
+from videomae_fast.training.optimizer.shadows import Shadows
+from videomae_fast.training.parallel.ddp import replicate, without_sync
+from videomae_fast.training.parallel.world import World, videos_per_micro_batch
+from videomae_fast.training.task import Batch, Objective, Place, Settings
 
 
-def build_model(config: PretrainConfig) -> MaskedAutoencoder:
-    """The model with weights drawn from the seed: the same on every process and device."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return MaskedAutoencoder(
-            config.model_config(),
-            drop_path=config.drop_path,
-            activation_checkpointing=config.activation_checkpointing,
-            normalize_target=config.normalize_target,
-            ignore_flat_cubes=config.ignore_flat_cubes,
-        )
+def columns(objective: Objective[Batch]) -> tuple[str, ...]:
+    """What a step reports: over all processes, in this order."""
+    sums = ("loss_sum", "loss_weight", "failed_clips", *objective.metrics)
+    return (*sums, "grad_norm", "non_finite")
 
 
-class TrainStep:
+class TrainStep(Generic[Batch]):
     """Model, optimizer, and what one step does with them.
 
-    The gradient is that of the mean over **all** tokens in the loss of the global step: a token
+    The gradient is that of the mean over **all** weights in the loss of the global step: a token
     counts the same whichever micro-batch or process it is in, also where their numbers differ
     (random decoder masks, clips that could not be read, flat cubes). Backward runs on the loss
-    sum over a static number of tokens; what that is off by is known on the device after the step's
+    sum over a static weight; what that is off by is known on the device after the step's
     sums are added up, and goes to fused AdamW as its ``grad_scale``, together with the clip
     coefficient. ``found_inf`` makes the update leave everything as it is: from the first step with
     a non-finite loss or gradient on, so that the weights stay those before it until the host looks.
     Both are the attributes that torch's GradScaler sets; apex's FusedAdam gets them likewise.
 
     Args:
+        objective: the task's part of a step.
         model: on the CPU, weights loaded.
+        compiled: the model under ``torch.compile``.
     """
 
-    def __init__(self, model: MaskedAutoencoder, config: PretrainConfig, world: World) -> None:
-        self.config = config
-        self.world = world
+    def __init__(
+        self,
+        objective: Objective[Batch],
+        model: nn.Module,
+        settings: Settings,
+        world: World,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.objective, self.settings, self.world = objective, settings, world
         self.device = world.device
-        self.grid = model.config.grid
-        self.spec = config.mask_spec()
-        bf16 = {"fp32": False, "bf16": True, "auto": self.device.type == "cuda"}
-        self.autocast = bf16[config.precision]
+        self.autocast = uses_bf16(settings, self.device)
         self.model = model.to(self.device).train()
-        self.optimizer = make_optimizer(
-            self.model,
-            weight_decay=config.weight_decay,
-            betas=config.betas,
-            exempt=model.no_weight_decay(),
-            impl=config.optimizer,
-        )
-        if config.compile:
-            self.model.compile()  # in place: keys keep their names
-        self.replica = world.replicate(self.model)
-        videos = videos_per_micro_batch(config.videos_per_step, world.size, config.accumulation)
-        clips = videos * config.samples_per_video * config.accumulation
-        self.tokens = float(clips * self.spec.counts(self.grid).loss)
+        self.optimizer = objective.optimizer(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self._shadows: Shadows | None = None
+        if settings.shadow_weights:
+            self._shadows = Shadows(self.model, objective.matmul_parameters(self.model))
+        if compiled:
+            self.model.compile()  # in place: keys keep their names
+        self.replica = replicate(self.model, world)
+        self.columns = columns(objective)
+        videos = videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
+        clips = videos * settings.clips_per_video * settings.accumulation
+        self.weight = float(clips * objective.weight_per_clip)
+        sums = 3 + len(objective.metrics)
+        self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._non_finite = torch.zeros((), dtype=torch.float32, device=self.device)
 
-    def forward_backward(self, batch: ClipBatch, *, step: int, micro: int) -> None:
-        """Adds a micro-batch's gradient; its losses stay on the device."""
-        last = micro == self.config.accumulation - 1
-        if self.config.drop_path > 0:  # nothing else draws from torch's generators
-            torch.manual_seed(_mixed(self.config.seed, step, micro, self.world.rank))
-        frames = batch.frames.to(self.device, non_blocking=True)
-        ok = batch.ok.to(self.device, non_blocking=True)
-        masks = Masks.from_seeds(batch.mask_seeds, self.grid, self.spec, device=self.device)
-        with without_sync(self.replica, not last):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                # Weights even where all are 1: shapes and code paths never change.
-                out = self.replica(frames, masks.weighted(ok), gradient_scale=1 / self.tokens)
-            out.backward()
-        with torch.no_grad():
-            self._sums += torch.stack(
-                [out.loss_sum.double(), out.loss_weight.double(), (~ok).sum().double()]
-            )
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """While entered the model's parameters are those that are trained and saved: where its
+        matmuls work on copies, these are put away."""
+        return nullcontext() if self._shadows is None else self._shadows.away()
 
-    @torch.no_grad()
+    def forward_backward(self, batch: Batch, *, step: int, micro: int) -> None:
+        """Adds a micro-batch's gradient; its losses stay on the device."""
+        place = Place(step, micro, self.world.rank)
+        if self.objective.draws:  # nothing else draws from torch's generators
+            torch.manual_seed(seed_of(self.settings.seed, place))
+        inputs = {
+            name: tensor.to(self.device, non_blocking=True)
+            for name, tensor in self.objective.inputs(batch, place).items()
+        }
+        self._add_gradient(inputs, micro)
+
     def update(self, learning_rate: float) -> Tensor:
         """Updates the weights from the gradients.
 
         Returns:
-            fp64 [5] on the device: the numbers of :data:`COLUMNS` for this step.
+            fp64 [columns] on the device: the numbers of :attr:`columns` for this step.
         """
+        set_learning_rate(self.optimizer, learning_rate)
+        return self._apply_gradient()
+
+    def _add_gradient(self, inputs: Mapping[str, Tensor], micro: int) -> None:
+        """A micro-batch's forward and backward pass, from inputs on the device."""
+        last = micro == self.settings.accumulation - 1
+        with without_sync(self.replica, not last):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                loss = self.objective.loss(self.replica, inputs, scale=1 / self.weight)
+            loss.backward()
+        with torch.no_grad():
+            sums = (loss.total, loss.weight, loss.failed, *loss.metrics)
+            self._sums += torch.stack([each.double() for each in sums])
+
+    @torch.no_grad()
+    def _apply_gradient(self) -> Tensor:
+        """The update by the learning rates that the optimizer has. What goes from one step to the
+        next keeps its place, so that a recorded step can go on from it."""
         sums = self.world.add_up(self._sums)
         loss_sum, weight = sums[0], sums[1]
-        # From the gradient that backward left to the one of the mean over all tokens
-        to_mean = self.tokens * self.world.size / weight
+        # From the gradient that backward left to the one of the mean over all weights
+        to_mean = self.weight * self.world.size / weight
+        if self._shadows is not None:
+            self._shadows.hand_over()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) * to_mean
         empty = weight == 0  # not one clip could be read: no update
         bad = ~(loss_sum.isfinite() & norm.isfinite()) & ~empty
-        self._non_finite = torch.maximum(self._non_finite, bad.float())
+        torch.maximum(self._non_finite, bad.float(), out=self._non_finite)
 
         scale = 1 / to_mean
-        if self.config.clip_grad > 0:
-            scale = scale / (self.config.clip_grad / (norm + 1e-6)).clamp(max=1)
+        if self.settings.clip_grad > 0:
+            scale = scale / (self.settings.clip_grad / (norm + 1e-6)).clamp(max=1)
         setattr(self.optimizer, "grad_scale", scale.float())  # noqa: B010
         setattr(self.optimizer, "found_inf", torch.maximum(self._non_finite, empty.float()))  # noqa: B010
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._shadows is not None:
+            self._shadows.write()
 
         row = torch.cat([sums, norm[None].double(), self._non_finite[None].double()])
-        self._sums = torch.zeros_like(self._sums)
+        self._sums.zero_()
         return row
 
 
-def _mixed(*numbers: int) -> int:
-    """One seed out of several numbers (FNV-1a over them, 63 bits)."""
+def uses_bf16(settings: Settings, device: torch.device) -> bool:
+    """Whether a run's matmuls are in bf16."""
+    return {"fp32": False, "bf16": True, "auto": device.type == "cuda"}[settings.precision]
+
+
+def seed_of(seed: int, place: Place) -> int:
+    """The seed of a micro-batch out of the run's and its place (FNV-1a over them, 63 bits)."""
     mixed = 0xCBF29CE484222325
-    for number in numbers:
+    for number in (seed, place.step, place.micro, place.rank):
         for byte in number.to_bytes(8, "little"):
             mixed = (mixed ^ byte) * 0x100000001B3 % 2**64
     return mixed >> 1

@@ -17,7 +17,7 @@ from benchmarks.checkouts.pairs import ScriptError, checkpoints, features, pair,
 from benchmarks.checkouts.rows import Row, table
 from benchmarks.common.record import read
 from benchmarks.official import timm_stand_in
-from tests.interop import stand_ins
+from tests.support import stand_ins
 from videomae_fast import accelerate
 from videomae_fast.errors import AccelerationError
 from videomae_fast.interop.acceleration import code
@@ -178,7 +178,7 @@ def test_files_that_differ_are_seen(tmp_path):
 @pytest.fixture
 def _stand_ins_are_known():
     for name, digest in code.digests(Path(stand_ins.__file__).read_text()):
-        code.known_code().setdefault(name, {})[digest] = "tests/interop/stand_ins.py"
+        code.known_code().setdefault(name, {})[digest] = "tests/support/stand_ins.py"
 
 
 def doubled(model: nn.Module) -> None:
@@ -258,10 +258,10 @@ def test_the_command_writes_a_record_and_tells_failures(tmp_path, monkeypatch, c
 
 
 def test_checks_follow_the_checkouts(tmp_path):
-    args = command.parser().parse_args([])
+    args = command.arguments().parse_args([])
     assert [part for part, _ in command.checks(args, tmp_path)] == ["saving"]
     words = ["--official-v1", "a", "--official-v2", "b", "--ava", "c", "--transformers", "d"]
-    parts = [part for part, _ in command.checks(command.parser().parse_args(words), tmp_path)]
+    parts = [part for part, _ in command.checks(command.arguments().parse_args(words), tmp_path)]
     assert parts.count("saving") == 3
     assert parts.count("pre-training") == 6
     assert parts.count("fine-tuning") == 2

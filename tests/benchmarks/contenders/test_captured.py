@@ -14,6 +14,7 @@ from benchmarks.contenders.ours import Ours
 from benchmarks.measure.checks import check, truth
 from benchmarks.measure.timing import interleaved, timed_step
 from videomae_fast import MAEConfig
+from videomae_fast.training.graph import WARM_UP
 
 CONFIG = MAEConfig(
     image_size=64, frames=8, width=32, depth=2, heads=2, decoder_width=16, decoder_heads=1,
@@ -41,7 +42,7 @@ def stand_in(monkeypatch):
     replays = []
 
     def capture(run, clear, device):
-        for _ in range(captured.WARMUP):
+        for _ in range(WARM_UP):
             run()
         clear()
         run()

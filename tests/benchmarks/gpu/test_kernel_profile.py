@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.common.workload import Workload
+from benchmarks.common.workload import TINY, Workload
 from benchmarks.contenders.base import Variant
 from benchmarks.contenders.build import build
 from benchmarks.gpu import kernel_profile
-from benchmarks.gpu.ceilings import TINY
 from benchmarks.gpu.kernel_profile import ProfileError, Timed, groups, kernels_of
 from benchmarks.gpu.step_model import KNOWN, LABEL, Call, Ceilings, Recorder, modelled_step, step
 from videomae_fast import MAEConfig

@@ -14,7 +14,7 @@ from benchmarks.gpu.parts import NAMES, PARTS
 from benchmarks.gpu.wheels import PART, SETS
 from benchmarks.ops import attention_choice
 from benchmarks.studies import drop_in
-from benchmarks.studies.study import arguments as study_arguments
+from benchmarks.studies.study import study_arguments
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")

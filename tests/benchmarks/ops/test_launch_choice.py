@@ -40,7 +40,7 @@ def test_it_runs_and_writes(tmp_path):
 SCRIPT = """
 import torch
 from benchmarks.ops import launch_choice as lc
-from benchmarks.gpu.ceilings import TINY
+from benchmarks.common.workload import TINY
 from benchmarks.ops.cases import op_cases
 from benchmarks.common.workload import Workload
 from videomae_fast.kernels import attention_flash, token_gather as kernel

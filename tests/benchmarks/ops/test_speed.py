@@ -11,8 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.common.workload import Workload
-from benchmarks.gpu.ceilings import TINY
+from benchmarks.common.workload import TINY, Workload
 from benchmarks.ops import libraries as op_libraries
 from benchmarks.ops import speed as op_speed
 from benchmarks.ops.cases import op_cases
@@ -42,16 +41,75 @@ def test_attention_at_its_shapes():
         assert backward.bytes == 4 * sum(x.numel() for x in tensors)
 
 
-def test_it_runs_and_writes(tmp_path, capsys):
-    words = ["--tiny", "--batch", "2", "--repeats", "2", "--no-compile", "--out", str(tmp_path)]
-    assert op_speed.main([*words, "--ops", "token_gather", "bias_gelu"]) == 0
-    (path,) = tmp_path.glob("*.json")
-    record = json.loads(path.read_text())
+@pytest.fixture
+def ops(tmp_path, monkeypatch):
+    """The command, tiny, of the ops named; the exit status and the records that it wrote."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it calls pytest in this process
+
+    def run(*words: str) -> tuple[int, list[dict]]:
+        tiny = ["--tiny", "--batch", "2", "--repeats", "2", "--no-compile", "--out", str(tmp_path)]
+        status = op_speed.main([*tiny, *words])
+        return status, [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
+
+    return run
+
+
+def test_one_run_gives_our_record_and_that_of_pytest_benchmark(ops, tmp_path, capsys):
+    file = tmp_path / "other" / "ops.json"
+    file.parent.mkdir()
+    status, (record,) = ops("--ops", "token_gather", "bias_gelu", "--benchmark-json", str(file))
+    told = capsys.readouterr().out
+    assert status == 0, told
+    assert "| of copy |" in told
     assert record["copy"]["TB/s"] > 0
-    timed = [row for row in record["results"] if "seconds" in row]
-    assert {row["op"] for row in timed} == {"token_gather", "bias_gelu"}
-    assert all(row["correct"] for row in timed)
-    assert "| of copy |" in capsys.readouterr().out
+    assert record["command"].startswith("python -m benchmarks ops --tiny")
+    timed = {f"{r['op']} {r['where']} {r['backend']}": r for r in record["results"] if "times" in r}
+    assert {row["op"] for row in timed.values()} == {"token_gather", "bias_gelu"}
+    assert all(row["correct"] and len(row["times"]) == 2 for row in timed.values())
+    theirs = json.loads(file.read_text())["benchmarks"]
+    assert len(theirs) == len(timed)
+    for one in theirs:
+        row = timed[" ".join(one["params"][name] for name in ("op", "where", "contender"))]
+        assert one["stats"]["data"] == row["times"]
+        assert one["group"] == f"{row['op']} ({row['where']})"
+        assert one["extra_info"]["error"] == row["error"]
+        assert one["extra_info"]["GB/s"] == row["GB/s"]
+
+
+def test_two_runs_are_compared_by_pytest_benchmark(ops, tmp_path, capsys):
+    storage = f"--benchmark-storage={tmp_path / 'stored'}"
+    words = ["--ops", "bias_gelu", "-k", "encoder and reference", storage]
+    assert ops(*words, "--benchmark-save=before")[0] == 0
+    capsys.readouterr()
+    status, records = ops(*words, "--benchmark-compare", "--benchmark-compare-fail=median:99999%")
+    told = capsys.readouterr().out
+    assert status == 0, told
+    assert "test_op[bias_gelu-encoder-reference] (0001_before)" in told
+    assert "test_op[bias_gelu-encoder-reference] (NOW)" in told
+    assert [row["backend"] for row in records[-1]["results"]] == ["reference"]  # nobody else ran
+
+
+def test_without_timing_it_is_only_checked(ops, capsys):
+    status, records = ops("--ops", "token_gather", "--benchmark-disable")
+    assert (status, records) == (0, [])
+    assert " passed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-n", "2"], "leave out -n"),
+        (["--benchmark-cprofile", "tottime"], "handing over of times"),
+        (["-p", "no:benchmark", "-o", "addopts="], "pytest-benchmark, which is not installed"),
+        (["--siez", "small"], "unrecognized arguments: --siez"),
+    ],
+)
+def test_what_it_can_not_do(words, told, ops, capsys, monkeypatch):
+    if "no:benchmark" in words:
+        monkeypatch.setattr(op_speed, "PYTEST", op_speed.PYTEST[:3])
+    status, records = ops(*words)
+    assert (status, records) == (4, [])
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -61,31 +119,39 @@ def test_a_wrong_backend_is_not_timed(monkeypatch, dtype):
     wrong = replace(right, run=lambda x, bias: right.run(x, bias) * 1.01)
     patched = Op("bias_gelu", {"wrong": wrong, "reference": right})
     monkeypatch.setitem(REGISTRY, "bias_gelu", patched)
-    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
+    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1)
     by_name = {row["backend"]: row for row in rows}
     assert by_name["reference"]["correct"]
     assert not by_name["wrong"]["correct"]
     assert "seconds" not in by_name["wrong"]
     never = Backend(right.run, missing=lambda: "it is Sunday")
     monkeypatch.setitem(REGISTRY, "bias_gelu", Op("x", {"reference": right, "never": never}))
-    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
+    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1)
     assert rows[1]["unavailable"] == "it is Sunday"
 
 
-def test_a_backend_that_crashes_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+def test_a_backend_that_crashes_or_is_wrong_is_told_and_the_others_go_on(
+    ops, monkeypatch, capsys, tmp_path
+):
     def crash(*_):
         raise RuntimeError("out of shared memory\nand more")
 
     right = REGISTRY["bias_gelu"].backends
-    patched = Op("bias_gelu", {"crashing": Backend(crash), **right})
-    monkeypatch.setitem(REGISTRY, "bias_gelu", patched)
-    words = ["--tiny", "--batch", "2", "--repeats", "1", "--no-compile", "--out", str(tmp_path)]
-    assert op_speed.main([*words, "--ops", "bias_gelu"]) == 1
-    assert "FAILED: RuntimeError: out of shared memory |" in capsys.readouterr().out
-    (path,) = tmp_path.glob("*.json")
-    timed = {r["backend"] for r in json.loads(path.read_text())["results"] if "seconds" in r}
+    wrong = replace(right["reference"], run=lambda x, b: 1.01 * right["reference"].run(x, b))
+    backends = {"crashing": Backend(crash), "wrong": wrong, **right}
+    monkeypatch.setitem(REGISTRY, "bias_gelu", Op("bias_gelu", backends))
+    file = tmp_path / "other" / "ops.json"
+    file.parent.mkdir()
+    status, (record,) = ops("--ops", "bias_gelu", "--benchmark-json", str(file))
+    told = capsys.readouterr().out
+    assert status == 1
+    assert "FAILED: RuntimeError: out of shared memory |" in told
+    assert "not timed: differs from the reference in fp64 by " in told
+    timed = {row["backend"] for row in record["results"] if "seconds" in row}
+    named = {one["params"]["contender"] for one in json.loads(file.read_text())["benchmarks"]}
+    assert named == timed
     assert "reference" in timed
-    assert "crashing" not in timed
+    assert not {"crashing", "wrong"} & timed
 
 
 def in_order(terms: torch.Tensor) -> torch.Tensor:
@@ -113,7 +179,7 @@ def of_others(monkeypatch, backward):
     monkeypatch.setattr(
         op_speed, "library_contenders", lambda op, args: {"other": lambda: backward(*args)}
     )
-    rows = op_speed.measure(case, torch.float32, torch.device("cpu"), 1, compiled=False)
+    rows = op_speed.measure(case, torch.float32, torch.device("cpu"), 1)
     return {row["backend"]: row for row in rows}
 
 
@@ -171,7 +237,7 @@ STAND_INS = {  # module, function and what the library's does, by its own signat
 
 def norm_rows(dtype):
     case = next(c for c in op_cases(Workload(TINY, 2), dtype) if c.op == "add_layer_norm")
-    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1, compiled=False)
+    rows = op_speed.measure(case, dtype, torch.device("cpu"), 1)
     return {row["backend"]: row for row in rows}
 
 

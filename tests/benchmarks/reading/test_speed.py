@@ -21,17 +21,17 @@ from benchmarks.reading.speed import main
 from benchmarks.report.plots import plot_data_speed
 from benchmarks.report.reading import data_table, factor
 from benchmarks.report.records import main as tables
-from tests.data.videos import write_video
+from tests.support.videos import write_video
 from videomae_fast.data.cache import CachedVideos
-from videomae_fast.data.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
 from videomae_fast.data.decoders import open_video
-from videomae_fast.data.reading import Reading, read
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.reading import ReadSettings, read
+from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS, multi_scale_box
+from videomae_fast.data.views.sampling import frame_ids, possible_starts
 from videomae_fast.errors import VideoMAEFastError
 
 pytestmark = pytest.mark.skipif(find_spec("decord") is None, reason="decord is not installed")
 HAS_DALI = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
-READING = Reading(frames=8, size=(32, 32), samples=3, decoder="pyav")
+READING = ReadSettings(frames=8, size=(32, 32), samples=3, decoder="pyav")
 TINY = ["--frames", "8", "--stride", "2", "--size", "32", "--samples", "2", "--clips", "2",
         "--rounds", "2", "--workers", "1", "--pipeline-seconds", "0.2"]  # fmt: skip
 VP9 = {"g": "12", "deadline": "realtime", "cpu-used": "8"}
@@ -182,7 +182,7 @@ def test_what_differs_is_not_timed(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.reading.contenders.read", wrong)
     monkeypatch.setattr(data_speed, "measure", lambda *_, **__: pytest.fail("timed"))
     assert main(["--videos", str(folder), *TINY, "--out", str(tmp_path)]) == 1
-    assert "no table is made: ours, pyav, raw: differs" in capsys.readouterr().err
+    assert "no table and no plot: ours, pyav, raw: differs" in capsys.readouterr().err
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.__main__ import main
 from benchmarks.reading.versions import CONTAINERS, rows_of
-from tests.data.videos import write_video
+from tests.support.videos import write_video
 
 
 def test_it_is_recorded(tmp_path):

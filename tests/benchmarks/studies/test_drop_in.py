@@ -53,7 +53,7 @@ def official(tmp_path_factory):
         root = tmp_path_factory.mktemp(version)
         folder = root / ("models" if version == "V2" else ".")
         folder.mkdir(exist_ok=True)
-        (folder / "modeling_finetune.py").write_text("from tests.interop import stand_ins\n")
+        (folder / "modeling_finetune.py").write_text("from tests.support import stand_ins\n")
         text = PRETRAIN.format(**(V2 if version == "V2" else V1))
         (folder / "modeling_pretrain.py").write_text(text)
         return str(root)

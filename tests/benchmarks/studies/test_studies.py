@@ -139,7 +139,7 @@ def test_what_differs_is_left_out_and_told(tmp_path, capsys, monkeypatch):
 def test_peak_memory_is_of_a_process_of_its_own(paper_record, capsys):
     part = paper_record["parts"][0]
     part["runs"] = part["runs"][:1]
-    args = study.arguments("x", None).parse_args(["--threads", "1"])
+    args = study.study_arguments("x", None).parse_args(["--threads", "1"])
     study.add_peaks(part, args, study.Budget(0.0))
     assert "no time was left" in capsys.readouterr().out
     assert study_tables.memory_per_clip(part["runs"][0]) is None
@@ -273,7 +273,7 @@ def test_ablation_of_shapes(ran, what, values, field):
 
 
 def test_sizes_and_wrong_values(capsys):
-    args = study.arguments("x", None).parse_args([])
+    args = study.study_arguments("x", None).parse_args([])
     args.values, args.size, args.tiny = None, "small", False
     assert [p.size for p in ablation.points("size", args)] == ["small", "base"]
     for words, told in (
@@ -297,7 +297,7 @@ def test_no_gpu(capsys, monkeypatch):
 
 
 def test_defaults_by_device():
-    args = study.arguments("x", None).parse_args(["--device", "cuda"])
+    args = study.study_arguments("x", None).parse_args(["--device", "cuda"])
     args.contenders = args.official_checkout = None
     assert study.default_contenders(args) == ["official as shipped, eager", "ours, eager"]
     assert study.workload_of("giant", args).batch == study.GPU_BATCH["giant"]

@@ -13,7 +13,7 @@ import pytest
 
 from videomae_fast.data.loader import ahead as ahead_module
 from videomae_fast.data.loader.ahead import ReadAhead
-from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.stats import PipelineStats
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
@@ -36,7 +36,7 @@ def test_nothing_is_left_open_where_it_can_not_begin(
     def begin() -> ReadAhead:
         reading: Any = None  # no request is ever read
         return ReadAhead(
-            [], reading, workers=2, held=2, time_limit=None, feeding=Feeding(workers=2)
+            [], reading, workers=2, held=2, time_limit=None, stats=PipelineStats(workers=2)
         )
 
     begin().close()  # what is made once per process: the server that forks

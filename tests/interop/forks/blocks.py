@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.interop.forks.sources import Fork, also, fork
 
-# Lines of tests/interop/stand_ins.py
+# Lines of tests/support/stand_ins.py
 ATTEND = "x = x + self.drop_path(one * self.attn(self.norm1(x)))"
 FEED = "return x + self.drop_path(two * self.mlp(self.norm2(x)))"
 FED = "return x + self.mlp(self.norm2(x))"

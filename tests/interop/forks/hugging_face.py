@@ -35,7 +35,7 @@ KINDS = {
 
 
 def modeling() -> Any:
-    """transformers' file, whose import brings Triton along: tests/kernels has to be first."""
+    """transformers' file; its import takes seconds."""
     from transformers.models.videomae import modeling_videomae
 
     return modeling_videomae

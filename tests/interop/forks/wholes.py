@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.interop.forks.sources import Fork, also, fork, lines
 
-# Lines of tests/interop/stand_ins.py
+# Lines of tests/support/stand_ins.py
 CONV = "self.proj = nn.Conv3d(3, width, kernel_size=cube, stride=cube)\n"
 EMBED = "return self.proj(x).flatten(2).transpose(1, 2)"
 ENCODER_END = "        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Identity()\n"

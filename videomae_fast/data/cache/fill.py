@@ -21,12 +21,13 @@ from videomae_fast.data.cache.videos import damage, fill
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import MISSING, OutputError
 from videomae_fast.data.files import write_lines
-from videomae_fast.data.lists import ListFormat, load_list
+from videomae_fast.data.lists import load_list
+from videomae_fast.data.lists.sources import where_paths_start
+from videomae_fast.data.loader.numbered import NumberedFiles
 from videomae_fast.data.loader.workers import Outcome, WorkerPool
-from videomae_fast.data.numbered import NumberedFiles
-from videomae_fast.data.sources import where_paths_start
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
+from videomae_fast.recipes.source import ListFormat
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,10 @@ __all__ = [
 class Decoder:
     """A way to read video files.
 
-    open: path to reader, raises :class:`~videomae_fast.data.errors.DecodeError`;
-    why_not: why it can't be used here, or None.
+    Attributes:
+        name: by which it is asked for.
+        open: path to reader; raises :class:`~videomae_fast.data.errors.DecodeError`.
+        why_not: why it can't be used here, or None.
     """
 
     name: str
@@ -54,10 +56,17 @@ DECODERS: Final[dict[str, Decoder]] = {
 
 
 def find_decoder(name: str) -> Decoder:
-    """The decoder called ``name``.
+    """The decoder of a name.
 
-    Raises ``ValueError`` for an unknown name, :class:`BackendUnavailableError` with the reason
-    for one that can't be used here.
+    Args:
+        name: a key of :data:`DECODERS`.
+
+    Returns:
+        The decoder, which can be used here.
+
+    Raises:
+        ValueError: no such name.
+        BackendUnavailableError: it can't be used here; the message says why.
     """
     if name not in DECODERS:
         raise ValueError(f"decoder {name!r} is not one of {', '.join(DECODERS)}")
@@ -70,7 +79,16 @@ def find_decoder(name: str) -> Decoder:
 def open_video(path: str | Path, decoder: str = "pyav") -> VideoReader:
     """Opens a video file, to be used in a ``with`` block.
 
-    Raises :class:`~videomae_fast.data.errors.DecodeError` with the reason for a bad file, and
-    as :func:`find_decoder` does.
+    Args:
+        path: of the file.
+        decoder: a key of :data:`DECODERS`.
+
+    Returns:
+        Its reader.
+
+    Raises:
+        DecodeError: a file that can't be read; the message says why.
+        ValueError: no such decoder.
+        BackendUnavailableError: the decoder can't be used here.
     """
     return find_decoder(decoder).open(Path(path))

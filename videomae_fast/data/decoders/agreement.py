@@ -16,9 +16,13 @@ _REMEMBERED: Final = 4096  # files
 def check_numbers(path: Path, decoder: str, count: int) -> None:
     """Compares a file's frames by number with what PyAV says.
 
-    decoder: the other one's name; count: how many frames it finds.
+    Args:
+        path: of the file.
+        decoder: the other one's name.
+        count: frames that it finds.
 
-    Raises :class:`DecodeError` where it may give other frames, or the file is none that PyAV reads.
+    Raises:
+        DecodeError: it may give other frames, or the file is none that PyAV reads.
     """
     status = os.stat(path)
     why, expected = _numbers(path.absolute(), status.st_size, status.st_mtime_ns)

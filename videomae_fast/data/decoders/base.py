@@ -40,10 +40,17 @@ class VideoReader(Protocol):
         ...
 
     def read(self, ids: Sequence[int]) -> Frames:
-        """Frames by number, in any order, repeated as asked: uint8 [len(ids), H, W, 3] RGB.
+        """Frames by number.
 
-        Raises :class:`DecodeError` for a frame that can't be decoded and ``IndexError`` for a
-        number outside 0 ... frame_count - 1.
+        Args:
+            ids: numbers from 0 on, in any order, repeated as wanted.
+
+        Returns:
+            uint8 [len(ids), H, W, 3], RGB.
+
+        Raises:
+            DecodeError: a frame can't be decoded.
+            IndexError: no number, or one outside the video.
         """
         ...
 
@@ -83,7 +90,18 @@ class ReaderBase:
 
 
 def check_ids(ids: Sequence[int], frame_count: int) -> list[int]:
-    """The ids as a list of int; ``IndexError`` for one outside the video, or for none."""
+    """The ids as a list of int.
+
+    Args:
+        ids: frame numbers.
+        frame_count: of the video.
+
+    Returns:
+        The same numbers.
+
+    Raises:
+        IndexError: a number outside the video, or none at all.
+    """
     numbers = [int(number) for number in ids]
     if not numbers:
         raise IndexError("no frame asked for")
@@ -93,7 +111,14 @@ def check_ids(ids: Sequence[int], frame_count: int) -> list[int]:
 
 
 def check_file(path: Path) -> None:
-    """Raises :class:`DecodeError` with a plain reason where ``path`` is no readable file."""
+    """Looks whether a path is a file that can be read.
+
+    Args:
+        path: of a video file.
+
+    Raises:
+        DecodeError: it is none; the message says why.
+    """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -113,7 +138,14 @@ def check_file(path: Path) -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises :class:`DecodeError` for frames of more than ``MAX_PIXELS``."""
+    """Refuses frames that are too large.
+
+    Args:
+        width, height: in pixels.
+
+    Raises:
+        DecodeError: there are more than ``MAX_PIXELS``.
+    """
     if width * height > MAX_PIXELS:
         raise DecodeError(too_large(width, height))
 

@@ -28,9 +28,14 @@ _VP9_SUPERFRAME: Final = 0b110
 
 
 def shows(codec: str, extradata: bytes | None) -> Says | None:
-    """Whether a packet holds a picture to be shown, for codecs where it need not; else None.
+    """Whether packets hold a picture to be shown, for codecs where they need not.
 
-    codec: FFmpeg's name.
+    Args:
+        codec: FFmpeg's name.
+        extradata: of the stream.
+
+    Returns:
+        A function from a packet's bytes to whether it does; None for other codecs.
     """
     if codec in ("h264", "hevc"):
         size = _length_size(codec, extradata)
@@ -43,10 +48,17 @@ def shows(codec: str, extradata: bytes | None) -> Says | None:
 
 
 def starts(codec: str, extradata: bytes | None) -> Says | None:
-    """Whether decoding can start at a packet, for codecs whose packets say so; else None.
+    """Whether decoding can start at packets, for codecs whose packets say so.
 
     H.264: an IDR picture or a recovery point, since other I pictures do not keep later ones from
     referring to what was before them.
+
+    Args:
+        codec: FFmpeg's name.
+        extradata: of the stream.
+
+    Returns:
+        A function from a packet's bytes to whether it can; None for other codecs.
     """
     if codec in ("h264", "hevc"):
         size = _length_size(codec, extradata)

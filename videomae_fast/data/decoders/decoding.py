@@ -38,7 +38,17 @@ class DisorderError(Exception):
 
 
 def decode(packet: Packet[VideoStream]) -> list[VideoFrame] | None:
-    """The frames that a packet completes; None for a damaged packet, which completes none."""
+    """The frames that a packet completes.
+
+    Args:
+        packet: of a video stream, in the file's order.
+
+    Returns:
+        The frames; None for a damaged packet, which completes none.
+
+    Raises:
+        MemoryError: there is not enough for a frame.
+    """
     from av.error import FFmpegError
 
     try:
@@ -52,7 +62,14 @@ def decode(packet: Packet[VideoStream]) -> list[VideoFrame] | None:
 def decode_from_start(path: Path) -> Generator[VideoFrame]:
     """Every frame that FFmpeg gives out, in its order; damaged packets are passed over.
 
-    Raises :class:`DecodeError` as opening and reading the file do.
+    Args:
+        path: of the file.
+
+    Yields:
+        Frames.
+
+    Raises:
+        DecodeError: the file can't be opened or read on.
     """
     container, stream = open_stream(path)
     try:
@@ -80,14 +97,20 @@ class Seeker:
         self._shown = frozenset(packets.shown)
 
     def frames_from(self, key: Key, only: frozenset[int] | None = None) -> Iterator[VideoFrame]:
-        """Frames from this key or an earlier one on, at the times that they were read with.
+        """Frames from a key or an earlier one on, at the times that they were read with.
 
-        only: times of the frames that are wanted, where others may be left out; None for all, of
-        which none may be missing.
+        Args:
+            key: to begin from.
+            only: times of the frames that are wanted, where others may be left out; None for
+                all, of which none may be missing.
 
-        Raises :class:`AstrayError` where no seek leads there, other packets follow, or damaged
-        ones: what they leave of other frames depends on where decoding began. Raises
-        :class:`DisorderError`.
+        Yields:
+            Frames in the order of their times.
+
+        Raises:
+            AstrayError: no seek leads there, other packets follow, or damaged ones: what they
+                leave of other frames depends on where decoding began.
+            DisorderError: frames came out in another order than their times have.
         """
         from av.error import FFmpegError
 
@@ -182,7 +205,11 @@ class Seeker:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns FFmpeg's complaints about the file into :class:`DecodeError`, and nothing else."""
+    """Turns FFmpeg's complaints about the file into DecodeError, and nothing else.
+
+    Raises:
+        DecodeError: FFmpeg complained inside.
+    """
     from av.error import FFmpegError
 
     try:

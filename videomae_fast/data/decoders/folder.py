@@ -13,12 +13,19 @@ from videomae_fast.data.errors import DecodeError
 
 
 class FolderReader(ReaderBase):
-    """Frames from images ``name_pattern.format(start)`` ... of a folder (JPEG, PNG, ...).
+    """Frames from the images of a folder (JPEG, PNG, ...), named by their numbers.
 
-    ``total`` is taken from the list; an image is looked for only when it is read, as
+    An image is looked for only when it is read, as
     :func:`~videomae_fast.data.decoders.pictures.read_picture` does.
 
-    Raises :class:`DecodeError` where the folder is missing or ``total`` is below 1.
+    Args:
+        folder: with the images.
+        start: number of the first one.
+        total: how many there are, from the list.
+        name_pattern: file name of an image, formatted with its number.
+
+    Raises:
+        DecodeError: the folder is missing, or ``total`` is below 1.
     """
 
     def __init__(

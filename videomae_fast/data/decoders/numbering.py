@@ -40,8 +40,11 @@ _REMEMBERED: Final = 64  # files
 class Numbering:
     """The frames of a file.
 
-    times: presentation times, ascending; by_count: there are none, and these are the numbers
-    themselves, by the order in which frames come out; why: why decoding had to tell, or None.
+    Attributes:
+        times: presentation times, ascending.
+        by_count: there are no times, and these are the numbers themselves, by the order in which
+            frames come out.
+        why: why decoding had to tell, or None.
     """
 
     times: list[int]
@@ -56,7 +59,17 @@ _settled: OrderedDict[tuple[str, int, int], Numbering] = OrderedDict()
 def number_frames(path: Path, stream: VideoStream, packets: Packets, seeker: Seeker) -> Numbering:
     """Numbers the frames of an open file whose packets were read.
 
-    Raises :class:`DecodeError` where nothing of it can be decoded.
+    Args:
+        path: of the file.
+        stream: its video.
+        packets: of the stream.
+        seeker: of the stream.
+
+    Returns:
+        The frames, in the order in which they are shown.
+
+    Raises:
+        DecodeError: nothing of it can be decoded.
     """
     if packets.doubt is not None:
         return settle(path, packets, packets.doubt)
@@ -80,7 +93,16 @@ def number_frames(path: Path, stream: VideoStream, packets: Packets, seeker: See
 def settle(path: Path, packets: Packets, why: str) -> Numbering:
     """Numbers the frames of a file by decoding all of it.
 
-    Raises :class:`DecodeError` where nothing of it can be decoded.
+    Args:
+        path: of the file.
+        packets: of its video.
+        why: for the result; in words.
+
+    Returns:
+        The frames, in the order in which they come out. A file is decoded for this once.
+
+    Raises:
+        DecodeError: nothing of it can be decoded.
     """
     status = os.stat(path)
     name = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
@@ -108,9 +130,14 @@ def settle(path: Path, packets: Packets, why: str) -> Numbering:
 
 
 def settle_late(path: Path, count: int) -> Numbering | None:
-    """Numbers the frames of a file of which ``count`` were announced, and came in disorder.
+    """Numbers the frames of a file that came in disorder.
 
-    None where another number of frames comes out.
+    Args:
+        path: of the file.
+        count: frames that were announced.
+
+    Returns:
+        The frames by the order in which they come out; None where that is another number of them.
     """
     if sum(1 for _ in decode_from_start(path)) != count:
         return None
@@ -118,7 +145,15 @@ def settle_late(path: Path, count: int) -> Numbering | None:
 
 
 def unusual_gaps(times: list[int], tick: float) -> list[int]:
-    """Numbers of the frames that are shown for another time than most; tick: of times, seconds."""
+    """Which frames are shown for another time than most.
+
+    Args:
+        times: ascending, of all frames.
+        tick: of the times, in seconds.
+
+    Returns:
+        Frame numbers.
+    """
     gaps = list(map(operator.sub, times[1:], times))
     if not gaps or not tick:
         return []

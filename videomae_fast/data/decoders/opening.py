@@ -42,8 +42,14 @@ _LINES: Final = 8
 def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
     """The container and its video stream; one thread, and no other stream is read.
 
-    Raises :class:`DecodeError` for what is no video, encrypted, larger than ``MAX_PIXELS`` or of a
-    codec without decoder.
+    Args:
+        path: of the file.
+
+    Returns:
+        Both, open; closing the container closes both.
+
+    Raises:
+        DecodeError: no video, encrypted, larger than ``MAX_PIXELS`` or of a codec without decoder.
     """
     import av
 
@@ -102,7 +108,15 @@ def _video_stream(container: InputContainer) -> VideoStream:
 
 
 def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The packets of the stream, and an empty one at the end."""
+    """The packets of a stream.
+
+    Args:
+        container: open.
+        stream: of the container.
+
+    Yields:
+        Packets in the file's order, and an empty one at the end.
+    """
     try:
         yield from container.demux(stream)
     except IndexError:  # PyAV's own at the end, where other streams appeared on the way

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 class Orientation(NamedTuple):
     """What makes a stored picture upright: its sides exchanged, then mirrored.
 
-    transposed: rows become columns; flipped_x, flipped_y: then left and right, top and bottom
-    change places.
+    Attributes:
+        transposed: rows become columns.
+        flipped_x: then left and right change places.
+        flipped_y: then top and bottom change places.
     """
 
     transposed: bool = False
@@ -29,7 +31,14 @@ class Orientation(NamedTuple):
         return (self.transposed + self.flipped_x + self.flipped_y) % 2 == 1
 
     def apply(self, frame: Frames) -> Frames:
-        """A frame [H, W, 3] upright: a view of it."""
+        """A frame upright.
+
+        Args:
+            frame: uint8 [H, W, 3] as stored.
+
+        Returns:
+            A view of it: [H, W, 3], or [W, H, 3] where it is transposed.
+        """
         if self == UPRIGHT:
             return frame
         if self.transposed:
@@ -41,7 +50,14 @@ UPRIGHT: Final = Orientation()
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """From the display matrix; angles are rounded to the nearest right angle."""
+    """What a frame's display matrix says; angles are rounded to the nearest right angle.
+
+    Args:
+        frame: as FFmpeg gives it.
+
+    Returns:
+        What makes it upright.
+    """
     from av.sidedata.sidedata import SideDataContainer
 
     # Not frame.side_data, which the frame keeps: with it, its picture would stay in memory until

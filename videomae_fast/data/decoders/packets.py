@@ -42,7 +42,13 @@ DEEPEST: Final = 16
 
 
 class Key(NamedTuple):
-    """A packet at which decoding can start: (presentation time, decoding time, number)."""
+    """A packet at which decoding can start.
+
+    Attributes:
+        shown: its presentation time, in units of the stream's time base.
+        decoded: its decoding time.
+        number: of the packet, from 0.
+    """
 
     shown: int
     decoded: int
@@ -53,15 +59,20 @@ class Key(NamedTuple):
 class Packets:
     """The packets of a stream, numbered from 0 in the order of decoding.
 
-    by_place: whether marks are places in the file; else they are made of a packet's bytes; marks:
-    what a packet is known by; times: when it is shown, None where the container does not say,
-    empty for a file whose header was believed; keys: where decoding can start, ascending; shown:
-    times of the packets that give a frame, in the order of decoding; doubt: why its times can't be
-    relied on, or None; late_start: whether frames are shown before the first key frame; open_end:
-    whether the end may be cut off unnoticed; hidden: packets that an edit list hides; fragmented:
-    an MP4 file that is a sequence of fragments; reordered: whether frames are decoded in another
-    order than they are shown in (B-frames); jumps_back: whether a key frame is shown before a
-    frame that is decoded before it.
+    Attributes:
+        by_place: whether marks are places in the file; else they are made of a packet's bytes.
+        marks: what a packet is known by.
+        times: when it is shown, None where the container does not say; empty for a file whose
+            header was believed.
+        keys: where decoding can start, ascending.
+        shown: times of the packets that give a frame, in the order of decoding.
+        doubt: why its times can't be relied on, or None.
+        late_start: whether frames are shown before the first key frame.
+        open_end: whether the end may be cut off unnoticed.
+        hidden: packets that an edit list hides.
+        fragmented: an MP4 file that is a sequence of fragments.
+        reordered: whether frames are decoded in another order than they are shown in (B-frames).
+        jumps_back: whether a key frame is shown before a frame that is decoded before it.
     """
 
     by_place: bool
@@ -87,7 +98,14 @@ class Packets:
         return packet.size << 32 | zlib.crc32(memoryview(packet)[:_HEAD])
 
     def key(self, packet: Packet[VideoStream]) -> Key | None:
-        """The key that this packet is, or None where it is none or one of several alike."""
+        """The key that a packet is.
+
+        Args:
+            packet: of this stream.
+
+        Returns:
+            The key; None where the packet is none, or one of several alike.
+        """
         if self._numbers is None:
             self._numbers = {}
             for key in self.keys:
@@ -111,7 +129,15 @@ class Packets:
 def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     """Reads all packets, without decoding them.
 
-    Raises :class:`DecodeError` for a file that is cut off or encrypted.
+    Args:
+        container: open.
+        stream: its video.
+
+    Returns:
+        What the packets say.
+
+    Raises:
+        DecodeError: the file is cut off or encrypted.
     """
     context, name = stream.codec_context, container.format.name
     codec, extradata = context.codec.canonical_name, context.extradata

@@ -34,12 +34,19 @@ _STORED_AS_32: Final = ("PPM", "PNG")
 
 
 def read_picture(path: Path) -> Frames:
-    """uint8 [H, W, 3]; the first picture of a file that holds several.
+    """The first picture of a file.
 
     The orientation in EXIF is applied. Grey, palette and transparent pictures become RGB
     (transparency is dropped). Of 16 bits the upper 8 are taken.
 
-    Raises :class:`DecodeError` with the reason, which does not name the file.
+    Args:
+        path: of the file.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        DecodeError: it can't be read; the reason does not name the file.
     """
     import PIL.Image
 

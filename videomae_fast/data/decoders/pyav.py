@@ -54,12 +54,15 @@ def why_not() -> str | None:
 class PyAVReader(ReaderBase):
     """A video through PyAV; see :class:`~videomae_fast.data.decoders.base.VideoReader`.
 
-    Frames of another size than the stream's are scaled to it. A frame that FFmpeg marks as
-    damaged counts as one that can't be decoded.
+    Frames of another size than the stream's are scaled to it. A frame that FFmpeg marks as damaged
+    counts as one that can't be decoded.
 
-    scan: read all packets of a prepared file, too, which finds one that is cut off.
+    Args:
+        path: of the file.
+        scan: read all packets of a prepared file, too, which finds one that is cut off.
 
-    Raises :class:`DecodeError` for a file that is not a video, has no frame or is cut off.
+    Raises:
+        DecodeError: the file is no video, has no frame or is cut off.
     """
 
     def __init__(self, path: Path, *, scan: bool = False) -> None:
@@ -125,7 +128,8 @@ class PyAVReader(ReaderBase):
     def first(self) -> VideoFrame:
         """A frame at the start as FFmpeg gives it, for what all have in common.
 
-        Raises :class:`DecodeError` as :meth:`decode_all` does.
+        Raises:
+            DecodeError: it can't be decoded.
         """
         if self._keys:
             with suppress(AstrayError, DisorderError), translated():
@@ -169,9 +173,11 @@ class PyAVReader(ReaderBase):
     def decode_all(self) -> Iterator[VideoFrame]:
         """Every frame in order as FFmpeg gives it: neither converted nor rotated.
 
-        Frame ``i`` is the one that ``read([i])`` returns.
+        Yields:
+            Frames; the ``i``-th is the one that ``read([i])`` returns.
 
-        Raises :class:`DecodeError` at the first frame that can't be decoded or is damaged.
+        Raises:
+            DecodeError: a frame can't be decoded or is damaged, when its turn comes.
         """
         number = skipped = 0
         for frame in decode_from_start(self._path):
@@ -189,6 +195,11 @@ class PyAVReader(ReaderBase):
             number += 1
         if number < self.frame_count:
             raise self._undecodable(number)
+
+    def convert(self, frame: VideoFrame) -> Frames:
+        """A frame of :meth:`decode_all` to what :meth:`read` makes of it: upright, [H, W, 3]."""
+        with translated():
+            return self._converter(frame)
 
     def read(self, ids: Sequence[int]) -> Frames:
         numbers = check_ids(ids, self.frame_count)

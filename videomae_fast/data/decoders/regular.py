@@ -31,8 +31,13 @@ def regular_packets(
 ) -> tuple[list[int], Packets] | None:
     """What the header says of a prepared file, in units of the stream's time base.
 
-    Returns the frames' presentation times, ascending, and the packets; None where the file was not
-    prepared, or was changed since.
+    Args:
+        container: open.
+        stream: its video.
+
+    Returns:
+        The frames' presentation times, ascending, and the packets; None where the file was not
+        prepared, or was changed since.
     """
     found = _PATTERN.fullmatch(container.metadata.get("comment", ""))
     if found is None or stream.time_base is None or not stream.average_rate:

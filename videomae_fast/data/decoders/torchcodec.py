@@ -61,6 +61,11 @@ class TorchCodecReader(ReaderBase):
 
 @contextmanager
 def translated() -> Iterator[None]:
+    """Turns torchcodec's complaints about the file into DecodeError.
+
+    Raises:
+        DecodeError: torchcodec complained inside.
+    """
     try:
         yield
     # torchcodec reports bad files with these two, depending on where it notices.

@@ -25,7 +25,12 @@ def is_scrambled(path: Path) -> bool:
 def ends_whole(path: Path, stream: int) -> bool:
     """Whether the last picture is certainly whole: its last packet is filled up.
 
-    stream: number (PID) of the video's packets. False where that can't be told.
+    Args:
+        path: of a transport stream.
+        stream: number (PID) of the video's packets.
+
+    Returns:
+        False also where that can't be told.
     """
     bytes_ = os.path.getsize(path)
     for size, first in _SIZES.items():

@@ -1,4 +1,4 @@
-"""From pieces to clips: joined on the host, or decoded and cropped on the training device."""
+"""What was read, to clips: joined on the host, or decoded and cropped on the training device."""
 
 from __future__ import annotations
 
@@ -9,42 +9,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae_fast.data.crops import Size
 from videomae_fast.data.device.base import DeviceDecoder, EncodedClip
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.data.reading import Piece
-from videomae_fast.ops import crop_resize
+from videomae_fast.data.reading import ReadResult
+from videomae_fast.data.views.rule import ClipShape, ViewRule
 
-Pieces = Sequence[Piece | DecodeError]
+ReadResults = Sequence[ReadResult | DecodeError]
 
 
 class ClipStage:
-    """Makes the clips of a micro-batch: uint8 [V*S, T, h, w, 3], zero where a video failed.
+    """Makes the clips of a micro-batch: [V*S, T, h, w, 3], zero where a video failed.
 
-    size: (height, width) of the clips; device: where they are to be; decoder: of the device, None
-    where loader processes decode; pin: put what is copied to a GPU into page-locked memory.
+    rule, shape: of the clips, which are uint8 or fp32 as the rule says; device: where they are to
+    be; decoder: of the device, None where loader processes decode. What is copied to a GPU goes
+    through page-locked memory.
 
     On a GPU everything runs on a stream of its own, so that it overlaps with training.
     """
 
     def __init__(
-        self, size: Size, device: torch.device, decoder: DeviceDecoder | None = None
+        self,
+        rule: ViewRule,
+        shape: ClipShape,
+        device: torch.device,
+        decoder: DeviceDecoder | None = None,
     ) -> None:
-        self._size, self._device, self._decoder = size, device, decoder
+        self._rule, self._clip, self._device, self._decoder = rule, shape, device, decoder
+        self._dtype = torch.float32 if rule.dtype == np.float32 else torch.uint8
         self._on_gpu = device.type == "cuda"
         self._stream = _stream(device) if self._on_gpu else None
 
     def __call__(
-        self, pieces: Pieces, samples: int, frames: int
+        self, results: ReadResults
     ) -> tuple[Tensor, dict[int, DecodeError], torch.cuda.Event | None]:
         """
         Returns:
             The clips; the videos that failed on the device; and when the clips are there: a stream
             that uses them has to wait for that.
         """
-        shape = (len(pieces) * samples, frames, *self._size, 3)
         with torch.cuda.stream(self._stream):
-            clips, failed = self._make(pieces, samples, shape)
+            clips, failed = self._make(results)
             event = None
             if self._stream is not None:
                 event = self._stream.record_event()
@@ -54,50 +58,49 @@ class ClipStage:
         if self._decoder is not None:
             self._decoder.close()
 
-    def _make(
-        self, pieces: Pieces, samples: int, shape: tuple[int, ...]
-    ) -> tuple[Tensor, dict[int, DecodeError]]:
-        ready = {i: p for i, p in enumerate(pieces) if isinstance(p, Piece) and p.kind == "clips"}
-        if len(ready) == sum(isinstance(piece, Piece) for piece in pieces):
+    def _make(self, results: ReadResults) -> tuple[Tensor, dict[int, DecodeError]]:
+        samples = self._clip.samples
+        shape = (len(results) * samples, self._clip.frames, *self._clip.size, 3)
+        ready = {
+            i: r for i, r in enumerate(results) if isinstance(r, ReadResult) and r.kind == "clips"
+        }
+        if len(ready) == sum(isinstance(result, ReadResult) for result in results):
             return self._joined(ready, samples, shape), {}
         decoded = {
-            i: self._upload(piece.data)
-            for i, piece in enumerate(pieces)
-            if isinstance(piece, Piece) and piece.kind == "frames"
+            i: self._upload(result.data)
+            for i, result in enumerate(results)
+            if isinstance(result, ReadResult) and result.kind == "frames"
         }
         failed: dict[int, DecodeError] = {}
         encoded = {
-            i: p for i, p in enumerate(pieces) if isinstance(p, Piece) and p.kind == "encoded"
+            i: r for i, r in enumerate(results) if isinstance(r, ReadResult) and r.kind == "encoded"
         }
         if encoded:
             assert self._decoder is not None
-            found = self._decoder.decode([_encoded(piece) for piece in encoded.values()])
-            for number, result in zip(encoded, found, strict=True):
-                checked = _as_told(result, encoded[number])
+            found = self._decoder.decode([_encoded(result) for result in encoded.values()])
+            for number, frames_of in zip(encoded, found, strict=True):
+                checked = self._as_told(frames_of, encoded[number])
                 if isinstance(checked, DecodeError):
                     failed[number] = checked
                 else:
                     decoded[number] = checked
-        clips = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        views, rows = [], []
+        clips = torch.empty(shape, dtype=self._dtype, device=self._device)
         order = sorted(decoded)
-        for place, number in enumerate(order):
-            piece = pieces[number]
-            assert isinstance(piece, Piece)
-            for sample, box in enumerate(piece.boxes):
-                views.append((place, *box, 0))
-                rows.append(number * samples + sample)
+        rows = [number * samples + sample for number in order for sample in range(samples)]
         missing = sorted(set(range(len(clips))) - set(rows))
         if order:
-            table = torch.tensor(views, dtype=torch.int64)
-            made = crop_resize([decoded[number] for number in order], table, self._size)
+            sources = [results[number] for number in order]
+            plans = [source.plans for source in sources if isinstance(source, ReadResult)]
+            videos = [decoded[number] for number in order]
+            made = self._rule.make_on_device(videos, plans, self._clip)
             if not missing:
                 return made, failed
             clips[torch.tensor(rows, device=self._device)] = made
         clips[torch.tensor(missing, device=self._device)] = 0
         return clips, failed
 
-    def _joined(self, ready: dict[int, Piece], samples: int, shape: tuple[int, ...]) -> Tensor:
+    def _joined(self, ready: dict[int, ReadResult], samples: int, shape: tuple[int, ...]) -> Tensor:
+        shape = (*shape[:-1], shape[-1] * self._dtype.itemsize)
         clips = _host_memory(shape, self._on_gpu)
         for number in range(shape[0] // samples):
             part = clips[number * samples : (number + 1) * samples]
@@ -105,12 +108,21 @@ class ClipStage:
                 part.copy_(torch.from_numpy(_writable(ready[number].data)))
             else:
                 part.zero_()
-        return clips.to(self._device, non_blocking=True)
+        return clips.view(self._dtype).to(self._device, non_blocking=True)
 
     def _upload(self, frames: NDArray[np.uint8]) -> Tensor:
         host = _host_memory(frames.shape, self._on_gpu)
         host.copy_(torch.from_numpy(_writable(frames)))
         return host.to(self._device, non_blocking=True)
+
+    def _as_told(self, frames: Tensor | DecodeError, result: ReadResult) -> Tensor | DecodeError:
+        """The device's frames [N, H, W, 3]; an error where plans were drawn for larger ones."""
+        if isinstance(frames, DecodeError):
+            return frames
+        height, width = frames.shape[1:3]
+        if not all(self._rule.fits(plan, (height, width)) for plan in result.plans):
+            return DecodeError(f"the device decoded frames of {width}x{height}, smaller than told")
+        return frames
 
 
 def _host_memory(shape: tuple[int, ...], pinned: bool) -> Tensor:
@@ -125,20 +137,9 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _encoded(piece: Piece) -> EncodedClip:
+def _encoded(result: ReadResult) -> EncodedClip:
     # A copy: the slot that it lies in is given back before a decoder has read it
-    return EncodedClip(torch.from_numpy(piece.data.copy()), piece.ids, piece.frame_count)
-
-
-def _as_told(frames: Tensor | DecodeError, piece: Piece) -> Tensor | DecodeError:
-    """The device's frames [T, H, W, 3]; an error where boxes were drawn for larger ones."""
-    if isinstance(frames, DecodeError):
-        return frames
-    height, width = frames.shape[1:3]
-    for left, top, box_width, box_height in piece.boxes:
-        if left + box_width > width or top + box_height > height:
-            return DecodeError(f"the device decoded frames of {width}x{height}, smaller than told")
-    return frames
+    return EncodedClip(torch.from_numpy(result.data.copy()), result.ids, result.frame_count)
 
 
 def _writable(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

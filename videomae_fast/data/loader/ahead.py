@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from videomae_fast.data.errors import DecodeError, OutputError
-from videomae_fast.data.loader.feeding import Feeding
 from videomae_fast.data.loader.slots import Slot, SlotWriter
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.loader.workers import Outcome, Problem, WorkerPool
-from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
+from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class _Task:
 class _Reader:
     """What a worker process does: reads a request and puts the pixels into its slot."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, settings: ReadSettings) -> None:
+        self._settings = settings
         self._slots = SlotWriter()
 
-    def __call__(self, task: _Task) -> tuple[Piece, tuple[int, ...]]:
+    def __call__(self, task: _Task) -> tuple[ReadResult, tuple[int, ...]]:
         torch.set_num_threads(1)  # a process is one core's work
-        piece = read(task.request, self._reading, partial(self._slots.room, task.slot))
-        if piece.kind != "clips":  # those were made there
+        result = read(task.request, self._settings, partial(self._slots.room, task.slot))
+        if result.kind != "clips":  # those were made there
             try:
-                self._slots.write(task.slot, piece.data)
+                self._slots.write(task.slot, result.data)
             except OutputError as error:  # its size is the file's
                 raise DecodeError(str(error)) from error
-        return replace(piece, data=np.empty(0, dtype=np.uint8)), piece.data.shape
+        return replace(result, data=np.empty(0, dtype=np.uint8)), result.data.shape
 
 
 class ReadAhead:
@@ -56,22 +56,24 @@ class ReadAhead:
     def __init__(
         self,
         requests: Iterable[ClipRequest],
-        reading: Reading,
+        settings: ReadSettings,
         *,
         workers: int,
         held: int,
         time_limit: float | None,
-        feeding: Feeding,
+        stats: PipelineStats,
     ) -> None:
         self._requests = requests
-        self._feeding = feeding
+        self._stats = stats
         self._time_limit = time_limit
         # Besides those that are held, each process works on one and has one before it, and some
         # wait for a slow one.
         count = held + 3 * workers
         self._slots: list[Slot] = []
         self._free = list(range(count))
-        self._arrived: dict[int, tuple[int, Outcome[_Task, tuple[Piece, tuple[int, ...]]]]] = {}
+        self._arrived: dict[
+            int, tuple[int, Outcome[_Task, tuple[ReadResult, tuple[int, ...]]]]
+        ] = {}
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._stopped = False
@@ -82,7 +84,7 @@ class ReadAhead:
                 self._slots.append(Slot())
                 failing.callback(self._slots[-1].close)
             self._pool = WorkerPool(
-                _Reader(reading), workers=workers, time_limit=time_limit, queued=1
+                _Reader(settings), workers=workers, time_limit=time_limit, queued=1
             )
             failing.callback(self._pool.close)
             self._thread = threading.Thread(target=self._pump, name="clip-reader", daemon=True)
@@ -100,8 +102,8 @@ class ReadAhead:
     ) -> None:
         self.close()
 
-    def take(self) -> tuple[Piece | DecodeError, int]:
-        """The next request's piece, or why there is none, and a slot to be given to :meth:`free`.
+    def take(self) -> tuple[ReadResult | DecodeError, int]:
+        """The next request's result, or why there is none, and a slot to be given to :meth:`free`.
 
         Raises what went wrong in a process other than through its file: a bug, or no memory.
         """
@@ -113,13 +115,13 @@ class ReadAhead:
                 self._changed.wait()
             slot, outcome = self._arrived.pop(self._next)
             self._next += 1
-        self._feeding.worked(outcome.seconds)
+        self._stats.worked(outcome.seconds)
         if outcome.result is None:
             assert outcome.problem is not None
             return self._reason(outcome.problem), slot
-        piece, shape = outcome.result
+        result, shape = outcome.result
         size = int(np.prod(shape))
-        return replace(piece, data=self._slots[slot].view(size).reshape(shape)), slot
+        return replace(result, data=self._slots[slot].view(size).reshape(shape)), slot
 
     def free(self, slot: int) -> None:
         """Says that what lies in a slot is no longer needed."""
@@ -137,7 +139,7 @@ class ReadAhead:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stops, and gives the memory back: nobody may look at pieces any more."""
+        """Stops, and gives the memory back: nobody may look at results any more."""
         self.stop()
         self._arrived.clear()
         self._error = None

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,10 @@ from videomae_fast.data.device.stage import ClipStage
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.loader.ahead import ReadAhead
-from videomae_fast.data.loader.feeding import Feeding
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.loader.turns import ShortTurns
 from videomae_fast.data.order import Draw
-from videomae_fast.data.reading import ClipRequest, Piece, Reading, read
+from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 
 CropOn = Literal["worker", "device"]
 
@@ -39,7 +40,8 @@ TIME_LIMIT: Final = 120.0
 class ClipBatch:
     """One micro-batch of V videos with S samples each; a video's samples are adjacent.
 
-    frames: uint8 [V*S, T, H, W, 3]; mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
+    frames: [V*S, T, H, W, 3], uint8 or, of views that are normalised, fp32;
+    mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
     ok: bool [V*S], False where the video could not be read and its frames are zero;
     labels: int64 [V*S], -1 where the list has none; names: of the V videos, with list line and
     frames; failures: of the videos that could not be read.
@@ -109,7 +111,8 @@ def clip_loader(
     crop_on: CropOn = "worker",
     device_decoder: str | None = None,
     time_limit: float | None = TIME_LIMIT,
-    feeding: Feeding | None = None,
+    stats: PipelineStats | None = None,
+    feeding: PipelineStats | None = None,
 ) -> Iterator[ClipBatch]:
     """Iterates over the batches of steps ``start_step`` ... ``total_steps - 1``, across epochs.
 
@@ -120,6 +123,11 @@ def clip_loader(
     threads take shorter turns (:mod:`videomae_fast.data.loader.turns`).
 
     Args:
+        dataset: to draw from.
+        videos_per_step: of all processes.
+        micro_batches: batches per step and process.
+        start_step, total_steps: the first step, and the one after the last.
+        rank, world: this process's number, and how many there are.
         workers: loader processes, a video at a time each. One that crashes, or hangs for longer
             than ``time_limit`` seconds, is replaced, and its video counts as one that can't be
             read. 0: everything happens in this process, when it is asked for.
@@ -129,11 +137,16 @@ def clip_loader(
             all samples of a video are cropped from them on the device.
         device_decoder: "dali" or "torchcodec-cuda": loader processes hand over the file, the device
             decodes it and crops; what it can't decode they decode with the data set's decoder.
-        feeding: counts what the stages do.
+        stats: counts what the stages do.
+        feeding: the former name of `stats`, for one version.
 
-    Raises ``ValueError`` where the numbers do not divide, :class:`BackendUnavailableError` for a
-    decoder that the device can't use, and while iterating :class:`WorkerDiedError` when loader
-    processes can't be started.
+    Returns:
+        Batches, each of a micro-batch's clips on the device.
+
+    Raises:
+        ValueError: the numbers do not divide, or are below their least.
+        BackendUnavailableError: the device can't use the decoder.
+        WorkerDiedError: while iterating, where loader processes can't be started.
     """
     if min(videos_per_step, micro_batches, world) < 1 or not 0 <= rank < world:
         raise ValueError(
@@ -153,66 +166,72 @@ def clip_loader(
         raise ValueError(f"start_step ({start_step}) must be at least 0")
     if crop_on not in ("worker", "device"):
         raise ValueError(f'crop_on must be "worker" or "device", not {crop_on!r}')
+    if feeding is not None:
+        warnings.warn(
+            "clip_loader's feeding is now stats; the next version drops the former name",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        stats = feeding if stats is None else stats
     steps_per_epoch(dataset, videos_per_step)
     draws = StepDraws(
         dataset, videos_per_step, micro_batches, range(start_step, total_steps), rank, world
     )
     device = torch.device(device)
-    reading, decoder = dataset.reading, None
+    settings, decoder = dataset.read_settings, None
     if device_decoder is not None:
         kind = find_device_decoder(device_decoder, device)
         decoder = kind.make(device)
-        reading = replace(reading, hand_over="encoded", codecs=kind.codecs(device))
+        settings = replace(settings, hand_over="encoded", codecs=kind.codecs(device))
     elif crop_on == "device":
-        reading = replace(reading, hand_over="frames")
-    joiner = _Joiner(
-        dataset, reading, ClipStage(dataset.size, device, decoder), feeding or Feeding(workers)
-    )
+        settings = replace(settings, hand_over="frames")
+    stage = ClipStage(settings.rule, settings.shape, device, decoder)
+    joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers))
     if workers == 0:
         return _here(draws, joiner)
     return _ahead(draws, joiner, workers, prefetch, time_limit)
 
 
 class _Joiner:
-    """Pieces to batches."""
+    """What was read, to batches."""
 
     def __init__(
-        self, dataset: ClipDataset, reading: Reading, stage: ClipStage, feeding: Feeding
+        self, dataset: ClipDataset, settings: ReadSettings, stage: ClipStage, stats: PipelineStats
     ) -> None:
-        self.dataset, self.reading, self.stage, self.feeding = dataset, reading, stage, feeding
+        self.dataset, self.settings, self.stage, self.stats = dataset, settings, stage, stats
 
     def requests(self, draws: Sequence[Draw]) -> list[ClipRequest]:
         return [self.dataset.request(draw) for draw in draws]
 
     def join(
-        self, requests: Sequence[ClipRequest], pieces: Sequence[Piece | DecodeError]
+        self, requests: Sequence[ClipRequest], results: Sequence[ReadResult | DecodeError]
     ) -> tuple[ClipBatch, torch.cuda.Event | None]:
         """The batch, and when its clips are on the device."""
         begin = time.perf_counter()
-        samples, frames = self.reading.samples, self.reading.frames
-        clips, failed, event = self.stage(pieces, samples, frames)
-        results = [failed.get(number, piece) for number, piece in enumerate(pieces)]
-        pairs = list(zip(requests, results, strict=True))
-        for request, piece in zip(requests, pieces, strict=True):
-            if isinstance(piece, Piece):
-                self.feeding.numbered(str(request.file), piece.numbering)
-                self.feeding.read(
-                    piece.decode_seconds,
-                    piece.crop_seconds,
-                    piece.waited_seconds,
-                    piece.kept_back,
-                    piece.cached,
-                    piece.queued_seconds,
+        samples = self.settings.samples
+        clips, failed, event = self.stage(results)
+        outcomes = [failed.get(number, result) for number, result in enumerate(results)]
+        pairs = list(zip(requests, outcomes, strict=True))
+        for request, result in zip(requests, results, strict=True):
+            if isinstance(result, ReadResult):
+                self.stats.numbered(str(request.file), result.numbering)
+                self.stats.read(
+                    result.decode_seconds,
+                    result.crop_seconds,
+                    result.waited_seconds,
+                    result.kept_back,
+                    result.cached,
+                    result.queued_seconds,
                 )
         batch = ClipBatch(
             frames=clips,
             mask_seeds=torch.tensor([s for r in requests for s in r.mask_seeds]),
-            ok=_repeated([isinstance(r, Piece) for r in results], samples, torch.bool),
+            ok=_repeated([isinstance(r, ReadResult) for r in outcomes], samples, torch.bool),
             labels=_repeated([r.label for r in requests], samples, torch.int64),
-            names=[clip_name(q, r) if isinstance(r, Piece) else q.name for q, r in pairs],
+            names=[clip_name(q, r) if isinstance(r, ReadResult) else q.name for q, r in pairs],
             failures=[failure_of(q, r) for q, r in pairs if isinstance(r, DecodeError)],
         )
-        self.feeding.assembled(time.perf_counter() - begin)
+        self.stats.assembled(time.perf_counter() - begin)
         return batch, event
 
 
@@ -225,12 +244,12 @@ def _here(draws: StepDraws, joiner: _Joiner) -> Iterator[ClipBatch]:
     with closing(joiner.stage):
         for part in draws:
             requests = joiner.requests(part)
-            yield _ready(*joiner.join(requests, [_read(r, joiner.reading) for r in requests]))
+            yield _ready(*joiner.join(requests, [_read(r, joiner.settings) for r in requests]))
 
 
-def _read(request: ClipRequest, reading: Reading) -> Piece | DecodeError:
+def _read(request: ClipRequest, settings: ReadSettings) -> ReadResult | DecodeError:
     try:
-        return read(request, reading)
+        return read(request, settings)
     except DecodeError as error:
         return error
 
@@ -243,11 +262,11 @@ def _ahead(
     stop = threading.Event()
     ahead = ReadAhead(
         (request for part in draws for request in joiner.requests(part)),
-        joiner.reading,
+        joiner.settings,
         workers=workers,
         held=draws.videos,
         time_limit=time_limit,
-        feeding=joiner.feeding,
+        stats=joiner.stats,
     )
 
     def put(item: Any) -> bool:
@@ -262,7 +281,7 @@ def _ahead(
     def joined(part: list[Draw]) -> tuple[ClipBatch, torch.cuda.Event | None]:
         requests = joiner.requests(part)
         taken = [ahead.take() for _ in requests]
-        batch = joiner.join(requests, [piece for piece, _ in taken])
+        batch = joiner.join(requests, [result for result, _ in taken])
         for _, slot in taken:
             ahead.free(slot)
         return batch

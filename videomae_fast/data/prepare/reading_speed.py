@@ -10,7 +10,7 @@ from pathlib import Path
 from videomae_fast.data.decoders import open_video
 from videomae_fast.data.loader.workers import WorkerPool
 from videomae_fast.data.order import below, item_words
-from videomae_fast.data.sampling import frame_ids, possible_starts
+from videomae_fast.data.views.sampling import frame_ids, possible_starts
 
 FRAMES, STRIDE = 16, 4
 _CLIPS_PER_FILE = 4

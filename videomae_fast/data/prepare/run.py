@@ -13,19 +13,20 @@ from typing import Any, Final
 
 from videomae_fast.data.errors import DecodeError, OutputError, sentence
 from videomae_fast.data.files import write_lines
-from videomae_fast.data.lists import ClipList, Entry, ListFormat, list_line, load_list
+from videomae_fast.data.lists import ClipList, Entry, list_line, load_list
+from videomae_fast.data.lists.sources import where_paths_start
+from videomae_fast.data.loader.numbered import NumberedFiles
 from videomae_fast.data.loader.workers import Outcome, WorkerPool
 from videomae_fast.data.lock import LOCK
-from videomae_fast.data.numbered import NumberedFiles
 from videomae_fast.data.order import permutation
 from videomae_fast.data.prepare.journal import Journal, Record, State
 from videomae_fast.data.prepare.names import Names
 from videomae_fast.data.prepare.reading_speed import ReadingSpeed, reading_speed
 from videomae_fast.data.prepare.settings import PrepareSettings
 from videomae_fast.data.prepare.transcoding import Job, Transcoded, transcode
-from videomae_fast.data.sources import where_paths_start
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
+from videomae_fast.recipes.source import ListFormat
 
 JOURNAL, VIDEOS, PARTIAL = "prepare.jsonl", "videos", ".partial"
 

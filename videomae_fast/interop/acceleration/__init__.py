@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import nn
 
 from videomae_fast.errors import AccelerationError
@@ -22,6 +23,7 @@ def accelerate(
     *,
     prove: bool = True,
     unknown_code: Literal["keep", "compare"] = "keep",
+    deterministic: bool = False,
 ) -> Acceleration:
     """Makes a VideoMAE model of other code compute the same with this library's kernels, in place.
 
@@ -45,13 +47,17 @@ def accelerate(
         unknown_code: "keep" leaves modules that have a known class's name and other code to
             themselves; "compare" takes them for that class if the proof, over whole stacks
             then, says so. It can't see what depends on data, on the step or on chance.
+        deterministic: attention that gives the same bits in every run on a GPU: by this library's
+            kernels, or, under ``torch.use_deterministic_algorithms(True)``, by torch's flash
+            attention in that mode, too. What else the model does is up to its own code.
 
     Returns:
         What was replaced and what was not; it can be undone with :meth:`Acceleration.undo`.
 
     Raises:
         AccelerationError: no block of the model is one that is known, or both computations differ:
-            nothing is changed then.
+            nothing is changed then. Or attention is to be deterministic and would run the model's
+            own code.
         ValueError: `unknown_code` is neither of both, or can't be compared without a proof.
     """
     if unknown_code not in ("keep", "compare"):
@@ -65,7 +71,9 @@ def accelerate(
     try:
         plan = make_plan(model)
         _check_blocks(model, plan)
-        report = Acceleration(model, plan)
+        if deterministic:
+            _check_deterministic(plan)
+        report = Acceleration(model, plan, deterministic=deterministic)
         if prove:
             report.proof = compared(model, plan, report.undone, thin=not taken)
     except BaseException:
@@ -98,3 +106,21 @@ def _check_blocks(model: nn.Module, plan: Plan) -> None:
         f"{'; '.join(why[:4])}{more}. If it computes the same as the known code, "
         "accelerate(model, unknown_code='compare') finds out"
     )
+
+
+def _check_deterministic(plan: Plan) -> None:
+    """
+    Raises:
+        AccelerationError: attention somewhere in the model is not this library's.
+    """
+    blocks = {step.path for step in plan.steps} | {path for path, _ in plan.unknown}
+    own = [
+        (path, why)
+        for path, why in plan.kept
+        if path in blocks or path.rpartition(".")[2] in ("attn", "attention")
+    ]
+    if own and not torch.are_deterministic_algorithms_enabled():
+        raise AccelerationError(
+            f"attention can't be promised to be deterministic where it runs the model's own code: "
+            f"{'; '.join(told(own)[:4])}. Call torch.use_deterministic_algorithms(True) before"
+        )

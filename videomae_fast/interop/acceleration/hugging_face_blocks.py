@@ -44,7 +44,12 @@ def _hugging_face_view(layer: Any) -> BlockView:
         # Its three projections become one matmul
         packed = Projection(torch.cat([query.weight, key.weight, value.weight]))
         attention: AttentionView | Own = AttentionView(
-            attn.num_attention_heads, query.bias, value.bias, packed, layer.attention.output.dense
+            layer,
+            attn.num_attention_heads,
+            query.bias,
+            value.bias,
+            packed,
+            layer.attention.output.dense,
         )
     else:
         attention = Own(layer.attention)

@@ -36,7 +36,7 @@ def _official_view(block: Any) -> BlockView:
     fused = why_no_official_attention(attn) is None
     return BlockView(
         block.norm1,
-        AttentionView(attn.num_heads, attn.q_bias, attn.v_bias, attn.qkv, attn.proj)
+        AttentionView(block, attn.num_heads, attn.q_bias, attn.v_bias, attn.qkv, attn.proj)
         if fused
         else Own(attn),
         block.norm2,

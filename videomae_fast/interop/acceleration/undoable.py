@@ -14,6 +14,7 @@ from videomae_fast.interop.acceleration.plans import Plan, told
 from videomae_fast.interop.acceleration.proof import Proof
 from videomae_fast.interop.acceleration.retype import original_class, retype
 from videomae_fast.interop.acceleration.tables import WithTable, place, put_back
+from videomae_fast.interop.acceleration.views import DETERMINISTIC
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Acceleration:
         model: the model.
         replaced: (path, what is computed differently) of each replaced module; "" is the model.
         kept: (part, why it stays as it was).
+        deterministic: whether attention gives the same bits every time.
         proof: how both computations compared, or None where that was not asked for.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
+    def __init__(self, model: nn.Module, plan: Plan, *, deterministic: bool = False) -> None:
         self.model = model
+        self.deterministic = deterministic
         self.replaced = tuple((step.path, step.what) for step in plan.steps)
         self.kept = plan.kept
         self.proof: Proof | None = None
@@ -83,6 +86,7 @@ class Acceleration:
             if isinstance(step.module, WithTable):
                 put_back(step.module, step.module.table_name)
             step.module.__class__ = original
+            vars(step.module).pop(DETERMINISTIC, None)
         self._active = False
 
     def compare(self, loss: Callable[[nn.Module], Tensor]) -> Comparison:
@@ -124,6 +128,8 @@ class Acceleration:
             retype(step.module, step.form)
             if isinstance(step.module, WithTable):
                 place(step.module, step.module.table_name)
+        for step in self._plan.blocks if self.deterministic else ():
+            setattr(step.module, DETERMINISTIC, True)
         self._active = True
 
     @contextmanager

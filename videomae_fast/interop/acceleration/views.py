@@ -26,6 +26,9 @@ from videomae_fast.models.transformer import (
 )
 from videomae_fast.ops import token_gather
 
+DETERMINISTIC = "_videomae_fast_deterministic"
+"""The attribute of blocks whose attention is to give the same bits every time."""
+
 
 class Projection(NamedTuple):
     """What attention reads of the linear layer for queries, keys and values."""
@@ -46,14 +49,29 @@ class AttentionView:
     _packed = cast(Any, Attention._packed)
 
     def __init__(
-        self, heads: int, q_bias: Tensor, v_bias: Tensor, qkv: Any, proj: nn.Linear
+        self,
+        block: nn.Module,
+        heads: int,
+        q_bias: Tensor,
+        v_bias: Tensor,
+        qkv: Any,
+        proj: nn.Linear,
     ) -> None:
         self.heads, self.q_bias, self.v_bias, self.qkv, self.proj = heads, q_bias, v_bias, qkv, proj
+        self.impl = attention_impl(block, proj.weight.device)
+
+
+def attention_impl(block: nn.Module, device: torch.device) -> str:
+    """The backend of a block's attention: where it is to be deterministic and torch is not, this
+    library's kernels, which add up in a fixed order."""
+    own = getattr(block, DETERMINISTIC, False) and device.type == "cuda"
+    return "triton" if own and not torch.are_deterministic_algorithms_enabled() else "auto"
 
 
 class MlpView:
     """What :class:`videomae_fast.models.transformer.Mlp` reads of a module."""
 
+    recompute = False
     __call__ = cast(Any, Mlp.forward)
     _forward = cast(Any, Mlp._forward)
 
@@ -100,7 +118,9 @@ class DropPathView:
 class BlockView:
     """What :class:`videomae_fast.models.transformer.Block` reads of a module."""
 
+    recompute = False
     __call__ = cast(Any, Block.forward)
+    _recomputing = cast(Any, Block._recomputing)
 
     def __init__(
         self,
@@ -129,6 +149,7 @@ class BlocksView(list[BlockView]):
     def __init__(self, views: Sequence[BlockView], activation_checkpointing: bool) -> None:
         super().__init__(views)
         self.activation_checkpointing = activation_checkpointing
+        self.draws = True  # what other code's blocks draw, nobody knows
 
 
 class Kind(NamedTuple):

@@ -31,6 +31,12 @@ _PAGES: Final = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<!--")
 def format_of(path: Path) -> Format:
     """How to read a file, judged by its contents and not by its name.
 
+    Args:
+        path: of the file.
+
+    Returns:
+        "safetensors", "zip" (torch since 1.6) or "pickle" (torch before).
+
     Raises:
         WeightsError: no such file, or one that is no weights file; the message says what it is and
             what to do.

@@ -16,6 +16,12 @@ MOST_BYTES: Final = 1 << 24
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
+    Args:
+        path: of the file, of at most ``MOST_BYTES``.
+
+    Returns:
+        Names and values.
+
     Raises:
         WeightsError: no such file, too large, no JSON, or no object.
     """
@@ -29,7 +35,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_object(text: str, what: str) -> dict[str, Any]:
-    """The object in a JSON text; `what` begins the message of an error.
+    """The object in a JSON text.
+
+    Args:
+        text: JSON.
+        what: begins the message of an error.
+
+    Returns:
+        Names and values.
 
     Raises:
         WeightsError: no JSON, or no object.

@@ -43,21 +43,35 @@ class CodeError(PickleError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Named:
-    """A class or function that a pickle asks for, by name: ``module.name``."""
+    """A class or function that a pickle asks for, which is not looked up.
+
+    Attributes:
+        name: ``module.name``.
+    """
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inert:
-    """What stands in the place of an object that is not made: the name of its class."""
+    """What stands in the place of an object that is not made.
+
+    Attributes:
+        name: of its class.
+    """
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorageRecord:
-    """A storage in the file. kind: its type's name, ``FloatStorage`` say; count: its elements."""
+    """A storage in the file.
+
+    Attributes:
+        kind: its type's name, ``FloatStorage`` say.
+        key: its name in the file.
+        count: its elements.
+    """
 
     kind: str
     key: str

@@ -19,6 +19,14 @@ def refused(path: str | Path, what: str, remedy: str = AGAIN) -> Iterator[None]:
 
     Around code that takes foreign bytes apart and nothing else: there every error, whatever its
     class, says something about the file.
+
+    Args:
+        path: that messages begin with.
+        what: what the file is not, or what can't be done with it.
+        remedy: what to do.
+
+    Raises:
+        WeightsError: something went wrong inside.
     """
     try:
         yield

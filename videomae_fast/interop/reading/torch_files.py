@@ -52,7 +52,13 @@ class TorchFileError(ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a storage's bytes are in the file. crc: of them; 0 where nobody computed it."""
+    """Where a storage's bytes are in the file.
+
+    Attributes:
+        start: the first byte.
+        size: in bytes.
+        crc: CRC-32 of them; 0 where nobody computed it.
+    """
 
     start: int
     size: int
@@ -61,7 +67,11 @@ class Place:
 
 @dataclass
 class TorchFile:
-    """What a checkpoint holds, with :class:`TensorRecord` in the place of tensors."""
+    """What a checkpoint holds.
+
+    Attributes:
+        value: plain values, with :class:`TensorRecord` in the place of tensors.
+    """
 
     value: Any
     _bytes: mmap.mmap
@@ -69,7 +79,13 @@ class TorchFile:
     _made: dict[str, Tensor] = field(default_factory=dict)
 
     def tensor(self, record: TensorRecord) -> Tensor:
-        """The tensor on the CPU. Its memory is the file's, mapped; writing to it copies.
+        """The tensor of a record.
+
+        Args:
+            record: of this file.
+
+        Returns:
+            The tensor, on the CPU. Its memory is the file's, mapped; writing to it copies.
 
         Raises:
             TorchFileError: it claims more than its storage has, or the storage is damaged.
@@ -132,7 +148,18 @@ class TorchFile:
 
 
 def open_archive(path: Path) -> TorchFile:
-    """A checkpoint of torch 1.6 and later."""
+    """Opens a checkpoint of torch 1.6 and later.
+
+    Args:
+        path: of a ZIP archive.
+
+    Returns:
+        What it holds; no tensor is read yet.
+
+    Raises:
+        TorchFileError: an archive of other things, or one that claims what it does not hold.
+        Exception: others for other damage; a net is needed (:mod:`.refusal`).
+    """
     data = _mapped(path)
     _check_directory(data)
     with zipfile.ZipFile(path) as archive:
@@ -157,7 +184,18 @@ def open_archive(path: Path) -> TorchFile:
 
 
 def open_stream(path: Path) -> TorchFile:
-    """A checkpoint of torch before 1.6: pickles, then the storages one after the other."""
+    """Opens a checkpoint of torch before 1.6: pickles, then the storages one after the other.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        What it holds; no tensor is read yet.
+
+    Raises:
+        TorchFileError: a pickle of something else, or one that claims what it does not hold.
+        Exception: others for other damage; a net is needed (:mod:`.refusal`).
+    """
     data = _mapped(path)
     if read_pickle(data) != _MAGIC:
         raise TorchFileError("a Python pickle of something else")

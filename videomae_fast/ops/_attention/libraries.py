@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from videomae_fast.ops._attention import flash_attn_4
 from videomae_fast.ops.registry import UP_TO_FP32, Backend
 
 HALF = (torch.bfloat16, torch.float16)
@@ -59,6 +60,17 @@ def _flash_unfit(query: Tensor, key_count: Tensor | None) -> str | None:
     return _counted("torch's flash attention")(key_count)
 
 
+def _any_order(backend: str) -> str | None:
+    """Why a backend whose backward adds up in any order can't serve, or None."""
+    if torch.are_deterministic_algorithms_enabled():
+        return f"{backend}'s gradients are added up in any order, and torch is to be deterministic"
+    return None
+
+
+def _cudnn_unfit(key_count: Tensor | None) -> str | None:
+    return _any_order("cuDNN") or _counted("torch's cuDNN attention")(key_count)
+
+
 @cache
 def _missing(module: str, function: str, package: str) -> str | None:
     """Why a library's function can't be imported, or None. Its import may fail in any way."""
@@ -72,16 +84,29 @@ def _missing(module: str, function: str, package: str) -> str | None:
 
 
 def library(
-    module: str, function: str, package: str, capability: tuple[int, int], multiple: int
+    module: str,
+    function: str,
+    package: str,
+    capability: tuple[int, int],
+    multiple: int,
+    *,
+    ordered: bool = False,
+    call: Callable[..., Any] | None = None,
+    too_old: Callable[[], str | None] = lambda: None,
 ) -> Backend:
     """The attention of a package, as ``function(query, key, value)`` of its module.
 
     Args:
+        ordered: whether it takes ``deterministic``, and adds gradients up in a fixed order then.
+        call: what is called in its place.
+        too_old: why the version that is installed can't serve, or None.
         capability: of the oldest device that it runs on.
         multiple: of what head dims are multiples.
     """
 
     def unfit(query: Tensor, key_count: Tensor | None) -> str | None:
+        if not ordered and (reason := _any_order(package)) is not None:
+            return reason
         if torch.cuda.get_device_capability(query.device) < capability:
             return f"{package} needs a device of capability {capability[0]}.{capability[1]} or more"
         if query.shape[-1] > 256 or query.shape[-1] % multiple:
@@ -92,7 +117,11 @@ def library(
         return _counted(package)(key_count)
 
     def run(query: Tensor, key: Tensor, value: Tensor, _: None) -> Tensor:
-        out: Any = getattr(import_module(module), function)(query, key, value)
+        options: dict[str, bool] = {}
+        if ordered:
+            options["deterministic"] = torch.are_deterministic_algorithms_enabled()
+        chosen = getattr(import_module(module), function) if call is None else call
+        out: Any = chosen(query, key, value, **options)
         first: Tensor = out[0] if isinstance(out, tuple) else out  # with its log-sum-exp
         return first
 
@@ -101,7 +130,7 @@ def library(
         package,
         "cuda",
         HALF,
-        missing=lambda: _missing(module, function, package),
+        missing=lambda: _missing(module, function, package) or too_old(),
         unfit=unfit,
         composite=True,
     )
@@ -116,7 +145,7 @@ LIBRARIES = {
         "torch's cuDNN attention",
         "cuda",
         HALF,
-        unfit=_counted("torch's cuDNN attention"),
+        unfit=_cudnn_unfit,
     ),
     "flash": _OF_TORCH(
         _torchs(SDPBackend.FLASH_ATTENTION), "torch's flash attention", unfit=_flash_unfit
@@ -127,8 +156,16 @@ LIBRARIES = {
         "cuda",
         UP_TO_FP32,
     ),
-    "flash-attn": library("flash_attn", "flash_attn_func", "flash-attn", (8, 0), 8),
+    "flash-attn": library("flash_attn", "flash_attn_func", "flash-attn", (8, 0), 8, ordered=True),
     # Its backward wants sm_90; forward alone would run on sm_80.
-    "flash-attn-4": library("flash_attn.cute", "flash_attn_func", "flash-attn-4", (9, 0), 8),
+    "flash-attn-4": library(
+        "flash_attn.cute",
+        "flash_attn_func",
+        "flash-attn-4",
+        (9, 0),
+        8,
+        call=flash_attn_4.attention,
+        too_old=lambda: flash_attn_4.too_old(),
+    ),
     "xformers": library("xformers.ops", "memory_efficient_attention", "xformers", (8, 0), 8),
 }

@@ -1,0 +1,116 @@
+"""What is made again in the backward pass: the same bits, and fewer bytes kept."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
+from videomae_fast.models.recomputing import recomputing
+from videomae_fast.models.transformer import set_recompute
+from videomae_fast.ops.registry import forced
+
+TINY = MAEConfig(
+    image_size=32, frames=4, width=32, depth=3, heads=2, decoder_width=16, decoder_depth=2,
+    decoder_heads=1, layer_scale=0.1,
+)  # fmt: skip
+
+
+def gradients(recompute: bool, precision: torch.dtype, decoder: str) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(TINY, drop_path=0.3)
+    set_recompute(model, recompute)
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (4, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    spec = MaskSpec(encoder_ratio=0.5, decoder=decoder)
+    masks = Masks.from_seeds(torch.arange(4), TINY.grid, spec)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        out = model(frames, masks, gradient_scale=0.5)
+    out.backward()
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return {"loss": out.loss.detach(), **found}
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("decoder", ["running-cell", "random"])
+def test_loss_and_gradients_are_the_same_bits(precision: torch.dtype, decoder: str) -> None:
+    kept, again = (gradients(recompute, precision, decoder) for recompute in (False, True))
+    assert kept.keys() == again.keys()
+    assert [name for name, value in kept.items() if not torch.equal(value, again[name])] == []
+
+
+class Alive(TorchDispatchMode):
+    """Counts the bytes of what was made within and is still there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Any = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for each in tree_leaves(out):
+            if isinstance(each, Tensor):
+                storage = each.untyped_storage()
+                self.made[storage] = storage.nbytes()
+        return out
+
+    def total(self) -> int:
+        gc.collect()
+        return int(sum(self.made.values()))
+
+
+def kept_bytes(size: Any, recompute: bool, clips: int) -> int:
+    """What a forward pass in bf16 leaves for the backward pass; tensors have no values."""
+    config = MAEConfig.from_size(size)
+    masks = Masks.from_seeds(torch.arange(clips), config.grid, MaskSpec())
+    plain_init = patch("torch.nn.init.trunc_normal_", lambda tensor, **_: tensor)
+    as_on_a_gpu = forced("auto", linear="torch", attention="reference")
+    with FakeTensorMode(allow_non_fake_inputs=True), plain_init, as_on_a_gpu:
+        model = MaskedAutoencoder(config)
+        set_recompute(model, recompute)
+        frames = torch.zeros(clips, 16, 224, 224, 3, dtype=torch.uint8)
+        with Alive() as alive, torch.autocast("cpu", torch.bfloat16):
+            out = model(frames, masks, gradient_scale=1.0)
+            total = alive.total()
+        assert out.root is not None
+    return total
+
+
+def megabytes_per_clip(size: Any, recompute: bool) -> float:
+    """Without what there is once per step, as weights in bf16."""
+    return (kept_bytes(size, recompute, 3) - kept_bytes(size, recompute, 1)) / 2e6
+
+
+def test_what_is_kept_of_a_clip_of_vit_g(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing is computed; without it Triton refuses the fake tensors, which lie on the CPU.
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert megabytes_per_clip("giant", recompute=False) == pytest.approx(479, abs=5)
+    assert megabytes_per_clip("giant", recompute=True) == pytest.approx(301, abs=5)
+
+
+def test_only_the_value_itself_is_forgotten() -> None:
+    made = []
+
+    def again() -> Tensor:
+        made.append(1)
+        return value.detach().clone()
+
+    weight, other = (torch.ones(3, requires_grad=True) for _ in range(2))
+    value = torch.arange(3.0)
+    with recomputing(value, again):
+        out = (value.view(3) * weight * other).sum()
+    out.backward()
+    assert torch.equal(weight.grad, value)  # type: ignore[arg-type]
+    assert torch.equal(other.grad, value)  # type: ignore[arg-type]
+    assert made == [1]
+    with torch.no_grad(), recomputing(value, again):
+        assert (value * weight).sum() == 3

@@ -1,0 +1,43 @@
+"""Bilinear resize: OpenCV's bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+
+from videomae_fast.ops.bilinear_resize import bilinear_resize
+
+PATH = Path(__file__).parents[1] / "golden" / "downstream_opencv_resize.safetensors"
+
+
+@pytest.mark.parametrize("k", range(7))
+def test_bytes_are_opencvs(k: int) -> None:
+    with safe_open(PATH, "pt") as file:
+        image, wanted = file.get_tensor(f"{k}.image"), file.get_tensor(f"{k}.resized")
+    found = bilinear_resize(torch.stack([image, image.flip(0)]), tuple(wanted.shape[:2]))
+    assert torch.equal(found[0], wanted)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (41, 7), (40, 60), (20, 30)])
+def test_near_the_exact_interpolation(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clip = torch.randint(0, 256, (2, 20, 30, 3), dtype=torch.uint8, generator=generator)
+    planes = F.interpolate(clip.permute(0, 3, 1, 2).double(), size, mode="bilinear")
+    apart = bilinear_resize(clip, size).double() - planes.permute(0, 2, 3, 1)
+    assert apart.abs().max() < 1.1
+
+
+def test_the_same_size_is_left_alone() -> None:
+    clip = torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
+    assert bilinear_resize(clip, (4, 5)) is clip
+
+
+def test_what_can_not_be_resized_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be uint8"):
+        bilinear_resize(torch.zeros(1, 4, 5, 3), (2, 2))
+    with pytest.raises(ValueError, match="can't be resized"):
+        bilinear_resize(torch.zeros(1, 4, 5, 3, dtype=torch.uint8), (0, 2))

@@ -1,0 +1,145 @@
+"""RandAugment's operations: Pillow's bytes, and the official training chain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from safetensors import safe_open
+
+from videomae_fast.ops.rand_augment import rand_augment
+from videomae_fast.ops.resized_view import resized_view
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+OURS = {
+    "AutoContrast": "auto_contrast", "Equalize": "equalize", "Invert": "invert",
+    "Rotate": "rotate", "PosterizeIncreasing": "posterize", "SolarizeIncreasing": "solarize",
+    "SolarizeAdd": "solarize_add", "ColorIncreasing": "color", "ContrastIncreasing": "contrast",
+    "BrightnessIncreasing": "brightness", "SharpnessIncreasing": "sharpness", "ShearX": "shear_x",
+    "ShearY": "shear_y", "TranslateXRel": "translate_x", "TranslateYRel": "translate_y",
+}  # fmt: skip
+
+
+def _golden(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    with safe_open(GOLDEN / f"downstream_{name}.safetensors", "pt") as file:
+        info = json.loads(file.metadata()["info"])
+        return info, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+OPS_INFO, OPS = _golden("randaugment_ops")
+CHAIN_INFO, CHAIN = _golden("augment")
+
+
+def _operation(name: str, arguments: list[float]) -> tuple[str, float | None]:
+    return OURS[name], arguments[0] if arguments else None
+
+
+@pytest.mark.parametrize("key", [key for key in OPS_INFO["arguments"] if key.split("/")[0] in OURS])
+def test_each_operation_gives_the_official_bytes(key: str) -> None:
+    operation = _operation(key.split("/")[0], OPS_INFO["arguments"][key])
+    found = rand_augment(OPS["image"][None], [operation])[0]
+    assert torch.equal(found, OPS[key])
+
+
+@pytest.mark.parametrize("k", range(len(CHAIN_INFO["cases"])))
+def test_the_training_chain_is_the_official_one(k: int) -> None:
+    case = CHAIN_INFO["cases"][k]
+    operations = [_operation(one["op"], one["args"]) for one in case["ops"] if one["applied"]]
+    frames = rand_augment(CHAIN["frames"], operations)
+    assert torch.equal(frames, CHAIN[f"{k}.after_randaugment"])
+    side = CHAIN_INFO["crop_size"]
+    crop = tuple(case["crop_top_left_height_width"])
+    view = resized_view(frames, crop, (side, side), flip=case["flipped"])
+    wanted = CHAIN[f"{k}.output"].permute(1, 2, 3, 0).clone()
+    height, width = case["erase_height_width"]
+    top, left = case["erase_top_left"]
+    hole = slice(top, top + height), slice(left, left + width)
+    assert (wanted[:, *hole] - view[:, *hole]).abs().mean() > 0.5  # noise is there
+    wanted[:, *hole] = view[:, *hole]
+    torch.testing.assert_close(view, wanted, rtol=0, atol=1e-6)
+
+
+def _pillow(name: str, argument: float | None, image: Image.Image) -> Image.Image:
+    w, h = image.size
+    a = 0.0 if argument is None else argument
+    matrix = {
+        "shear_x": (1, a, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, a, 1, 0),
+        "translate_x": (1, 0, a * w, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, a * h),
+    }
+    fill = (128, 128, 128)
+    if name in matrix:
+        return image.transform(
+            image.size, Image.Transform.AFFINE, matrix[name], Image.Resampling.BICUBIC,
+            fillcolor=fill,
+        )  # fmt: skip
+    if name == "rotate":
+        return image.rotate(a, resample=Image.Resampling.BICUBIC, fillcolor=fill)
+    if name in ("color", "contrast", "brightness", "sharpness"):
+        return getattr(ImageEnhance, name.title())(image).enhance(a)
+    plain = {
+        "auto_contrast": ImageOps.autocontrast,
+        "equalize": ImageOps.equalize,
+        "invert": ImageOps.invert,
+    }
+    return plain[name](image) if name in plain else ImageOps.solarize(image, int(a))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 3), (37, 23), (64, 128)])
+@pytest.mark.parametrize("kind", ["noise", "dark", "flat", "ramp"])
+def test_frames_of_all_sizes_give_pillows_bytes(size: tuple[int, int], kind: str) -> None:
+    h, w = size
+    rng = np.random.default_rng(h)
+    images = {
+        "noise": rng.integers(0, 256, (h, w, 3)),
+        "dark": rng.integers(0, 40, (h, w, 3)),
+        "flat": np.full((h, w, 3), 77),
+        "ramp": np.arange(h * w * 3).reshape(h, w, 3) % 256,
+    }
+    pixels = images[kind].astype(np.uint8)
+    for name, argument in (
+        ("auto_contrast", None), ("equalize", None), ("invert", None), ("rotate", 17.3),
+        ("rotate", -21.0), ("solarize", 77), ("color", 1.6), ("contrast", 0.37),
+        ("contrast", 1.63), ("brightness", 1.7), ("sharpness", 0.3), ("sharpness", 1.9),
+        ("shear_x", 0.21), ("shear_y", -0.19), ("translate_x", 0.31), ("translate_y", -0.4),
+    ):  # fmt: skip
+        wanted = np.asarray(_pillow(name, argument, Image.fromarray(pixels)))
+        found = rand_augment(torch.from_numpy(pixels)[None], [(name, argument)])[0].numpy()
+        assert np.array_equal(found, wanted), name
+
+
+def test_frames_have_their_own_statistics() -> None:
+    clip = torch.stack([OPS["image"], OPS["image"] // 3])
+    for name in ("auto_contrast", "equalize", "contrast"):
+        argument = 1.4 if name == "contrast" else None
+        whole = rand_augment(clip, [(name, argument)])
+        single = [rand_augment(frame[None], [(name, argument)])[0] for frame in clip]
+        assert torch.equal(whole, torch.stack(single))
+
+
+@pytest.mark.parametrize(
+    ("operation", "told"),
+    [
+        (("blur", 1.0), "unknown operation 'blur'"),
+        (("invert", 1.0), "invert takes no argument"),
+        (("rotate", None), "rotate takes an argument"),
+    ],
+)
+def test_what_is_no_operation_is_said(operation: tuple[str, float | None], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        rand_augment(OPS["image"][None], [operation])
+    with pytest.raises(ValueError, match="must be uint8"):
+        rand_augment(OPS["image"][None].float(), [])
+
+
+def test_crops_outside_of_the_frame_are_refused() -> None:
+    frames = torch.zeros(1, 10, 12, 3, dtype=torch.uint8)
+    for crop in ((0, 0, 11, 5), (-1, 0, 5, 5), (0, 8, 5, 5), (0, 0, 0, 5)):
+        with pytest.raises(ValueError, match="does not lie in"):
+            resized_view(frames, crop, (4, 4))

@@ -1,0 +1,77 @@
+"""Arguments for every registered op, tiny: what opcheck runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
+
+
+def opcheck_cases() -> dict[str, tuple[Any, ...]]:
+    """Of each op its arguments, the backend last."""
+    frames = torch.randint(0, 256, (2, 2, 8, 8, 3), dtype=torch.uint8)
+    index = torch.tensor([[0, 3], [1, 1]], dtype=torch.int32)
+    prediction = torch.randn(2, 2, 3 * 2 * 16, requires_grad=True)
+    x = torch.randn(2, 4, 6, requires_grad=True)
+    head = [torch.randn(2, 4, 2, 3, requires_grad=True) for _ in range(3)]
+    count = torch.tensor([4, 2], dtype=torch.int32)
+    table = torch.randn(4, 6)
+    return {
+        "patch_gather": (
+            frames, index, 2, 4, list(IMAGENET_MEAN), list(IMAGENET_STD), torch.float32, "auto",
+        ),
+        "pixel_mse": (
+            prediction, frames, index, torch.rand(2, 2), 2, 4, True, False, "auto",
+        ),
+        "pixel_mse_with_gradient": (
+            prediction.detach(), frames, index, torch.rand(2, 2), 2, 4, True, True, 0.5, "auto",
+        ),
+        "gradient_root": (prediction, torch.randn(prediction.shape)),
+        "pixel_mse_backward": (
+            torch.tensor(1.0), prediction.detach(), frames, index, None, 2, 4, True, True, "auto",
+        ),
+        "crop_resize": (
+            [torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8), frames[1, :, :6]],
+            torch.tensor([[1, 2, 1, 5, 3, 1], [0, 0, 0, 7, 5, 0]]), 4, 6, "auto",
+        ),
+        "crop_resize_into": (
+            [frames[0]], torch.tensor([[0, 2, 1, 5, 3, 1]]),
+            torch.empty((1, frames.shape[1], 4, 6, 3), dtype=torch.uint8), "auto",
+        ),
+        "token_gather": (x, index, "auto"),
+        "token_scatter": (x, torch.tensor([[0, 4, 4, 1]] * 2, dtype=torch.int32), 5, "auto"),
+        "decoder_assembly": (
+            x, torch.randn(6, requires_grad=True), table,
+            torch.tensor([[0, 1, 2, 3]] * 2, dtype=torch.int32), index, "auto",
+        ),
+        "decoder_assembly_backward": (x.detach(), 2, torch.float32, "auto"),
+        "append_rows": (x, torch.randn(5, 6, requires_grad=True), index, "auto"),
+        "append_rows_backward": (x.detach(), index, 5, "auto"),
+        "attention": (*head, count, "reference"),
+        "attention_backward": (
+            head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
+            torch.randn(2, 2, 4), "reference",
+        ),
+        "linear": (
+            x, torch.randn(5, 6, requires_grad=True), torch.randn(5, requires_grad=True),
+            "reference",
+        ),
+        "linear_backward": (
+            torch.randn(2, 4, 5), x.detach(), torch.randn(5, 6), True, True, "reference",
+        ),
+        "bias_gelu": (x, torch.randn(6, requires_grad=True), "auto"),
+        "bias_gelu_backward": (x.detach(), x.detach(), torch.randn(6), "auto"),
+        "add_layer_norm": (
+            x, torch.randn(2, 4, 6, requires_grad=True),
+            *(torch.randn(6, requires_grad=True) for _ in range(4)), torch.ones(2), 1e-6, "auto",
+        ),
+        "add_layer_norm_backward": (
+            x.detach(), None, x.detach(), torch.randn(2, 4), torch.rand(2, 4), torch.randn(6),
+            None, None, None, None, True, "auto",
+        ),
+        "mask_indices": (
+            torch.arange(3), 4, 2, 2, "tube", 2, "running-cell", 2, False, False, 8, 8, 4, "auto",
+        ),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""What fine-tuning changes in a clip at random."""

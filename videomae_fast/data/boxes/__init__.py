@@ -1,0 +1,1 @@
+"""Annotated and detected boxes of key frames: AVA's files."""

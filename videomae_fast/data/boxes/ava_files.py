@@ -1,0 +1,157 @@
+"""AVA's files: boxes as csv, label maps, key frames that don't count.
+
+A line of boxes is ``video,timestamp,x1,y1,x2,y2,class`` without a header, in shares of the width
+and height; detections have a score behind it. Annotations of AVA have a person there instead.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.data.boxes.boxes import Boxes, Key
+from videomae_fast.data.errors import ListError
+
+Holds = Literal["annotations", "detections"]
+
+
+def read_boxes(path: str | Path, holds: Holds) -> dict[Key, Boxes]:
+    """The boxes of a csv file, by key frame, in the order of the file.
+
+    Lines of annotations without a class (a key frame without any action) are left out.
+
+    Raises:
+        ListError: a line that can't be read; it names the file and the line.
+    """
+    path = Path(path)
+    lists: dict[Key, list[tuple[list[float], int, float]]] = {}
+    wanted = (7, 8) if holds == "annotations" else (8,)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, row in enumerate(csv.reader(file), 1):
+                if not row:
+                    continue
+                if holds == "annotations" and len(row) in (2, 7, 8) and not any(row[2:]):
+                    continue
+                if len(row) not in wanted:
+                    raise ListError(
+                        f"{path}:{number}: {len(row)} values, where {holds} have "
+                        f"{' or '.join(map(str, wanted))}: video,timestamp,x1,y1,x2,y2,class"
+                        + (",score" if holds == "detections" else "")
+                    )
+                lists.setdefault((row[0], row[1]), []).append(_line(path, number, row, holds))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"{path}: can't be read: {error}") from error
+    return {
+        key: Boxes(
+            np.array([box for box, _, _ in rows], dtype=np.float64),
+            np.array([number for _, number, _ in rows], dtype=np.int64),
+            np.array([score for _, _, score in rows], dtype=np.float64),
+        )
+        for key, rows in lists.items()
+    }
+
+
+def _line(
+    path: Path, number: int, row: Sequence[str], holds: Holds
+) -> tuple[list[float], int, float]:
+    try:
+        box = [float(value) for value in row[2:6]]
+        label = int(row[6])
+        score = float(row[7]) if holds == "detections" else 1.0
+    except ValueError as error:
+        raise ListError(f"{path}:{number}: {error}") from None
+    if not np.isfinite([*box, score]).all():
+        raise ListError(f"{path}:{number}: a box or score is no finite number: {','.join(row)}")
+    if holds == "annotations" and not all(-1e-6 <= value <= 1 + 1e-6 for value in box):
+        raise ListError(
+            f"{path}:{number}: boxes are in shares of the width and height, 0 to 1, not pixels: "
+            f"{','.join(row[2:6])}"
+        )
+    return box, label, score
+
+
+def read_label_map(path: str | Path) -> dict[int, str]:
+    """Names by id of a label map: ``item { name: "sit" id: 11 }``, or ``label_id``.
+
+    Raises:
+        ListError: it can't be read, or has no class, or an id twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"{path}: can't be read: {error}") from error
+    names: dict[int, str] = {}
+    for item in re.findall(r"\{(.*?)\}", text, re.DOTALL):
+        name = re.search(r'\bname:\s*"([^"]*)"', item)
+        number = re.search(r"\b(?:label_)?id:\s*(\d+)", item)
+        if name is None or number is None:
+            raise ListError(f"{path}: an item without name or id: {' '.join(item.split())}")
+        if int(number[1]) in names:
+            raise ListError(f"{path}: id {number[1]} occurs twice")
+        names[int(number[1])] = name[1]
+    if not names:
+        raise ListError(f'{path}: no class there; one is item {{ name: "sit" id: 11 }}')
+    return names
+
+
+def read_exclusions(path: str | Path) -> set[Key]:
+    """Key frames that don't count: a line ``video,timestamp`` for each.
+
+    Raises:
+        ListError: it can't be read, or a line of other than two values.
+    """
+    path = Path(path)
+    found: set[Key] = set()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, row in enumerate(csv.reader(file), 1):
+                if not row:
+                    continue
+                if len(row) != 2:
+                    raise ListError(f"{path}:{number}: {len(row)} values, not video,timestamp")
+                found.add((row[0], row[1]))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"{path}: can't be read: {error}") from error
+    return found
+
+
+def detection_lines(
+    video: str,
+    timestamp: int,
+    boxes: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    *,
+    clip: tuple[int, int],
+    frame: tuple[int, int],
+    classes: Iterable[int] | None = None,
+) -> list[str]:
+    """Lines of a csv of detections, without their ends: every box with every class.
+
+    Args:
+        video, timestamp: of the key frame; the second is written with 4 digits.
+        boxes: float [N, 4]: x1, y1, x2, y2 in pixels of the clip, the last ones included.
+        scores: float [N, K].
+        clip, frame: (width, height) of the clip and of the video, in pixels.
+        classes: ids of the K classes; None takes 1 to K.
+
+    Source: the csv writer of the official AVA code; 5 decimals make ties, which count.
+    """
+    scale = np.array([frame[0] / clip[0], frame[1] / clip[1]] * 2)
+    size = np.array([*frame, *frame], dtype=np.float64)
+    places = np.asarray(boxes, dtype=np.float64) * scale
+    places[:, 2:] += 1
+    shares = (places / size).clip(0.0, 1.0)
+    numbers = list(classes) if classes is not None else list(range(1, scores.shape[1] + 1))
+    return [
+        f"{video},{timestamp:04d},{','.join(f'{value:.5f}' for value in box)},{number},{score:.5f}"
+        for box, row in zip(shares, scores, strict=True)
+        for number, score in zip(numbers, row, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Views of videos: which frames and which parts of them a model sees."""

@@ -1,0 +1,58 @@
+"""A training view: normalised, cropped, resized without antialiasing, turned around or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
+
+
+def resized_view(
+    frames: Tensor,
+    crop: tuple[int, int, int, int],
+    size: tuple[int, int],
+    *,
+    flip: bool = False,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
+    """The crop of a clip, bilinearly resized **after** the normalisation, in fp32.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        crop: (top, left, height, width) in pixels, inside the frame.
+        size: (height, width) of the view.
+        flip: from left to right.
+        mean, std: per colour channel, of values in 0..1.
+
+    Returns:
+        fp32 [T, height, width, 3].
+
+    Raises:
+        ValueError: frames of a wrong shape or dtype, or a crop outside of them.
+
+    Source: random_resized_crop in dataset/video_transforms.py of the official V2 code.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+        raise ValueError(
+            f"frames must be uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}"
+        )
+    top, left, height, width = crop
+    if (
+        min(top, left) < 0
+        or min(height, width) < 1
+        or top + height > frames.shape[1]
+        or left + width > frames.shape[2]
+    ):
+        raise ValueError(f"crop {crop} does not lie in frames of {tuple(frames.shape[1:3])}")
+    offset = torch.tensor(list(mean), dtype=torch.float32, device=frames.device)
+    scale = torch.tensor(list(std), dtype=torch.float32, device=frames.device)
+    box = frames[:, top : top + height, left : left + width].float()
+    values = (box / 255 - offset) / scale
+    planes = F.interpolate(values.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False)
+    view = planes.permute(0, 2, 3, 1)
+    return (view.flip(2) if flip else view).contiguous()

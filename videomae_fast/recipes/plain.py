@@ -1,0 +1,189 @@
+"""Configurations to plain values and back, and with some of their fields changed.
+
+What a run writes has ``"format": 2`` and a section per key. Format 1 had no number and all fields
+of a pre-training run in one level, under the names that they have on the command line; it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+from videomae_fast.errors import did_you_mean
+from videomae_fast.recipes.fields import (
+    Config,
+    Setting,
+    SettingError,
+    sections,
+    settings,
+    settings_of,
+)
+from videomae_fast.recipes.source import Source
+
+FORMAT: Final = 2
+"""Of the configurations that are written."""
+
+LISTS: Final = "data.lists"
+"""The field that holds data lists; in a message of one list, the name of its options."""
+
+C = TypeVar("C", bound=Config)
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """Plain values for JSON: a dict per section; paths become strings, tuples lists."""
+    return {
+        "format": FORMAT,
+        **{
+            name: {
+                setting.field: _plain(getattr(getattr(config, name), setting.field))
+                for setting in settings_of(section, name)
+            }
+            for name, section in sections(type(config)).items()
+        },
+    }
+
+
+def from_plain(kind: type[C], values: Mapping[str, Any]) -> C:
+    """The inverse of :func:`to_plain`; also of format 1. Fields left out take their defaults.
+
+    Raises:
+        SettingError: a key that is no field, or a value that can't be.
+    """
+    if "format" not in values:
+        return changed(kind(), from_flat(kind, values))
+    if values["format"] != FORMAT:
+        raise SettingError(
+            "format",
+            f"format {values['format']!r} is none that this version reads: 1 (no number) or "
+            f"{FORMAT}",
+        )
+    return changed(kind(), dotted(kind, {k: v for k, v in values.items() if k != "format"}))
+
+
+def dotted(kind: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values by dotted name.
+
+    Raises:
+        SettingError: no such section, or no section's values.
+    """
+    found: dict[str, Any] = {}
+    for section, inner in values.items():
+        if section not in sections(kind):
+            raise SettingError(section, f"unknown section {section!r}{_hint(kind, section)}")
+        if not isinstance(inner, Mapping):
+            raise SettingError(section, f"{section} is a section: its fields stand in it")
+        found |= {f"{section}.{name}": value for name, value in inner.items()}
+    return found
+
+
+def from_flat(kind: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of format 1 by dotted name.
+
+    Raises:
+        SettingError: a name that is none.
+    """
+    known = by_flat_name(kind)
+    for name in values:
+        if name not in known:
+            raise SettingError(name, f"unknown field {name!r}{did_you_mean(name, known)}")
+    return {known[name].name: value for name, value in values.items()}
+
+
+def by_flat_name(kind: type[Config]) -> dict[str, Setting]:
+    """The fields by the names that they have on the command line and had in format 1."""
+    return {setting.flat: setting for setting in settings(kind).values()}
+
+
+def changed(config: C, values: Mapping[str, Any]) -> C:
+    """A configuration with other values, all of them at once.
+
+    Args:
+        values: by dotted name, as in ``{"optim.base_lr": 1e-3}``. Lists stand for tuples, and
+            strings and dicts for data lists, as JSON and TOML have them.
+
+    Raises:
+        SettingError: a name that is none, or a value that can't be; the message says what was meant
+            or what to do.
+    """
+    known = settings(type(config))
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown(type(config), name)
+        setting = known[name]
+        found.setdefault(setting.section, {})[setting.field] = _typed(setting, value)
+    made = {}
+    for name, section in sections(type(config)).items():
+        now = getattr(config, name)
+        kept = {one.name: getattr(now, one.name) for one in fields(now)}
+        made[name] = section(**{**kept, **found[name]}) if name in found else now
+    return type(config)(**made)
+
+
+def unknown(kind: type[Config], name: str) -> SettingError:
+    """The error for a dotted name that is none: it says what was meant."""
+    return SettingError(name, f"unknown field {name!r}{_hint(kind, name)}")
+
+
+def _hint(kind: type[Config], name: str) -> str:
+    """What was meant by a dotted name: the same field of another section, or one like it."""
+    last = name.rpartition(".")[2]
+    for setting in settings(kind).values():
+        if last in (setting.field, setting.flat):
+            return f"; did you mean {setting.name}?"
+    if "." in name:
+        return did_you_mean(name, settings(kind))
+    return did_you_mean(name, sections(kind)) or f"; there are {', '.join(sections(kind))}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Source):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _typed(setting: Setting, value: Any) -> Any:
+    """A plain value as the field has it; what does not fit is left to the field's check."""
+    if isinstance(value, (list, tuple)) and any(
+        get_origin(k) is tuple for k in setting.plain_kinds
+    ):
+        lists = any(get_args(kind)[:1] == (Source,) for kind in setting.plain_kinds)
+        return tuple(map(as_source, value)) if lists else tuple(value)
+    return value
+
+
+def as_source(value: Any) -> Any:
+    """A data list of a path or of a dict of its fields; anything else as it is.
+
+    Raises:
+        SettingError: no such option, none of its path, or a value that can't be.
+    """
+    if isinstance(value, str):
+        return Source(Path(value))
+    if not isinstance(value, Mapping):
+        return value
+    known = {setting.field: setting for setting in settings_of(Source, LISTS)}
+    given: dict[str, Any] = {}
+    for name, one in value.items():
+        if name not in known:
+            meant = did_you_mean(name, known)
+            raise SettingError(LISTS, f"unknown option of a data list: {name}{meant}")
+        setting = known[name]
+        given[name] = one = Path(one) if name in _PATHS and isinstance(one, str) else (
+            _typed(setting, one)
+        )  # fmt: skip
+        setting.check(one)
+    for name, setting in known.items():
+        if setting.default is MISSING and name not in given:
+            raise SettingError(LISTS, f"a data list without {name}")
+    try:
+        return Source(**given)
+    except ValueError as error:
+        raise SettingError(LISTS, f"{LISTS}: {error}") from None
+
+
+_PATHS: Final = ("path", "root")

@@ -1,0 +1,355 @@
+"""What a run is made of: frozen sections of fields that say what they mean.
+
+A configuration is a value. It builds nothing: each room makes what it needs from its own section
+(:func:`videomae_fast.models.config.mae_config` from :class:`Model`, and so on). The defaults are
+those of the recipe ``vit_b_hybrid``, but for the format of the data.
+
+Field names in a section are short; ``flat=`` is the name on the command line where that differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from videomae_fast.recipes.fields import Config, Section, SettingError, option
+from videomae_fast.recipes.source import Source
+
+
+@dataclass(frozen=True)
+class Model(Section):
+    """The model: an official size, and what differs from it."""
+
+    size: Literal["small", "base", "large", "huge", "giant"] = option(
+        "base", "model size that the fields below start from"
+    )
+    image_size: int | tuple[int, int] = option(
+        224, "clip size: a side, or HEIGHTxWIDTH", unit="pixels", least=1
+    )
+    frames: int = option(16, "length of a clip", unit="frames", least=1)
+    patch_size: int | None = option(
+        None, "side of a token's cube (none: the size's)", unit="pixels", least=1
+    )
+    tubelet_size: int = option(2, "length of a token's cube", unit="frames", least=1)
+    width: int | None = option(None, "encoder width (none: the size's)", unit="values", least=1)
+    depth: int | None = option(None, "encoder depth (none: the size's)", unit="blocks", least=1)
+    heads: int | None = option(None, "encoder attention heads (none: the size's)", least=1)
+    mlp_ratio: float | None = option(
+        None, "hidden width of an MLP over its width (none: the size's)", least=0
+    )
+    decoder_width: int | None = option(
+        None, "decoder width (none: the size's)", unit="values", least=1
+    )
+    decoder_depth: int = option(4, "decoder depth", unit="blocks", least=1)
+    decoder_heads: int | None = option(None, "decoder attention heads (none: the size's)", least=1)
+    decoder_mlp_ratio: float | None = option(
+        None, "hidden width of the decoder's MLPs over its width (none: mlp_ratio)", least=0
+    )
+    encoder_norm: bool = option(
+        True,
+        "LayerNorm after the encoder, as the official code has it; Hugging Face's models leave it "
+        "out by default",
+    )
+    init: str | None = option(
+        None,
+        "weights to start from, in any layout that convert reads, or a run's folder; read at step "
+        "0 only, and recorded in the run's state (none: drawn from the seed)",
+        resumable=True,
+    )
+    learned_positions: bool = option(
+        False, "the encoder's positions are learned instead of the fixed sinusoid"
+    )
+    layer_scale: float = option(0.0, "initial value of LayerScale; 0 leaves it out", least=0)
+    norm_eps: float = option(
+        1e-6, "LayerNorm's epsilon in all blocks and after the encoder", least=0
+    )
+    final_norm_eps: float = option(
+        1e-6, "LayerNorm's epsilon before the decoder's and the classifier's head", least=0
+    )
+    drop_path: float = option(
+        0.0,
+        "stochastic depth rate of the last block; seeded by (seed, step, process), so it "
+        "differs between numbers of processes",
+        least=0,
+        below=1,
+    )
+
+
+@dataclass(frozen=True)
+class Masks(Section):
+    """Which tokens the encoder sees, the decoder makes, and the loss counts."""
+
+    encoder: Literal["tube", "random", "frame"] = option(
+        "tube",
+        "what the encoder does not see: the same places in all frames (tube), any cubes (random), "
+        "or whole time slots (frame)",
+        flat="encoder_mask",
+    )
+    encoder_ratio: float = option(
+        0.9, "share that the encoder does not see", above=0, below=1, flat="encoder_mask_ratio"
+    )
+    decoder: Literal["running-cell", "none", "random", "frame"] = option(
+        "running-cell", "what is not decoded; none is VideoMAE V1", flat="decoder_mask"
+    )
+    decoder_ratio: float = option(
+        0.5,
+        "share that is not decoded, between 0 and 1; unused with decoder mask none",
+        flat="decoder_mask_ratio",
+    )
+    loss_over: Literal["invisible", "all"] = option(
+        "invisible", "decoded tokens in the loss: those that the encoder did not see, or all"
+    )
+    skip_seen: bool = option(
+        False,
+        "leave out decoder mask tokens at positions the encoder saw: faster, and slightly "
+        "another function than the official one",
+    )
+
+
+@dataclass(frozen=True)
+class Target(Section):
+    """What the decoder predicts of a masked token."""
+
+    normalize: bool = option(
+        True, "predict pixels normalised per cube and colour channel", flat="normalize_target"
+    )
+    ignore_flat_cubes: bool = option(
+        False,
+        "weight 0 for cubes without texture, whose normalised target is noise; the "
+        "official code keeps them",
+    )
+
+
+@dataclass(frozen=True)
+class Data(Section):
+    """Which clips are drawn, and how they come to the device."""
+
+    lists: tuple[Source, ...] = option(
+        (), "data lists, see below; where they lie may change when a run is resumed", flat="data"
+    )
+    format: Literal["plain", "unlabeled-hybrid"] = option(
+        "plain",
+        "plain, or unlabeled-hybrid: tell the parts of the one list apart by path, as "
+        "the official loader does (stride 2 for Something-Something, AVA's file names)",
+        flat="data_format",
+    )
+    stride: int = option(
+        4,
+        "from one sampled frame to the next, where a list has none of its own",
+        unit="frames of the video",
+        least=1,
+    )
+    samples: int = option(
+        4,
+        "clips of each decoded video: crops and masks of their own",
+        unit="clips",
+        least=1,
+        flat="samples_per_video",
+    )
+    epoch_size: int | None = option(
+        None, "drawn per epoch (none: as many as the lists have)", unit="videos", least=1
+    )
+    decoder: str = option(
+        "pyav",
+        "video decoder: pyav, decord or torchcodec; all give the same frames",
+        resumable=True,
+    )
+    device_decoder: Literal["none", "dali", "torchcodec-cuda"] = option(
+        "none",
+        "decode on the training device: dali, torchcodec-cuda or none; what it can't decode, "
+        "loader processes decode (its pixels differ by a few grey levels)",
+        resumable=True,
+    )
+    cache: str | None = option(
+        None,
+        "folder of decoded videos (see videomae-fast cache); a video that is not there is added "
+        "while there is room",
+        resumable=True,
+    )
+    cache_gb: float = option(
+        100.0, "limit of the cache", unit="10^9 bytes", least=0, resumable=True
+    )
+    crop_on: Literal["auto", "worker", "device"] = option(
+        "auto",
+        "where clips are cropped, with the same result: worker, device, or auto (a GPU where the "
+        "run is on one)",
+        resumable=True,
+    )
+    decode_timeout: float = option(
+        120.0,
+        "a loader process that reads one video for longer counts as hung: it is replaced, "
+        "the video counts as one that can't be read",
+        unit="seconds",
+        above=0,
+        resumable=True,
+    )
+    workers: int = option(
+        4,
+        "loader processes of each training process; 0 reads in the training process",
+        least=0,
+        resumable=True,
+    )
+    max_failed_share: float = option(
+        0.01,
+        "end with an error when more than this share of the draws can't be read "
+        "(looked at from 1,000 draws or one epoch on)",
+        least=0,
+        most=1,
+        resumable=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cache is not None and self.device_decoder != "none":
+            raise SettingError(
+                "data.cache",
+                "data.cache and data.device_decoder exclude each other: what is in the cache needs "
+                "no decoder",
+            )
+
+
+@dataclass(frozen=True)
+class Optim(Section):
+    """The step: its videos, its learning rate, and what is done with the gradient."""
+
+    videos_per_step: int = option(
+        1024,
+        "of an optimizer step over all processes; the learning rate scales with it",
+        unit="videos",
+        least=1,
+    )
+    accumulation: int = option(
+        1,
+        "parts that a process splits its share of a step into: less memory, the same gradient",
+        unit="micro-batches",
+        least=1,
+        resumable=True,
+    )
+    base_lr: float = option(1e-3, "peak learning rate for 256 videos per step", least=0)
+    min_lr: float = option(
+        1e-5,
+        "end of the cosine for 256 videos per step (scaled like the peak, as officially)",
+        least=0,
+    )
+    optimizer: Literal["adamw", "apex"] = option(
+        "adamw",
+        "adamw (torch's fused), or apex (FusedAdam, where NVIDIA apex is built: doctor says why "
+        "not); the same computation and state",
+        resumable=True,
+    )
+    betas: tuple[float, float] = option((0.9, 0.95), "AdamW's two decay rates", least=0, below=1)
+    weight_decay: float = option(
+        0.05, "of weights; 1-D parameters, biases and the mask token have none", least=0
+    )
+    clip_grad: float = option(0.0, "largest norm of the gradient; 0 does not clip", least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_lr > self.base_lr:
+            raise SettingError(
+                "optim.min_lr",
+                f"optim.min_lr ({self.min_lr}) is above optim.base_lr ({self.base_lr}): the cosine "
+                "falls from the second to the first",
+            )
+
+
+@dataclass(frozen=True)
+class Schedule(Section):
+    """How long the run is, and how the learning rate goes."""
+
+    epochs: int = option(200, "length of the run", unit="epochs", least=1, resumable=True)
+    steps: int | None = option(
+        None,
+        "length of the run in optimizer steps, in place of epochs (none: epochs)",
+        unit="steps",
+        least=1,
+        resumable=True,
+    )
+    warmup_epochs: int = option(20, "linear warm-up", unit="epochs", least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is None and self.warmup_epochs > self.epochs:
+            raise SettingError(
+                "schedule.warmup_epochs",
+                f"schedule.warmup_epochs ({self.warmup_epochs}) is longer than schedule.epochs "
+                f"({self.epochs}): lower the first or raise the second",
+            )
+
+
+@dataclass(frozen=True)
+class Run(Section):
+    """Where and how the run computes, and what it writes."""
+
+    seed: int = option(
+        0, "of the weights, and of all that is drawn from the data", least=0, below=2**63
+    )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "auto (a GPU where there is one), cpu or cuda", resumable=True
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "auto (bf16 autocast on a GPU, fp32 on the CPU), fp32 or bf16; weights are fp32"
+    )
+    step_mode: Literal["auto", "eager", "compiled", "captured"] = option(
+        "auto",
+        "how a step is launched: eager; compiled (torch.compile); captured (the whole step as one "
+        "CUDA graph); auto (captured where a GPU would wait for launches, else eager)",
+        resumable=True,
+    )
+    compile: bool = option(
+        False, "old spelling of --step-mode compiled; goes with the next version", resumable=True
+    )
+    shadow_weights: bool = option(
+        False,
+        "with bf16: matmuls work on bf16 copies of the weights, which the update writes, instead "
+        "of casting at each use; for one process and accumulation 1",
+        resumable=True,
+    )
+    deterministic: bool = option(
+        False,
+        "the same bits in every run on one kind of device with the same processes: attention and "
+        "all else by algorithms that add up in a fixed order",
+        resumable=True,
+    )
+    activation_checkpointing: bool = option(
+        False, "recompute blocks in the backward pass: less memory, more time", resumable=True
+    )
+    recompute: bool = option(
+        False,
+        "make GELU's output and normalised tokens again in the backward pass instead of keeping "
+        "them: a third less memory for activations, little more time",
+        resumable=True,
+    )
+    log_every: int = option(
+        20,
+        "between progress lines; only then does the device wait for the host",
+        unit="steps",
+        least=1,
+        resumable=True,
+    )
+    tensorboard: bool = option(
+        False, "also write TensorBoard events to OUTPUT/tensorboard", resumable=True
+    )
+    checkpoint_every: int = option(
+        1000,
+        "between checkpoints; the last step always has one",
+        unit="steps",
+        least=1,
+        resumable=True,
+    )
+    keep_checkpoints: int = option(3, "newest checkpoints kept", least=1, resumable=True)
+
+
+@dataclass(frozen=True)
+class PretrainConfig(Config):
+    """A pre-training run."""
+
+    task: ClassVar[str] = "pretrain"
+
+    model: Model = Model()
+    masks: Masks = Masks()
+    target: Target = Target()
+    data: Data = Data()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    run: Run = Run()

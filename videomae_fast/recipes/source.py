@@ -1,0 +1,98 @@
+"""Data lists as values: where each lies, and how it is read."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from videomae_fast.recipes.fields import SettingError, option, settings_of
+
+ListFormat = Literal["pretrain", "labels", "folder-labels"]
+"""What the lines of a list are; see :mod:`videomae_fast.data.lists`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data list, or the part of one, and how to read it. Each field says what it means.
+
+    Raises:
+        ValueError: a value that can't be; the message begins with the list's path.
+    """
+
+    path: Path = option(MISSING, "the list")
+    root: Path | None = option(
+        None, "folder that relative paths of the list start from (none: the working folder)"
+    )
+    weight: float | None = option(
+        None,
+        "share of the draws relative to the other lists; none for all of them means as many as "
+        "each has entries, which is a plain concatenation",
+        above=0,
+    )
+    stride: int | None = option(
+        None,
+        "from one sampled frame to the next (none: data.stride)",
+        unit="frames",
+        least=1,
+    )
+    name_pattern: str = option(
+        "img_{:05}.jpg",
+        "file name of an image in a frame folder, formatted with its number",
+        flat="pattern",
+    )
+    contains: str | None = option(
+        None, "keep only entries whose path, joined to the root, contains this text"
+    )
+    excludes: tuple[str, ...] = option((), "leave out entries whose path contains one of these")
+    only: Literal["videos", "folders"] | None = option(None, "keep only videos, or frame folders")
+    format: ListFormat = option(
+        "pretrain",
+        "of its lines. pretrain: 'path 0 -1' and 'folder start total'; labels: 'path label'; "
+        "folder-labels: 'folder total label'",
+    )
+    first_frame: int = option(
+        1,
+        "number of the first image of a frame folder, which folder-labels does not say",
+        least=0,
+        flat="first",
+    )
+    name: str | None = option(None, "for logs (none: the list's name, and `contains`)")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        if self.root is not None:
+            object.__setattr__(self, "root", Path(self.root))
+        for setting in settings_of(Source):
+            try:
+                setting.check(getattr(self, setting.field))
+            except SettingError as error:
+                raise SettingError(setting.name, f"{self.path}: {error}") from None
+        try:
+            names = {self.name_pattern.format(number) for number in (1, 2)}
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path}: name_pattern {self.name_pattern!r} can't be formatted with a frame "
+                f"number ({error}); write it like 'img_{{:05}}.jpg'"
+            ) from error
+        if len(names) == 1:
+            raise ValueError(
+                f"{self.path}: name_pattern {self.name_pattern!r} has no place for the frame "
+                "number; write it like 'img_{:05}.jpg'"
+            )
+
+    @property
+    def label(self) -> str:
+        """The name shown in logs."""
+        if self.name is not None:
+            return self.name
+        return self.path.name + (f"[{self.contains}]" if self.contains else "")
+
+
+BY_OPTION: Final = {
+    setting.flat: setting
+    for setting in settings_of(Source)
+    if setting.field not in ("path", "excludes")
+}
+"""The options of ``--data`` by name: the path stands before them, and several texts of one option
+would need quoting."""

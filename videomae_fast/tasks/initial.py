@@ -1,0 +1,173 @@
+"""Weights that a run begins from, in whatever layout: what fits, what stays new, and a record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from videomae_fast.errors import WeightsError
+from videomae_fast.interop import ModelWeights, SourceHints, load_into, load_weights, read_weights
+from videomae_fast.interop.weights.folders import file_of
+from videomae_fast.interop.weights.parts import tally
+from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
+from videomae_fast.training import checkpoint
+from videomae_fast.training.checkpoint import Log, Saved
+from videomae_fast.training.errors import CheckpointError
+from videomae_fast.training.finite import not_finite
+
+_ENCODER: Final = (
+    "patch_size", "tubelet_size", "width", "depth", "heads", "hidden", "learned_positions",
+)  # fmt: skip
+_DECODER: Final = (
+    "encoder_norm", "decoder_width", "decoder_depth", "decoder_heads", "decoder_hidden",
+)  # fmt: skip
+_FREE: Final = ("frames", "image_size", "norm_eps", "final_norm_eps")
+"""Fields that tensors don't depend on, and that are the run's."""
+
+
+class _AsTheRun(SourceHints):
+    """What official files don't say is what the run says; the rest is compared in words here."""
+
+    def check(self, config: MAEConfig, origin: str) -> None:
+        pass
+
+
+def begin_from(
+    model: MaskedAutoencoder, path: str | Path, log: Log, *, digest: bool = True
+) -> dict[str, Any]:
+    """Loads weights into a new model; what they don't hold stays as it was drawn.
+
+    Args:
+        path: a file or folder as :func:`~videomae_fast.interop.read_weights` takes it, or a run's
+            or checkpoint's folder. Classifiers and encoders leave the decoder new.
+        digest: read the files once more for their SHA-256; one process's record is enough.
+
+    Returns:
+        The record of it, as plain values: file, layout, kind, sha256 of each file, new parts.
+
+    Raises:
+        WeightsError: they don't fit the model (names what is missing, unused or different), or
+            are not finite.
+    """
+    path = Path(os.path.abspath(path))
+    if (path / "checkpoints").is_dir() or (path / checkpoint.STATE).is_file():
+        path = checkpoint.weights_file(path)
+    weights = read_weights(path, _told(path, model.config))
+    _check_same_shape(weights, model.config)
+    state, left_out = _encoder_of(weights)
+    bad = not_finite(state)
+    if bad is not None:
+        raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
+    own = model.state_dict()
+    new = {} if weights.kind == "pre-training" else {k: v for k, v in own.items() if k not in state}
+    load_into(model, {**new, **state}, origin=f"{path}: its weights")
+    record = {
+        "file": str(path),
+        "layout": weights.origin.layout,
+        "kind": weights.kind,
+        "sha256": _digests(path) if digest else {},
+        "new": sorted(new),
+    }
+    log(f"began from {_named(record)}")
+    for what, tensors in (("stays new", new), ("left out", left_out)):
+        if tensors:
+            parts = ", ".join(f"{part} ({n.values:,} values)" for part, n in tally(tensors).items())
+            log(f"{what}: {parts}")
+    for difference in _differences(weights, model):
+        log(f"differs: {difference}")
+    return record
+
+
+def check_same_beginning(saved: Saved, init: str | None) -> dict[str, Any] | None:
+    """The record in a checkpoint, which goes on to the next ones.
+
+    Raises:
+        CheckpointError: other weights are asked for than the run began from.
+    """
+    record: dict[str, Any] | None = saved.state.get("init")
+    if init is None:
+        return record
+    if record is None:
+        raise CheckpointError(
+            f"checkpoint {saved.folder}: its run did not begin from weights, so --init {init} "
+            "would not be read: leave it out, or give another output folder"
+        )
+    path = Path(os.path.abspath(init))
+    if path != Path(record["file"]) and path not in Path(record["file"]).parents:
+        raise CheckpointError(
+            f"checkpoint {saved.folder}: its run began from {_named(record)}, so --init {init} "
+            "would not be read: leave it out, or give another output folder"
+        )
+    return record
+
+
+def _named(record: Mapping[str, Any]) -> str:
+    digests = "; ".join(f"{name} sha256 {digest}" for name, digest in record["sha256"].items())
+    return f"{record['file']} ({record['layout']}, {record['kind']}; {digests})"
+
+
+def _told(path: Path, config: MAEConfig) -> SourceHints:
+    # Hugging Face's folders say all of it themselves
+    says_all = (path / "config.json").is_file()
+    file = file_of(path) if path.is_dir() and not says_all else path
+    has_decoder = not says_all and any("encoder_to_decoder." in key for key in load_weights(file))
+    return _AsTheRun(
+        heads=config.heads,
+        decoder_heads=config.decoder_heads if has_decoder else None,
+        frames=config.frames,
+        image_size=config.image_size,
+    )
+
+
+def _check_same_shape(weights: ModelWeights, config: MAEConfig) -> None:
+    fields = _ENCODER + (_DECODER if weights.kind == "pre-training" else ())
+    wrong = [
+        f"{name} is {getattr(weights.config, name)} there and {getattr(config, name)} in this run"
+        for name in fields
+        if getattr(weights.config, name) != getattr(config, name)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{weights.origin.name}: not of this run's model: {'; '.join(wrong)}: give the run the "
+            "same size, or other weights"
+        )
+
+
+def _encoder_of(weights: ModelWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights by the model's keys, and those that pre-training has no place for."""
+    if weights.kind != "classifier":
+        return dict(weights.state), {}
+    kept, left_out = {}, {}
+    for key, value in weights.state.items():
+        if key.startswith(("head.", "fc_norm.")):
+            left_out[key] = value
+        else:
+            kept[f"encoder.{key}"] = value
+    return kept, left_out
+
+
+def _differences(weights: ModelWeights, model: MaskedAutoencoder) -> list[str]:
+    found = [
+        (name, getattr(weights.config, name), getattr(model.config, name)) for name in _FREE
+    ] + [(name, value, getattr(model, name)) for name, value in weights.options.items()]
+    return [
+        f"{name} was {there} there and is {here} in this run"
+        for name, there, here in found
+        if there != here
+    ]
+
+
+def _digests(path: Path) -> dict[str, str]:
+    files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
+    return {each.name: _sha256(each) for each in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,329 @@
+"""Pre-training: masked clips to the pixels of what was hidden."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from videomae_fast.data.dataset import ClipDataset, clip_dataset
+from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.stats import PipelineStats
+from videomae_fast.errors import UsageError
+from videomae_fast.masks import Grid, Masks, MaskSpec
+from videomae_fast.masks.spec import mask_spec
+from videomae_fast.models.config import mae_config
+from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
+from videomae_fast.models.matmul_parameters import matmul_parameters
+from videomae_fast.models.transformer import set_recompute
+from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
+from videomae_fast.recipes.schema import PretrainConfig, Run
+from videomae_fast.tasks.initial import begin_from, check_same_beginning
+from videomae_fast.training.checkpoint import Log, Saved
+from videomae_fast.training.errors import CheckpointError
+from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.optimizer import make_optimizer, parameter_groups
+from videomae_fast.training.parallel.world import World
+from videomae_fast.training.schedule import learning_rates, total_steps
+from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
+
+PretrainResult = RunResult
+
+FREE: Final = frozenset(
+    name for name, setting in settings(PretrainConfig).items() if setting.option.resumable
+)
+"""Fields that may change when a run is resumed; where the lists lie may too, not their entries.
+
+``model.init`` may be left out then, since it is not read again.
+"""
+
+
+def pretrain(
+    config: PretrainConfig,
+    *,
+    output: str | Path,
+    resume: str = "auto",
+    log: Log = print,
+) -> RunResult:
+    """Pre-trains a model: the whole run, or what is left of it.
+
+    Args:
+        config: what the run is made of.
+        output: folder, made where missing; what it holds then, and ``resume``, ``log`` and the
+            errors, are those of :func:`videomae_fast.training.loop.run`.
+        resume: "auto", "never", or a checkpoint folder to go on from.
+        log: takes progress lines, in the main process only.
+
+    Raises:
+        VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
+    """
+    grid_and_masks(config)  # before any process starts on anything
+    engine = settings_of(config)
+    return run(
+        lambda world: Pretraining(config, engine, world),
+        engine,
+        output=output,
+        resume=resume,
+        log=log,
+    )
+
+
+def settings_of(config: PretrainConfig) -> Settings:
+    """The engine's part of a configuration.
+
+    Raises:
+        UsageError: settings that contradict each other.
+    """
+    data, optim, run = config.data, config.optim, config.run
+    step_mode = _step_mode(run)
+    _check_recompute(run, step_mode)
+    return Settings(
+        device=run.device,
+        videos_per_step=optim.videos_per_step,
+        clips_per_video=data.samples,
+        accumulation=optim.accumulation,
+        seed=run.seed,
+        precision=run.precision,
+        step_mode=step_mode,
+        deterministic=run.deterministic,
+        shadow_weights=run.shadow_weights,
+        clip_grad=optim.clip_grad,
+        log_every=run.log_every,
+        checkpoint_every=run.checkpoint_every,
+        keep_checkpoints=run.keep_checkpoints,
+        tensorboard=run.tensorboard,
+        max_failed_share=data.max_failed_share,
+    )
+
+
+def _step_mode(run: Run) -> str:
+    """The step mode, also in its old spelling.
+
+    Raises:
+        UsageError: both spellings say different things.
+    """
+    if not run.compile:
+        return run.step_mode
+    if run.step_mode not in ("auto", "compiled"):
+        raise UsageError(
+            "compile is the old spelling of step_mode compiled, and step_mode is "
+            f"{run.step_mode}: leave compile out"
+        )
+    warnings.warn(
+        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
+        "the next version",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return "compiled"
+
+
+def _check_recompute(run: Run, step_mode: str) -> None:
+    """Raises UsageError where `recompute` would do nothing."""
+    if run.recompute and run.activation_checkpointing:
+        raise UsageError(
+            "recompute and activation_checkpointing exclude each other: the second makes whole "
+            "blocks again"
+        )
+    if run.recompute and step_mode == "compiled":
+        raise UsageError(
+            "recompute does nothing with step_mode compiled: torch.compile chooses by itself what "
+            "is made again; use step_mode eager or captured"
+        )
+
+
+def dataset_of(config: PretrainConfig) -> ClipDataset:
+    """The clips of a configuration's lists.
+
+    Raises:
+        UsageError, ListError: a list can't be read, or none is named.
+    """
+    model, seed = config.model, config.run.seed
+    return clip_dataset(config.data, frames=model.frames, image_size=model.image_size, seed=seed)
+
+
+def grid_and_masks(config: PretrainConfig) -> tuple[Grid, MaskSpec]:
+    """The tokens of a clip and how they are masked.
+
+    Raises:
+        UsageError: model and masks don't fit together, or sizes don't divide.
+    """
+    try:
+        grid, spec = mae_config(config.model).grid, mask_spec(config.masks)
+        spec.counts(grid)
+    except ValueError as error:
+        raise UsageError(f"the model and masks don't fit together: {error}") from None
+    return grid, spec
+
+
+def build_model(config: PretrainConfig) -> MaskedAutoencoder:
+    """The model with weights drawn from the seed: the same on every process and device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        model = MaskedAutoencoder(
+            mae_config(config.model),
+            drop_path=config.model.drop_path,
+            activation_checkpointing=config.run.activation_checkpointing,
+            normalize_target=config.target.normalize,
+            ignore_flat_cubes=config.target.ignore_flat_cubes,
+        )
+    set_recompute(model, config.run.recompute)
+    return model
+
+
+class Reconstruction:
+    """The loss of pre-training: mean squared error of the pixels of tokens, each weighted alike."""
+
+    metrics: tuple[str, ...] = ()
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.optim, self.run = config.optim, config.run
+        self.grid, self.spec = grid_and_masks(config)
+        self.draws = config.model.drop_path > 0
+        self.weight_per_clip = float(self.spec.counts(self.grid).loss)
+
+    def matmul_parameters(self, model: nn.Module) -> list[str]:
+        return matmul_parameters(model)
+
+    def why_not_captured(self) -> str | None:
+        if self.optim.optimizer == "apex":
+            return "apex's optimizer was never captured"
+        if self.run.activation_checkpointing and self.draws:
+            return "recomputed blocks ask the host for the state of drop path's generator"
+        return None
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        assert isinstance(model, MaskedAutoencoder)
+        optim = self.optim
+        groups = parameter_groups(model, optim.weight_decay, model.no_weight_decay())
+        return make_optimizer(groups, betas=optim.betas, impl=optim.optimizer)
+
+    def inputs(self, batch: ClipBatch, place: Place) -> dict[str, Tensor]:
+        """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; mask_seeds: int64 [B]."""
+        return {"frames": batch.frames, "ok": batch.ok, "mask_seeds": batch.mask_seeds}
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
+        ok = inputs["ok"]
+        masks = Masks.from_seeds(inputs["mask_seeds"], self.grid, self.spec)
+        # Weights even where all are 1: shapes and code paths never change.
+        out: MAEOutput = model(inputs["frames"], masks.weighted(ok), gradient_scale=scale)
+        return MicroLoss(out.loss_sum, out.loss_weight, (~ok).sum(), out.backward)
+
+
+class Pretraining:
+    """A pre-training run's data and model.
+
+    Args:
+        config: what the run is made of.
+        settings: the engine's part of it.
+        world: the processes that share the run's clips.
+
+    Raises:
+        UsageError, ListError: the config, or a data list, asks for what can't be.
+    """
+
+    name = "pretrain"
+    activity = "pre-trains"
+
+    def __init__(self, config: PretrainConfig, settings: Settings, world: World) -> None:
+        self._config, self.settings, self.world = config, settings, world
+        self.objective = Reconstruction(config)
+        self.feeding = PipelineStats(config.data.workers)
+        self.dataset = dataset_of(config)
+        self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
+        self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
+        self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
+        self.config = to_plain(config)
+        self.data = {
+            "entries": [len(source) for source in self.dataset.sources],
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    def describe(self) -> str:
+        return self.dataset.describe()
+
+    def batches(self, start_step: int) -> Iterator[ClipBatch]:
+        data, optim = self._config.data, self._config.optim
+        return clip_loader(
+            self.dataset,
+            videos_per_step=optim.videos_per_step,
+            micro_batches=optim.accumulation,
+            start_step=start_step,
+            total_steps=self.fingerprint.total_steps,
+            rank=self.world.rank,
+            world=self.world.size,
+            workers=data.workers,
+            device=self.world.device,
+            crop_on=self._crop_on(),
+            device_decoder=None if data.device_decoder == "none" else data.device_decoder,
+            time_limit=data.decode_timeout,
+            stats=self.feeding,
+        )
+
+    def model(self) -> MaskedAutoencoder:
+        return build_model(self._config)
+
+    def shape(self, model: nn.Module) -> dict[str, Any]:
+        assert isinstance(model, MaskedAutoencoder)
+        options = {
+            "normalize_target": model.normalize_target,
+            "ignore_flat_cubes": model.ignore_flat_cubes,
+        }
+        return {"model": model.config.to_dict(), "model_options": options}
+
+    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
+        assert isinstance(model, MaskedAutoencoder)
+        init = self._config.model.init
+        return None if init is None else begin_from(model, init, log, digest=digest)
+
+    def began(self, saved: Saved) -> dict[str, Any] | None:
+        return check_same_beginning(saved, self._config.model.init)
+
+    def fingerprint_of(self, saved: Saved) -> Fingerprint:
+        return fingerprint_of(config_of(saved), self.steps_per_epoch)
+
+    def epoch_done(self, done: int, model: nn.Module, log: Log) -> None:
+        """Nothing is evaluated: the loss says how it goes."""
+
+    def _crop_on(self) -> CropOn:
+        crop_on = self._config.data.crop_on
+        if crop_on == "auto":
+            return "device" if self.world.device.type == "cuda" else "worker"
+        return crop_on
+
+
+def fingerprint_of(config: PretrainConfig, per_epoch: int) -> Fingerprint:
+    """What a run with this configuration has in common with those that it may go on from.
+
+    per_epoch: optimizer steps of an epoch.
+    """
+    nested = to_plain(config)
+    values = {name: nested[one.section][one.field] for name, one in settings(type(config)).items()}
+    values[LISTS] = [  # they may lie elsewhere
+        {key: value for key, value in source.items() if key not in ("path", "root")}
+        for source in values[LISTS]
+    ]
+    return Fingerprint(values, FREE, total_steps(config.schedule, per_epoch))
+
+
+def config_of(saved: Saved) -> PretrainConfig:
+    """The config of the run that wrote a checkpoint; newer fields have their defaults.
+
+    Raises:
+        CheckpointError: it can't be read, or what the run read of its data.
+    """
+    try:
+        if not isinstance(saved.state["data"], Mapping):
+            raise TypeError("data is no object")
+        return from_plain(PretrainConfig, saved.state["config"])
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told = str(error) if isinstance(error, UsageError) else repr(error)
+        raise CheckpointError(
+            f"checkpoint {saved.folder}: its config can't be read ({told}); it was written by "
+            f"{saved.state.get('versions')}"
+        ) from error

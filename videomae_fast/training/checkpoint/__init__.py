@@ -1,0 +1,39 @@
+"""Checkpoints: what a run goes on from."""
+
+from videomae_fast.training.checkpoint.folder import (
+    CHECKSUM,
+    FORMAT,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    WITHOUT_CHECKSUM,
+    Log,
+    Saved,
+    checkpoints,
+    folder_name,
+    newest,
+    read,
+    save,
+    set_aside,
+    versions,
+    weights_file,
+)
+
+__all__ = [
+    "CHECKSUM",
+    "FORMAT",
+    "MODEL",
+    "OPTIMIZER",
+    "STATE",
+    "WITHOUT_CHECKSUM",
+    "Log",
+    "Saved",
+    "checkpoints",
+    "folder_name",
+    "newest",
+    "read",
+    "save",
+    "set_aside",
+    "versions",
+    "weights_file",
+]

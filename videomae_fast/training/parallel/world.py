@@ -1,0 +1,164 @@
+"""The processes of a run: which one this is, its device, and what they agree on.
+
+Two groups exist with several processes: the default one (NCCL on GPUs, gloo on CPUs) carries
+gradients and losses; the control group (gloo) carries what hosts have to agree on, so that
+agreeing never waits for a device.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+
+from videomae_fast.errors import UsageError
+from videomae_fast.training.errors import RankFailedError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run.
+
+    rank, size: of all processes; device: this process's; control: the gloo group, and store: what
+    the processes have in common, None where there is one process.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+    store: Store | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @staticmethod
+    def start(device: str = "auto") -> World:
+        """Joins the processes that torchrun started, or is the only one.
+
+        device: "auto", "cpu" or "cuda".
+
+        Raises:
+            UsageError: no GPU where one is asked for, or fewer GPUs than processes.
+            RankFailedError: the others can't be reached.
+        """
+        rank, size, local = (
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        )
+        chosen = _device(device, local)
+        if size == 1:
+            return World(rank, size, chosen)
+        backend, device_id = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
+        try:
+            store = _store()
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, device_id=device_id
+            )
+            control = dist.new_group(backend="gloo")
+        except RuntimeError as error:
+            raise RankFailedError(
+                f"rank {rank} can't join the {size} processes of the run: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+        return World(rank, size, chosen, control, store)
+
+    def close(self, *, together: bool) -> None:
+        """Leaves the others; with `together`, when all of them are here.
+
+        A process that ends while others still talk to it makes them abort at their end.
+        """
+        if self.control is not None:
+            if together:
+                with suppress(RuntimeError):  # one was killed meanwhile; all was done
+                    dist.barrier(group=self.control)
+            dist.destroy_process_group()
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """Sums a device tensor over the processes, in place, without waiting for it."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, value: int) -> int:
+        """The largest of the processes' numbers, on the host."""
+        if self.control is None:
+            return value
+        tensor = torch.tensor(value)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
+        return int(tensor)
+
+    def total(self, value: int) -> int:
+        """The sum of the processes' numbers, on the host."""
+        if self.control is None:
+            return value
+        tensor = torch.tensor(value)
+        dist.all_reduce(tensor, group=self.control)
+        return int(tensor)
+
+    def from_main(self, value: Any) -> Any:
+        """The main process's value, everywhere."""
+        if self.control is None:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in order of rank, everywhere."""
+        if self.control is None:
+            return [value]
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value, group=self.control)
+        return box
+
+
+def videos_per_micro_batch(videos_per_step: int, world: int, accumulation: int) -> int:
+    """Videos of one process's micro-batch.
+
+    Raises:
+        UsageError: the numbers don't divide; the message names ones that do.
+    """
+    parts = world * accumulation
+    if videos_per_step % parts == 0:
+        return videos_per_step // parts
+    lower = videos_per_step // parts * parts
+    near = " or ".join(str(n) for n in (lower, lower + parts) if n)
+    raise UsageError(
+        f"videos_per_step ({videos_per_step}) is not a multiple of processes x accumulation "
+        f"({world} x {accumulation}): use {near} videos per step, or another accumulation"
+    )
+
+
+def _store() -> Store:
+    """What the processes have in common, as torchrun says; empty for each restart in place.
+
+    torchrun's own survives a restart, with the addresses of processes that are no more.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    return PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise UsageError(
+            "device cuda: torch sees no GPU here (videomae-fast doctor says why); use --device cpu"
+        )
+    if local_rank >= available:
+        raise UsageError(
+            f"process {local_rank} of this machine has no GPU: torch sees {available}; start at "
+            "most that many processes per machine"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
