@@ -126,7 +126,6 @@ class Declared:
         self._composite = len(self._own.backends) < len(op.backends)
         self._gradients: tuple[_Remember, _Recall] | None = None
         self._applies: dict[tuple[str, str], Callable[..., Any]] = {}
-        self._pick = self._own.pick
         self._runs = {key: backend.run for key, backend in self._own.backends.items()}
         arguments, _, results = infer_schema(reference, mutates_args=()).rpartition(") -> ")
         self._definition = custom_op(
@@ -150,8 +149,11 @@ class Declared:
             BackendUnavailableError: `impl` can't run here.
         """
         if self._composite:
-            impl = self.op.pick(impl, args)
-            if self.op.backends[impl].composite:
+            # A name of the op's own is looked at where it runs: not by fakes, which run nothing.
+            impl = self.op.meant(impl)
+            if impl not in self._runs:
+                impl = self.op.pick(impl, args)
+            if impl not in self._runs:
                 return self.op.backends[impl].run(*args)
         if _watched():
             return self.registered(*args, impl)
@@ -160,7 +162,7 @@ class Declared:
             return self.registered(*args, impl)
         if not learning:
             return self.run(impl, args)
-        name = self._pick(impl, args)
+        name = self._own.pick(impl, args)
         apply = self._applies.get((impl, name))
         if apply is None:
             apply = self._applies[impl, name] = self._function(impl, name).apply
@@ -168,7 +170,7 @@ class Declared:
 
     def run(self, impl: str, args: tuple[Any, ...]) -> Any:
         """The results of plain tensors, without a gradient and without the dispatcher."""
-        return self._runs[self._pick(impl, args)](*args)
+        return self._runs[self._own.pick(impl, args)](*args)
 
     def differentiate(self, gradient: Gradient) -> None:
         """Gives the op its gradients, as a registered op and in eager mode."""

@@ -138,13 +138,18 @@ class Op:
         """
         return self.backends[self.pick(impl, args)]
 
+    def meant(self, impl: str) -> str:
+        """A name, or what :func:`forced` makes of "auto" where this op has it."""
+        if impl == "auto" and _forced:
+            forced = forced_impl(self.name)
+            return forced if forced in self.backends else impl
+        return impl
+
     def pick(self, impl: str, args: tuple[Any, ...]) -> str:
         """The name of the backend for these arguments; raises as :meth:`choose` does."""
+        impl = self.meant(impl)
         if impl == "auto":
-            if _forced:
-                impl = forced_impl(self.name)
-            if not _forced or impl not in self.backends:
-                return self._auto(args)
+            return self._auto(args)
         if impl not in self.backends:
             known = ", ".join(["auto", *self.backends])
             raise BackendUnavailableError(f"{self.name} has no backend {impl!r}; it has {known}")
