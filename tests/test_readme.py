@@ -73,6 +73,7 @@ def test_documents_have_commands() -> None:
         "prepare",
         "cache",
         "reconstruct",
+        "features",
         "convert",
         "flops",
         "doctor",

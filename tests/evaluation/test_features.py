@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,12 @@ from videomae_fast.data.decoders import open_video
 from videomae_fast.data.decoders.base import Frames, ReaderBase
 from videomae_fast.data.decoders.in_order import frames_per_second, read_in_order
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.evaluation.features import FeatureSettings, preset, video_features
+from videomae_fast.evaluation.features import (
+    FeatureSettings,
+    clip_features,
+    preset,
+    video_features,
+)
 from videomae_fast.evaluation.windows import WindowRule
 from videomae_fast.models.frozen import FrozenFeatures
 from videomae_fast.models.pixels import IMAGENET, UNIT
@@ -191,6 +197,42 @@ def test_bf16_is_near_and_float32(tiny: VideoClassifier) -> None:
     rough = video_features(FrozenFeatures(tiny), video, SMALL, bf16=True)
     assert rough.dtype == np.float32
     assert 0 < np.abs(rough - exact).max() < 0.2
+
+
+class Endless(ReaderBase):
+    """Frames made when they are read; notes how many of them are alive at once."""
+
+    frame_count = 2000
+
+    def __init__(self) -> None:
+        self.alive: weakref.WeakSet[Alive] = weakref.WeakSet()
+        self.most = 0
+
+    def read(self, ids: Sequence[int]) -> Frames:
+        made = np.zeros((len(ids), 32, 32, 3), dtype=np.uint8).view(Alive)
+        self.alive.add(made)
+        self.most = max(self.most, len(self.alive) * len(ids))
+        return made
+
+
+class Alive(np.ndarray[Any, Any]):
+    """An array with an identity of its own."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return self is other
+
+
+def test_memory_does_not_grow_with_a_video(tiny: VideoClassifier) -> None:
+    video = Endless()
+    windows = 0
+    sparse = replace(SMALL, windows=WindowRule(stride=4, length=4))
+    for part in clip_features(FrozenFeatures(tiny), video, sparse, batch=25):
+        assert len(part) <= 25
+        windows += len(part)
+    assert windows == 500
+    assert 0 < video.most <= 96
 
 
 def test_refusals(tiny: VideoClassifier) -> None:

@@ -199,31 +199,50 @@ def extract(
     of = "" if shard[1] == 1 else f".{shard[0]}-of-{shard[1]}"
     report = folder / f"failures{of}.jsonl"
     report.unlink(missing_ok=True)
-    line = ProgressLine(len(todo), "videos") if show_progress and todo else None
+    progress = _Progress(len(todo), outcome, show=show_progress)
     for done, index in enumerate(todo):
         clip = clips[index]
         try:
-            for count in _make(clip, folder / names[index], how, outcome):
+            for count, windows in _make(clip, folder / names[index], how, outcome):
                 outcome.windows += count
-                if line is not None:
-                    line.update(done, **_counts(outcome))
+                progress.update(done, windows)
         except DecodeError as error:
             outcome.failed.append((clip.path, error.reason))
             outcome.report = report
             _tell(report, clip, error)
-        if line is not None:
-            line.update(done + 1, **_counts(outcome))
-    if line is not None:
-        line.finish(len(todo), **_counts(outcome))
+        progress.update(done + 1)
+    progress.finish()
     return outcome
 
 
-def _counts(outcome: Outcome) -> dict[str, int]:
-    return {"windows_per_s": outcome.windows, "failed": len(outcome.failed)}
+class _Progress:
+    """Counts videos, or where there is one alone, which may be long, its windows."""
+
+    def __init__(self, videos: int, outcome: Outcome, *, show: bool) -> None:
+        self._videos, self._outcome, self._show = videos, outcome, show
+        self._line = ProgressLine(videos, "videos") if show and videos > 1 else None
+
+    def update(self, done: int, windows: int = 0) -> None:
+        """done: videos; windows: in the one that is being made."""
+        if self._line is None and self._show and self._videos == 1 and windows:
+            self._line = ProgressLine(windows, "windows")
+        if self._line is not None:
+            self._line.update(self._place(done), **self._counts())
+
+    def finish(self) -> None:
+        if self._line is not None:
+            self._line.finish(self._place(self._videos), **self._counts())
+
+    def _place(self, videos: int) -> int:
+        return self._outcome.windows if self._videos == 1 else videos
+
+    def _counts(self) -> dict[str, int]:
+        failed = {"failed": len(self._outcome.failed)}
+        return failed if self._videos == 1 else {"windows_per_s": self._outcome.windows, **failed}
 
 
-def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Iterator[int]:
-    """Writes one video's features; yields the windows of each batch as they are made."""
+def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Iterator[tuple[int, int]]:
+    """Writes one video's features; yields the windows of each batch and of all."""
     rule, made_from = how.settings.windows, how.made_from(clip)
     with one_file():
         video = _open(clip, how)
@@ -248,7 +267,8 @@ def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Iterato
             **how.notes,
         }
         shape = (rule.count(frames), *how.model.shape(rule.length, how.settings.size))
-        yield from write_features(array, shape, parts, told)
+        for count in write_features(array, shape, parts, told):
+            yield count, shape[0]
     outcome.made += 1
     outcome.padded += rule.pads(frames)
 
