@@ -162,7 +162,8 @@ data-bench: setup
 	$(if $(VIDEOS),--videos "$(VIDEOS)")
 
 reference: setup
-	$(BIN)/python -m videomae_fast.recipes.reference > docs/reference/configuration.md
+	$(BIN)/python -m videomae_fast.recipes.reference pretrain > docs/reference/configuration.md
+	$(BIN)/python -m videomae_fast.recipes.reference finetune > docs/reference/finetuning.md
 
 lint: setup
 	$(BIN)/ruff check .

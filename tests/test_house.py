@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "data": {"ops", "recipes"},
     "interop": {"masks", "models", "ops"},
     "training": {"", "data", "interop", "recipes"},  # "" for its version
-    "tasks": {"data", "interop", "masks", "models", "recipes", "training"},
+    "tasks": {"data", "evaluation", "interop", "masks", "models", "recipes", "training"},
     "demo": {"data", "masks", "pictures", "recipes", "training"},
     "evaluation": {"data", "models"},
 }

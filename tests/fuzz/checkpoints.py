@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.models.config import mae_config
 from videomae_fast.recipes import Model, PretrainConfig, Schedule, to_plain
 from videomae_fast.recipes.fields import settings
-from videomae_fast.tasks.pretraining import config_of, fingerprint_of
+from videomae_fast.tasks.engine import config_of, fingerprint_of
 from videomae_fast.training import checkpoint
 from videomae_fast.training.resume import check_length, check_same_run, starting_point
 
@@ -61,9 +62,10 @@ def run(count: int, seed: int, folder: Path) -> Iterator[str]:
 def _finding(output: Path) -> str | None:
     newer, said = _newer(output), list[str]()
     try:
-        saved = starting_point(output, "auto", said.append, config_of)
+        saved = starting_point(output, "auto", said.append, partial(config_of, PretrainConfig))
         assert saved is not None
-        before, now = (fingerprint_of(each, PER_EPOCH) for each in (config_of(saved), CONFIG))
+        before = fingerprint_of(config_of(PretrainConfig, saved), PER_EPOCH)
+        now = fingerprint_of(CONFIG, PER_EPOCH)
         check_same_run(saved, before, now, DATA)
         check_length(saved, before, now, said.append)
     except VideoMAEFastError as error:

@@ -13,7 +13,7 @@ from tests.support.steps import CPU, NoRead, batch, new_step, split
 from tests.support.tape import TapeRecorder
 from videomae_fast.data import ClipBatch
 from videomae_fast.errors import BackendUnavailableError, UsageError
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.ops.registry import forced
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training.captured import CapturedStep

@@ -11,7 +11,7 @@ from typing import Any, Final
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.fields import Config, Setting, SettingError, sections, settings
 from videomae_fast.recipes.load import parse, parse_set
-from videomae_fast.recipes.plain import LISTS
+from videomae_fast.recipes.plain import LIST_FIELDS
 
 _METAVARS: Final[dict[Any, str]] = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
@@ -34,7 +34,7 @@ def add_fields(parser: argparse.ArgumentParser, kind: type[Config]) -> None:
             name, f"{title} Also as --set {name}.NAME=VALUE; defaults are the recipe's."
         )
         for setting in settings(kind).values():
-            if setting.section == name and setting.name != LISTS:
+            if setting.section == name and setting.name not in LIST_FIELDS:
                 add_field(group, setting)
 
 

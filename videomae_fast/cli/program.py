@@ -41,6 +41,17 @@ COMMANDS: dict[str, Command] = {
       --set optim.base_lr=3e-4
   videomae-fast pretrain --help             every recipe and every field""",
     ),
+    "finetune": Command(
+        "videomae_fast.cli.finetune",
+        "train a classifier on labelled videos, from pre-trained weights; resumes where it was "
+        "stopped",
+        """\
+  videomae-fast finetune --recipe vit_b_k400_ft --init runs/base --data train.csv \\
+      --validation val.csv --classes kinetics-400 --output runs/base-k400
+  torchrun --nproc-per-node 8 -m videomae_fast finetune --recipe vit_b_k400_ft --init runs/base \\
+      --data train.csv --validation val.csv --output runs/base-k400
+  videomae-fast finetune --help             every recipe and every field""",
+    ),
     "recipes": Command(
         "videomae_fast.cli.recipes",
         "list the recipes with model, data, cost and score, or print the file of one",

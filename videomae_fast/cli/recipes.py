@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from videomae_fast.errors import UsageError
+from videomae_fast.errors import UsageError, did_you_mean
 from videomae_fast.recipes.catalogue import names, recipe
+from videomae_fast.recipes.kinds import KINDS
 from videomae_fast.recipes.load import load
-from videomae_fast.recipes.schema import PretrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,20 +33,34 @@ def run(args: argparse.Namespace) -> int:
     if (args.action == "show") != (args.name is not None):
         raise UsageError("give `recipes` alone for all, or `recipes show NAME` for the file of one")
     if args.action == "show":
-        text = recipe(PretrainConfig.task, args.name).file.read_text(encoding="utf-8")
+        text = recipe(task_of(args.name), args.name).file.read_text(encoding="utf-8")
         sys.stdout.write(text)
     else:
         print(table())
     return 0
 
 
+def task_of(name: str) -> str:
+    """The task that a recipe is for.
+
+    Raises:
+        UsageError: there is none of this name; says what was meant.
+    """
+    for task in KINDS:
+        if name in names(task):
+            return task
+    every = [one for task in KINDS for one in names(task)]
+    raise UsageError(f"no recipe {name!r}{did_you_mean(name, every)}; there are {', '.join(every)}")
+
+
 def table() -> str:
-    """A row per recipe: name, model, data, cost, score."""
-    rows = [["name", "model", "data", "cost", "expected score"]]
-    for name in names(PretrainConfig.task):
-        facts = recipe(PretrainConfig.task, name).facts
-        told = [facts[key].partition(";")[0] for key in ("data", "cost", "expected")]
-        rows.append([name, load(PretrainConfig, name).model.size, *told])
+    """A row per recipe: name, task, model, data, cost, score."""
+    rows = [["name", "task", "model", "data", "cost", "expected score"]]
+    for task, kind in KINDS.items():
+        for name in names(task):
+            facts = recipe(task, name).facts
+            told = [facts[key].partition(";")[0] for key in ("data", "cost", "expected")]
+            rows.append([name, task, load(kind, name).model.size, *told])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -16,7 +16,7 @@ from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.lists import Entry
-from videomae_fast.data.lists.sources import LoadedSource, load_sources, sources_of
+from videomae_fast.data.lists.sources import LoadedSource, load_sources
 from videomae_fast.data.order import Draw, EpochOrder, item_words
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.data.views.clips import as_size
@@ -47,30 +47,42 @@ class ClipSample:
 
 
 def clip_dataset(
-    data: schema.Data, *, frames: int, image_size: int | tuple[int, int], seed: int
+    data: schema.Reading,
+    sources: Sequence[Source],
+    *,
+    frames: int,
+    image_size: int | tuple[int, int],
+    samples: int,
+    seed: int,
+    rule: ViewRule = MULTI_SCALE,
 ) -> ClipDataset:
-    """The clips that a configuration's lists hold.
+    """The clips of lists, read as a configuration says.
 
     Args:
+        data: how they are read.
+        sources: the lists.
         frames: of a clip.
         image_size: of a clip in pixels, a side or (height, width).
+        samples: clips of each video.
         seed: of all that is drawn.
+        rule: which frames and views make the clips.
 
     Raises:
-        UsageError, ListError: as :func:`~videomae_fast.data.lists.sources.sources_of`.
+        ListError: a list can't be read.
         BackendUnavailableError: the decoder is not installed.
     """
     cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
     return ClipDataset(
-        sources_of(data),
+        sources,
         frames=frames,
         stride=data.stride,
         image_size=image_size,
-        samples=data.samples,
+        samples=samples,
         decoder=data.decoder,
         seed=seed,
         epoch_size=data.epoch_size,
         cache=cached,
+        rule=rule,
     )
 
 

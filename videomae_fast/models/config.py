@@ -133,7 +133,7 @@ class MAEConfig:
         return MAEConfig(**values)
 
 
-def mae_config(model: schema.Model) -> MAEConfig:
+def mae_config(model: schema.Encoder) -> MAEConfig:
     """The shape that a configuration describes: its size's, with what it sets.
 
     Raises:

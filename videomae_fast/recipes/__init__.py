@@ -10,6 +10,15 @@
 
 from __future__ import annotations
 
+from videomae_fast.recipes.classification import (
+    Augment,
+    ClassifierModel,
+    FinetuneConfig,
+    FinetuneOptim,
+    FinetuneSchedule,
+    LabelledData,
+    Mix,
+)
 from videomae_fast.recipes.load import load
 from videomae_fast.recipes.plain import changed, from_plain, to_plain
 from videomae_fast.recipes.schema import (
@@ -25,8 +34,15 @@ from videomae_fast.recipes.schema import (
 from videomae_fast.recipes.source import Source
 
 __all__ = [
+    "Augment",
+    "ClassifierModel",
     "Data",
+    "FinetuneConfig",
+    "FinetuneOptim",
+    "FinetuneSchedule",
+    "LabelledData",
     "Masks",
+    "Mix",
     "Model",
     "Optim",
     "PretrainConfig",

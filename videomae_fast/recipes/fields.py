@@ -198,16 +198,19 @@ def _sections(config: Any) -> dict[str, type[Any]]:
 class Section:
     """Base of all sections: a section checks its own fields.
 
-    It has its class's name in lower case; a subclass, with other defaults or more fields for
-    another task, stands in the place of its base and has that one's name.
+    It has its class's name in lower case, or is ``called`` otherwise; a subclass, with other
+    defaults or more fields for another task, stands in the place of its base and has that one's
+    name.
 
     Raises:
         SettingError: a value that can't be; the message names the field and what to do.
     """
 
+    called: ClassVar[str] = ""
+
     def __post_init__(self) -> None:
         bases = [c for c in type(self).__mro__ if issubclass(c, Section) and c is not Section]
-        name = bases[-1].__name__.lower()
+        name = self.called or bases[-1].__name__.lower()
         for setting in settings_of(type(self), name):
             setting.check(getattr(self, setting.field))
 

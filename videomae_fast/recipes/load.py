@@ -12,7 +12,7 @@ from typing import Any, Final, get_origin
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.catalogue import find
 from videomae_fast.recipes.fields import Config, Setting, SettingError, settings
-from videomae_fast.recipes.plain import LISTS, C, changed, dotted, unknown
+from videomae_fast.recipes.plain import LIST_FIELDS, C, changed, dotted, unknown
 
 _NONE: Final = "none"
 """What stands for no value where a field may have none: TOML and the command line have no null."""
@@ -121,8 +121,11 @@ def parse(setting: Setting, text: str) -> Any:
     Raises:
         SettingError: text that is no value of the field.
     """
-    if setting.name == LISTS:
-        raise SettingError(LISTS, f"{LISTS} is given with --data LIST, or in a recipe's file")
+    if setting.name in LIST_FIELDS:
+        how = f"{LIST_FIELDS[setting.name]} LIST"
+        raise SettingError(
+            setting.name, f"{setting.name} is given with {how}, or in a recipe's file"
+        )
     if setting.optional and text.lower() == _NONE and Path not in setting.plain_kinds:
         return None
     for kind in setting.plain_kinds:

@@ -28,6 +28,9 @@ FORMAT: Final = 2
 LISTS: Final = "data.lists"
 """The field that holds data lists; in a message of one list, the name of its options."""
 
+LIST_FIELDS: Final = {LISTS: "--data", "data.validation": "--validation"}
+"""All fields that hold data lists, with the options of the command line that give them."""
+
 C = TypeVar("C", bound=Config)
 
 

@@ -1,22 +1,24 @@
-"""The reference page of all fields: ``python -m videomae_fast.recipes.reference`` prints it."""
+"""Reference pages of all fields: ``python -m videomae_fast.recipes.reference TASK`` prints one."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import MISSING
 from typing import Any, Final
 
 from videomae_fast.recipes.catalogue import names, recipe
-from videomae_fast.recipes.fields import Config, Setting, sections, settings_of
-from videomae_fast.recipes.plain import LISTS
+from videomae_fast.recipes.fields import Config, Setting, sections, settings, settings_of
+from videomae_fast.recipes.kinds import KINDS
+from videomae_fast.recipes.plain import LIST_FIELDS, LISTS
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.recipes.source import BY_OPTION, Source
 
 _HEAD: Final = """\
-# Configuration
+# Configuration: {task}
 
-Written by `make reference` from the declarations of the fields; `videomae-fast pretrain --help`
+Written by `make reference` from the declarations of the fields; `videomae-fast {task} --help`
 says the same.
 
 A value is the field's default, unless the recipe's file says another, unless the command line
@@ -30,7 +32,7 @@ package's.
 ```toml
 [model]
 size = "small"
-image_size = [128, 160] # height, width
+image_size = {size}
 
 [optim]
 base_lr = 3e-4
@@ -41,15 +43,18 @@ weight = 2.0
 ```
 
 A run writes its configuration to `config.json` and into each checkpoint: `"format": 2` and a
-section per key. Format 1, which had all fields in one level under the names of their options, is
-read. **Resume** says whether a field may change when a run goes on; what may not is part of what
-the run computes.
+section per key. {format}**Resume**
+says whether a field may change when a run goes on; what may not is part of what the run computes.
 """
+
+_FORMAT_1: Final = (
+    "Format 1, which had all fields in one level under the names of their options, is\nread. "
+)
 
 _LISTS: Final = """\
 ### A data list
 
-`--data LIST,NAME=VALUE,...` gives these under the names of the second column; a recipe's file
+`{flags} LIST,NAME=VALUE,...` gives these under the names of the second column; a recipe's file
 under those of the first.
 """
 
@@ -63,11 +68,23 @@ scores are those that the papers and the official repositories state.
 
 def page(kind: type[Config] = PretrainConfig) -> str:
     """The page as Markdown."""
-    parts = [_HEAD]
+    lists = [flag for name, flag in LIST_FIELDS.items() if name in settings(kind)]
+    pretraining = kind is PretrainConfig
+    size = "[128, 160] # height, width" if pretraining else "160 # a side: clips are squares"
+    told = {"{task}": kind.task, "{size}": size, "{format}": _FORMAT_1 if pretraining else ""}
+    head = _HEAD
+    for place, text in told.items():
+        head = head.replace(place, text)
+    parts = [head]
     for name, section in sections(kind).items():
         parts.append(f"## {name}\n\n{_first_line(section)}\n")
         parts.append(_table(settings_of(section, name)))
-    parts += [_LISTS, _list_table(), _RECIPES, _recipe_table(kind.task)]
+    parts += [
+        _LISTS.replace("{flags}", "` or `".join(lists)),
+        _list_table(),
+        _RECIPES,
+        _recipe_table(kind.task),
+    ]
     return "\n".join(parts)
 
 
@@ -117,4 +134,4 @@ def _markdown(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(page(KINDS[sys.argv[1] if len(sys.argv) > 1 else PretrainConfig.task]), end="")

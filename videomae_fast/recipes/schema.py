@@ -17,8 +17,10 @@ from videomae_fast.recipes.source import Source
 
 
 @dataclass(frozen=True)
-class Model(Section):
-    """The model: an official size, and what differs from it."""
+class Encoder(Section):
+    """The encoder: an official size, and what differs from it."""
+
+    called: ClassVar[str] = "model"
 
     size: Literal["small", "base", "large", "huge", "giant"] = option(
         "base", "model size that the fields below start from"
@@ -36,19 +38,6 @@ class Model(Section):
     heads: int | None = option(None, "encoder attention heads (none: the size's)", least=1)
     mlp_ratio: float | None = option(
         None, "hidden width of an MLP over its width (none: the size's)", least=0
-    )
-    decoder_width: int | None = option(
-        None, "decoder width (none: the size's)", unit="values", least=1
-    )
-    decoder_depth: int = option(4, "decoder depth", unit="blocks", least=1)
-    decoder_heads: int | None = option(None, "decoder attention heads (none: the size's)", least=1)
-    decoder_mlp_ratio: float | None = option(
-        None, "hidden width of the decoder's MLPs over its width (none: mlp_ratio)", least=0
-    )
-    encoder_norm: bool = option(
-        True,
-        "LayerNorm after the encoder, as the official code has it; Hugging Face's models leave it "
-        "out by default",
     )
     init: str | None = option(
         None,
@@ -72,6 +61,25 @@ class Model(Section):
         "differs between numbers of processes",
         least=0,
         below=1,
+    )
+
+
+@dataclass(frozen=True)
+class Model(Encoder):
+    """The model: an official size, and what differs from it."""
+
+    decoder_width: int | None = option(
+        None, "decoder width (none: the size's)", unit="values", least=1
+    )
+    decoder_depth: int = option(4, "decoder depth", unit="blocks", least=1)
+    decoder_heads: int | None = option(None, "decoder attention heads (none: the size's)", least=1)
+    decoder_mlp_ratio: float | None = option(
+        None, "hidden width of the decoder's MLPs over its width (none: mlp_ratio)", least=0
+    )
+    encoder_norm: bool = option(
+        True,
+        "LayerNorm after the encoder, as the official code has it; Hugging Face's models leave it "
+        "out by default",
     )
 
 
@@ -121,17 +129,13 @@ class Target(Section):
 
 
 @dataclass(frozen=True)
-class Data(Section):
+class Reading(Section):
     """Which clips are drawn, and how they come to the device."""
+
+    called: ClassVar[str] = "data"
 
     lists: tuple[Source, ...] = option(
         (), "data lists, see below; where they lie may change when a run is resumed", flat="data"
-    )
-    format: Literal["plain", "unlabeled-hybrid"] = option(
-        "plain",
-        "plain, or unlabeled-hybrid: tell the parts of the one list apart by path, as "
-        "the official loader does (stride 2 for Something-Something, AVA's file names)",
-        flat="data_format",
     )
     stride: int = option(
         4,
@@ -206,6 +210,18 @@ class Data(Section):
                 "data.cache and data.device_decoder exclude each other: what is in the cache needs "
                 "no decoder",
             )
+
+
+@dataclass(frozen=True)
+class Data(Reading):
+    """Which clips are drawn, and how they come to the device."""
+
+    format: Literal["plain", "unlabeled-hybrid"] = option(
+        "plain",
+        "plain, or unlabeled-hybrid: tell the parts of the one list apart by path, as "
+        "the official loader does (stride 2 for Something-Something, AVA's file names)",
+        flat="data_format",
+    )
 
 
 @dataclass(frozen=True)

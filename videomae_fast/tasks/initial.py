@@ -55,11 +55,7 @@ def begin_from(
         WeightsError: they don't fit the model (names what is missing, unused or different), or
             are not finite.
     """
-    path = Path(os.path.abspath(path))
-    if (path / "checkpoints").is_dir() or (path / checkpoint.STATE).is_file():
-        path = checkpoint.weights_file(path)
-    weights = read_weights(path, _told(path, model.config))
-    _check_same_shape(weights, model.config)
+    path, weights = weights_for(path, model.config)
     state, left_out = _encoder_of(weights)
     bad = not_finite(state)
     if bad is not None:
@@ -71,10 +67,10 @@ def begin_from(
         "file": str(path),
         "layout": weights.origin.layout,
         "kind": weights.kind,
-        "sha256": _digests(path) if digest else {},
+        "sha256": digests(path) if digest else {},
         "new": sorted(new),
     }
-    log(f"began from {_named(record)}")
+    log(f"began from {named(record)}")
     for what, tensors in (("stays new", new), ("left out", left_out)):
         if tensors:
             parts = ", ".join(f"{part} ({n.values:,} values)" for part, n in tally(tensors).items())
@@ -82,6 +78,24 @@ def begin_from(
     for difference in _differences(weights, model):
         log(f"differs: {difference}")
     return record
+
+
+def weights_for(path: str | Path, config: MAEConfig) -> tuple[Path, ModelWeights]:
+    """Weights whose encoder is of a model's shape, and the file or folder that they are read from.
+
+    Args:
+        path: as for :func:`begin_from`.
+        config: of the model; it says what official files don't.
+
+    Raises:
+        WeightsError: they can't be read, or are of another shape.
+    """
+    path = Path(os.path.abspath(path))
+    if (path / "checkpoints").is_dir() or (path / checkpoint.STATE).is_file():
+        path = checkpoint.weights_file(path)
+    weights = read_weights(path, _told(path, config))
+    _check_same_shape(weights, config)
+    return path, weights
 
 
 def check_same_beginning(saved: Saved, init: str | None) -> dict[str, Any] | None:
@@ -101,13 +115,13 @@ def check_same_beginning(saved: Saved, init: str | None) -> dict[str, Any] | Non
     path = Path(os.path.abspath(init))
     if path != Path(record["file"]) and path not in Path(record["file"]).parents:
         raise CheckpointError(
-            f"checkpoint {saved.folder}: its run began from {_named(record)}, so --init {init} "
+            f"checkpoint {saved.folder}: its run began from {named(record)}, so --init {init} "
             "would not be read: leave it out, or give another output folder"
         )
     return record
 
 
-def _named(record: Mapping[str, Any]) -> str:
+def named(record: Mapping[str, Any]) -> str:
     digests = "; ".join(f"{name} sha256 {digest}" for name, digest in record["sha256"].items())
     return f"{record['file']} ({record['layout']}, {record['kind']}; {digests})"
 
@@ -163,7 +177,7 @@ def _differences(weights: ModelWeights, model: MaskedAutoencoder) -> list[str]:
     ]
 
 
-def _digests(path: Path) -> dict[str, str]:
+def digests(path: Path) -> dict[str, str]:
     files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
     return {each.name: _sha256(each) for each in files}
 

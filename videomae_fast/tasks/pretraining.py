@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from videomae_fast.data.dataset import ClipDataset, clip_dataset
-from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader, steps_per_epoch
+from videomae_fast.data.lists.sources import sources_of
+from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader, steps_per_epoch
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.masks import Grid, Masks, MaskSpec
@@ -20,27 +20,18 @@ from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.models.transformer import set_recompute
-from videomae_fast.recipes.fields import settings
-from videomae_fast.recipes.plain import LISTS, from_plain, to_plain
-from videomae_fast.recipes.schema import PretrainConfig, Run
+from videomae_fast.recipes.plain import to_plain
+from videomae_fast.recipes.schema import PretrainConfig
+from videomae_fast.tasks.engine import config_of, crop_on, engine_settings, fingerprint_of
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
-from videomae_fast.training.errors import CheckpointError
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.optimizer import make_optimizer, parameter_groups
 from videomae_fast.training.parallel.world import World
-from videomae_fast.training.schedule import learning_rates, total_steps
+from videomae_fast.training.schedule import learning_rates
 from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
 
 PretrainResult = RunResult
-
-FREE: Final = frozenset(
-    name for name, setting in settings(PretrainConfig).items() if setting.option.resumable
-)
-"""Fields that may change when a run is resumed; where the lists lie may too, not their entries.
-
-``model.init`` may be left out then, since it is not read again.
-"""
 
 
 def pretrain(
@@ -79,62 +70,7 @@ def settings_of(config: PretrainConfig) -> Settings:
     Raises:
         UsageError: settings that contradict each other.
     """
-    data, optim, run = config.data, config.optim, config.run
-    step_mode = _step_mode(run)
-    _check_recompute(run, step_mode)
-    return Settings(
-        device=run.device,
-        videos_per_step=optim.videos_per_step,
-        clips_per_video=data.samples,
-        accumulation=optim.accumulation,
-        seed=run.seed,
-        precision=run.precision,
-        step_mode=step_mode,
-        deterministic=run.deterministic,
-        shadow_weights=run.shadow_weights,
-        clip_grad=optim.clip_grad,
-        log_every=run.log_every,
-        checkpoint_every=run.checkpoint_every,
-        keep_checkpoints=run.keep_checkpoints,
-        tensorboard=run.tensorboard,
-        max_failed_share=data.max_failed_share,
-    )
-
-
-def _step_mode(run: Run) -> str:
-    """The step mode, also in its old spelling.
-
-    Raises:
-        UsageError: both spellings say different things.
-    """
-    if not run.compile:
-        return run.step_mode
-    if run.step_mode not in ("auto", "compiled"):
-        raise UsageError(
-            "compile is the old spelling of step_mode compiled, and step_mode is "
-            f"{run.step_mode}: leave compile out"
-        )
-    warnings.warn(
-        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
-        "the next version",
-        FutureWarning,
-        stacklevel=3,
-    )
-    return "compiled"
-
-
-def _check_recompute(run: Run, step_mode: str) -> None:
-    """Raises UsageError where `recompute` would do nothing."""
-    if run.recompute and run.activation_checkpointing:
-        raise UsageError(
-            "recompute and activation_checkpointing exclude each other: the second makes whole "
-            "blocks again"
-        )
-    if run.recompute and step_mode == "compiled":
-        raise UsageError(
-            "recompute does nothing with step_mode compiled: torch.compile chooses by itself what "
-            "is made again; use step_mode eager or captured"
-        )
+    return engine_settings(config.data, config.optim, config.run)
 
 
 def dataset_of(config: PretrainConfig) -> ClipDataset:
@@ -143,8 +79,14 @@ def dataset_of(config: PretrainConfig) -> ClipDataset:
     Raises:
         UsageError, ListError: a list can't be read, or none is named.
     """
-    model, seed = config.model, config.run.seed
-    return clip_dataset(config.data, frames=model.frames, image_size=model.image_size, seed=seed)
+    return clip_dataset(
+        config.data,
+        sources_of(config.data),
+        frames=config.model.frames,
+        image_size=config.model.image_size,
+        samples=config.data.samples,
+        seed=config.run.seed,
+    )
 
 
 def grid_and_masks(config: PretrainConfig) -> tuple[Grid, MaskSpec]:
@@ -259,7 +201,7 @@ class Pretraining:
             world=self.world.size,
             workers=data.workers,
             device=self.world.device,
-            crop_on=self._crop_on(),
+            crop_on=crop_on(data, self.world.device),
             device_decoder=None if data.device_decoder == "none" else data.device_decoder,
             time_limit=data.decode_timeout,
             stats=self.feeding,
@@ -285,45 +227,7 @@ class Pretraining:
         return check_same_beginning(saved, self._config.model.init)
 
     def fingerprint_of(self, saved: Saved) -> Fingerprint:
-        return fingerprint_of(config_of(saved), self.steps_per_epoch)
+        return fingerprint_of(config_of(PretrainConfig, saved), self.steps_per_epoch)
 
     def epoch_done(self, done: int, model: nn.Module, log: Log) -> None:
         """Nothing is evaluated: the loss says how it goes."""
-
-    def _crop_on(self) -> CropOn:
-        crop_on = self._config.data.crop_on
-        if crop_on == "auto":
-            return "device" if self.world.device.type == "cuda" else "worker"
-        return crop_on
-
-
-def fingerprint_of(config: PretrainConfig, per_epoch: int) -> Fingerprint:
-    """What a run with this configuration has in common with those that it may go on from.
-
-    per_epoch: optimizer steps of an epoch.
-    """
-    nested = to_plain(config)
-    values = {name: nested[one.section][one.field] for name, one in settings(type(config)).items()}
-    values[LISTS] = [  # they may lie elsewhere
-        {key: value for key, value in source.items() if key not in ("path", "root")}
-        for source in values[LISTS]
-    ]
-    return Fingerprint(values, FREE, total_steps(config.schedule, per_epoch))
-
-
-def config_of(saved: Saved) -> PretrainConfig:
-    """The config of the run that wrote a checkpoint; newer fields have their defaults.
-
-    Raises:
-        CheckpointError: it can't be read, or what the run read of its data.
-    """
-    try:
-        if not isinstance(saved.state["data"], Mapping):
-            raise TypeError("data is no object")
-        return from_plain(PretrainConfig, saved.state["config"])
-    except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
-        told = str(error) if isinstance(error, UsageError) else repr(error)
-        raise CheckpointError(
-            f"checkpoint {saved.folder}: its config can't be read ({told}); it was written by "
-            f"{saved.state.get('versions')}"
-        ) from error

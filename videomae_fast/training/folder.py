@@ -104,6 +104,11 @@ class RunFolder:
         if self._metrics is not None:
             self._metrics.flush()
 
+    def evaluated(self, step: int, numbers: Mapping[str, float]) -> None:
+        """The numbers of an evaluation after a number of steps, for TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.write_numbers(step, numbers)
+
     def check(self) -> None:
         """Raises OutputError where the folder, or a file that is written on, was taken away."""
         if self._lock is not None:

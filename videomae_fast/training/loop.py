@@ -196,7 +196,9 @@ class _Loop(Generic[Batch]):
         batches = self.task.batches(self.start)
         last_loss: float | None = None
         self.progress.skip(self.start)
-        for step in range(self.start, self.total):
+        done, ended = self.start, self._evaluate(self.start)
+        while done < self.total and not ended:
+            step = done
             # A process that is asked to stop does not wait for data, but tells the others.
             batch = self._next(batches, stop)
             signum = self.world.agree(stop.signum)
@@ -219,17 +221,32 @@ class _Loop(Generic[Batch]):
                 last_loss = self._look(done)
             if save:
                 self._save(done)
-            if done % self.per_epoch == 0 or done == self.total:
-                self.task.epoch_done(done, self.step.model, self.log)
+            ended = self._evaluate(done)
+        if done < self.total:
+            if len(self.buffer):
+                last_loss = self._look(done)
+            self._save(done)
         if self.start == self.total:
             self._save(self.total)  # where it came from another folder
             self.log(f"nothing left to do: all {self.total} steps were done")
         elif self.failed_videos:
             self.log(
-                f"{self.failed_videos} of {self.total * settings.videos_per_step} draws could not "
+                f"{self.failed_videos} of {done * settings.videos_per_step} draws could not "
                 f"be read; which and why is in {self.folder.path}/bad_files.rank*.jsonl"
             )
-        return RunResult(self.total, last_loss, self.folder.checkpoint(self.total))
+        return RunResult(done, last_loss, self.folder.checkpoint(done))
+
+    def _evaluate(self, done: int) -> bool:
+        """Has the task evaluate where an epoch or the run ends; whether the run is to end here."""
+        if done == 0 or (done % self.per_epoch and done != self.total):
+            return False
+        with self.step.whole_weights():
+            found = self.task.epoch_done(done, self.step.model, self.log)
+        if found is None:
+            return False
+        self.folder.evaluated(done, found.numbers)
+        self.progress.skip(done)
+        return found.stop
 
     def _next(self, batches: Iterator[Batch], stop: StopRequest | None = None) -> Batch | None:
         """The next micro-batch; None where the run is asked to stop."""

@@ -196,5 +196,10 @@ class TensorBoard:
             if value is not None and name != "step":
                 self._writer.add_scalar(f"{self._prefix}/{name}", value, metrics.step)
 
+    def write_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Numbers that belong to a step, by name."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(f"{self._prefix}/{name}", value, step)
+
     def close(self) -> None:
         self._writer.close()

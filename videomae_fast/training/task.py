@@ -168,6 +168,19 @@ class Fingerprint:
     total_steps: int
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation after an epoch found.
+
+    Attributes:
+        numbers: by name, for TensorBoard.
+        stop: the run is to end here, since it does not become better.
+    """
+
+    numbers: Mapping[str, float]
+    stop: bool = False
+
+
 class Task(Protocol[Batch]):
     """A kind of training: data, model and what is said of them in a run's folder."""
 
@@ -223,7 +236,8 @@ class Task(Protocol[Batch]):
         ...
 
     def shape(self, model: nn.Module) -> Mapping[str, Any]:
-        """``model`` and ``model_options`` of a checkpoint: what builds the model again."""
+        """``model`` and ``model_options`` of a checkpoint: what builds the model again. Also
+        ``kind``, where it is no masked autoencoder, and a classifier's ``labels``."""
         ...
 
     def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
@@ -245,6 +259,10 @@ class Task(Protocol[Batch]):
         """That of the run that wrote a checkpoint; CheckpointError where it can't be read."""
         ...
 
-    def epoch_done(self, done: int, model: nn.Module, log: Log) -> None:
-        """Called on every process when ``done`` steps end an epoch or the run: to evaluate."""
+    def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
+        """Called on every process when ``done`` steps end an epoch or the run: to evaluate.
+
+        Also before the first step of a run that goes on from such a place, whose evaluation may
+        have been stopped: a task knows what it has evaluated.
+        """
         ...

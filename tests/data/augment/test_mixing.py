@@ -62,6 +62,30 @@ def test_mixed_clips_and_targets_are_timms(k: int) -> None:
     torch.testing.assert_close(target, STATE[f"{k}.target"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("k", range(len(INFO["cases"])))
+def test_as_tensors_it_is_the_same(k: int) -> None:
+    case, clips = INFO["cases"][k], STATE["clips"].permute(0, 2, 3, 4, 1)
+    mix = _mix(case, len(clips))
+    tensors = mix.tensors()
+    assert (tensors.own.shape, tensors.boxes.shape) == ((len(clips),), (len(clips), 4))
+    assert torch.equal(mix_clips(clips, tensors), mix_clips(clips, mix))
+    targets = [mix_targets(STATE["labels"], 11, one, 0.1) for one in (mix, tensors)]
+    assert torch.equal(*targets)
+
+
+@pytest.mark.parametrize("settings", [MixSettings(cutmix=0), MixSettings(mixup=0)])
+def test_what_could_not_be_read_is_not_mixed_into_its_partner(settings: MixSettings) -> None:
+    clips = torch.rand(4, 2, 6, 8, 3)
+    mix = draw_mix(settings, 4, (6, 8), Randomness(5)).tensors()
+    mended = mix.between(torch.tensor([True, True, True, False]))
+    mixed, whole = mix_clips(clips, mended), mix_clips(clips, mix)
+    assert torch.equal(mixed[0], clips[0])
+    assert not torch.equal(whole[0], clips[0])
+    assert torch.equal(mixed[1:3], whole[1:3])
+    target = mix_targets(torch.tensor([0, 1, 2, 3]), 4, mended, 0.0)
+    assert target[0].tolist() == [1, 0, 0, 0]
+
+
 def test_draws_have_the_wanted_distribution() -> None:
     rng = Randomness(0)
     settings = MixSettings()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from videomae_fast.data.randomness import Randomness
@@ -79,6 +80,37 @@ class Mix:
     def none(batch: int) -> Mix:
         """Every clip as it is."""
         return Mix((1.0,) * batch, (None,) * batch)
+
+    def tensors(self) -> MixTensors:
+        """The same as tensors on the CPU, of shapes that depend on B alone."""
+        boxes = [(0, 0, 0, 0) if box is None else box for box in self.boxes]
+        return MixTensors(
+            torch.tensor(self.own, dtype=torch.float64), torch.tensor(boxes, dtype=torch.int64)
+        )
+
+
+@dataclass(frozen=True)
+class MixTensors:
+    """A :class:`Mix` on a device. Nothing of it is read by the host, so a step can be recorded.
+
+    Attributes:
+        own: float64 [B], share of each clip's own label.
+        boxes: int64 [B, 4], an empty box for a clip that is blended.
+    """
+
+    own: Tensor
+    boxes: Tensor
+
+    def between(self, ok: Tensor) -> MixTensors:
+        """The same for clips of which some could not be read; their partners stay as they are.
+
+        Args:
+            ok: bool [B], False for a clip that could not be read.
+        """
+        both = ok & ok.flip(0)
+        return MixTensors(
+            torch.where(both, self.own, 1.0), torch.where(both[:, None], self.boxes, 0)
+        )
 
 
 def draw_mix(settings: MixSettings, batch: int, size: tuple[int, int], rng: Randomness) -> Mix:
@@ -149,12 +181,12 @@ def share_left(box: Box, size: tuple[int, int]) -> float:
     return 1.0 - (bottom - top) * (right - left) / (size[0] * size[1])
 
 
-def mix_clips(clips: Tensor, mix: Mix) -> Tensor:
+def mix_clips(clips: Tensor, mix: Mix | MixTensors) -> Tensor:
     """The mixed clips, a new tensor.
 
     Args:
         clips: float [B, T, H, W, 3].
-        mix: for B clips.
+        mix: for B clips, on their device where it is one of tensors.
 
     Raises:
         ValueError: another number of clips, or clips that aren't floating point.
@@ -163,26 +195,30 @@ def mix_clips(clips: Tensor, mix: Mix) -> Tensor:
         raise ValueError(f"clips must be [{len(mix.own)}, T, H, W, 3], got {list(clips.shape)}")
     if not clips.is_floating_point():
         raise ValueError(f"clips must be floating point, not {clips.dtype}: normalise them first")
+    own, boxes = _on(clips.device, mix)
+    top, bottom, left, right = (edge[:, None] for edge in boxes.unbind(1))
+    rows = torch.arange(clips.shape[2], device=clips.device)
+    columns = torch.arange(clips.shape[3], device=clips.device)
+    inside_rows = (rows >= top) & (rows < bottom)
+    inside_columns = (columns >= left) & (columns < right)
+    inside = rearrange(inside_rows, "b h -> b 1 h 1 1") & rearrange(
+        inside_columns, "b w -> b 1 1 w 1"
+    )
+    # A clip with a box keeps its own pixels outside; an empty box leaves all of them
+    boxed = (bottom > top).squeeze(1) & (right > left).squeeze(1)
+    blend = rearrange(torch.where(boxed, 1.0, own), "b -> b 1 1 1 1")
     partner = clips.flip(0)
-    blend = [own if box is None else 1.0 for own, box in zip(mix.own, mix.boxes, strict=True)]
-    own = torch.tensor(blend, dtype=torch.float64).to(clips.device, clips.dtype)
-    rest = (1.0 - torch.tensor(blend, dtype=torch.float64)).to(clips.device, clips.dtype)
-    shape = (-1, 1, 1, 1, 1)
-    mixed = clips * own.view(shape) + partner * rest.view(shape)
-    for i, box in enumerate(mix.boxes):
-        if box is not None:
-            top, bottom, left, right = box
-            mixed[i, :, top:bottom, left:right] = partner[i, :, top:bottom, left:right]
-    return mixed
+    mixed = clips * blend.to(clips.dtype) + partner * (1.0 - blend).to(clips.dtype)
+    return torch.where(inside, partner, mixed)
 
 
-def mix_targets(labels: Tensor, classes: int, mix: Mix, smoothing: float) -> Tensor:
+def mix_targets(labels: Tensor, classes: int, mix: Mix | MixTensors, smoothing: float) -> Tensor:
     """Targets fp32 [B, classes] that go with :func:`mix_clips`.
 
     Args:
         labels: int64 [B].
         classes: number of classes.
-        mix: for B clips.
+        mix: for B clips, on the labels' device where it is one of tensors.
         smoothing: share that is spread evenly over all classes, 0 to below 1.
 
     Raises:
@@ -193,7 +229,12 @@ def mix_targets(labels: Tensor, classes: int, mix: Mix, smoothing: float) -> Ten
     off = smoothing / classes
     target = torch.full((len(labels), classes), off, dtype=torch.float32, device=labels.device)
     target.scatter_(1, labels[:, None], 1.0 - smoothing + off)
-    own = torch.tensor(mix.own, dtype=torch.float64)
-    share = own.to(labels.device, torch.float32)[:, None]
-    rest = (1.0 - own).to(labels.device, torch.float32)[:, None]
+    own, _ = _on(labels.device, mix)
+    share, rest = own.float()[:, None], (1.0 - own).float()[:, None]
     return target * share + target.flip(0) * rest
+
+
+def _on(device: torch.device, mix: Mix | MixTensors) -> tuple[Tensor, Tensor]:
+    """Shares and boxes; those of a Mix are copied to the device."""
+    tensors = mix.tensors() if isinstance(mix, Mix) else mix
+    return tensors.own.to(device), tensors.boxes.to(device)

@@ -192,6 +192,63 @@ def clip_loader(
     return _ahead(draws, joiner, workers, prefetch, time_limit)
 
 
+@dataclass(frozen=True)
+class GivenDraws:
+    """Draws in the order in which they are given, `videos` at a time; the last part may be less."""
+
+    given: Sequence[Draw]
+    videos: int
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for first in range(0, len(self.given), self.videos):
+            yield list(self.given[first : first + self.videos])
+
+
+def once_loader(
+    dataset: ClipDataset,
+    draws: Sequence[Draw],
+    *,
+    videos: int,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    time_limit: float | None = TIME_LIMIT,
+) -> Iterator[ClipBatch]:
+    """Iterates over videos in the order of their draws, each once: for what is evaluated.
+
+    Args:
+        dataset: that the draws are of.
+        draws: see :func:`every_entry`.
+        videos: of a batch.
+        workers, device, time_limit: as for :func:`clip_loader`.
+
+    Returns:
+        Batches of `videos` videos, the last of what is left.
+
+    Raises:
+        ValueError: `videos` below 1, or `workers` below 0.
+    """
+    if videos < 1 or workers < 0:
+        raise ValueError(f"videos ({videos}) must be at least 1, workers ({workers}) at least 0")
+    device = torch.device(device)
+    settings = dataset.read_settings
+    if device.type == "cuda":
+        settings = replace(settings, hand_over="frames")
+    stage = ClipStage(settings.rule, settings.shape, device)
+    joiner = _Joiner(dataset, settings, stage, PipelineStats(workers))
+    parts = GivenDraws(draws, videos)
+    return _ahead(parts, joiner, workers, 2, time_limit) if workers else _here(parts, joiner)
+
+
+def every_entry(dataset: ClipDataset) -> list[Draw]:
+    """A draw of each entry of all lists, in their order; its position is its place among them."""
+    places = (
+        (source, entry)
+        for source, loaded in enumerate(dataset.sources)
+        for entry in range(len(loaded))
+    )
+    return [Draw(0, 0, place, *where) for place, where in enumerate(places)]
+
+
 class _Joiner:
     """What was read, to batches."""
 
@@ -239,7 +296,7 @@ def _repeated(values: Sequence[int | bool], times: int, dtype: torch.dtype) -> T
     return torch.tensor(values, dtype=dtype).repeat_interleave(times)
 
 
-def _here(draws: StepDraws, joiner: _Joiner) -> Iterator[ClipBatch]:
+def _here(draws: StepDraws | GivenDraws, joiner: _Joiner) -> Iterator[ClipBatch]:
     """Everything in this process, when it is asked for."""
     with closing(joiner.stage):
         for part in draws:
@@ -255,7 +312,11 @@ def _read(request: ClipRequest, settings: ReadSettings) -> ReadResult | DecodeEr
 
 
 def _ahead(
-    draws: StepDraws, joiner: _Joiner, workers: int, prefetch: int, time_limit: float | None
+    draws: StepDraws | GivenDraws,
+    joiner: _Joiner,
+    workers: int,
+    prefetch: int,
+    time_limit: float | None,
 ) -> Iterator[ClipBatch]:
     """Processes read, a thread joins, batches wait in a queue."""
     done: queue.Queue[Any] = queue.Queue(maxsize=prefetch)

@@ -93,6 +93,7 @@ def save(
         _remove(replaced)
         partial.mkdir()
         shape = {"model": state["model"], "options": state["model_options"]}
+        shape |= {key: state[key] for key in ("kind", "labels") if key in state}
         files = {
             MODEL: _write_tensors(partial / MODEL, model, {"videomae_fast": json.dumps(shape)}),
             OPTIMIZER: _write_tensors(partial / OPTIMIZER, optimizer, {}),

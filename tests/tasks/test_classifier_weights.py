@@ -1,0 +1,111 @@
+"""Weights that fine-tuning begins from: heads kept, picked by names, or new, and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.labelled import TINY
+from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
+from videomae_fast.data.labels.kinetics import kinetics_names, kinetics_rows
+from videomae_fast.errors import WeightsError
+from videomae_fast.interop import ModelWeights, write_weights
+from videomae_fast.interop.weights.model_weights import origin_of
+from videomae_fast.tasks.classifier_weights import begin_classifier_from
+from videomae_fast.tasks.labelled import Classes
+
+CONFIG = MAEConfig(
+    image_size=TINY["model.image_size"], frames=TINY["model.frames"], width=TINY["model.width"],
+    depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=1,
+)  # fmt: skip
+
+
+def _classifier(path: Path, names: tuple[str, ...] | None, count: int) -> VideoClassifier:
+    model = VideoClassifier(CONFIG, count, init_scale=1.0)
+    torch.nn.init.normal_(model.fc_norm.weight)
+    torch.nn.init.normal_(model.head.bias)
+    state = model.state_dict()
+    origin = origin_of("test", "ours", state)
+    write_weights(ModelWeights("classifier", CONFIG, state, origin, labels=names), path, "ours")
+    return model
+
+
+def _begun(path: Path, classes: Classes) -> tuple[VideoClassifier, str]:
+    model, said = VideoClassifier(CONFIG, classes.count), list[str]()
+    record = begin_classifier_from(model, path, classes, said.append, init_scale=0.001, seed=3)
+    assert record["sha256"]
+    assert f"head: {record['head']}" in said
+    return model, "\n".join(said)
+
+
+def test_pre_trained_weights_get_a_new_head_and_norm(tmp_path: Path) -> None:
+    path = tmp_path / "pretrained.safetensors"
+    trained = MaskedAutoencoder(CONFIG)
+    state = trained.state_dict()
+    origin = origin_of("test", "ours", state)
+    options = {"normalize_target": True, "ignore_flat_cubes": False}
+    write_weights(
+        ModelWeights("pre-training", CONFIG, state, origin, options=options), path, "ours"
+    )
+    model, said = _begun(path, Classes(4, None))
+    for name, value in model.state_dict().items():
+        if not name.startswith(("head.", "fc_norm.")):
+            assert torch.equal(value, state[f"encoder.{name}"]), name
+    assert torch.equal(model.fc_norm.weight, torch.ones(CONFIG.width))
+    for told in (
+        "pre-training weights have none, so it is new, as fc_norm is",
+        "made new: for 4",
+        "left out: only pre-training has a decoder",
+        "left out: the classifier has its",
+    ):
+        assert told in said
+
+
+def test_the_same_classes_keep_their_head(tmp_path: Path) -> None:
+    path, names = tmp_path / "tuned.safetensors", ("a", "b", "c")
+    before = _classifier(path, names, 3)
+    for classes, told in (
+        (Classes(3, names), "kept: the same 3 classes by name"),
+        (Classes(3, None), "names are not known on both sides and were not compared"),
+    ):
+        model, said = _begun(path, classes)
+        assert told in said
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before.state_dict()[name]), name
+
+
+def test_other_classes_are_picked_by_name_or_new(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.safetensors"
+    before = _classifier(path, ("a", "b", "c"), 3)
+    model, said = _begun(path, Classes(2, ("c", "a")))
+    assert "rows of 2 of its 3 classes, by name" in said
+    assert torch.equal(model.head.weight, before.head.weight[[2, 0]])
+    model, said = _begun(path, Classes(3, ("a", "b", "d")))
+    assert "new: 1 of 3 classes are not among its 3, as 'd'" in said
+    assert float(model.head.weight.detach().abs().max()) < 0.001
+    assert torch.equal(model.fc_norm.weight, before.fc_norm.weight)
+    _, said = _begun(path, Classes(5, None))
+    assert "was for 3 classes and is new for 5" in said
+
+
+@pytest.mark.parametrize("count", [400, 600, 700])
+def test_a_kinetics_710_head_gives_the_rows_of_a_smaller_set(count: int, tmp_path: Path) -> None:
+    path = tmp_path / "k710.safetensors"
+    before = _classifier(path, None, 710)
+    model, said = _begun(path, Classes(count, tuple(kinetics_names(count))))
+    assert f"rows of Kinetics-{count} out of Kinetics-710, by name" in said
+    assert torch.equal(model.head.weight, before.head.weight[kinetics_rows(count)])
+    with pytest.raises(WeightsError, match=f"--classes kinetics-{count}"):
+        _begun(path, Classes(count, None))
+    _, said = _begun(path, Classes(count, tuple(f"own {i}" for i in range(count))))
+    assert f"new: {count} of {count} classes are not among its 710" in said
+
+
+def test_positions_of_another_grid_are_an_error_with_its_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.safetensors"
+    _classifier(path, None, 3)
+    other = VideoClassifier(MAEConfig(image_size=48, frames=4, width=48, depth=1, heads=2), 3)
+    with pytest.raises(WeightsError, match="--trained-image-size 32"):
+        begin_classifier_from(other, path, Classes(3, None), print, init_scale=1.0, seed=0)

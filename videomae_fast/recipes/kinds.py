@@ -1,0 +1,13 @@
+"""The kinds of configurations that recipes are for, by the task's name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.schema import PretrainConfig
+
+KINDS: Final[dict[str, type[PretrainConfig] | type[FinetuneConfig]]] = {
+    kind.task: kind for kind in (PretrainConfig, FinetuneConfig)
+}
+"""In the order in which they are listed."""

@@ -1,0 +1,149 @@
+"""Weights that fine-tuning begins from: what is kept of a head, and what stays new, said aloud."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from videomae_fast.data.labels.kinetics import SETS, kinetics_names, kinetics_rows
+from videomae_fast.errors import WeightsError
+from videomae_fast.interop import ModelWeights, load_into, select_classes, to_classifier
+from videomae_fast.interop.weights.parts import tally
+from videomae_fast.models.classifier import VideoClassifier
+from videomae_fast.models.config import MAEConfig
+from videomae_fast.tasks.initial import digests, named, weights_for
+from videomae_fast.tasks.labelled import Classes
+from videomae_fast.training.checkpoint import Log
+from videomae_fast.training.finite import not_finite
+
+_POSITIONS: Final = ("frames", "image_size")
+_K710: Final = 710
+
+
+def begin_classifier_from(
+    model: VideoClassifier,
+    path: str | Path,
+    classes: Classes,
+    log: Log,
+    *,
+    init_scale: float,
+    seed: int,
+    digest: bool = True,
+) -> dict[str, Any]:
+    """Loads weights into a new classifier; what they don't hold is made new.
+
+    Of pre-training weights the encoder is taken, head and ``fc_norm`` are new. A classifier's head
+    is kept where its classes are the run's, or the rows of the run's classes where they are among
+    them by name; a Kinetics-710 head gives the rows of Kinetics-400, 600 or 700.
+
+    Args:
+        model: whose config's positions are those of the weights.
+        path: a file or folder as ``read_weights`` takes it, or a run's or checkpoint's folder.
+        classes: of the run.
+        log: is told what was kept, left out and made new.
+        init_scale, seed: of a new head.
+        digest: read the files once more for their SHA-256.
+
+    Returns:
+        The record of it, as plain values: file, layout, kind, sha256 of each file, head.
+
+    Raises:
+        WeightsError: they don't fit the model (names what is missing, unused or different), are
+            not finite, or are for other classes of the same number.
+    """
+    path, weights = weights_for(path, model.config)
+    _check_positions(weights, model.config)
+    layout, kind = weights.origin.layout, weights.kind
+    known = len(weights.changes)
+    weights, head = _headed(weights, classes, init_scale, seed)
+    bad = not_finite(dict(weights.state))
+    if bad is not None:
+        raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
+    state = {key: value.float() for key, value in weights.state.items()}
+    load_into(model, state, origin=f"{path}: its weights")
+    record = {
+        "file": str(path),
+        "layout": layout,
+        "kind": kind,
+        "sha256": digests(path) if digest else {},
+        "head": head,
+    }
+    log(f"began from {named(record)}")
+    log(f"head: {head}")
+    for change in weights.changes[known:]:
+        parts = ", ".join(f"{p} ({n.values:,} values)" for p, n in tally(change.state).items())
+        log(f"{change.what}: {change.reason}" + (f": {parts}" if parts else ""))
+    return record
+
+
+def _check_positions(weights: ModelWeights, config: MAEConfig) -> None:
+    """Official files don't say what their positions are for: there the run's word stands."""
+    for name in _POSITIONS:
+        there, here = getattr(weights.config, name), getattr(config, name)
+        if there != here:
+            size = "x".join(map(str, there)) if isinstance(there, tuple) else str(there)
+            raise WeightsError(
+                f"{weights.origin.name}: its positions are for {name} {size}, and this run's for "
+                f"{here}: give --trained-{name.replace('_', '-')} {size}, so that they are "
+                "stretched to the clips"
+            )
+
+
+def _headed(
+    weights: ModelWeights, classes: Classes, init_scale: float, seed: int
+) -> tuple[ModelWeights, str]:
+    """A classifier's weights for the run's classes, and what became of the head."""
+    if weights.kind == "classifier":
+        rows, why = _rows(weights, classes)
+        if rows is not None:
+            if rows != list(range(weights.classes)):
+                weights = select_classes(weights, rows)
+            return replace(weights, labels=classes.names), why
+    else:
+        why = f"{weights.kind} weights have none, so it is new, as fc_norm is"
+        if weights.kind == "detector":
+            why = "a detector's is for other classes, so it is new"
+    return to_classifier(weights, classes.count, init_scale=init_scale, seed=seed), why
+
+
+def _rows(weights: ModelWeights, classes: Classes) -> tuple[list[int] | None, str]:
+    """Which row of a classifier's head is each class's, None for a new head; and why."""
+    name, there = weights.origin.name, weights.labels
+    if there is None and weights.classes == _K710 and classes.count in SETS:
+        there = tuple(kinetics_names(_K710))
+        if classes.names is None:
+            raise WeightsError(
+                f"{name}: its head has the 710 classes of Kinetics-710, and the run has "
+                f"{classes.count} without names: say that they are Kinetics' with --classes "
+                f"kinetics-{classes.count}, or name them otherwise with a file"
+            )
+    if there is not None and classes.names is not None:
+        return _rows_by_name(there, classes, classes.names)
+    if weights.classes == classes.count:
+        return list(range(classes.count)), (
+            f"kept, as it has {classes.count} classes too; their names are not known on both "
+            "sides and were not compared"
+        )
+    return None, f"was for {weights.classes} classes and is new for {classes.count}"
+
+
+def _rows_by_name(
+    there: tuple[str, ...], classes: Classes, names: tuple[str, ...]
+) -> tuple[list[int] | None, str]:
+    if there == names:
+        return list(range(len(names))), f"kept: the same {len(names)} classes by name"
+    for count in SETS:
+        official = len(there) == _K710 and there == tuple(kinetics_names(_K710))
+        if official and count != _K710 and names == tuple(kinetics_names(count)):
+            return kinetics_rows(count), f"rows of Kinetics-{count} out of Kinetics-710, by name"
+    places = {label: row for row, label in enumerate(there)}
+    missing = [one for one in names if one not in places]
+    if not missing:
+        return [places[one] for one in names], (
+            f"rows of {len(names)} of its {len(there)} classes, by name"
+        )
+    return None, (
+        f"new: {len(missing)} of {classes.count} classes are not among its {len(there)}, as "
+        f"{missing[0]!r}"
+    )

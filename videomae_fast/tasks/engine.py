@@ -1,0 +1,131 @@
+"""What every task says of its configuration to the engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+
+from videomae_fast.data.loader.pipeline import CropOn
+from videomae_fast.errors import UsageError
+from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.fields import settings
+from videomae_fast.recipes.plain import LIST_FIELDS, from_plain, to_plain
+from videomae_fast.recipes.schema import Optim, PretrainConfig, Reading, Run
+from videomae_fast.training.checkpoint import Saved
+from videomae_fast.training.errors import CheckpointError
+from videomae_fast.training.schedule import total_steps
+from videomae_fast.training.task import Fingerprint, Settings
+
+Trained = PretrainConfig | FinetuneConfig
+T = TypeVar("T", PretrainConfig, FinetuneConfig)
+
+
+def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
+    """The engine's part of a configuration.
+
+    Raises:
+        UsageError: settings that contradict each other.
+    """
+    step_mode = _step_mode(run)
+    _check_recompute(run, step_mode)
+    return Settings(
+        device=run.device,
+        videos_per_step=optim.videos_per_step,
+        clips_per_video=data.samples,
+        accumulation=optim.accumulation,
+        seed=run.seed,
+        precision=run.precision,
+        step_mode=step_mode,
+        deterministic=run.deterministic,
+        shadow_weights=run.shadow_weights,
+        clip_grad=optim.clip_grad,
+        log_every=run.log_every,
+        checkpoint_every=run.checkpoint_every,
+        keep_checkpoints=run.keep_checkpoints,
+        tensorboard=run.tensorboard,
+        max_failed_share=data.max_failed_share,
+    )
+
+
+def crop_on(data: Reading, device: torch.device) -> CropOn:
+    """Where clips are cropped, "auto" resolved."""
+    if data.crop_on == "auto":
+        return "device" if device.type == "cuda" else "worker"
+    return data.crop_on
+
+
+def fingerprint_of(config: Trained, per_epoch: int) -> Fingerprint:
+    """What a run with this configuration has in common with those that it may go on from.
+
+    Fields that are declared so may change when a run is resumed; where the lists lie may too, not
+    their entries. ``model.init`` may be left out then, since it is not read again.
+
+    per_epoch: optimizer steps of an epoch.
+    """
+    nested = to_plain(config)
+    known = settings(type(config))
+    values = {name: nested[one.section][one.field] for name, one in known.items()}
+    for lists in LIST_FIELDS.keys() & values.keys():
+        values[lists] = [  # they may lie elsewhere
+            {key: value for key, value in source.items() if key not in ("path", "root")}
+            for source in values[lists]
+        ]
+    free = frozenset(name for name, setting in known.items() if setting.option.resumable)
+    return Fingerprint(values, free, total_steps(config.schedule, per_epoch))
+
+
+def config_of(kind: type[T], saved: Saved) -> T:
+    """The config of the run that wrote a checkpoint; newer fields have their defaults.
+
+    Raises:
+        CheckpointError: it can't be read, or what the run read of its data.
+    """
+    try:
+        if not isinstance(saved.state["data"], Mapping):
+            raise TypeError("data is no object")
+        return from_plain(kind, saved.state["config"])
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told = str(error) if isinstance(error, UsageError) else repr(error)
+        raise CheckpointError(
+            f"checkpoint {saved.folder}: its config can't be read ({told}); it was written by "
+            f"{saved.state.get('versions')}"
+        ) from error
+
+
+def _step_mode(run: Run) -> str:
+    """The step mode, also in its old spelling.
+
+    Raises:
+        UsageError: both spellings say different things.
+    """
+    if not run.compile:
+        return run.step_mode
+    if run.step_mode not in ("auto", "compiled"):
+        raise UsageError(
+            "compile is the old spelling of step_mode compiled, and step_mode is "
+            f"{run.step_mode}: leave compile out"
+        )
+    warnings.warn(
+        "compile is the old spelling of step_mode compiled (--step-mode compiled), and goes with "
+        "the next version",
+        FutureWarning,
+        stacklevel=4,
+    )
+    return "compiled"
+
+
+def _check_recompute(run: Run, step_mode: str) -> None:
+    """Raises UsageError where `recompute` would do nothing."""
+    if run.recompute and run.activation_checkpointing:
+        raise UsageError(
+            "recompute and activation_checkpointing exclude each other: the second makes whole "
+            "blocks again"
+        )
+    if run.recompute and step_mode == "compiled":
+        raise UsageError(
+            "recompute does nothing with step_mode compiled: torch.compile chooses by itself what "
+            "is made again; use step_mode eager or captured"
+        )

@@ -1,0 +1,181 @@
+"""Labelled data of a fine-tuning run: its clips, its classes, and that labels are of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.data.augment.policy import AugmentSettings
+from videomae_fast.data.dataset import ClipDataset, clip_dataset
+from videomae_fast.data.errors import ListError
+from videomae_fast.data.labels.kinetics import SETS, kinetics_names
+from videomae_fast.data.lists.sources import LoadedSource
+from videomae_fast.data.views.augmented import Augmented
+from videomae_fast.data.views.evaluation import Evaluation
+from videomae_fast.errors import UsageError
+from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.source import Source
+
+_KINETICS = {f"kinetics-{classes}": classes for classes in SETS}
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a run.
+
+    Attributes:
+        count: how many.
+        names: by label, None where nobody names them.
+    """
+
+    count: int
+    names: tuple[str, ...] | None
+
+    def name(self, label: int) -> str:
+        """For messages and tables: the name, or the label."""
+        return str(label) if self.names is None else self.names[label]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names for tables, by label."""
+        return tuple(self.name(label) for label in range(self.count))
+
+
+def training_clips(config: FinetuneConfig) -> ClipDataset:
+    """The augmented clips of the training lists.
+
+    Raises:
+        UsageError, ListError: a list can't be read, or augmentation that can't be.
+    """
+    try:
+        settings = AugmentSettings(**asdict(config.augment))
+    except ValueError as error:
+        raise UsageError(f"augment: {error}") from None
+    rule = Augmented(config.data.sampling, settings)
+    return _clips(config, config.data.lists, rule, config.data.samples)
+
+
+def validation_clips(config: FinetuneConfig) -> ClipDataset | None:
+    """One clip from the middle of each video of the validation lists, None without a list.
+
+    Raises:
+        UsageError, ListError: a list can't be read.
+    """
+    if not config.data.validation:
+        return None
+    return _clips(config, config.data.validation, Evaluation(config.data.sampling), 1)
+
+
+def _clips(
+    config: FinetuneConfig,
+    lists: Sequence[Source],
+    rule: Augmented | Evaluation,
+    samples: int,
+) -> ClipDataset:
+    check_formats(lists)
+    size = config.model.image_size
+    return clip_dataset(
+        config.data,
+        lists,
+        frames=config.model.frames,
+        image_size=size,
+        samples=samples,
+        seed=config.run.seed,
+        rule=rule,
+    )
+
+
+def check_formats(lists: Sequence[Source]) -> None:
+    """Raises UsageError for no list, or one that is read without labels."""
+    if not lists:
+        raise UsageError("data.lists names no list: give at least one with --data LIST")
+    for source in lists:
+        if source.format == "pretrain":
+            raise UsageError(
+                f"{source.path}: is read as format pretrain, which has no labels: use "
+                "format=labels for lines 'path label', or folder-labels"
+            )
+
+
+def names_of(classes: str | None) -> tuple[str, ...] | None:
+    """The names that ``data.classes`` stands for.
+
+    Raises:
+        UsageError: no such file, an empty line, or two classes of one name.
+    """
+    if classes is None:
+        return None
+    if classes in _KINETICS:
+        return tuple(kinetics_names(_KINETICS[classes]))
+    path = Path(classes)
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(
+            f"data.classes {classes}: can't be read ({error.strerror}): give a file with a class "
+            f"name a line, or {', '.join(_KINETICS)}"
+        ) from None
+    names = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if not name.strip():
+            raise UsageError(f"{path}:{number}: is empty; each line names a class")
+        if name in first:
+            raise UsageError(f"{path}:{number}: {name!r} is the class of line {first[name]} too")
+        first[name] = number
+    return tuple(names)
+
+
+def classes_of(classes: str | None, dataset: ClipDataset) -> Classes:
+    """The classes of a run: the named ones, or 0 to the largest label of the training lists.
+
+    Raises:
+        UsageError: names that can't be read.
+    """
+    names = names_of(classes)
+    if names is not None:
+        return Classes(len(names), names)
+    return Classes(max(int(s.entries.label.max()) for s in dataset.sources) + 1, None)
+
+
+def check_labels(sources: Sequence[LoadedSource], classes: Classes) -> None:
+    """Checks that all labels are of the classes.
+
+    Raises:
+        ListError: one is not; names its file, its line, and how many more there are.
+    """
+    for source in sources:
+        wrong = np.flatnonzero(source.entries.label >= classes.count)
+        if len(wrong):
+            entry = source.entries[int(wrong[0])]
+            more = f"; {len(wrong) - 1} more lines are likewise" if len(wrong) > 1 else ""
+            told = "named in data.classes" if classes.names else "that the training lists have"
+            raise ListError(
+                f"{source.source.path}:{entry.line}: label {entry.label} is none of the "
+                f"{classes.count} classes {told} (0 to {classes.count - 1}){more}: correct the "
+                "list, or name all classes with data.classes"
+            )
+
+
+def videos_of_classes(sources: Sequence[LoadedSource], classes: Classes) -> NDArray[np.int64]:
+    """How many videos each class has, int64 [classes]."""
+    labels = np.concatenate([source.entries.label for source in sources])
+    return np.bincount(labels, minlength=classes.count).astype(np.int64)
+
+
+def without_videos(counts: NDArray[np.int64], classes: Classes) -> str | None:
+    """A sentence on the classes without a training video, or None."""
+    empty = np.flatnonzero(counts == 0)
+    if not len(empty):
+        return None
+    shown = ", ".join(classes.name(int(label)) for label in empty[:_SHOWN])
+    more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
+    return (
+        f"warning: {len(empty)} of {classes.count} classes have no training video and can't be "
+        f"learned: {shown}{more}"
+    )
