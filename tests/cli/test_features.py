@@ -16,6 +16,7 @@ from tests.support.videos import write_video
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.cli import main
 from videomae_fast.data.decoders import open_video
+from videomae_fast.data.lock import FolderLock
 from videomae_fast.evaluation.features import preset, video_features
 from videomae_fast.interop import read_encoder
 from videomae_fast.models.frozen import FrozenFeatures
@@ -141,6 +142,25 @@ def test_what_is_whole_is_kept_and_a_half_one_made_again(
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.npy")} == whole
     assert (tmp_path / "a~2.npy").stat().st_mtime_ns == times["a~2.npy"]
     assert "were there  3 videos" in go()
+
+
+def test_what_a_killed_process_left_is_removed(place: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".b.npy.4711.partial"
+    left.write_bytes(b"half")
+    words = (place / "classifier.pth", place / "videos" / "b.mp4", tmp_path, *SMALL)
+    assert features(*words) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "b.npy"]
+
+
+def test_a_shard_is_made_by_one_process(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (place / "classifier.pth", place / "videos", tmp_path, *SMALL, "--shard")
+    with FolderLock(tmp_path / ".working.1-of-2", "takes features"):
+        assert features(*words, "1/2") == 2
+        assert "another process takes features here" in capsys.readouterr().err
+        assert features(*words, "2/2") == 0
+    assert features(*words, "1/2") == 0
 
 
 @pytest.mark.parametrize("change", [("--layer", 1), ("--stride", 2), ("--no-final-norm",)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -14,6 +15,7 @@ from videomae_fast.data.decoders import FolderReader, VideoReader, find_decoder
 from videomae_fast.data.decoders.in_order import frames_per_second
 from videomae_fast.data.errors import DecodeError, one_file
 from videomae_fast.data.files import AppendFile
+from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.prepare.names import Names
 from videomae_fast.errors import UsageError
 from videomae_fast.evaluation.features import FeatureSettings, clip_features
@@ -178,7 +180,8 @@ def extract(
         What became of them.
 
     Raises:
-        UsageError: features of something else are there, and are not to be replaced.
+        UsageError: features of something else are there, and are not to be replaced; or another
+            process makes the same shard.
         OutputError: a file can't be written.
         BackendUnavailableError: the decoder can't be used here.
     """
@@ -196,22 +199,27 @@ def extract(
             outcome.skipped += 1
         else:
             todo.append(index)
-    of = "" if shard[1] == 1 else f".{shard[0]}-of-{shard[1]}"
-    report = folder / f"failures{of}.jsonl"
-    report.unlink(missing_ok=True)
-    progress = _Progress(len(todo), outcome, show=show_progress)
-    for done, index in enumerate(todo):
-        clip = clips[index]
-        try:
-            for count, windows in _make(clip, folder / names[index], how, outcome):
-                outcome.windows += count
-                progress.update(done, windows)
-        except DecodeError as error:
-            outcome.failed.append((clip.path, error.reason))
-            outcome.report = report
-            _tell(report, clip, error)
-        progress.update(done + 1)
-    progress.finish()
+    name = "" if shard == (1, 1) else f".{shard[0]}-of-{shard[1]}"
+    report = folder / f"failures{name}.jsonl"
+    claim = folder / f".working{name}"
+    with FolderLock(claim, "takes features"):
+        report.unlink(missing_ok=True)
+        progress = _Progress(len(todo), outcome, show=show_progress)
+        for done, index in enumerate(todo):
+            clip, before = clips[index], outcome.windows
+            try:
+                for count, windows in _make(clip, folder / names[index], how, outcome):
+                    outcome.windows += count
+                    progress.update(done, windows)
+            except DecodeError as error:
+                outcome.windows = before
+                outcome.failed.append((clip.path, error.reason))
+                outcome.report = report
+                _tell(report, clip, error)
+            progress.update(done + 1)
+        progress.finish()
+    with suppress(OSError):  # taken by another process meanwhile
+        claim.rmdir()
     return outcome
 
 

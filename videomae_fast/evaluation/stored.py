@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -86,6 +87,8 @@ def write_features(
     try:
         with _failing(array):
             array.parent.mkdir(parents=True, exist_ok=True)
+            for left in array.parent.glob(f".{escape(array.name)}.*.partial"):
+                left.unlink()  # of a process that was killed
             file = partial.open("wb")
         with file:
             with _failing(array):
