@@ -147,9 +147,10 @@ class Op:
 
     def pick(self, impl: str, args: tuple[Any, ...]) -> str:
         """The name of the backend for these arguments; raises as :meth:`choose` does."""
-        impl = self.meant(impl)
         if impl == "auto":
-            return self._auto(args)
+            impl = self.meant(impl) if _forced else impl
+            if impl == "auto":
+                return self._auto(args)
         if impl not in self.backends:
             known = ", ".join(["auto", *self.backends])
             raise BackendUnavailableError(f"{self.name} has no backend {impl!r}; it has {known}")
