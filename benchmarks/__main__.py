@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ops": ("ops.speed", "each op by itself, every backend"),
     "attention-choice": ("ops.attention_choice", 'the table that attention\'s "auto" goes by'),
     "launch-choice": ("ops.launch_choice", "other block sizes and warps of the Triton kernels"),
+    "host-time": ("ops.host_time", "what an op's eager call costs on the host"),
     "machine-code": ("ops.machine_code", "what the compiler made of the kernels; no GPU needed"),
     "gpu": ("gpu.first_minutes", "the first minutes on a GPU, what is worth most first"),
     "ceilings": ("gpu.ceilings", "what a GPU can do, and what the baselines make of it"),

@@ -51,8 +51,9 @@ def _tail(b_z):
     squares for the least relative error (1.1e-7, |z| <= 13); unlike ``1 + erf(z)`` it cancels
     nothing.
 
-    The reciprocal is a root of a square: one instruction of the GPU, of which division takes five
-    to be right for numbers that do not occur here. Both are within two units in the last place.
+    The reciprocal is a root of a square, two instructions of the GPU, of which division takes six
+    to be right for numbers that do not occur here. CUDA gives two units in the last place for
+    either.
     """
     b_exp = tl.exp2(b_z * b_z * -0.7213475204444817)  # log2(e) / 2
     b_u = 1.0 + 0.305 * tl.abs(b_z)

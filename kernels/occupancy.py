@@ -33,7 +33,7 @@ ASSUMED: dict[tuple[str, int | None], int] = {
     **{
         ("add_layer_norm_backward", width): registers
         for width, registers in (
-            (192, 167), (384, 167), (512, 126), (768, 168), (1024, 234), (1280, 160), (1408, 168),
+            (192, 167), (384, 167), (512, 124), (768, 168), (1024, 234), (1280, 154), (1408, 168),
         )
     },
 }  # fmt: skip

@@ -81,6 +81,7 @@ def test_documents_have_commands() -> None:
         "prepare",
         "cache",
         "reconstruct",
+        "features",
         "convert",
         "flops",
         "doctor",
@@ -118,7 +119,7 @@ def test_every_command_runs_in_the_order_of_its_document(
 def torchrun(words: list[str]) -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
-    return subprocess.run(command, env=environment, timeout=120).returncode
+    return subprocess.run(command, env=environment, timeout=300).returncode
 
 
 def run_python(document: str) -> None:

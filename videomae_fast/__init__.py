@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from videomae_fast.masks import Grid, Masks, MaskSpec
     from videomae_fast.models.classifier import VideoClassifier
     from videomae_fast.models.config import MAEConfig
+    from videomae_fast.models.detector import ActionDetector
     from videomae_fast.models.losses import masked_pixel_loss
     from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
 
 __all__ = [
+    "ActionDetector",
     "Grid",
     "MAEConfig",
     "MaskSpec",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "ActionDetector": "videomae_fast.models.detector",
     "Grid": "videomae_fast.masks",
     "MAEConfig": "videomae_fast.models.config",
     "MaskSpec": "videomae_fast.masks",

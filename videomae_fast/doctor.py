@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal
@@ -77,8 +78,9 @@ def examine() -> Report:
         "versions": _versions,
         "devices": _devices,
         "native library": _native_library,
-        "ops": _ops,
-        "attention": _attention,
+        "ops on cpu": partial(_ops, "cpu"),
+        "ops on cuda": partial(_ops, "cuda"),
+        "sdpa": _torchs_attention,
         "optimizers": _optimizers,
         "video decoders": _decoders,
         "optional packages": _optional_packages,
@@ -173,51 +175,36 @@ def _native_library() -> list[Check]:
     return [Check("cpu library", "ok", detail)]
 
 
-def _ops() -> list[Check]:
-    """Each op and its backends in the order in which "auto" tries them."""
-    import videomae_fast.ops  # noqa: F401  (registers the ops)
-    from videomae_fast.ops._dispatch import REGISTRY
+def _ops(device: str) -> list[Check]:
+    """Each op and its backends in the order in which "auto" takes them on a kind of device."""
+    import torch
 
+    import videomae_fast.ops  # noqa: F401  (registers the ops)
+    from videomae_fast.ops.registry import REGISTRY
+
+    if device == "cuda" and not torch.cuda.is_available():
+        return [Check("cuda", "missing", "no CUDA device")]
     checks = []
     for op in REGISTRY.values():
-        states = {name: _backend_missing(name) for name in op.backends}
-        serving = next((name for name, why in states.items() if why is None), None)
-        parts = [name if why is None else f"{name} no ({why})" for name, why in states.items()]
-        state: State = "ok" if serving is not None else "broken"
-        checks.append(Check(op.name, state, ", then ".join(parts)))
+        forward = REGISTRY[op.name.removesuffix("_backward")]
+        if forward is not op and any(one.composite for one in forward.backends.values()):
+            checks.append(Check(op.name, "ok", f"the backend that {forward.name} took"))
+            continue
+        order = op.order(device)
+        parts = [name if why is None else f"{name} no ({why})" for name, why in order.items()]
+        told = op.policy.told(device) if op.policy is not None else None
+        state: State = "ok" if None in order.values() else "broken"
+        checks.append(Check(op.name, state, ", then ".join([told, *parts] if told else parts)))
     return checks
 
 
-def _backend_missing(name: str) -> str | None:
-    """Why a backend can't serve any call in this process, or None."""
+def _torchs_attention() -> list[Check]:
+    """What torch's scaled_dot_product_attention may choose from on a GPU."""
     import torch
 
-    from videomae_fast.ops._dispatch import interpreted, native_missing, triton_missing
-
-    if name == "native":
-        return native_missing()
-    if name == "triton":
-        reason = triton_missing()
-        if reason is None and not torch.cuda.is_available() and not interpreted():
-            reason = "no CUDA device"
-        return reason
-    return None
-
-
-def _attention() -> list[Check]:
-    """What serves on the CPU, and what torch's scaled_dot_product_attention may choose from."""
-    import torch
-
-    from videomae_fast.ops._attention.choice import why_not_native
-
-    why = why_not_native()
-    fused = "torch's fused CPU kernel"
-    detail = (
-        f"native for fp32, else {fused}" if why is None else f"{fused}; native only by name ({why})"
-    )
-    checks = [Check("cpu", "ok", detail)]
     if not torch.cuda.is_available():
-        return [*checks, Check("cuda", "missing", "no CUDA device")]
+        return [Check("cuda", "missing", "no CUDA device")]
+    checks = []
     for name in ("flash", "cudnn", "mem_efficient", "math"):
         on = bool(getattr(torch.backends.cuda, f"{name}_sdp_enabled")())
         state: State = "ok" if on else "missing"

@@ -17,7 +17,7 @@ from benchmarks.common.commit import tree_commit
 from benchmarks.common.processor import matmul_rates, processor
 from videomae_fast import __version__
 from videomae_fast.ops._attention import choice
-from videomae_fast.ops._dispatch import native_missing
+from videomae_fast.ops.registry import native_missing
 
 # Whose kernels or frames a number may be of, where they are installed
 LIBRARIES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -271,15 +272,23 @@ def binary(compiled: Any, arch: int) -> Binary:
 
 
 def _told(option: str, cubin: bytes) -> str:
-    """What the cuobjdump that comes with Triton says."""
+    """What the cuobjdump that comes with Triton says; kept in Triton's cache, by the binary."""
     import triton
+    from triton.runtime.cache import get_cache_manager
 
+    key = hashlib.sha256(f"{triton.__version__} {option} ".encode() + cubin)
+    kept = get_cache_manager(key.hexdigest())
+    if path := kept.get_file("cuobjdump.txt"):
+        return Path(path).read_text(encoding="utf-8")
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
+        # It starts nvdisasm, which lies beside it
         path = f"{tool.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        return subprocess.run(
+        text = subprocess.run(
             [str(tool), option, file.name],
             check=True, capture_output=True, text=True, env={**os.environ, "PATH": path},
         ).stdout  # fmt: skip
+    kept.put(text, "cuobjdump.txt", binary=False)
+    return text

@@ -13,7 +13,7 @@ from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.base import Contender, Variant
 from videomae_fast import Masks
 from videomae_fast.models.masked_autoencoder import MAEOutput
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.ops.registry import forced
 
 
 class FromSeeds(Contender):

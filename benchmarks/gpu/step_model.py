@@ -196,7 +196,7 @@ def modelled_step(workload: Workload, masking: Masking) -> list[Call]:
     2,234 wide, not 2,240.
     """
     from benchmarks.contenders.ours import Ours
-    from videomae_fast.ops._dispatch import forced
+    from videomae_fast.ops.registry import forced
 
     workload.spec(masking).counts(workload.config.grid)  # kept; it reads values, which fakes lack
     workload = replace(workload, device="cpu")  # whose clips are fake, and stay so

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.common.workload import Workload
 from videomae_fast.data.views.crops import SCALES
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 ATTENTION = REGISTRY["attention"]
 

@@ -33,7 +33,7 @@ from benchmarks.ops.cases import OpCase, op_cases
 from benchmarks.ops.speed import DTYPES, error, exact
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 AS_IT_IS = "as it is"
 

@@ -28,7 +28,7 @@ from benchmarks.common.launches import ARCHS, Launch
 from benchmarks.common.record import environment, write
 from benchmarks.ops.step_launches import step_launches
 from videomae_fast.models.config import SIZES
-from videomae_fast.ops._dispatch import REGISTRY, interpreted
+from videomae_fast.ops.registry import REGISTRY, interpreted
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _MATRIX = ("HGMMA", "QGMMA", "IGMMA", "UTCHMMA", "HMMA", "IMMA", "DMMA")

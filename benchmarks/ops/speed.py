@@ -35,7 +35,7 @@ from benchmarks.measure.timing import Summary, times_in_turns
 from benchmarks.ops.cases import OpCase
 from benchmarks.ops.libraries import LIBRARIES, library_contenders
 from videomae_fast.models.config import SIZES
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 # Less than pytest and pytest-benchmark print by themselves
 PYTEST = [
@@ -97,6 +97,8 @@ def contenders(
     op = REGISTRY[case.op]
     found: dict[str, Any] = {}
     for name, backend in op.backends.items():
+        if backend.composite:  # other libraries' attention: attention-choice times it
+            continue
         reason = backend.why_not(*args)
         found[name] = partial(backend.run, *args) if reason is None else reason
     found |= library_contenders(case.op, args)

@@ -15,7 +15,7 @@ from benchmarks.common.launches import Launch, recorded
 from benchmarks.common.workload import Workload
 from benchmarks.ops.cases import op_cases
 from videomae_fast import MAEConfig, MaskSpec
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 Call = tuple[str, str, Callable[[], tuple[Any, ...]]]
 """(where, op, a function that makes its arguments)."""

@@ -9,12 +9,9 @@ import types
 
 import pytest
 
+from tests.support.processes import run_python
 from videomae_fast import cli
 from videomae_fast.errors import UsageError, VideoMAEFastError
-
-
-def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
@@ -72,7 +69,7 @@ def test_no_command_shows_the_help_and_is_wrong_use(capsys: pytest.CaptureFixtur
         (
             ["xyz"],
             "no command 'xyz'; there are pretrain, finetune, test, recipes, list, probe, prepare, "
-            "cache, reconstruct, convert, flops, doctor, demo",
+            "cache, reconstruct, features, convert, flops, doctor, demo",
         ),
         (["doctor", "--jsno"], "unknown argument '--jsno'; did you mean --json?"),
         (["doctor", "--js"], "unknown argument '--js'; did you mean --json?"),
@@ -152,7 +149,7 @@ def test_module_runs_as_a_program() -> None:
         [sys.executable, "-m", "videomae_fast", "nothing"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 2
     assert "no command 'nothing'" in done.stderr

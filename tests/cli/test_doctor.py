@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from videomae_fast import cli, doctor
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY, triton_missing
 
 
 def section(report: doctor.Report, title: str) -> dict[str, doctor.Check]:
@@ -21,7 +23,7 @@ def test_report_is_healthy_here_and_names_every_op_and_decoder() -> None:
     report = doctor.examine()
     broken = [c for checks in report.values() for c in checks if c.state == "broken"]
     assert broken == []
-    assert set(section(report, "ops")) == set(REGISTRY)
+    assert set(section(report, "ops on cpu")) == set(REGISTRY)
     assert section(report, "video decoders")["pyav"].state == "ok"
     assert all(check.detail for checks in report.values() for check in checks)
 
@@ -44,6 +46,36 @@ def test_text_says_why_the_native_library_is_not_used(
     shown = capsys.readouterr().out
     assert "- cpu library  it fell behind the sofa; look there" in shown
     assert "native no (it fell behind the sofa; look there), then reference" in shown
+
+
+@pytest.mark.parametrize("reason", [None, "torch's own matmul is as good"])
+def test_the_order_told_is_the_one_taken(
+    reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the linear layer and of attention, where the processor decides."""
+    for module in ("linear", "_attention.choice"):
+        monkeypatch.setattr(import_module(f"videomae_fast.ops.{module}"), "WHY_NO_GAIN", reason)
+    told = section({"ops": doctor._ops("cpu")}, "ops")
+    x = torch.zeros(1, 2, 3, 4)
+    arguments = {"linear": (x, torch.zeros(5, 4), None), "attention": (x, x, x, None)}
+    for name, args in arguments.items():
+        first = told[name].detail.split(", then ")
+        assert REGISTRY[name].pick("auto", args) == next(n for n in first if " no (" not in n)
+        assert (reason is None) or f"no ({reason})" in first[0]
+    assert told["attention_backward"].detail == "the backend that attention took"
+
+
+def test_the_order_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert doctor._ops("cuda") == [doctor.Check("cuda", "missing", "no CUDA device")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    told = section({"ops": doctor._ops("cuda")}, "ops")
+    reason = triton_missing()
+    first = "triton" if reason is None else f"triton no ({reason})"
+    assert told["bias_gelu"].detail == f"{first}, then reference"
+    assert told["attention"].detail.startswith("by attention_table.json for ")
+    assert told["attention"].detail.endswith("then sdpa")
 
 
 def test_missing_optional_package_says_what_for_and_how_to_get_it() -> None:
@@ -70,9 +102,9 @@ def test_a_check_that_raises_is_a_line_of_the_report(monkeypatch: pytest.MonkeyP
     def explode() -> list[doctor.Check]:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(doctor, "_attention", explode)
+    monkeypatch.setattr(doctor, "_torchs_attention", explode)
     report = doctor.examine()
-    assert report["attention"] == [doctor.Check("attention", "broken", "RuntimeError: boom")]
+    assert report["sdpa"] == [doctor.Check("sdpa", "broken", "RuntimeError: boom")]
     assert not doctor.healthy(report)
 
 

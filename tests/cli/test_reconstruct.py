@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.real_clips import CLIPS, needs_clips
 from videomae_fast.cli import main
 from videomae_fast.demo.videos import render_videos, write_list
 
@@ -17,7 +18,6 @@ TINY = (
     "--decoder-depth 1 --decoder-heads 2 --encoder-mask-ratio 0.75 --videos-per-step 2 "
     "--samples-per-video 1 --epochs 1 --warmup-epochs 0 --workers 0 --stride 1 --device cpu"
 )
-CLIPS = Path(__file__).parents[3] / "shared" / "videos"
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,9 @@ def test_checkpoint_folder_and_file_are_taken_as_well(run: Path, tmp_path: Path)
         assert reconstruct(checkpoint, video(run), *words) == 0
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs the real clips of ../shared/videos")
+@needs_clips
 def test_real_clips_of_all_codecs(run: Path, tmp_path: Path) -> None:
-    clips = sorted(CLIPS.iterdir())
+    clips = CLIPS
     for clip in clips:
         words = ("--output", tmp_path, "--mask-ratio", 0.75)
         assert reconstruct(run / "run", clip, *words) == 0

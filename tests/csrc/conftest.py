@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -24,13 +24,20 @@ def _library() -> None:
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs start as NaN (or as all bits set), so that a value that is never written shows."""
-    empty = torch.empty
 
-    def poisoned(*args: object, **kwargs: object) -> torch.Tensor:
-        tensor: torch.Tensor = empty(*args, **kwargs)  # type: ignore[call-overload]
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor.fill_(-1)
+    def poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def allocate_poisoned(*args: object, **kwargs: object) -> torch.Tensor:
+            tensor = allocate(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor.fill_(-1)
 
-    monkeypatch.setattr(torch, "empty", poisoned)
+        return allocate_poisoned
+
+    for where, name in (
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch.Tensor, "new_empty"),
+    ):
+        monkeypatch.setattr(where, name, poisoned(getattr(where, name)))
 
 
 @pytest.fixture(params=[1, 3])

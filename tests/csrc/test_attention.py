@@ -164,15 +164,6 @@ def test_nothing_to_do_and_wrong_arguments() -> None:
     assert ours([x[:0] for x in (query, key, value, grad)])[0].shape == (0, 4, 1, 8)
     with pytest.raises(ValueError, match="refuses its arguments"):
         _native.attention(query, key[:, :0], value[:, :0], None)
-    with pytest.raises(ValueError, match="value must be"):
-        _native.attention(query, key, value[:, :4], None)
-    with pytest.raises(ValueError, match="query must be"):
-        _native.attention(query.double(), key, value, None)
-    with pytest.raises(ValueError, match="key_count must be"):
-        _native.attention(query, key, value, torch.tensor([1, 2]))
-    out, lse = _native.attention(query, key, value, None)
-    with pytest.raises(ValueError, match="lse must be"):
-        _native.attention_backward(grad, query, key, value, None, out, lse[:, :, :3])
 
 
 @pytest.fixture(scope="module", params=[("x86-64-v4",), ("x86-64-v4", "x86-64-v3")], ids=len)

@@ -65,15 +65,3 @@ def test_positions_out_of_range_are_named() -> None:
     for first, second in ((index, good), (good, index)):
         with pytest.raises(IndexError, match=r"position 4 \(clip 1, entry 1\)"):
             _native.decoder_assembly(x[:, :2], torch.zeros(3), torch.zeros(4, 3), first, second)
-
-
-def test_wrong_shapes_are_refused() -> None:
-    x, index = torch.randn(2, 4, 3), torch.zeros((3, 2), dtype=torch.int32)
-    with pytest.raises(ValueError, match="index must be"):
-        _native.token_gather(x, index)
-    with pytest.raises(ValueError, match="5 visible tokens"):
-        _native.decoder_assembly_backward(x, 5)
-    with pytest.raises(ValueError, match="5 rows appended"):
-        _native.append_rows_backward(x, torch.zeros((2, 5), dtype=torch.int32), 6)
-    with pytest.raises(ValueError, match="table must be"):
-        _native.append_rows(x, torch.zeros(4, 2), torch.zeros((2, 1), dtype=torch.int32))

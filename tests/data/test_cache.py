@@ -789,10 +789,13 @@ def test_thousands_of_reads_hold_neither_files_nor_memory(tmp_path: Path) -> Non
         return len(os.listdir("/proc/self/fd")), pages * resource.getpagesize(), maps
 
     work(500)
-    before = state()
-    work(4000)
-    after = state()
-    assert after[0] == before[0]
-    assert after[1] - before[1] < 8 << 20
-    assert after[2] - before[2] < 8
+    states = [state()]
+    for _ in range(2):
+        work(2000)
+        states.append(state())
+    files, memory, maps = zip(*states, strict=True)
+    assert files[0] == files[2]
+    # What leaks, leaks both times; other things of the process may take memory once
+    assert min(memory[1] - memory[0], memory[2] - memory[1]) < 4 << 20
+    assert maps[2] - maps[0] < 8
     assert cache.counts.hits == 4500 - 4

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.support.real_clips import CLIPS
 from tests.support.videos import (
     WIDTH,
     numbered_frame,
@@ -23,7 +24,6 @@ from videomae_fast.data import DECODERS, DecodeError, FolderReader, open_video, 
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.errors import BackendUnavailableError
 
-REAL_CLIPS = Path(__file__).parents[3] / "shared" / "videos"
 ORDER = [5, 3, 3, 59, 0, 30, 21, 20, 19, 18, 36]
 X265 = {"x265-params": "keyint=12:bframes=3:log-level=none"}
 X265_OPEN = {"x265-params": "keyint=12:bframes=3:open-gop=1:log-level=none"}
@@ -311,7 +311,7 @@ def test_read_clip(video: Path, tmp_path: Path) -> None:
 
 
 def real_clips() -> list[Path]:
-    return sorted(REAL_CLIPS.iterdir()) if REAL_CLIPS.is_dir() else []
+    return CLIPS
 
 
 @pytest.mark.skipif(not real_clips(), reason="the folder of real clips is not there")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.kinds import KINDS, ODD, SOUND, plain_decode, scenes
+from tests.support.real_clips import CLIPS, needs_clips
 from tests.support.videos import read_number, read_numbers, write_video
 from videomae_fast.data import CachedVideos, open_video
 from videomae_fast.data.decoders.pyav import PyAVReader
@@ -17,9 +18,6 @@ from videomae_fast.data.order import Draw
 from videomae_fast.data.prepare import Job, PrepareSettings, transcode
 from videomae_fast.data.probe import ProbeJob, probe_file
 from videomae_fast.data.reading import ClipRequest, ReadSettings, read
-
-REAL_CLIPS = Path(__file__).parents[3] / "shared" / "videos"
-
 
 KEYLESS = ("no key flags", "MP4, its key frame hidden")
 
@@ -86,9 +84,9 @@ def agree(path: Path, count: int, folder: Path) -> None:
         np.testing.assert_array_equal(piece.data, clip)
 
 
-@pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="the folder of real clips is not there")
+@needs_clips
 def test_all_agree_on_real_clips(tmp_path: Path) -> None:
-    for path in sorted(REAL_CLIPS.iterdir()):
+    for path in CLIPS:
         folder = tmp_path / path.name
         folder.mkdir()
         agree(path, len(plain_decode(path)), folder)

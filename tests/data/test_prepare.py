@@ -255,7 +255,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path: Path, how: int) ->
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, how)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
         assert told.endswith("videomae-fast prepare: interrupted\n")
@@ -269,7 +269,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path: Path, how: int) ->
     # Files that were renamed just before the kill may be there without a line: done again.
     journal.write_text("\n".join(lines[:-1]) + '\n{"source": "cut o')
     process = start(path, out)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
     assert f"16 files: {16 - len(done)} to transcode, {len(done)} done" in told
     entries = load_list(out / "train.csv")

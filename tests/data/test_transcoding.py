@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.support.real_clips import CLIPS, needs_clips
 from tests.support.videos import numbered_frame, read_numbers, remux, write_audio, write_video
 from videomae_fast.data import DecodeError, open_video
 from videomae_fast.data.decoders import DECODERS
@@ -23,7 +24,6 @@ from videomae_fast.data.prepare import Job, PrepareSettings, Transcoded, transco
 
 X265_OPEN = {"x265-params": "keyint=12:bframes=3:open-gop=1:log-level=none"}
 X264_OPEN = {"g": "12", "bf": "3", "x264-params": "open-gop=1:scenecut=0"}
-REAL_CLIPS = Path(__file__).parents[3] / "shared" / "videos"
 
 
 def job(source: Path, folder: Path, **settings: Any) -> Job:
@@ -365,9 +365,9 @@ def test_what_goes_wrong_at_the_target_is_no_fault_of_the_source(
     assert not one.partial.exists()
 
 
-@pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="needs the real clips of ../shared/videos")
+@needs_clips
 def test_real_clips(tmp_path: Path) -> None:
-    for clip in sorted(REAL_CLIPS.iterdir()):
+    for clip in CLIPS:
         done, target = made(clip, tmp_path)
         assert min(done.width, done.height) == min(256, done.source_width, done.source_height)
         near(clip, target, levels=6.0 if "10bits" in clip.name else 4.0)

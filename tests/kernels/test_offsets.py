@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.support.bits import bits
 from videomae_fast import MAEConfig
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 pytestmark = pytest.mark.without_gpu
 REACH = 2**31

@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.support.bits import bits
 from tests.support.interpreter import ON_GPU
 from videomae_fast import MAEConfig
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 REPEATS = 100 if ON_GPU else 2
 # (size, clips); "tiny" is benchmarks.common.workload.TINY

@@ -20,7 +20,7 @@ from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 from videomae_fast.cli.flops import add_arguments, run
 from videomae_fast.errors import UsageError
 from videomae_fast.models.flops import PARTS, flops, savings
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.ops.registry import forced
 
 RATIOS = (0, 0.25, 0.5, 0.75)
 # torch.utils.flop_counter on the official code, G multiply-adds by decoder mask ratio

@@ -18,7 +18,7 @@ from tests.support.interpreter import ON_GPU, SWITCH
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, VideoClassifier
 from videomae_fast.interop import load_into
 from videomae_fast.ops import pixel_target
-from videomae_fast.ops._dispatch import forced, native_missing
+from videomae_fast.ops.registry import forced, native_missing
 
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 GPU = "cuda" if ON_GPU else "cpu"

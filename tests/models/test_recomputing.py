@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 from videomae_fast.models.recomputing import recomputing
 from videomae_fast.models.transformer import set_recompute
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.ops.registry import forced
 
 TINY = MAEConfig(
     image_size=32, frames=4, width=32, depth=3, heads=2, decoder_width=16, decoder_depth=2,
@@ -73,8 +73,8 @@ def kept_bytes(size: Any, recompute: bool, clips: int) -> int:
     config = MAEConfig.from_size(size)
     masks = Masks.from_seeds(torch.arange(clips), config.grid, MaskSpec())
     plain_init = patch("torch.nn.init.trunc_normal_", lambda tensor, **_: tensor)
-    on_a_gpu = forced("auto", linear="torch", attention="triton")
-    with FakeTensorMode(allow_non_fake_inputs=True), plain_init, on_a_gpu:
+    as_on_a_gpu = forced("auto", linear="torch", attention="reference")
+    with FakeTensorMode(allow_non_fake_inputs=True), plain_init, as_on_a_gpu:
         model = MaskedAutoencoder(config)
         set_recompute(model, recompute)
         frames = torch.zeros(clips, 16, 224, 224, 3, dtype=torch.uint8)
@@ -90,7 +90,9 @@ def megabytes_per_clip(size: Any, recompute: bool) -> float:
     return (kept_bytes(size, recompute, 3) - kept_bytes(size, recompute, 1)) / 2e6
 
 
-def test_what_is_kept_of_a_clip_of_vit_g() -> None:
+def test_what_is_kept_of_a_clip_of_vit_g(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing is computed; without it Triton refuses the fake tensors, which lie on the CPU.
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert megabytes_per_clip("giant", recompute=False) == pytest.approx(479, abs=5)
     assert megabytes_per_clip("giant", recompute=True) == pytest.approx(301, abs=5)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 from videomae_fast.models.transformer import add_norm
 from videomae_fast.ops import decoder_assembly, pixel_mse
-from videomae_fast.ops._dispatch import forced, native_missing
+from videomae_fast.ops.registry import forced, native_missing
 
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 # 3 time slots of 3 × 3: the lists of the running cell end in padding

@@ -204,7 +204,7 @@ def vectors(width, dtype, *, scaled):
 @pytest.mark.parametrize("impl", ALL)
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("shape", SHAPES[1:4], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 5, 88)], ids=str)
 def test_values_and_gradients(shape, scaled, dropped, impl, device):
     torch.manual_seed(0)
     x, delta = torch.randn(shape) + 3, torch.randn(shape)
@@ -263,18 +263,21 @@ def test_the_library_without_a_branch(rows):
     """A norm alone, with a gradient of the residual stream and without one."""
     x, grad, weight = torch.randn(rows, 33), torch.randn(rows, 33), torch.randn(33)
     bias = torch.randn(33)
-    done = _native.add_layer_norm(x, weight, bias, 1e-6)
-    assert done.stream.data_ptr() == x.data_ptr()
-    args = (grad, done.stream, done.mean, done.rstd, weight)
-    zero, other = torch.zeros(rows, 33), torch.randn(rows, 33)
-    with_zero = _native.add_layer_norm_backward(*args, grad_stream=zero)
-    assert torch.equal(_native.add_layer_norm_backward(*args).x, with_zero.x)
-    found = _native.add_layer_norm_backward(*args, grad_stream=other)
+    out, stream, *statistics = _native.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
+    assert stream.data_ptr() == x.data_ptr()
+
+    def backward(grad_stream):
+        rest = (stream, *statistics, weight, *[None] * 4, False)
+        return _native.add_layer_norm_backward(grad, grad_stream, *rest)
+
+    assert torch.equal(backward(None)[0], backward(torch.zeros(rows, 33))[0])
+    other = torch.randn(rows, 33)
+    grad_x, _, grad_weight, grad_bias, *_ = backward(other)
     exact = [t.double().requires_grad_() for t in (x, weight, bias)]
-    out = F.layer_norm(exact[0], (33,), *exact[1:], 1e-6)
-    loss = (out * grad.double()).sum() + (exact[0] * other.double()).sum()
-    truth = (out, *torch.autograd.grad(loss, exact))
-    for mine, true in zip((done.out, found.x, found.weight, found.bias), truth, strict=True):
+    normal = F.layer_norm(exact[0], (33,), *exact[1:], 1e-6)
+    loss = (normal * grad.double()).sum() + (exact[0] * other.double()).sum()
+    truth = (normal, *torch.autograd.grad(loss, exact))
+    for mine, true in zip((out, grad_x, grad_weight, grad_bias), truth, strict=True):
         torch.testing.assert_close(mine.double(), true, rtol=1e-5, atol=1e-5)
 
 
@@ -284,8 +287,8 @@ def test_the_librarys_bits_do_not_depend_on_the_thread_count():
     weight, bias = torch.randn(96), torch.randn(96)
 
     def run():
-        done = _native.add_layer_norm(x, weight, bias, 1e-6)
-        back = _native.add_layer_norm_backward(grad, done.stream, done.mean, done.rstd, weight)
-        return [done.out, done.mean, done.rstd, back.x, back.weight, back.bias]
+        forward = _native.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
+        rest = (*forward[1:], weight, *[None] * 4, False)
+        return [*forward, *_native.add_layer_norm_backward(grad, None, *rest)]
 
     same_bits(run)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import _native, attention
 from videomae_fast.ops._attention import choice, libraries
-from videomae_fast.ops._dispatch import forced, native_missing
+from videomae_fast.ops.registry import forced, native_missing, why_not
 
-pytestmark = pytest.mark.without_gpu
 op = import_module("videomae_fast.ops.attention")
 
 
@@ -35,13 +39,14 @@ def table_of(path, *entries):
     return path
 
 
-class OnCuda:
-    """As much of a CUDA tensor as a choice looks at."""
+def on_cuda(dtype, dim=64, tokens=160):
+    """Query, key and value on a GPU, without values."""
+    with FakeTensorMode():
+        return [torch.empty(1, tokens, 2, dim, dtype=dtype, device="cuda") for _ in range(3)]
 
-    device = torch.device("cuda")
 
-    def __init__(self, dtype, dim=64, tokens=160):
-        self.dtype, self.shape = dtype, (1, tokens, 2, dim)
+def chosen(query, key, value, key_count=None):
+    return op._ATTENTION.op.pick("auto", (query, key, value, key_count))
 
 
 def test_the_table_decides_and_its_gaps_go_to_sdpa(tmp_path, monkeypatch):
@@ -57,10 +62,11 @@ def test_the_table_serves_calls_like_those_it_was_measured_with(tmp_path, monkey
     table = table_of(tmp_path / "table.json", (H100, 160, "cudnn"))
     monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
-    half, whole = OnCuda(torch.bfloat16), OnCuda(torch.float32)
-    assert choice.choice(half, half) == "cudnn"
-    assert choice.choice(whole, whole) == "sdpa"
-    assert choice.choice(half, half, torch.ones(1, dtype=torch.int32)) == "sdpa"
+    half = on_cuda(torch.bfloat16)
+    assert chosen(*half) == "cudnn"
+    assert chosen(*on_cuda(torch.float32)) == "sdpa"
+    assert chosen(*half, torch.ones(1, dtype=torch.int32)) == "sdpa"
+    assert chosen(*on_cuda(torch.bfloat16, tokens=161)) == "sdpa"
 
 
 def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypatch):
@@ -68,35 +74,47 @@ def test_a_library_that_was_fastest_elsewhere_and_is_not_here(tmp_path, monkeypa
     monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    half = OnCuda(torch.bfloat16)
-    for reason, chosen in (("it is not installed", "sdpa"), (None, "flash-attn-4")):
+    monkeypatch.setattr(libraries.flash_attn_4, "too_old", lambda: None)
+    for reason, expected in (("it is not installed", "sdpa"), (None, "flash-attn-4")):
         monkeypatch.setattr(libraries, "_missing", lambda *_, reason=reason: reason)
-        assert choice.choice(half, half) == chosen
+        assert chosen(*on_cuda(torch.bfloat16)) == expected
 
 
-def test_another_table_by_name(tmp_path, monkeypatch):
-    """The table is read once, at import: here of a module that nothing else uses."""
+def test_the_policy_is_told(tmp_path, monkeypatch):
+    table = table_of(tmp_path / "table.json", (H100, 160, "triton"), (H200, 160, "cudnn"))
+    monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
+    policy = choice.TablePolicy()
+    assert policy.told("cpu") is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: H200)
+    assert "for 1 shapes" in policy.told("cuda")
 
-    def imported(path):
-        monkeypatch.setenv(choice.VARIABLE, str(path))
-        spec = find_spec(choice.__name__)
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
 
+def test_another_table_by_name(tmp_path):
+    """In a process of its own: the table is read once, at import."""
     table = table_of(tmp_path / "mine.json", (H200, 160, "flash"))
-    assert imported(table).ENTRIES["NVIDIA H200", 64, 160, 160] == "flash"
-    (tmp_path / "bad.json").write_text("{}")
-    for name, why in (("none.json", "FileNotFoundError"), ("bad.json", "Key")):
-        told = rf"{name} is no table of attention backends \({why}"
-        with pytest.raises(ValueError, match=told):
-            imported(tmp_path / name)
+    code = "from videomae_fast.ops._attention import choice as c; print(dict(c.ENTRIES))"
+
+    def run(path):
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], text=True,
+            env={**os.environ, choice.VARIABLE: str(path)}, capture_output=True,
+        )  # fmt: skip
+
+    assert "('NVIDIA H200', 64, 160, 160): 'flash'" in run(table).stdout
+    for path, why in (
+        (tmp_path / "none.json", "FileNotFoundError"),
+        (tmp_path / "bad.json", "Key"),
+    ):
+        (tmp_path / "bad.json").write_text("{}")
+        told = run(path).stderr
+        assert f"{path} is no table of attention backends ({why}" in told
 
 
 @pytest.mark.parametrize("impl", ["cudnn", "efficient"])
 def test_backends_of_torch_for_a_gpu_say_so(impl):
     with pytest.raises(BackendUnavailableError, match=f"'{impl}' can't run: .*needs CUDA tensors"):
-        attention(*heads(), impl=impl)
+        attention(*heads(torch.bfloat16), impl=impl)
 
 
 def test_one_backend_of_torch_serves_alone():
@@ -116,32 +134,30 @@ def test_one_backend_of_torch_serves_alone():
     count = torch.ones(2, dtype=torch.int32)
     with pytest.raises(BackendUnavailableError, match="without key_count only"):
         attention(*tensors, key_count=count, impl="flash")
-    why = libraries.LIBRARIES["cudnn"].why_not
-    assert "not torch.float32" in why(*[OnCuda(torch.float32)] * 3, None)
-    assert why(*[OnCuda(torch.bfloat16)] * 3, None) is None
+    assert "not torch.float32" in why_not("attention", "cudnn", *on_cuda(torch.float32), None)
+    assert why_not("attention", "cudnn", *on_cuda(torch.bfloat16), None) is None
 
 
 def test_on_a_cpu_native_serves_fp32_where_torch_leaves_avx_512_unused(monkeypatch):
-    def chosen(*args):
-        return choice.choice(*heads(*args)[:2])
-
     monkeypatch.setattr(choice, "WHY_NO_GAIN", None)
     monkeypatch.setattr(choice, "native_missing", lambda: None)
+    monkeypatch.setattr(_native, "library", lambda: "there")
     monkeypatch.setattr(_native, "instruction_set", lambda: "x86-64-v4 (AVX-512)")
-    assert chosen() == "native"
-    assert chosen(torch.bfloat16) == chosen(torch.float64) == "sdpa"
-    assert chosen(torch.float32, 4, "meta") == "sdpa"
+    assert chosen(*heads()) == "native"
+    assert chosen(*heads(torch.bfloat16)) == chosen(*heads(torch.float64)) == "sdpa"
+    assert chosen(*heads(device="meta")) == "sdpa"
+    assert chosen(*heads(), torch.ones(1)) == "sdpa"  # key_count is no int32
     with torch.autocast("cpu", torch.bfloat16):
-        assert chosen() == "sdpa"
+        assert chosen(*heads()) == "sdpa"
     monkeypatch.setattr(_native, "instruction_set", lambda: "x86-64 (SSE2)")
-    assert chosen() == "sdpa"
+    assert chosen(*heads()) == "sdpa"
     assert "built without AVX-512" in choice.why_not_native()
     monkeypatch.setattr(choice, "native_missing", lambda: "it is elsewhere")
-    assert chosen() == "sdpa"
+    assert chosen(*heads()) == "sdpa"
     assert choice.why_not_native() == "it is elsewhere"
     monkeypatch.setattr(choice, "native_missing", lambda: None)
     monkeypatch.setattr(choice, "WHY_NO_GAIN", "Intel's")
-    assert chosen() == "sdpa"
+    assert chosen(*heads()) == "sdpa"
 
 
 def test_the_shipped_table_names_backends():
@@ -156,18 +172,23 @@ def test_a_library_says_why_it_cant_run(impl):
 
 def test_predicates_of_a_library(monkeypatch):
     """With the library there and a device of capability 8.0: what of the call does not fit."""
-    why_not = libraries._why_not("math", "sqrt", "the library", (8, 0), 8)
-    assert why_not(*heads(), None) == "the library needs CUDA tensors, not cpu"
-    assert "does not import" in libraries._why_not("math", "none", "x", (8, 0), 8)(*heads(), None)
+    library = libraries.library("math", "sqrt", "the library", (8, 0), 8)
 
+    def reason(dtype=torch.bfloat16, dim=88, key_count=None, of=library):
+        fit = replace(of, unfit=lambda q, k, v, count: of.unfit(q, count))
+        return fit.why_not(*on_cuda(dtype, dim), key_count)
+
+    assert library.why_not(*heads(torch.bfloat16)) == "the library needs CUDA tensors, not cpu"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    fits = OnCuda(torch.bfloat16, 88)
-    assert why_not(fits, fits, fits, None) is None
-    assert "key_count" in why_not(fits, fits, fits, torch.ones(1))
-    assert "not torch.float32" in why_not(*[OnCuda(torch.float32, 88)] * 3, None)
-    assert "multiples of 8, not 12" in why_not(*[OnCuda(torch.bfloat16, 12)] * 3, None)
-    newer = libraries._why_not("math", "sqrt", "the library", (9, 0), 8)
-    assert "capability 9.0" in newer(fits, fits, fits, None)
+    assert reason() is None
+    with FakeTensorMode():
+        key_count = torch.ones(1, dtype=torch.int32, device="cuda")
+    assert "key_count" in reason(key_count=key_count)
+    assert "not torch.float32" in reason(torch.float32)
+    assert "multiples of 8, not 12" in reason(dim=12)
+    newer = libraries.library("math", "sqrt", "the library", (9, 0), 8)
+    assert "capability 9.0" in reason(of=newer)
+    assert "does not import" in reason(of=libraries.library("math", "none", "x", (8, 0), 8))
 
 
 def test_unknown_and_unfit_backends():
@@ -177,17 +198,18 @@ def test_unknown_and_unfit_backends():
         attention(*heads(torch.float64), impl="triton")
     with pytest.raises(BackendUnavailableError, match="native library takes fp32, not"):
         attention(*heads(torch.bfloat16), impl="native")
-    with pytest.raises(BackendUnavailableError, match="works on CPU tensors, not on meta"):
-        op.OP("native", *heads(device="meta"), None)
+    with pytest.raises(BackendUnavailableError, match="needs CPU tensors, not meta"):
+        attention(*heads(device="meta"), impl="native")
 
 
-def test_forced(monkeypatch):
-    seen = []
-    monkeypatch.setattr(op, "_attention", lambda *args: (seen.append(args[-1]) or args[0], None))
-    for impl in ("reference", "triton", "native", "onednn"):
+def test_forced():
+    picked = []
+    for impl in ("reference", "native", "onednn"):
         with forced(impl):
-            attention(*heads(torch.bfloat16))
-    assert seen == ["reference", "triton", "native"]  # attention has no "onednn": sdpa served
+            picked.append(chosen(*heads(torch.bfloat16 if impl == "onednn" else torch.float32)))
+    assert picked == ["reference", "native", "sdpa"]  # attention has no "onednn": sdpa serves
+    with forced("triton"), pytest.raises(BackendUnavailableError, match="'triton' can't run"):
+        attention(*heads())
 
 
 @pytest.mark.parametrize("impl", ["auto", "sdpa", "native", "reference"])
@@ -212,27 +234,28 @@ def test_what_adds_up_in_any_order_does_not_serve_where_torch_is_deterministic(
     table = table_of(tmp_path / "table.json", (H100, 160, "cudnn"), (H200, 160, "flash"))
     monkeypatch.setattr(choice, "ENTRIES", choice.read_table(table))
     monkeypatch.setattr(libraries, "_missing", lambda *_: None)
+    monkeypatch.setattr(libraries.flash_attn_4, "too_old", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    query = OnCuda(torch.bfloat16)
+    arguments = on_cuda(torch.bfloat16)
     names = ("cudnn", "flash", "efficient", "flash-attn", "flash-attn-4", "xformers")
 
-    def serve():
-        return [
-            n for n in names if libraries.LIBRARIES[n].why_not(query, query, query, None) is None
-        ]
+    def told(name):
+        return libraries.LIBRARIES[name].unfit(
+            **{
+                "cudnn": {"key_count": None},
+            }.get(name, {"query": arguments[0], "key_count": None})
+        )
 
-    assert serve() == list(names)
+    assert [n for n in names if n != "efficient" and told(n) is not None] == []
     torch.use_deterministic_algorithms(True)
     try:
-        assert serve() == ["flash", "efficient", "flash-attn"]
-        told = libraries.LIBRARIES["cudnn"].why_not(query, query, query, None)
-        assert told == (
+        refused = [n for n in names if n != "efficient" and told(n) is not None]
+        assert refused == ["cudnn", "flash-attn-4", "xformers"]
+        assert told("cudnn") == (
             "cuDNN's gradients are added up in any order, and torch is to be deterministic"
         )
         for card, expected in ((H100, "sdpa"), (H200, "flash")):
-            monkeypatch.setattr(
-                choice, "_on_device", lambda _, *s, card=card: choice.lookup(card, *s)
-            )
-            assert choice.choice(query, query) == expected
+            monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, card=card: card)
+            assert chosen(*arguments) == expected
     finally:
         torch.use_deterministic_algorithms(False)

@@ -14,20 +14,25 @@ from videomae_fast.ops.bilinear_resize import bilinear_resize
 PATH = Path(__file__).parents[1] / "golden" / "downstream_opencv_resize.safetensors"
 
 
+IMPLS = ["reference", "native"]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("k", range(7))
-def test_bytes_are_opencvs(k: int) -> None:
+def test_bytes_are_opencvs(k: int, impl: str) -> None:
     with safe_open(PATH, "pt") as file:
         image, wanted = file.get_tensor(f"{k}.image"), file.get_tensor(f"{k}.resized")
-    found = bilinear_resize(torch.stack([image, image.flip(0)]), tuple(wanted.shape[:2]))
+    found = bilinear_resize(torch.stack([image, image.flip(0)]), tuple(wanted.shape[:2]), impl=impl)
     assert torch.equal(found[0], wanted)
 
 
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (41, 7), (40, 60), (20, 30)])
-def test_near_the_exact_interpolation(size: tuple[int, int]) -> None:
+def test_near_the_exact_interpolation(size: tuple[int, int], impl: str) -> None:
     generator = torch.Generator().manual_seed(0)
     clip = torch.randint(0, 256, (2, 20, 30, 3), dtype=torch.uint8, generator=generator)
     planes = F.interpolate(clip.permute(0, 3, 1, 2).double(), size, mode="bilinear")
-    apart = bilinear_resize(clip, size).double() - planes.permute(0, 2, 3, 1)
+    apart = bilinear_resize(clip, size, impl=impl).double() - planes.permute(0, 2, 3, 1)
     assert apart.abs().max() < 1.1
 
 
@@ -41,3 +46,14 @@ def test_what_can_not_be_resized_is_refused() -> None:
         bilinear_resize(torch.zeros(1, 4, 5, 3), (2, 2))
     with pytest.raises(ValueError, match="can't be resized"):
         bilinear_resize(torch.zeros(1, 4, 5, 3, dtype=torch.uint8), (0, 2))
+
+
+def test_the_library_gives_the_references_bytes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    for height, width, size in ((1, 1, (5, 3)), (9, 2, (3, 7)), (33, 17, (60, 9)), (8, 8, (8, 9))):
+        clip = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8, generator=generator)
+        found = [bilinear_resize(clip, size, impl=impl) for impl in IMPLS]
+        assert torch.equal(*found)
+        turned = clip.flip(2)  # not contiguous
+        found = [bilinear_resize(turned, size, impl=impl) for impl in IMPLS]
+        assert torch.equal(*found)

@@ -20,7 +20,7 @@ from videomae_fast.ops import (
     token_gather,
     token_scatter,
 )
-from videomae_fast.ops._dispatch import REGISTRY, forced, native_missing
+from videomae_fast.ops.registry import REGISTRY, forced, native_missing
 
 pytestmark = pytest.mark.without_gpu
 OPS = torch.ops.videomae_fast
@@ -58,7 +58,7 @@ def test_linear_of_slices_and_strides():
     for impl in ("onednn", "torch"):
         out = linear(x, weight[4:], impl=impl)
         torch.testing.assert_close(out, x @ weight[4:].t())
-    with pytest.raises(BackendUnavailableError, match="serves fp32 on the CPU"):
+    with pytest.raises(BackendUnavailableError, match="oneDNN takes fp32, not"):
         linear(x.bfloat16(), weight.bfloat16(), impl="onednn")
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(x, weight).dtype == torch.bfloat16
@@ -145,9 +145,29 @@ def test_bad_arguments_are_errors(random_frames):
         append_rows(torch.zeros(2, 3, 4), torch.zeros(5, 4).double(), index)
     with pytest.raises(ValueError, match=r"index must be \[B=2, K\]"):
         append_rows(torch.zeros(2, 3, 4), torch.zeros(5, 4), index[:1])
+    with pytest.raises(ValueError, match=r"index must be \[B=3, K\]"):
+        token_gather(torch.zeros(3, 3, 4), index)
+    x, ones = torch.zeros(2, 3, 8), torch.ones(8)
+    with pytest.raises(ValueError, match=r"bias must be \[8\], got \[9\]"):
+        bias_gelu(x, torch.ones(9))
+    with pytest.raises(ValueError, match=r"weight must be \[8\], got \[7\]"):
+        add_layer_norm(x, x, torch.ones(7), ones)
+    with pytest.raises(ValueError, match=r"factor must be \[2\], got \[3\]"):
+        add_layer_norm(x, x, ones, ones, factor=torch.ones(3))
+    with pytest.raises(ValueError, match=r"x and delta must be \[B, N, D\]"):
+        add_layer_norm(x, x[:, 1:], ones, ones)
+    with pytest.raises(BackendUnavailableError, match="takes fp32, not torch"):
+        add_layer_norm(x.double(), x.double(), ones, ones, impl="native")
+    head = torch.zeros(2, 3, 2, 4)
+    with pytest.raises(ValueError, match="query, key, value must be"):
+        attention(head, head, head[:, 1:])
+    with pytest.raises(BackendUnavailableError, match="takes int32 for key_count"):
+        attention(head, head, head, key_count=torch.tensor([1, 2]), impl="native")
+    with pytest.raises(ValueError, match="is not a positive multiple of 10"):
+        patch_gather(frames, index, patch_size=10)
     with pytest.raises(BackendUnavailableError, match="has no backend 'magic'; it has auto"):
         token_gather(torch.zeros(2, 3, 4), index, impl="magic")
-    with pytest.raises(BackendUnavailableError, match="patches, not torch"):
+    with pytest.raises(BackendUnavailableError, match="fp16, not torch"):
         patch_gather(frames, index, dtype=torch.float64, impl="native")
 
 
@@ -163,7 +183,10 @@ def test_native_checks_positions(random_frames):
 def test_forcing_a_backend(random_frames):
     """Where an op has the forced backend it is used, or says why it can't be."""
     frames, index = random_frames(1, 2, 16, 16), torch.zeros(1, 1, dtype=torch.int32)
-    with forced("native"), pytest.raises(BackendUnavailableError, match="patches, not torch"):
+    with (
+        forced("native"),
+        pytest.raises(BackendUnavailableError, match="fp16, not torch"),
+    ):
         patch_gather(frames, index, dtype=torch.float64)
     with forced("magic"):
         patch_gather(frames, index, dtype=torch.float64)
@@ -175,11 +198,11 @@ def test_forcing_a_backend_of_one_op(random_frames):
     with forced("native", patch_gather="reference"):
         patch_gather(frames, index, dtype=torch.float64)  # native can't
     with forced("reference", patch_gather="native"):
-        with pytest.raises(BackendUnavailableError, match="patches, not torch"):
+        with pytest.raises(BackendUnavailableError, match="fp16, not torch"):
             patch_gather(frames, index, dtype=torch.float64)
         with forced("auto"):
             patch_gather(frames, index, dtype=torch.float64)
-        with pytest.raises(BackendUnavailableError, match="patches, not torch"):
+        with pytest.raises(BackendUnavailableError, match="fp16, not torch"):
             patch_gather(frames, index, dtype=torch.float64)
     with pytest.raises(ValueError, match="no op is called gather"), forced("auto", gather="native"):
         pass

@@ -132,6 +132,24 @@ def test_weight_zero_hides_infinity(impl: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("patch", [2, 40], ids=["one tile", "several"])
+def test_a_flat_cube_hides_infinity(impl: str, patch: int, normalize: bool, device: str) -> None:
+    """Its prediction may have been read before the cube is known to be flat."""
+    shape = (1, 2, patch, 2 * patch, 2, patch)
+    prediction, frames, index, _, sizes = inputs(shape, 2, torch.float32, device)
+    settings = {"normalize": normalize, "ignore_flat": True, **sizes}
+    frames[0, :, :, patch:, 0] = torch.arange(patch, device=device, dtype=torch.uint8) * 3
+    clean = run(impl, prediction, frames, index, None, **settings)
+    assert clean[1] == 1
+    prediction[0, 0] = float("inf")
+    hidden = run(impl, prediction, frames, index, None, **settings)
+    for one, other in zip(hidden, clean, strict=True):
+        assert torch.equal(one, other)
+    assert clean[2][0, 0].eq(0).all()
+
+
+@pytest.mark.parametrize("impl", KERNELS)
 def test_target_of_nearly_flat_cube_keeps_its_digits(impl: str, device: str) -> None:
     """Values 254 and 255: a float mean would lose digits that the integers keep."""
     prediction, frames, index, _, sizes = inputs((1, 2, 16, 16, 2, 16), 2, torch.float32, device)
@@ -194,7 +212,7 @@ def test_no_tokens(impl: str, device: str) -> None:
 
 def test_refusals_say_why(interpreted: None, device: str) -> None:
     prediction, frames, index, weight, sizes = inputs(SHAPES[2], 3, torch.float64, device)
-    with pytest.raises(BackendUnavailableError, match="fp16 predictions, not"):
+    with pytest.raises(BackendUnavailableError, match="fp32, bf16 and fp16, not"):
         pixel_mse(prediction, frames, index, weight, **sizes, impl="triton")
     frames = torch.zeros(1, 1, 200, 200, 3, dtype=torch.uint8, device=device)
     index = torch.zeros(1, 1, dtype=torch.int32, device=device)

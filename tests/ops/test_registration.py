@@ -11,7 +11,7 @@ import torch
 from torch.library import opcheck
 
 from tests.support.op_cases import opcheck_cases
-from videomae_fast.ops._dispatch import REGISTRY
+from videomae_fast.ops.registry import REGISTRY
 
 OPS = torch.ops.videomae_fast
 pytestmark = pytest.mark.usefixtures("interpreted")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,25 +10,13 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from tests.support.processes import printed
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 STEP = """
@@ -52,24 +37,24 @@ assert loss.isfinite()
 def test_trains_without_triton_and_without_the_compiled_library() -> None:
     code = "import sys; sys.modules['triton'] = None" + STEP
     code += "from videomae_fast.ops import _native; print(_native.library(), _native.why_missing())"
-    assert python(code, VIDEOMAE_FAST_NATIVE="0") == (
+    assert printed(code, VIDEOMAE_FAST_NATIVE="0") == (
         "None the native library is switched off by VIDEOMAE_FAST_NATIVE=0"
     )
 
 
 def test_import_loads_neither_triton_kernels_nor_a_video_decoder() -> None:
     heavy = "print([m for m in ('torch', 'numpy', 'av', 'PIL', 'matplotlib') if m in sys.modules])"
-    assert python(f"import sys, videomae_fast, videomae_fast.cli; {heavy}") == "[]"
+    assert printed(f"import sys, videomae_fast, videomae_fast.cli; {heavy}") == "[]"
     code = "import sys, videomae_fast.cli.pretrain, videomae_fast.recipes.reference; "
-    assert python(code + heavy) == "[]"
+    assert printed(code + heavy) == "[]"
     heavy = "print([m for m in ('av', 'PIL', 'triton', 'torch._dynamo') if m in sys.modules])"
-    assert python(f"import sys, videomae_fast.data, videomae_fast.ops; {heavy}") == "[]"
+    assert printed(f"import sys, videomae_fast.data, videomae_fast.ops; {heavy}") == "[]"
     # Triton settles on import whether kernels are interpreted, and the compiler imports it.
     code = (
         "import sys; from videomae_fast import MaskedAutoencoder, Masks, VideoClassifier; "
         "print([m for m in ('triton', 'torch._dynamo') if m in sys.modules])"
     )
-    assert python(code) == "[]"
+    assert printed(code) == "[]"
 
 
 def test_kernels_is_a_part_of_the_package_alone() -> None:
@@ -78,7 +63,7 @@ def test_kernels_is_a_part_of_the_package_alone() -> None:
     assert link.readlink() == Path("../kernels")
     assert not (ROOT / "kernels" / "__init__.py").exists()
     code = "import videomae_fast.kernels as k, sys; print(k.__name__, 'kernels' in sys.modules)"
-    assert python(code) == "videomae_fast.kernels False"
+    assert printed(code) == "videomae_fast.kernels False"
 
 
 def test_torch_is_no_build_requirement() -> None:

@@ -32,6 +32,11 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
         "pixel_mse_backward": (
             torch.tensor(1.0), prediction.detach(), frames, index, None, 2, 4, True, True, "auto",
         ),
+        "rand_augment": (frames[0], [0, 5, 13], [0.0, 1.3, 0.2], "auto"),
+        "bilinear_resize": (frames[0], 5, 11, "auto"),
+        "resized_view": (
+            frames[0], [1, 2, 5, 6], 7, 4, True, list(IMAGENET_MEAN), list(IMAGENET_STD), "auto",
+        ),
         "crop_resize": (
             [torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8), frames[1, :, :6]],
             torch.tensor([[1, 2, 1, 5, 3, 1], [0, 0, 0, 7, 5, 0]]), 4, 6, "auto",

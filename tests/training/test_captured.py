@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.support.steps import CPU, NoRead, batch, new_step, split
 from tests.support.tape import TapeRecorder
 from videomae_fast.data import ClipBatch
-from videomae_fast.errors import UsageError
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.errors import BackendUnavailableError, UsageError
+from videomae_fast.ops.registry import forced
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training.captured import CapturedStep
@@ -131,3 +131,27 @@ def test_other_shapes_are_refused_in_words(tiny: Make) -> None:
     rows(step, [batch(8, 1)])
     with pytest.raises(UsageError, match=r"frames was \[8, 4, 32, 32, 3\] and is \[4, 4, "):
         step.forward_backward(batch(4, 2), step=1, micro=0)
+
+
+class Refusing(TapeRecorder):
+    """A recorder whose recording fails after its warm-up."""
+
+    def record(self, run: Callable[[], None], clear: Callable[[], None]) -> Callable[[], None]:
+        run()
+        raise BackendUnavailableError("the step can't be recorded as a CUDA graph: operation not p")
+
+
+def test_auto_goes_on_without_a_recording_that_fails_and_says_so(tiny: Make) -> None:
+    config, batches = tiny(drop_path=0.5, depth=2, accumulation=2), [batch(8, 1), batch(8, 2)]
+    said: list[str] = []
+    parts = Reconstruction(config), build_model(config), settings_of(config), CPU
+    step = CapturedStep(*parts, Refusing(), said.append)
+    assert rows(step, batches) == [
+        pytest.approx(r, rel=1e-6) for r in rows(new_step(config), batches)
+    ]
+    assert said == [
+        "step mode eager from here on: the step can't be recorded as a CUDA graph: operation not p"
+    ]
+    asked = CapturedStep(*parts, Refusing())
+    with pytest.raises(BackendUnavailableError, match="can't be recorded"):
+        rows(asked, batches)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from tests.support.real_clips import CLIPS, FOLDER, needs_clips
 from tests.support.runs import TINY, altered
 from videomae_fast.cli import main
 from videomae_fast.data import Source
@@ -13,19 +12,17 @@ from videomae_fast.data.failures import read_report
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.training import pretrain
 
-CLIPS = Path(__file__).parents[3] / "shared" / "videos"
 
-
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="the folder of real clips is not there")
+@needs_clips
 def test_every_codec(tmp_path: Path) -> None:
-    names = sorted(path.name for path in CLIPS.iterdir())
+    names = [path.name for path in CLIPS]
     data = tmp_path / "train.csv"
     data.write_text("".join(f"{name} 0 -1\n" for name in names))
     config = altered(
         PretrainConfig(),
         **{
             **TINY,
-            "data": (Source(data, root=CLIPS),),
+            "data": (Source(data, root=FOLDER),),
             "videos_per_step": len(names),
             "epochs": 2,
             "max_failed_share": 0.0,
@@ -37,7 +34,7 @@ def test_every_codec(tmp_path: Path) -> None:
     assert 0.5 < result.last_loss < 2
     assert read_report(tmp_path / "run" / "bad_files.rank0.jsonl") == []
     for name in names:
-        words = ["reconstruct", str(tmp_path / "run"), str(CLIPS / name), "--mask-ratio", "0.5"]
+        words = ["reconstruct", str(tmp_path / "run"), str(FOLDER / name), "--mask-ratio", "0.5"]
         assert main([*words, "--output", str(tmp_path / "pictures")]) == 0
         picture = (tmp_path / "pictures" / name).with_suffix(".png")
         assert picture.stat().st_size > 10_000

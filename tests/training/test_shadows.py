@@ -15,7 +15,7 @@ from tests.support.runs import altered, interrupt_after, losses, quiet
 from tests.support.steps import CPU, batch, new_step
 from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
-from videomae_fast.ops._dispatch import forced
+from videomae_fast.ops.registry import forced
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training import load_model, pretrain

@@ -102,6 +102,13 @@ COMMANDS: dict[str, Command] = {
   videomae-fast reconstruct runs/base clip.mp4 --output pictures
   videomae-fast reconstruct runs/base/checkpoints/step-00001000 clip.mp4 --output pictures""",
     ),
+    "features": Command(
+        "videomae_fast.cli.features",
+        "take features of videos with a frozen model: per window, time slot or token",
+        """\
+  videomae-fast features vit_g_hybrid_pt_1200e_k710_ft.pth videos features --preset thumos14
+  videomae-fast features runs/base test.csv tokens --pooling tokens --layer 9 --stride 8""",
+    ),
     "convert": Command(
         "videomae_fast.cli.convert",
         "convert weights between the official layout, Hugging Face's and ours, key by key",

@@ -4,6 +4,7 @@ from videomae_fast.former_names import former_names
 from videomae_fast.interop.weights.check import load_into
 from videomae_fast.interop.weights.contents import to_hugging_face
 from videomae_fast.interop.weights.convert import ConversionOptions, ConversionReport, convert
+from videomae_fast.interop.weights.encoder import read_encoder
 from videomae_fast.interop.weights.heads import (
     HeadRows,
     read_rows,
@@ -26,6 +27,7 @@ __all__ = [
     "from_hugging_face",
     "load_into",
     "load_weights",
+    "read_encoder",
     "read_rows",
     "read_weights",
     "select_classes",

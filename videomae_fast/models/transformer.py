@@ -319,7 +319,12 @@ class Blocks(nn.ModuleList):
             for rate in rates
         )
         self.activation_checkpointing = activation_checkpointing
-        self.draws = drop_path > 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether a pass draws random numbers, as drop path does."""
+        rates = [module.probability for module in self.modules() if isinstance(module, DropPath)]
+        return self.training and any(rate > 0 for rate in rates)
 
     def forward(
         self,

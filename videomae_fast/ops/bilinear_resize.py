@@ -9,8 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from videomae_fast.ops import _native
+from videomae_fast.ops._declare import declare, native
 
-def bilinear_resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
+
+def bilinear_resize(frames: Tensor, size: tuple[int, int], *, impl: str = "auto") -> Tensor:
     """Frames of another size, in fixed point as OpenCV computes them.
 
     Weights have 11 bits. Across, a place beyond the first or last column is that column; down, the
@@ -20,12 +23,14 @@ def bilinear_resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         frames: uint8 [T, H, W, 3].
         size: (height, width) in pixels.
+        impl: "auto", "native" (CPU) or "reference": the same bytes.
 
     Returns:
         uint8 [T, height, width, 3]; `frames` itself where the size is the same.
 
     Raises:
         ValueError: frames of a wrong shape or dtype, or a size below 1.
+        BackendUnavailableError: `impl` can't run here.
 
     Source: found by experiment against OpenCV 4.10.
     """
@@ -35,9 +40,15 @@ def bilinear_resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
         )
     if min(size) < 1 or min(frames.shape[1:3]) < 1:
         raise ValueError(f"frames {list(frames.shape)} can't be resized to {size}")
-    height, width = frames.shape[1:3]
-    if size == (height, width):
+    if size == tuple(frames.shape[1:3]):
         return frames
+    out: Tensor = _BILINEAR_RESIZE(impl, frames, *size)
+    return out
+
+
+def _reference(frames: Tensor, height: int, width: int) -> Tensor:
+    size = (height, width)
+    height, width = frames.shape[1:3]
     column, across = _cells(width, size[1], frames.device)
     outside = (column < 0) | (column >= width - 1)
     across = torch.where(outside, torch.zeros_like(across), across)
@@ -66,3 +77,6 @@ def _cells(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor
 def _weights(share: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of a pixel and of the next one, int32, of 2048 together."""
     return ((1 - share) * 2048).round().int(), (share * 2048).round().int()
+
+
+_BILINEAR_RESIZE = declare("bilinear_resize", _reference, native=native(_native.bilinear_resize))

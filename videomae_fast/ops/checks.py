@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -22,18 +23,19 @@ def check_frames(
         raise ValueError(
             f"frames must be uint8 [B, T, H, W, 3] (channels last), got {list(frames.shape)}"
         )
-    if str(frames.dtype) != "torch.uint8" and not (floats and frames.is_floating_point()):
+    if frames.dtype != torch.uint8 and not (floats and frames.is_floating_point()):
         raise ValueError(
             f"frames must be uint8 in 0..255, got {frames.dtype}; normalisation happens inside"
         )
     _, t, h, w, _ = frames.shape
-    for name, size, unit in (
-        ("frame count", t, tubelet_size),
-        ("frame height", h, patch_size),
-        ("frame width", w, patch_size),
-    ):
-        if size == 0 or size % unit != 0:
-            raise ValueError(f"{name} {size} is not a positive multiple of {unit}")
+    if t * h * w == 0 or t % tubelet_size or h % patch_size or w % patch_size:
+        for name, size, unit in (
+            ("frame count", t, tubelet_size),
+            ("frame height", h, patch_size),
+            ("frame width", w, patch_size),
+        ):
+            if size == 0 or size % unit != 0:
+                raise ValueError(f"{name} {size} is not a positive multiple of {unit}")
     return t // tubelet_size, h // patch_size, w // patch_size
 
 
@@ -45,5 +47,5 @@ def check_index(index: Tensor, batch: int, name: str = "index") -> None:
     """
     if index.ndim != 2 or index.shape[0] != batch:
         raise ValueError(f"{name} must be [B={batch}, K], got {list(index.shape)}")
-    if str(index.dtype) != "torch.int32":
+    if index.dtype != torch.int32:
         raise ValueError(f"{name} must be int32, got {index.dtype}")

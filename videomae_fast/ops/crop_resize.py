@@ -11,21 +11,16 @@ shrinks more than the width, and may then differ by a grey level.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import (
-    Backend,
-    always,
-    lazy,
-    needs_native,
-    needs_triton,
-    register,
-)
+from videomae_fast.ops._declare import native, register, triton
 from videomae_fast.ops.crop_plan import (
     PRECISION,
     VIEW_FIELDS,
@@ -33,6 +28,7 @@ from videomae_fast.ops.crop_plan import (
     filter_table,
     read_views,
 )
+from videomae_fast.ops.registry import Backend
 
 
 def crop_resize(
@@ -69,7 +65,7 @@ def crop_resize(
     """
     _check(clips, views, size)
     if out is None:
-        made: Tensor = _crop_resize(list(clips), views, size[0], size[1], impl)
+        made: Tensor = _CROP_RESIZE(list(clips), views, size[0], size[1], impl)
         return made
     _check_out(clips, views, size, out)
     _crop_resize_into(list(clips), views, out, impl)
@@ -111,40 +107,49 @@ def _check_out(clips: Sequence[Tensor], views: Tensor, size: tuple[int, int], ou
         )
 
 
-@torch.library.custom_op("videomae_fast::crop_resize", mutates_args=())
-def _crop_resize(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, impl: str
-) -> Tensor:
-    out: Tensor = OP(impl, clips, views, height, width)
-    return out
+def _made_by(write: Callable[[Sequence[Tensor], Tensor, Tensor], None]) -> Callable[..., Tensor]:
+    """A backend's `run`, whose result has the memory that is given, or its own."""
+
+    def run(
+        clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
+    ) -> Tensor:
+        if out is None:
+            shape = (len(views), clips[0].shape[0], height, width, 3)
+            out = torch.empty(shape, dtype=torch.uint8, device=clips[0].device)
+        write(clips, views, out)
+        return out
+
+    return run
 
 
-@_crop_resize.register_fake
-def _(clips: Sequence[Tensor], views: Tensor, height: int, width: int, impl: str) -> Tensor:
-    return clips[0].new_empty((views.shape[0], clips[0].shape[0], height, width, 3))
+def _each_view(
+    resize: Callable[[Tensor, int, int], Tensor],
+) -> Callable[[Sequence[Tensor], Tensor, Tensor], None]:
+    """Writes the views one by one; `resize` takes a box's frames, the height and the width."""
+
+    def run(clips: Sequence[Tensor], views: Tensor, out: Tensor) -> None:
+        for number, view in enumerate(read_views(views, clips)):
+            box = clips[view.clip][
+                :, view.top : view.top + view.height, view.left : view.left + view.width
+            ]
+            resized = resize(box, out.shape[2], out.shape[3])
+            out[number] = resized.flip(2) if view.flip else resized
+
+    return run
 
 
-@torch.library.custom_op("videomae_fast::crop_resize_into", mutates_args=("out",))
-def _crop_resize_into(clips: Sequence[Tensor], views: Tensor, out: Tensor, impl: str) -> None:
-    OP(impl, clips, views, *out.shape[2:4], out)
+def _planned(write: Callable[..., None]) -> Callable[[Sequence[Tensor], Tensor, Tensor], None]:
+    """Writes the views in one call of ``write(plan's views, plan's tables, out)``."""
+
+    def run(clips: Sequence[Tensor], views: Tensor, out: Tensor) -> None:
+        clips = [_dense(clip) for clip in clips]
+        write(*crop_plan(clips, views, out.shape[2], out.shape[3]), out)
+
+    return run
 
 
-@_crop_resize_into.register_fake
-def _(clips: Sequence[Tensor], views: Tensor, out: Tensor, impl: str) -> None:
-    return None
-
-
-def _reference(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-) -> Tensor:
-    out = _room(clips, views, height, width, out)
-    for number, view in enumerate(read_views(views, clips)):
-        box = clips[view.clip][
-            :, view.top : view.top + view.height, view.left : view.left + view.width
-        ]
-        resized = _resample(_resample(box.int(), 2, width), 1, height)
-        out[number] = resized.flip(2) if view.flip else resized
-    return out
+def _by_torch(box: Tensor, height: int, width: int) -> Tensor:
+    return _resample(_resample(box.int(), 2, width), 1, height)
 
 
 def _resample(frames: Tensor, dim: int, size: int) -> Tensor:
@@ -158,55 +163,18 @@ def _resample(frames: Tensor, dim: int, size: int) -> Tensor:
     return total >> PRECISION
 
 
-def _pillow(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-) -> Tensor:
+def _by_pillow(box: Tensor, height: int, width: int) -> Tensor:
     """Pillow's own, a pass at a time: the order of both at once depends on its version."""
     from PIL import Image
 
-    out = _room(clips, views, height, width, out)
-    written = out.numpy()
-    for number, view in enumerate(read_views(views, clips)):
-        box = clips[view.clip].numpy()[
-            :, view.top : view.top + view.height, view.left : view.left + view.width
-        ]
-        for index, frame in enumerate(box):
-            image = Image.fromarray(np.ascontiguousarray(frame))
-            for size in ((width, view.height), (width, height)):
-                if image.size != size:
-                    image = image.resize(size, Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-            written[number, index] = pixels[:, ::-1] if view.flip else pixels
-    return out
-
-
-def _native_run(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-) -> Tensor:
-    clips = [_dense(clip) for clip in clips]
-    plan = crop_plan(clips, views, height, width)
-    out = _room(clips, views, height, width, out)
-    _native.crop_resize(*plan, out)
-    return out
-
-
-def _triton_run(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-) -> Tensor:
-    clips = [_dense(clip) for clip in clips]
-    plan = crop_plan(clips, views, height, width)
-    out = _room(clips, views, height, width, out)
-    lazy("crop_resize", "crop_resize")(*plan, out)
-    return out
-
-
-def _room(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None
-) -> Tensor:
-    if out is not None:
-        return out
-    shape = (len(views), clips[0].shape[0], height, width, 3)
-    return torch.empty(shape, dtype=torch.uint8, device=clips[0].device)
+    resized = []
+    for frame in box.numpy():
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        for size in ((width, image.height), (width, height)):
+            if image.size != size:
+                image = image.resize(size, Image.Resampling.BILINEAR)
+        resized.append(np.asarray(image))
+    return torch.from_numpy(np.stack(resized))
 
 
 def _dense(clip: Tensor) -> Tensor:
@@ -214,32 +182,41 @@ def _dense(clip: Tensor) -> Tensor:
     return clip if clip.stride()[2:] == (3, 1) else clip.contiguous()
 
 
-def _native_why_not(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-) -> str | None:
-    return needs_native(*clips)
-
-
-def _pillow_why_not(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-) -> str | None:
-    if clips[0].device.type != "cpu":
-        return f"Pillow works on CPU tensors, not on {clips[0].device}"
+def _triton_unfit(clips: Sequence[Tensor]) -> str | None:
+    if any(clip.shape[1] * clip.stride(1) >= 2**31 for clip in clips):
+        return "the kernel takes frames of less than 2 GiB"
     return None
 
 
-def _triton_why_not(
-    clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-) -> str | None:
-    if any(clip.shape[1] * clip.stride(1) >= 2**31 for clip in clips):
-        return "the kernel takes frames of less than 2 GiB"
-    return needs_triton(*clips)
-
-
-OP = register(
+_KERNEL = triton("crop_resize", "crop_resize")
+_OP = register(
     "crop_resize",
-    triton=Backend(_triton_run, _triton_why_not),
-    native=Backend(_native_run, _native_why_not),
-    pillow=Backend(_pillow, _pillow_why_not),
-    reference=Backend(_reference, always),
+    ("clips", "views", "height", "width", "out"),
+    triton=replace(_KERNEL, run=_made_by(_planned(_KERNEL.run)), unfit=_triton_unfit, placed=1),
+    native=native(_made_by(_planned(_native.crop_resize)), placed=1),
+    pillow=Backend(_made_by(_each_view(_by_pillow)), "Pillow", "cpu", placed=1),
+    reference=Backend(_made_by(_each_view(_by_torch)), "the reference"),
 )
+
+# Registered by hand: the reference reads its boxes, which fakes lack. There is no gradient, and no
+# way around the dispatcher: a call takes milliseconds.
+_CROP_RESIZE = custom_op(
+    "videomae_fast::crop_resize",
+    lambda *args: _OP.choose(args[-1], *args[:-1]).run(*args[:-1]),
+    mutates_args=(),
+    schema="(Tensor[] clips, Tensor views, SymInt height, SymInt width, str impl) -> Tensor",
+)
+_CROP_RESIZE.register_fake(
+    lambda clips, views, height, width, impl: clips[0].new_empty(
+        (views.shape[0], clips[0].shape[0], height, width, 3)
+    )
+)
+
+
+@custom_op("videomae_fast::crop_resize_into", mutates_args=("out",))
+def _crop_resize_into(clips: Sequence[Tensor], views: Tensor, out: Tensor, impl: str) -> None:
+    args = (clips, views, *out.shape[2:4], out)
+    _OP.choose(impl, *args).run(*args)
+
+
+_crop_resize_into.register_fake(lambda *_: None)

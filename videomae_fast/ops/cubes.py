@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -16,13 +17,17 @@ def gather_cubes(frames: Tensor, index: Tensor, tubelet_size: int, patch_size: i
     Returns:
         uint8 [B, K, tubelet, patch, patch, 3].
     """
-    b, t, h, w, c = frames.shape
-    p0, p = tubelet_size, patch_size
-    rows, columns = h // p, w // p
-    cubes = frames.reshape(b, t // p0, p0, rows, p, columns, p, c)
-    cubes = cubes.permute(0, 1, 3, 5, 2, 4, 6, 7)  # [B, slot, row, column, p0, p1, p2, c]
+    _, _, height, width, _ = frames.shape
+    rows, columns = height // patch_size, width // patch_size
+    cubes = rearrange(
+        frames,
+        "b (slot p0) (row p1) (column p2) c -> b slot row column p0 p1 p2 c",
+        p0=tubelet_size,
+        p1=patch_size,
+        p2=patch_size,
+    )
     position = index.long()
-    clip = torch.arange(b, device=index.device)[:, None]
+    clip = torch.arange(frames.shape[0], device=index.device)[:, None]
     slot = position // (rows * columns)
     row = position // columns % rows
     return cubes[clip, slot, row, position % columns]

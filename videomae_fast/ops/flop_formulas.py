@@ -23,9 +23,9 @@ def linear_flop(x: Any, weight: Any, *_: Any, **__: Any) -> int:
 
 
 @register_flop_formula(torch.ops.videomae_fast.linear_backward)
-def linear_backward_flop(grad: Any, x: Any, weight: Any, for_x: bool, *_: Any, **__: Any) -> int:
+def linear_backward_flop(grad: Any, x: Any, weight: Any, needs_x: bool, *_: Any, **__: Any) -> int:
     """Of shapes: the weight's gradient, and x's where it is wanted."""
-    return linear_flop(x, weight) * (2 if for_x else 1)
+    return linear_flop(x, weight) * (2 if needs_x else 1)
 
 
 @register_flop_formula(torch.ops.videomae_fast.attention)

@@ -10,12 +10,10 @@ asked size comes out, the same one on every device and backend.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._dispatch import Backend, always, lazy, needs_triton, register
+from videomae_fast.ops._declare import declare, triton
 
 ENCODER_KINDS = ("tube", "random", "frame")
 DECODER_KINDS = ("none", "running-cell", "random", "frame")
@@ -69,43 +67,7 @@ def mask_indices(
         raise ValueError(f"encoder mask {encoder!r} is none of {ENCODER_KINDS}")
     if decoder not in DECODER_KINDS:
         raise ValueError(f"decoder mask {decoder!r} is none of {DECODER_KINDS}")
-    out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _mask_indices(
-        seeds,
-        slots,
-        height,
-        width,
-        encoder,
-        encoder_masked,
-        decoder,
-        decoder_masked,
-        loss_over_all,
-        skip_seen,
-        visible_tokens,
-        decoder_tokens,
-        loss_tokens,
-        impl,
-    )
-    return out
-
-
-@torch.library.custom_op("videomae_fast::mask_indices", mutates_args=())
-def _mask_indices(
-    seeds: Tensor,
-    slots: int,
-    height: int,
-    width: int,
-    encoder: str,
-    encoder_masked: int,
-    decoder: str,
-    decoder_masked: int,
-    loss_over_all: bool,
-    skip_seen: bool,
-    visible_tokens: int,
-    decoder_tokens: int,
-    loss_tokens: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = OP(
+    out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _MASK_INDICES(
         impl,
         seeds,
         slots,
@@ -122,37 +84,6 @@ def _mask_indices(
         loss_tokens,
     )
     return out
-
-
-@_mask_indices.register_fake
-def _(
-    seeds: Tensor,
-    slots: int,
-    height: int,
-    width: int,
-    encoder: str,
-    encoder_masked: int,
-    decoder: str,
-    decoder_masked: int,
-    loss_over_all: bool,
-    skip_seen: bool,
-    visible_tokens: int,
-    decoder_tokens: int,
-    loss_tokens: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    b = seeds.shape[0]
-
-    def index(*shape: int) -> Tensor:
-        return seeds.new_empty(shape, dtype=torch.int32)
-
-    return (
-        index(b, visible_tokens),
-        index(b, decoder_tokens),
-        index(b),
-        index(b, loss_tokens),
-        seeds.new_empty((b, loss_tokens), dtype=torch.float32),
-    )
 
 
 def hash32(x: Tensor) -> Tensor:
@@ -272,15 +203,15 @@ def _reference(
 _TRITON_TOKENS = 16_384
 
 
-def _triton_why_not(seeds: Tensor, slots: int, height: int, width: int, *_: Any) -> str | None:
+def _triton_unfit(slots: int, height: int, width: int) -> str | None:
     tokens = slots * height * width
     if tokens > _TRITON_TOKENS:
         return f"the kernel takes grids of at most {_TRITON_TOKENS} tokens, not {tokens}"
-    return needs_triton(seeds)
+    return None
 
 
-OP = register(
+_MASK_INDICES = declare(
     "mask_indices",
-    triton=Backend(lazy("mask_indices", "mask_indices"), _triton_why_not),
-    reference=Backend(_reference, always),
+    _reference,
+    triton=triton("mask_indices", "mask_indices", unfit=_triton_unfit),
 )

@@ -9,19 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import (
-    Backend,
-    always,
-    lazy,
-    needs_native,
-    needs_triton,
-    register,
-)
+from videomae_fast.ops._declare import declare, native, triton
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
+from videomae_fast.ops.registry import UP_TO_FP32
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,40 +57,10 @@ def patch_gather(
     """
     check_frames(frames, tubelet_size, patch_size)
     check_index(index, frames.shape[0])
-    out: Tensor = _patch_gather(
-        frames, index, tubelet_size, patch_size, list(mean), list(std), dtype, impl
+    out: Tensor = _PATCH_GATHER(
+        impl, frames, index, tubelet_size, patch_size, list(mean), list(std), dtype
     )
     return out
-
-
-@torch.library.custom_op("videomae_fast::patch_gather", mutates_args=())
-def _patch_gather(
-    frames: Tensor,
-    index: Tensor,
-    tubelet_size: int,
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    impl: str,
-) -> Tensor:
-    out: Tensor = OP(impl, frames, index, tubelet_size, patch_size, mean, std, dtype)
-    return out
-
-
-@_patch_gather.register_fake
-def _(
-    frames: Tensor,
-    index: Tensor,
-    tubelet_size: int,
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    impl: str,
-) -> Tensor:
-    b, k = index.shape
-    return frames.new_empty((b, k, 3 * tubelet_size * patch_size**2), dtype=dtype)
 
 
 def _reference(
@@ -112,42 +77,18 @@ def _reference(
     offset = torch.tensor(list(mean), dtype=compute, device=frames.device)
     scale = torch.tensor(list(std), dtype=compute, device=frames.device)
     values = (cubes.to(compute) / 255 - offset) / scale
-    return values.movedim(-1, 2).flatten(2).to(dtype)  # [B, K, c, p0, p1, p2], flattened
+    return rearrange(values, "b k p0 p1 p2 c -> b k (c p0 p1 p2)").to(dtype)
 
 
-def _native_why_not(
-    frames: Tensor,
-    index: Tensor,
-    tubelet_size: int,
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-) -> str | None:
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"the native library writes fp32, bf16 and fp16 patches, not {dtype}"
-    return needs_native(frames, index)
-
-
-def _triton_why_not(
-    frames: Tensor,
-    index: Tensor,
-    tubelet_size: int,
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-) -> str | None:
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"the kernel writes fp32, bf16 and fp16 patches, not {dtype}"
+def _triton_unfit(mean: Sequence[float], std: Sequence[float]) -> str | None:
     if len(mean) != 3 or len(std) != 3:
         return f"the kernel takes 3 means and 3 deviations, not {len(mean)} and {len(std)}"
-    return needs_triton(frames, index)
+    return None
 
 
-OP = register(
+_PATCH_GATHER = declare(
     "patch_gather",
-    triton=Backend(lazy("patch_gather", "patch_gather"), _triton_why_not),
-    native=Backend(_native.patch_gather, _native_why_not),
-    reference=Backend(_reference, always),
+    _reference,
+    triton=triton("patch_gather", "patch_gather", unfit=_triton_unfit),
+    native=native(_native.patch_gather, dtypes=UP_TO_FP32),
 )

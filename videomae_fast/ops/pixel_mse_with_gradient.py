@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._dispatch import Backend, always, lazy, register
+from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops.cubes import gather_cubes
 from videomae_fast.ops.pixel_mse import (
     check_pixels,
-    compute_dtype,
-    native_why_not,
-    reference_difference,
-    reference_gradient,
-    reference_sums,
-    triton_why_not,
+    compared,
+    gradient_of,
+    sums_of,
+    triton_unfit,
 )
+from videomae_fast.ops.registry import FP32
 
 
 def pixel_mse_with_gradient(
@@ -55,9 +55,10 @@ def pixel_mse_with_gradient(
         contiguous, in the dtype of `prediction`; 0 for tokens of weight 0.
     """
     check_pixels(prediction, frames, index, weight, tubelet_size, patch_size)
-    settings = (tubelet_size, patch_size, normalize, ignore_flat, scale, impl)
-    out: tuple[Tensor, Tensor, Tensor] = _pixel_mse_with_gradient(
-        prediction.detach(), frames, index, weight, *settings
+    plain = prediction.detach() if prediction.requires_grad else prediction
+    settings = (tubelet_size, patch_size, normalize, ignore_flat, scale)
+    out: tuple[Tensor, Tensor, Tensor] = _PIXEL_MSE_WITH_GRADIENT(
+        impl, plain, frames, index, weight, *settings
     )
     return out
 
@@ -83,7 +84,7 @@ def gradient_root(prediction: Tensor, gradient: Tensor) -> Tensor:
             f"the gradient of a {prediction.dtype} {list(prediction.shape)} can't be "
             f"{gradient.dtype} {list(gradient.shape)}"
         )
-    root: Tensor = _gradient_root(prediction, gradient)
+    root: Tensor = _GRADIENT_ROOT(prediction, gradient)
     return root
 
 
@@ -92,8 +93,7 @@ def start_backward(root: Tensor) -> None:
     torch.autograd.backward(root, torch.empty_like(root))
 
 
-@torch.library.custom_op("videomae_fast::pixel_mse_with_gradient", mutates_args=())
-def _pixel_mse_with_gradient(
+def _reference(
     prediction: Tensor,
     frames: Tensor,
     index: Tensor,
@@ -103,48 +103,30 @@ def _pixel_mse_with_gradient(
     normalize: bool,
     ignore_flat: bool,
     scale: float,
-    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    settings = (tubelet_size, patch_size, normalize, ignore_flat, scale)
-    out: tuple[Tensor, Tensor, Tensor] = WITH_GRADIENT(
-        impl, prediction, frames, index, weight, *settings
-    )
-    return out
+    cubes = gather_cubes(frames, index, tubelet_size, patch_size)
+    difference, weights = compared(prediction, cubes, weight, normalize, ignore_flat)
+    gradient = gradient_of(difference, weights, scale).to(prediction.dtype)
+    return (*sums_of(difference, weights), gradient)
 
 
-@_pixel_mse_with_gradient.register_fake
-def _(
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-    scale: float,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = compute_dtype(prediction)
-    sums = prediction.new_empty((), dtype=dtype), prediction.new_empty((), dtype=dtype)
-    return (*sums, torch.empty_like(prediction, memory_format=torch.contiguous_format))
+_PIXEL_MSE_WITH_GRADIENT = declare(
+    "pixel_mse_with_gradient",
+    _reference,
+    triton=triton("pixel_mse", "pixel_mse_with_gradient", unfit=triton_unfit),
+    native=native(_native.pixel_mse_with_gradient, dtypes=FP32),
+)
 
 
-@torch.library.custom_op("videomae_fast::gradient_root", mutates_args=())
-def _gradient_root(prediction: Tensor, gradient: Tensor) -> Tensor:
+def _root(prediction: Tensor, gradient: Tensor) -> Tensor:
     return prediction.new_empty(0)
 
 
-@_gradient_root.register_fake
-def _(prediction: Tensor, gradient: Tensor) -> Tensor:
-    return prediction.new_empty(0)
-
-
-def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+def _root_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(inputs[1])
 
 
-def _backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
+def _root_backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "a gradient computed in the forward pass has no derivative of its own: use pixel_mse's "
@@ -154,23 +136,6 @@ def _backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
     return gradient, None
 
 
-_gradient_root.register_autograd(_backward, setup_context=_setup)
-
-
-def _reference(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, scale = args
-    difference, weights = reference_difference(*inputs)
-    gradient = reference_gradient(difference, weights, scale).to(inputs[0].dtype)
-    return (*reference_sums(difference, weights), gradient)
-
-
-def _triton_why_not(*args: Any) -> str | None:
-    return triton_why_not(*args[:-1])
-
-
-WITH_GRADIENT = register(
-    "pixel_mse_with_gradient",
-    triton=Backend(lazy("pixel_mse", "pixel_mse_with_gradient"), _triton_why_not),
-    native=Backend(_native.pixel_mse_with_gradient, native_why_not),
-    reference=Backend(_reference, always),
-)
+_GRADIENT_ROOT = torch.library.custom_op("videomae_fast::gradient_root", _root, mutates_args=())
+_GRADIENT_ROOT.register_fake(_root)
+_GRADIENT_ROOT.register_autograd(_root_backward, setup_context=_root_setup)

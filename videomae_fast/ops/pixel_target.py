@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from videomae_fast.ops.cubes import gather_cubes
@@ -22,20 +23,28 @@ def pixel_target(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """The targets themselves, [B, K, 3 * tubelet_size * patch_size**2] in order (p0, p1, p2, c)."""
-    cubes = gather_cubes(frames, index, tubelet_size, patch_size)
-    pixels = cubes.flatten(2, 4).to(dtype) / 255  # [B, K, pixels, c]
-    if normalize:
-        mean = pixels.mean(dim=-2, keepdim=True)
-        std = pixels.var(dim=-2, unbiased=True, keepdim=True).sqrt()
-        pixels = (pixels - mean) / (std + 1e-6)
-    return pixels.flatten(2)
+    return target_of(gather_cubes(frames, index, tubelet_size, patch_size), normalize, dtype)
 
 
 def flat_cubes(frames: Tensor, index: Tensor, *, tubelet_size: int, patch_size: int) -> Tensor:
     """Which cubes are flat in every channel: bool [B, K]."""
-    cubes = gather_cubes(frames, index, tubelet_size, patch_size).flatten(2, 4)
+    return flat_among(gather_cubes(frames, index, tubelet_size, patch_size))
+
+
+def target_of(cubes: Tensor, normalize: bool, dtype: torch.dtype) -> Tensor:
+    """The targets [B, K, C] of cubes [B, K, p0, p1, p2, c]."""
+    pixels = rearrange(cubes, "b k p0 p1 p2 c -> b k (p0 p1 p2) c").to(dtype) / 255
+    if normalize:
+        mean = pixels.mean(dim=-2, keepdim=True)
+        std = pixels.var(dim=-2, unbiased=True, keepdim=True).sqrt()
+        pixels = (pixels - mean) / (std + 1e-6)
+    return rearrange(pixels, "b k pixel c -> b k (pixel c)")
+
+
+def flat_among(cubes: Tensor) -> Tensor:
+    """Which of the cubes [B, K, p0, p1, p2, c] are flat in every channel: bool [B, K]."""
     # Integers, so that the decision is the same in every backend.
-    n = cubes.shape[2]
-    pixels = cubes.to(torch.int64)
+    pixels = rearrange(cubes, "b k p0 p1 p2 c -> b k (p0 p1 p2) c").to(torch.int64)
+    n = pixels.shape[2]
     scatter = n * pixels.square().sum(-2) - pixels.sum(-2).square()  # n (n-1) var, grey levels²
     return (scatter <= n * (n - 1)).all(-1)

@@ -12,11 +12,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from videomae_fast.ops import _native
+from videomae_fast.ops._declare import declare, native
+
 FILL: Final = 128
 """Grey level of what comes in from outside of a frame."""
 
 
-def rand_augment(frames: Tensor, operations: Sequence[tuple[str, float | None]]) -> Tensor:
+Matrix = tuple[float, float, float, float, float, float]
+"""Rows of the map from an output pixel's centre to a place of the input: x, then y."""
+
+
+def rand_augment(
+    frames: Tensor, operations: Sequence[tuple[str, float | None]], *, impl: str = "auto"
+) -> Tensor:
     """Frames after the operations, one after the other, each rounded to grey levels.
 
     Args:
@@ -26,6 +35,7 @@ def rand_augment(frames: Tensor, operations: Sequence[tuple[str, float | None]])
             posterize (bits kept, 0 to 8); solarize (threshold); solarize_add (what is added below
             128); color, contrast, brightness, sharpness (factor); shear_x, shear_y (slope);
             translate_x, translate_y (share of the width, height).
+        impl: "auto", "native" (CPU) or "reference": the same bytes.
 
     Returns:
         uint8 [T, H, W, 3].
@@ -33,22 +43,48 @@ def rand_augment(frames: Tensor, operations: Sequence[tuple[str, float | None]])
     Raises:
         ValueError: frames of a wrong shape or dtype, an unknown operation, or an argument that is
             missing or not wanted.
+        BackendUnavailableError: `impl` can't run here.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
         raise ValueError(
             f"frames must be uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}"
         )
     for name, argument in operations:
-        if name in _PLAIN and argument is None:
-            frames = _PLAIN[name](frames)
-        elif name in _WITH_ARGUMENT and argument is not None:
-            frames = _WITH_ARGUMENT[name](frames, argument)
-        elif name in _PLAIN or name in _WITH_ARGUMENT:
+        if name not in _NAMES:
+            raise ValueError(f"unknown operation {name!r}; there are {', '.join(_NAMES)}")
+        if (argument is None) != (name in _PLAIN):
             raise ValueError(f"{name} takes {'no' if name in _PLAIN else 'an'} argument")
+    if not operations:
+        return frames
+    kinds = [_NAMES.index(name) for name, _ in operations]
+    arguments = [0.0 if argument is None else float(argument) for _, argument in operations]
+    out: Tensor = _RAND_AUGMENT(impl, frames, kinds, arguments)
+    return out
+
+
+def _reference(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> Tensor:
+    for kind, argument in zip(kinds, arguments, strict=True):
+        name = _NAMES[kind]
+        if name in _PLAIN:
+            frames = _PLAIN[name](frames)
+        elif name in _MATRICES:
+            frames = _affine(frames, _MATRICES[name](argument, frames.shape[1], frames.shape[2]))
         else:
-            known = ", ".join([*_PLAIN, *_WITH_ARGUMENT])
-            raise ValueError(f"unknown operation {name!r}; there are {known}")
+            frames = _WITH_ARGUMENT[name](frames, argument)
     return frames
+
+
+def _by_library(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> Tensor:
+    height, width = frames.shape[1:3]
+    rows = []
+    for kind, argument in zip(kinds, arguments, strict=True):
+        name = _NAMES[kind]
+        if name in _MATRICES:
+            row = [_native.AFFINE, 0.0, *_MATRICES[name](argument, height, width)]
+        else:
+            row = [_native.KINDS.index(name), argument, *[0.0] * 6]
+        rows.append([float(value) for value in row])
+    return _native.rand_augment(frames, torch.tensor(rows, dtype=torch.float64))
 
 
 def _auto_contrast(frames: Tensor) -> Tensor:
@@ -143,7 +179,7 @@ def _sharpness(frames: Tensor, factor: float) -> Tensor:
     return _blend(smooth, frames, factor)
 
 
-def _affine(frames: Tensor, matrix: tuple[float, float, float, float, float, float]) -> Tensor:
+def _affine(frames: Tensor, matrix: Matrix) -> Tensor:
     """Each output pixel's centre maps to a place of the input, which is read bicubically.
 
     The cubic has a = -1, is summed across and then down in fp64, and truncated; places outside of
@@ -177,39 +213,29 @@ def _cubic(values: Sequence[Tensor], share: Tensor) -> Tensor:
     return here + share * (p + share * (q + share * r))
 
 
-def _rotate(frames: Tensor, degrees: float) -> Tensor:
-    h, w = frames.shape[1:3]
+def _rotation(degrees: float, height: int, width: int) -> Matrix:
+    """About the middle, by entries of 15 places, as Pillow rounds them."""
     angle = -math.radians(degrees % 360.0)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
-    middle_x, middle_y = w / 2, h / 2
+    middle_x, middle_y = width / 2, height / 2
     c = cos * -middle_x + sin * -middle_y + middle_x
     f = -sin * -middle_x + cos * -middle_y + middle_y
-    return _affine(frames, (cos, sin, c, -sin, cos, f))
+    return (cos, sin, c, -sin, cos, f)
 
 
-def _shear_x(frames: Tensor, slope: float) -> Tensor:
-    return _affine(frames, (1, slope, 0, 0, 1, 0))
-
-
-def _shear_y(frames: Tensor, slope: float) -> Tensor:
-    return _affine(frames, (1, 0, 0, slope, 1, 0))
-
-
-def _translate_x(frames: Tensor, share: float) -> Tensor:
-    return _affine(frames, (1, 0, share * frames.shape[2], 0, 1, 0))
-
-
-def _translate_y(frames: Tensor, share: float) -> Tensor:
-    return _affine(frames, (1, 0, 0, 0, 1, share * frames.shape[1]))
-
-
+_MATRICES: Final[dict[str, Callable[[float, int, int], Matrix]]] = {
+    "rotate": _rotation,
+    "shear_x": lambda slope, height, width: (1, slope, 0, 0, 1, 0),
+    "shear_y": lambda slope, height, width: (1, 0, 0, slope, 1, 0),
+    "translate_x": lambda share, height, width: (1, 0, share * width, 0, 1, 0),
+    "translate_y": lambda share, height, width: (1, 0, 0, 0, 1, share * height),
+}
 _PLAIN: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "auto_contrast": _auto_contrast,
     "equalize": _equalize,
     "invert": _invert,
 }
 _WITH_ARGUMENT: Final[dict[str, Callable[[Tensor, float], Tensor]]] = {
-    "rotate": _rotate,
     "posterize": _posterize,
     "solarize": _solarize,
     "solarize_add": _solarize_add,
@@ -217,8 +243,7 @@ _WITH_ARGUMENT: Final[dict[str, Callable[[Tensor, float], Tensor]]] = {
     "contrast": _contrast,
     "brightness": _brightness,
     "sharpness": _sharpness,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
 }
+_NAMES: Final = (*_PLAIN, *_WITH_ARGUMENT, *_MATRICES)
+
+_RAND_AUGMENT = declare("rand_augment", _reference, native=native(_by_library))

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
+from videomae_fast.ops import _native
+from videomae_fast.ops._declare import declare, native
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -19,6 +22,7 @@ def resized_view(
     flip: bool = False,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    impl: str = "auto",
 ) -> Tensor:
     """The crop of a clip, bilinearly resized **after** the normalisation, in fp32.
 
@@ -28,12 +32,14 @@ def resized_view(
         size: (height, width) of the view.
         flip: from left to right.
         mean, std: per colour channel, of values in 0..1.
+        impl: "auto", "native" (CPU) or "reference"; they differ by roundings of fp32.
 
     Returns:
         fp32 [T, height, width, 3].
 
     Raises:
         ValueError: frames of a wrong shape or dtype, or a crop outside of them.
+        BackendUnavailableError: `impl` can't run here.
 
     Source: random_resized_crop in dataset/video_transforms.py of the official V2 code.
     """
@@ -49,10 +55,29 @@ def resized_view(
         or left + width > frames.shape[2]
     ):
         raise ValueError(f"crop {crop} does not lie in frames of {tuple(frames.shape[1:3])}")
+    out: Tensor = _RESIZED_VIEW(impl, frames, list(crop), *size, flip, list(mean), list(std))
+    return out
+
+
+def _reference(
+    frames: Tensor,
+    crop: Sequence[int],
+    height: int,
+    width: int,
+    flip: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    top, left, rows, columns = crop
     offset = torch.tensor(list(mean), dtype=torch.float32, device=frames.device)
     scale = torch.tensor(list(std), dtype=torch.float32, device=frames.device)
-    box = frames[:, top : top + height, left : left + width].float()
+    box = frames[:, top : top + rows, left : left + columns].float()
     values = (box / 255 - offset) / scale
-    planes = F.interpolate(values.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False)
-    view = planes.permute(0, 2, 3, 1)
+    planes = F.interpolate(
+        values.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=False
+    )
+    view = rearrange(planes, "t c h w -> t h w c")
     return (view.flip(2) if flip else view).contiguous()
+
+
+_RESIZED_VIEW = declare("resized_view", _reference, native=native(_native.resized_view))

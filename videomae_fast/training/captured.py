@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from videomae_fast.errors import UsageError
+from videomae_fast.errors import BackendUnavailableError, UsageError
+from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.graph import Recorder, Replay
 from videomae_fast.training.optimizer.adamw import rates_to_device, set_learning_rate
 from videomae_fast.training.parallel.world import World
@@ -23,6 +24,8 @@ class CapturedStep(TrainStep[Batch]):
 
     Args:
         recorder: of as many generators as a step has micro-batches.
+        otherwise: is told why a step can't be recorded, and steps are launched kernel by kernel
+            then, with the same draws; None: that is an error.
     """
 
     def __init__(
@@ -32,9 +35,10 @@ class CapturedStep(TrainStep[Batch]):
         settings: Settings,
         world: World,
         recorder: Recorder,
+        otherwise: Log | None = None,
     ) -> None:
         super().__init__(objective, model, settings, world)
-        self._recorder = recorder
+        self._recorder, self._otherwise = recorder, otherwise
         self._inputs: list[dict[str, Tensor]] = [{} for _ in range(settings.accumulation)]
         self._row = torch.zeros(len(self.columns), dtype=torch.float64, device=self.device)
         self._replay: Replay | None = None
@@ -75,11 +79,22 @@ class CapturedStep(TrainStep[Batch]):
         return self._row.clone()
 
     def _record(self) -> Replay:
+        """
+        Raises:
+            BackendUnavailableError: the step can't be recorded.
+        """
         self._non_finite.fill_(1)  # updates leave weights, moments and averages as they are
-        replay = self._recorder.record(self._whole, self._forget)
-        self._non_finite.zero_()
-        self._sums.zero_()
-        return replay
+        try:
+            return self._recorder.record(self._whole, self._forget)
+        except BackendUnavailableError as error:
+            if self._otherwise is None:
+                raise
+            self._otherwise(f"step mode eager from here on: {error}")
+            self._forget()
+            return self._whole
+        finally:
+            self._non_finite.zero_()
+            self._sums.zero_()
 
     def _whole(self) -> None:
         for micro, inputs in enumerate(self._inputs):

@@ -45,7 +45,8 @@ def make_step(
         log(f"step mode {chosen.mode}: {chosen.reason}")
     if chosen.mode == "captured":
         recorder = CudaRecorder(world.device, settings.accumulation)
-        return CapturedStep(objective, model, settings, world, recorder)
+        otherwise = log if settings.step_mode == "auto" else None
+        return CapturedStep(objective, model, settings, world, recorder, otherwise)
     return TrainStep(objective, model, settings, world, compiled=chosen.mode == "compiled")
 
 

@@ -115,7 +115,7 @@ def test_fakes_and_real_tensors_are_counted_alike():
 def test_bytes_of_single_ops_are_those_of_their_benchmark():
     """What op_cases says by formula, the model counts from tensors; indices and vectors apart."""
     from benchmarks.ops.cases import op_cases
-    from videomae_fast.ops._dispatch import forced
+    from videomae_fast.ops.registry import forced
 
     config = replace(TINY, image_size=224, width=384, heads=6, decoder_width=192)
     apart = {}

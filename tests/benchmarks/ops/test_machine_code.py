@@ -40,10 +40,11 @@ def accessed(rows, kernel, where="", kind="loads"):
 
 @pytest.mark.slow
 def test_giant_is_read_and_written_in_wide_pieces(rows):
-    """Heads of 88 values and cubes of 1176 are multiples of 8, which Triton has to be told."""
+    """Heads of 88 values are multiples of 8, rows of cubes of 2: Triton has to be told."""
     assert {"1", "2"}.isdisjoint(accessed(rows, "short_forward"))
     assert {"1", "2"}.isdisjoint(accessed(rows, "short_forward", kind="stores"))
-    assert accessed(rows, "pixel_mse_kernel")["16"] == 1
+    # Rows of 3 × 14 pixels: 84 bytes of the prediction, 42 of the frames
+    assert accessed(rows, "pixel_mse_kernel").keys() == {"4", "2"}
     for where in ("encoder", "decoder"):
         assert {"1", "2"}.isdisjoint(accessed(rows, "bias_gelu._forward", where))
     assert not any(row["stack"] or row["local"] for row in rows)

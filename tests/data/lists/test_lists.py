@@ -183,9 +183,9 @@ def test_large_list(tmp_path: Path) -> None:
     count = 300_000
     text = "".join(f"k400/train/a b/{i:07}.mp4 0 -1\nf/{i} 1 {i + 1}\n" for i in range(count // 2))
     path = write(tmp_path / "list.csv", text)
-    began = time.perf_counter()
+    began = time.process_time()
     loaded = load_list(path)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert len(loaded) == count
     columns = ("path_start", "path_length", "start", "total", "label", "line")
     assert sum(getattr(loaded, name).nbytes for name in columns) == 28 * count

@@ -192,17 +192,19 @@ def test_a_process_that_dies_while_it_waits_is_replaced(queued: int) -> None:
     assert results[-1].problem is None
 
 
-def begun(task: int) -> float:
+def begun(path: Path) -> float:
     """When the task was begun, on the clock that all processes of a machine share."""
+    path.write_text("begun")
     return time.monotonic()
 
 
-def test_a_process_has_its_next_task_before_it_is_asked_for() -> None:
+def test_a_process_has_its_next_task_before_it_is_asked_for(tmp_path: Path) -> None:
     """Else every task waits for a main process that is slow to answer."""
     with WorkerPool(begun, workers=1, queued=1) as pool:
-        done = pool.run(range(3))
+        paths = [tmp_path / name for name in "abc"]
+        done = pool.run(paths)
         next(done)  # it has the second one since before it reported the first
-        time.sleep(1)
+        contents(paths[1])
         asked = time.monotonic()
         second, third = (outcome.result for outcome in done)
     assert second is not None
@@ -256,8 +258,8 @@ def test_processes_end_with_their_parent_however_it_ends(tmp_path: Path, how: in
     )
     workers = [int(contents(path)) for path in files]
     os.kill(parent.pid, how)
-    parent.wait(timeout=30)
-    deadline = time.monotonic() + 10
+    parent.wait(timeout=120)
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not [pid for pid in workers if alive(pid)]

@@ -196,6 +196,11 @@ class PyAVReader(ReaderBase):
         if number < self.frame_count:
             raise self._undecodable(number)
 
+    def convert(self, frame: VideoFrame) -> Frames:
+        """A frame of :meth:`decode_all` to what :meth:`read` makes of it: upright, [H, W, 3]."""
+        with translated():
+            return self._converter(frame)
+
     def read(self, ids: Sequence[int]) -> Frames:
         numbers = check_ids(ids, self.frame_count)
         try:

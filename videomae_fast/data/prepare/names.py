@@ -21,10 +21,11 @@ class Names:
     ``/data/1.mp4`` becomes ``data/1.mp4``, ``1.avi`` becomes ``1.avi.mp4``. Where two would be the
     same (also but for case, for the sake of other file systems), or one a folder of the other, the
     later one becomes ``1~2.mp4``; what would be too long for a file system is shortened. taken:
-    names that are given away already.
+    names that are given away already; suffix: another ending than ``.mp4``.
     """
 
-    def __init__(self, taken: Iterable[str] = ()) -> None:
+    def __init__(self, taken: Iterable[str] = (), suffix: str = SUFFIX) -> None:
+        self._suffix = suffix
         self._files: set[str] = set()
         self._folders: set[str] = set()
         for name in taken:
@@ -42,7 +43,7 @@ class Names:
         new = PurePosixPath()
         for folder in folders:
             new = _free(new, folder, "", self._is_file)
-        new = _free(new, last.removesuffix(SUFFIX), SUFFIX, self._is_taken)
+        new = _free(new, last.removesuffix(self._suffix), self._suffix, self._is_taken)
         self._take(new)
         return str(new)
 

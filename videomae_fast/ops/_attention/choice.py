@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._attention.libraries import LIBRARIES
-from videomae_fast.ops._dispatch import native_missing
 from videomae_fast.ops._processor import WHY_NO_GAIN
+from videomae_fast.ops.registry import native_missing
 
 SHIPPED = Path(__file__).parent.with_name("attention_table.json")
 VARIABLE = "VIDEOMAE_FAST_ATTENTION_TABLE"
@@ -65,34 +64,45 @@ def why_not_native() -> str | None:
     return reason
 
 
+def native_held_back() -> str | None:
+    """As `why_not_native`, and under autocast, which casts for torch's own attention only."""
+    return "autocast is on" if torch.is_autocast_enabled("cpu") else why_not_native()
+
+
 def _on_device(device: torch.device, head_dim: int, queries: int, keys: int) -> str:
     return lookup(torch.cuda.get_device_name(device), head_dim, queries, keys)
 
 
-def _on_cpu() -> str:
-    return "native" if why_not_native() is None else DEFAULT
-
-
 # What torch.compiler.assume_constant_result sets. That function imports the compiler and Triton:
 # slow, and it would settle for the process whether kernels are interpreted.
-for _constant in (_on_device, _on_cpu):
+for _constant in (_on_device, why_not_native):
     setattr(_constant, "_dynamo_marked_constant", True)  # noqa: B010
 
 
-def choice(query: Tensor, key: Tensor, key_count: Tensor | None = None) -> str:
-    """The backend of query [B, Nq, heads, head dim] and key [B, Nk, heads, head dim].
+class TablePolicy:
+    """On a GPU what the table holds for the device and the shape.
 
     The table was measured in bf16 with all keys taking part, and its backends may take nothing
-    else: other calls are torch's, and so are those of a library that is not installed here.
+    else: other calls go by the order of the backends, and so do those of a library that is not
+    installed here.
     """
-    if query.device.type == "cpu":
-        own = query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return _on_cpu() if own else DEFAULT
-    measured = query.dtype in (torch.bfloat16, torch.float16) and key_count is None
-    if query.device.type != "cuda" or not measured or not ENTRIES:
-        return DEFAULT
-    found = _on_device(query.device, query.shape[3], query.shape[1], key.shape[1])
-    library = LIBRARIES.get(found)
-    if library is not None and library.why_not(query, key, key, key_count) is not None:
-        return DEFAULT
-    return found
+
+    def prefer(
+        self, query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
+    ) -> str | None:
+        """The backend of query [B, Nq, heads, head dim] and key [B, Nk, heads, head dim], or None.
+
+        The order is for what was not measured.
+        """
+        measured = query.dtype in (torch.bfloat16, torch.float16) and key_count is None
+        if query.device.type != "cuda" or not measured or not ENTRIES:
+            return None
+        return _on_device(query.device, query.shape[3], query.shape[1], key.shape[1])
+
+    def told(self, device: str) -> str | None:
+        """How many shapes the table holds for the GPU at hand."""
+        if device != "cuda" or not torch.cuda.is_available():
+            return None
+        name = torch.cuda.get_device_name()
+        count = sum(entry[0] == name for entry in ENTRIES)
+        return f"by {TABLE.name} for {count} shapes in bf16 and fp16"

@@ -1,13 +1,14 @@
-"""Attention of torch and of other libraries, each behind a predicate that says why it can't run.
+"""Attention of torch and of other libraries, each a backend that says why it can't run.
 
 They bring their own backward. None is imported before it is asked for. torch's own attention is
-there as a whole ("sdpa", which picks one of its backends) and by backend.
+there as a whole ("sdpa", which picks one of its backends) and by backend. "auto" gets as far as
+"sdpa", which takes every call; a table may name the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videomae_fast.ops._dispatch import Backend, WhyNot, always
+from videomae_fast.ops._attention import flash_attn_4
+from videomae_fast.ops.registry import UP_TO_FP32, Backend
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 def key_mask(key: Tensor, key_count: Tensor) -> Tensor:
@@ -34,31 +38,26 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -
 def _torchs(backend: SDPBackend) -> Callable[..., Tensor]:
     """torch's attention by one of its backends alone, forward and backward."""
 
-    def run(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
+    def run(*args: Tensor | None) -> Tensor:
         with sdpa_kernel(backend):
-            return _sdpa(query, key, value, key_count)
+            return _sdpa(*args)  # type: ignore[arg-type]
 
     return run
 
 
-def _torchs_why_not(
-    name: str, *dtypes: torch.dtype, counted: bool = False, cpu: bool = False
-) -> WhyNot:
-    """What is known to stop one of torch's backends; the rest torch says itself, as an error."""
+def _counted(title: str) -> Callable[..., str | None]:
+    def unfit(key_count: Tensor | None) -> str | None:
+        return None if key_count is None else f"{title} serves here without key_count only"
 
-    def why_not(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> str | None:
-        if query.device.type not in ("cuda", "cpu") or (query.device.type == "cpu" and not cpu):
-            return f"torch's {name} attention needs CUDA tensors, not {query.device}"
-        if name == "cuDNN" and (reason := _any_order("cuDNN")) is not None:
-            return reason
-        if query.device.type == "cuda" and query.dtype not in dtypes:
-            told = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-            return f"torch's {name} attention takes {told}, not {query.dtype}"
-        if key_count is not None and not counted:
-            return f"torch's {name} attention serves here without key_count only"
-        return None
+    return unfit
 
-    return why_not
+
+def _flash_unfit(query: Tensor, key_count: Tensor | None) -> str | None:
+    if query.device.type not in ("cuda", "cpu"):
+        return f"torch's flash attention needs CUDA or CPU tensors, not {query.device}"
+    if query.device.type == "cuda" and query.dtype not in HALF:
+        return f"torch's flash attention takes bf16 and fp16, not {query.dtype}"
+    return _counted("torch's flash attention")(key_count)
 
 
 def _any_order(backend: str) -> str | None:
@@ -66,6 +65,10 @@ def _any_order(backend: str) -> str | None:
     if torch.are_deterministic_algorithms_enabled():
         return f"{backend}'s gradients are added up in any order, and torch is to be deterministic"
     return None
+
+
+def _cudnn_unfit(key_count: Tensor | None) -> str | None:
+    return _any_order("cuDNN") or _counted("torch's cuDNN attention")(key_count)
 
 
 @cache
@@ -80,75 +83,89 @@ def _missing(module: str, function: str, package: str) -> str | None:
     return None
 
 
-def _why_not(
-    module: str, function: str, package: str, capability: tuple[int, int], multiple: int
-) -> Callable[..., str | None]:
-    def why_not(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> str | None:
-        reason = _missing(module, function, package)
-        if reason is None and package != "flash-attn":
-            reason = _any_order(package)
-        if reason is not None:
+def library(
+    module: str,
+    function: str,
+    package: str,
+    capability: tuple[int, int],
+    multiple: int,
+    *,
+    ordered: bool = False,
+    call: Callable[..., Any] | None = None,
+    too_old: Callable[[], str | None] = lambda: None,
+) -> Backend:
+    """The attention of a package, as ``function(query, key, value)`` of its module.
+
+    Args:
+        ordered: whether it takes ``deterministic``, and adds gradients up in a fixed order then.
+        call: what is called in its place.
+        too_old: why the version that is installed can't serve, or None.
+        capability: of the oldest device that it runs on.
+        multiple: of what head dims are multiples.
+    """
+
+    def unfit(query: Tensor, key_count: Tensor | None) -> str | None:
+        if not ordered and (reason := _any_order(package)) is not None:
             return reason
-        if query.device.type != "cuda":
-            return f"{package} needs CUDA tensors, not {query.device}"
         if torch.cuda.get_device_capability(query.device) < capability:
             return f"{package} needs a device of capability {capability[0]}.{capability[1]} or more"
-        if query.dtype not in (torch.bfloat16, torch.float16):
-            return f"{package} takes bf16 and fp16, not {query.dtype}"
         if query.shape[-1] > 256 or query.shape[-1] % multiple:
             return (
                 f"{package} takes head dims up to 256 that are multiples of {multiple}, not "
                 f"{query.shape[-1]}"
             )
-        if key_count is not None:
-            return f"{package} serves here without key_count only"
-        return None
+        return _counted(package)(key_count)
 
-    return why_not
+    def run(query: Tensor, key: Tensor, value: Tensor, _: None) -> Tensor:
+        options: dict[str, bool] = {}
+        if ordered:
+            options["deterministic"] = torch.are_deterministic_algorithms_enabled()
+        chosen = getattr(import_module(module), function) if call is None else call
+        out: Any = chosen(query, key, value, **options)
+        first: Tensor = out[0] if isinstance(out, tuple) else out  # with its log-sum-exp
+        return first
 
-
-def _flash_attn(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
-    out: Tensor = import_module("flash_attn").flash_attn_func(
-        query, key, value, deterministic=torch.are_deterministic_algorithms_enabled()
+    return Backend(
+        run,
+        package,
+        "cuda",
+        HALF,
+        missing=lambda: _missing(module, function, package) or too_old(),
+        unfit=unfit,
+        composite=True,
     )
-    return out
 
 
-def _flash_attn_4(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
-    out: Any = import_module("flash_attn.cute").flash_attn_func(query, key, value)
-    first: Tensor = out[0] if isinstance(out, tuple) else out  # with its log-sum-exp
-    return first
-
-
-def _xformers(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
-    out: Tensor = import_module("xformers.ops").memory_efficient_attention(query, key, value)
-    return out
-
+_OF_TORCH = partial(Backend, composite=True)
 
 LIBRARIES = {
-    "sdpa": Backend(_sdpa, always),
-    "cudnn": Backend(
+    "sdpa": _OF_TORCH(_sdpa, "torch's attention"),
+    "cudnn": _OF_TORCH(
         _torchs(SDPBackend.CUDNN_ATTENTION),
-        _torchs_why_not("cuDNN", torch.bfloat16, torch.float16),
+        "torch's cuDNN attention",
+        "cuda",
+        HALF,
+        unfit=_cudnn_unfit,
     ),
-    "flash": Backend(
-        _torchs(SDPBackend.FLASH_ATTENTION),
-        _torchs_why_not("flash", torch.bfloat16, torch.float16, cpu=True),
+    "flash": _OF_TORCH(
+        _torchs(SDPBackend.FLASH_ATTENTION), "torch's flash attention", unfit=_flash_unfit
     ),
-    "efficient": Backend(
+    "efficient": _OF_TORCH(
         _torchs(SDPBackend.EFFICIENT_ATTENTION),
-        _torchs_why_not(
-            "memory-efficient", torch.bfloat16, torch.float16, torch.float32, counted=True
-        ),
+        "torch's memory-efficient attention",
+        "cuda",
+        UP_TO_FP32,
     ),
-    "flash-attn": Backend(
-        _flash_attn, _why_not("flash_attn", "flash_attn_func", "flash-attn", (8, 0), 8)
-    ),
+    "flash-attn": library("flash_attn", "flash_attn_func", "flash-attn", (8, 0), 8, ordered=True),
     # Its backward wants sm_90; forward alone would run on sm_80.
-    "flash-attn-4": Backend(
-        _flash_attn_4, _why_not("flash_attn.cute", "flash_attn_func", "flash-attn-4", (9, 0), 8)
+    "flash-attn-4": library(
+        "flash_attn.cute",
+        "flash_attn_func",
+        "flash-attn-4",
+        (9, 0),
+        8,
+        call=flash_attn_4.attention,
+        too_old=lambda: flash_attn_4.too_old(),
     ),
-    "xformers": Backend(
-        _xformers, _why_not("xformers.ops", "memory_efficient_attention", "xformers", (8, 0), 8)
-    ),
+    "xformers": library("xformers.ops", "memory_efficient_attention", "xformers", (8, 0), 8),
 }

@@ -1,11 +1,19 @@
 """The compiled CPU library (``csrc/``) behind ctypes: one typed function per op.
 
-The functions take and return CPU tensors, check dtype and layout, and raise on bad input. Which op
-uses them is decided in ``videomae_fast/ops/<op>.py``; nothing else calls them.
+The functions take the arguments of their op, CPU tensors of the dtypes that its declaration names,
+in shapes that its contract has checked; nothing but the op, in ``videomae_fast/ops/<op>.py``, may
+call them. What only the values show, a token position out of range, the library itself refuses.
 """
 
 from __future__ import annotations
 
+from videomae_fast.ops._native.augment import (
+    AFFINE,
+    KINDS,
+    bilinear_resize,
+    rand_augment,
+    resized_view,
+)
 from videomae_fast.ops._native.crops import crop_resize
 from videomae_fast.ops._native.heads import attention, attention_backward
 from videomae_fast.ops._native.loader import (
@@ -21,8 +29,6 @@ from videomae_fast.ops._native.pixels import (
     pixel_mse_with_gradient,
 )
 from videomae_fast.ops._native.rows import (
-    LayerNormGradients,
-    LayerNormOutput,
     add_layer_norm,
     add_layer_norm_backward,
     bias_gelu,
@@ -38,8 +44,8 @@ from videomae_fast.ops._native.tokens import (
 )
 
 __all__ = [
-    "LayerNormGradients",
-    "LayerNormOutput",
+    "AFFINE",
+    "KINDS",
     "add_layer_norm",
     "add_layer_norm_backward",
     "append_rows",
@@ -48,6 +54,7 @@ __all__ = [
     "attention_backward",
     "bias_gelu",
     "bias_gelu_backward",
+    "bilinear_resize",
     "crop_resize",
     "decoder_assembly",
     "decoder_assembly_backward",
@@ -58,6 +65,8 @@ __all__ = [
     "pixel_mse",
     "pixel_mse_backward",
     "pixel_mse_with_gradient",
+    "rand_augment",
+    "resized_view",
     "token_gather",
     "token_scatter",
     "why_missing",

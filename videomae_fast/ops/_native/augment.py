@@ -9,6 +9,13 @@ from torch import Tensor
 
 from videomae_fast.ops._native.calls import call
 
+KINDS = (
+    "auto_contrast", "equalize", "invert", "posterize", "solarize", "solarize_add", "color",
+    "contrast", "brightness", "sharpness",
+)  # fmt: skip
+"""Of operations, in the order of ``Kind`` in csrc/rand_augment.cpp."""
+AFFINE = len(KINDS)
+
 
 def rand_augment(frames: Tensor, operations: Tensor) -> Tensor:
     """Frames after the operations, the same for any thread count.
@@ -41,20 +48,21 @@ def bilinear_resize(frames: Tensor, height: int, width: int) -> Tensor:
 def resized_view(
     frames: Tensor,
     crop: Sequence[int],
-    size: Sequence[int],
+    height: int,
+    width: int,
     flip: bool,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Tensor:
-    """uint8 [T, H, W, 3] to fp32 [T, *size, 3]: cropped, normalised, resized."""
+    """uint8 [T, H, W, 3] to fp32 [T, height, width, 3]: cropped, normalised, resized."""
     frames = frames.contiguous()
     # Every value that a pixel can have, with the reference's own arithmetic.
     levels = torch.arange(256, dtype=torch.float32) / 255
     offset, scale = torch.tensor([list(mean), list(std)], dtype=torch.float32)
     table = ((levels - offset[:, None]) / scale[:, None]).contiguous()
-    out = torch.empty((len(frames), *size, 3), dtype=torch.float32)
+    out = torch.empty((len(frames), height, width, 3), dtype=torch.float32)
     call(
         "vmf_resized_view", "pppiiiiiiiiii",
-        frames, table, out, *frames.shape[:3], *crop, *size, int(flip),
+        frames, table, out, *frames.shape[:3], *crop, height, width, int(flip),
     )  # fmt: skip
     return out

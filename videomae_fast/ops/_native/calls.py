@@ -69,15 +69,9 @@ def call(
     raise ValueError(f"{name} refuses its arguments ({shapes})")
 
 
-def expect(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The tensor, contiguous.
+def contiguous(*tensors: Any) -> tuple[Any, ...]:
+    """Tensors, each contiguous; None stays None.
 
-    Raises:
-        ValueError: not on the CPU, another dtype or another shape.
+    Shapes, dtypes and devices have been checked by the op's contract and the backend's limits.
     """
-    if tensor.device.type != "cpu" or tensor.dtype != dtype or tuple(tensor.shape) != shape:
-        raise ValueError(
-            f"{name} must be a CPU tensor {dtype} {list(shape)}, got {tensor.device} "
-            f"{tensor.dtype} {list(tensor.shape)}"
-        )
-    return tensor.contiguous()
+    return tuple([None if one is None else one.contiguous() for one in tensors])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import call, expect
+from videomae_fast.ops._native.calls import call, contiguous
 
 
 def attention(
@@ -26,7 +26,7 @@ def attention(
         [B, heads, Nq], both contiguous.
 
     Raises:
-        ValueError: wrong shape or dtype; no keys.
+        ValueError: no keys.
     """
     query, key, value, key_count, strides, sizes = _arguments(query, key, value, key_count)
     batch, queries, _, heads, _ = sizes
@@ -56,14 +56,10 @@ def attention_backward(
         Contiguous, in the shapes of query, key and value; 0 for keys that take no part.
 
     Raises:
-        ValueError: wrong shape or dtype; no keys.
+        ValueError: no keys.
     """
     query, key, value, key_count, strides, sizes = _arguments(query, key, value, key_count)
-    batch, queries, _, heads, _ = sizes
-    shape = tuple(query.shape)
-    grad = expect(grad, "grad", torch.float32, shape)
-    out = expect(out, "out", torch.float32, shape)
-    lse = expect(lse, "lse", torch.float32, (batch, heads, queries))
+    grad, out, lse = contiguous(grad, out, lse)
     gradients = tuple(torch.empty(x.shape, dtype=torch.float32) for x in (query, key, value))
     call(
         "vmf_attention_backward",
@@ -87,19 +83,13 @@ def _arguments(
     query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, tuple[int, int, int, int, int]]:
     """The tensors, their strides int64 [3, 3] and (B, Nq, Nk, heads, head dim)."""
-    batch, queries, heads, dim = query.shape
-    keys = key.shape[1]
-    query = _dense(query, "query", (batch, queries, heads, dim))
-    key = _dense(key, "key", (batch, keys, heads, dim))
-    value = _dense(value, "value", (batch, keys, heads, dim))
-    if key_count is not None:
-        key_count = expect(key_count, "key_count", torch.int32, (batch,))
+    query, key, value = map(_dense, (query, key, value))
+    (key_count,) = contiguous(key_count)
     strides = torch.tensor([x.stride()[:3] for x in (query, key, value)])
-    return query, key, value, key_count, strides, (batch, queries, keys, heads, dim)
+    batch, queries, heads, dim = query.shape
+    return query, key, value, key_count, strides, (batch, queries, key.shape[1], heads, dim)
 
 
-def _dense(tensor: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
+def _dense(tensor: Tensor) -> Tensor:
     """The tensor, its last dimension dense; copied only where it isn't."""
-    if tensor.device.type != "cpu" or tensor.dtype != torch.float32 or tensor.shape != shape:
-        return expect(tensor, name, torch.float32, shape)  # raises
-    return tensor if shape[-1] == 1 or tensor.stride(-1) == 1 else tensor.contiguous()
+    return tensor if tensor.shape[-1] == 1 or tensor.stride(-1) == 1 else tensor.contiguous()

@@ -70,4 +70,9 @@ def why_missing() -> str:
 def instruction_set() -> str | None:
     """The instruction set that the library uses on this machine ("avx512", "avx2", ...)."""
     loaded = library()
-    return None if loaded is None else str(loaded.vmf_instruction_set().decode())
+    return None if loaded is None else _instruction_set(loaded)
+
+
+@cache
+def _instruction_set(loaded: ctypes.CDLL) -> str:
+    return str(loaded.vmf_instruction_set().decode())

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import call, expect
-
-
-def _frames(frames: Tensor) -> Tensor:
-    if frames.ndim != 5 or frames.shape[-1] != 3:
-        raise ValueError(f"frames must be uint8 [B, T, H, W, 3], got {list(frames.shape)}")
-    return expect(frames, "frames", torch.uint8, tuple(frames.shape))
-
-
-def _index(index: Tensor, batch: int) -> Tensor:
-    if index.ndim != 2:
-        raise ValueError(f"index must be int32 [B, K], got {list(index.shape)}")
-    return expect(index, "index", torch.int32, (batch, index.shape[1]))
+from videomae_fast.ops._native.calls import call, contiguous
 
 
 def patch_gather(
@@ -43,13 +32,9 @@ def patch_gather(
 
     Raises:
         IndexError: a position outside the grid.
-        ValueError: wrong shape, dtype or size.
     """
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"the native patch gather writes fp32, bf16 and fp16, not {dtype}")
-    frames = _frames(frames)
+    frames, index = contiguous(frames, index)
     batch, count, height, width, _ = frames.shape
-    index = _index(index, batch)
     # Every value that a pixel can have, with the reference's own arithmetic.
     levels = torch.arange(256, dtype=torch.float32) / 255
     offset, scale = torch.tensor([list(mean), list(std)], dtype=torch.float32)
@@ -76,16 +61,7 @@ def patch_gather(
     return out
 
 
-def pixel_mse(
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def pixel_mse(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of weight times the token's mean squared error, sum of weights, and the errors.
 
     Args:
@@ -103,49 +79,27 @@ def pixel_mse(
 
     Raises:
         IndexError: a position outside the grid.
-        ValueError: wrong shape, dtype or size (cubes up to 66,000 pixels, patches up to 256 wide).
+        ValueError: too large a size (cubes up to 66,000 pixels, patches up to 256 wide).
     """
-    settings = (tubelet_size, patch_size, normalize, ignore_flat)
-    sums, token_loss, _ = _pixel_mse(True, None, prediction, frames, index, weight, *settings)
+    sums, token_loss, _ = _pixel_mse(True, None, *args)
     return (*_scalars(sums), token_loss)
 
 
-def pixel_mse_backward(
-    grad: float,
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-) -> Tensor:
+def pixel_mse_backward(grad: Tensor | float, *args: Any) -> Tensor:
     """The prediction's gradient: ``grad * weight * 2 / C * (prediction - target)``, fp32.
 
     `grad` is the gradient of loss_sum; the rest and the errors are those of `pixel_mse`.
     """
-    settings = (tubelet_size, patch_size, normalize, ignore_flat)
-    return _pixel_mse(False, grad, prediction, frames, index, weight, *settings)[2]
+    return _pixel_mse(False, float(grad), *args)[2]
 
 
-def pixel_mse_with_gradient(
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def pixel_mse_with_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """(loss_sum, weight_sum, gradient of ``scale * loss_sum``) in one pass.
 
-    The same bits as `pixel_mse` and `pixel_mse_backward`; so are the errors.
+    The arguments are those of `pixel_mse`, then `scale`; the same bits as its and those of
+    `pixel_mse_backward`; so are the errors.
     """
-    settings = (tubelet_size, patch_size, normalize, ignore_flat)
-    sums, _, gradient = _pixel_mse(True, scale, prediction, frames, index, weight, *settings)
+    sums, _, gradient = _pixel_mse(True, args[-1], *args[:-1])
     return (*_scalars(sums), gradient)
 
 
@@ -170,9 +124,8 @@ def _pixel_mse(
 
     What was not asked for is left unwritten.
     """
-    prediction, frames, index, weight, sizes = _loss_arguments(
-        prediction, frames, index, weight, tubelet_size, patch_size
-    )
+    prediction, frames, index, weight = contiguous(prediction, frames, index, weight)
+    sizes = (*index.shape, *frames.shape[1:4], tubelet_size, patch_size)
     tokens = index.shape if with_loss else (0,)
     token_loss = torch.empty(tokens, dtype=torch.float32)
     token_weight = torch.empty(tokens, dtype=torch.float32)
@@ -196,23 +149,3 @@ def _pixel_mse(
         index=(index,),
     )
     return sums, token_loss, gradient
-
-
-def _loss_arguments(
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[int, ...]]:
-    frames = _frames(frames)
-    batch, count, height, width, _ = frames.shape
-    index = _index(index, batch)
-    per_clip = index.shape[1]
-    values = 3 * tubelet_size * patch_size**2
-    prediction = expect(prediction, "prediction", torch.float32, (batch, per_clip, values))
-    if weight is not None:
-        weight = expect(weight, "weight", torch.float32, (batch, per_clip))
-    sizes = (batch, per_clip, count, height, width, tubelet_size, patch_size)
-    return prediction, frames, index, weight, sizes

@@ -2,75 +2,42 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import call, expect
-
-
-class LayerNormOutput(NamedTuple):
-    """What `add_layer_norm` returns; `stream` is `x` itself where nothing was added."""
-
-    out: Tensor
-    stream: Tensor
-    mean: Tensor
-    rstd: Tensor
-
-
-class LayerNormGradients(NamedTuple):
-    """What `add_layer_norm_backward` returns."""
-
-    x: Tensor
-    delta: Tensor | None
-    weight: Tensor
-    bias: Tensor
-    delta_bias: Tensor | None
-    scale: Tensor | None
-
-
-def _rows(tensor: Tensor, width: int) -> int:
-    return tensor.numel() // width if width else 0
+from videomae_fast.ops._native.calls import call, contiguous
 
 
 def add_layer_norm(
     x: Tensor,
+    delta: Tensor | None,
     weight: Tensor,
     bias: Tensor,
+    delta_bias: Tensor | None,
+    scale: Tensor | None,
+    factor: Tensor | None,
     eps: float,
-    *,
-    delta: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    scale: Tensor | None = None,
-    factor: Tensor | None = None,
-) -> LayerNormOutput:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """LayerNorm of ``stream = x + factor * scale * (delta + delta_bias)``.
 
     Args:
         x: fp32 [..., D].
+        delta: fp32 [..., D], a branch's output to add first, or None: then the three that belong
+            to it are None, too.
         weight, bias: fp32 [D].
-        delta: fp32 [..., D], a branch's output to add first, or None.
         delta_bias: fp32 [D], a bias that the branch's output still lacks, or None.
         scale: fp32 [D], LayerScale's, or None.
         factor: fp32 [F], drop path's, or None; each serves rows / F consecutive rows (a clip's).
 
     Returns:
-        out and stream, fp32 [..., D]; mean and rstd, fp32 [rows], for backward.
-
-    Raises:
-        ValueError: wrong shape or dtype; a scale or factor without a delta.
+        out and stream, fp32 [..., D] (`stream` is `x` where nothing is added); mean and rstd,
+        fp32 [...], for backward.
     """
-    width = x.shape[-1]
-    rows = _rows(x, width)
-    x = expect(x, "x", torch.float32, tuple(x.shape))
-    weight = expect(weight, "weight", torch.float32, (width,))
-    bias = expect(bias, "bias", torch.float32, (width,))
-    delta, delta_bias, scale = _branch(x, delta, delta_bias, scale)
-    factor, rows_per_factor = _factor(factor, rows, delta is not None)
-    out = torch.empty(x.shape, dtype=torch.float32)
-    stream = None if delta is None else torch.empty(x.shape, dtype=torch.float32)
-    mean, rstd = (torch.empty(rows, dtype=torch.float32) for _ in range(2))
+    x, weight, bias, factor, scale = contiguous(x, weight, bias, factor, scale)
+    delta, delta_bias = _branch(x, delta, delta_bias)
+    out = torch.empty_like(x)
+    stream = x if delta is None else torch.empty_like(x)
+    mean, rstd = x.new_empty(x.shape[:-1]), x.new_empty(x.shape[:-1])
     call(
         "vmf_add_layer_norm",
         "pppppppppppiiif",
@@ -81,66 +48,54 @@ def add_layer_norm(
         factor,
         weight,
         bias,
-        stream,
+        None if delta is None else stream,
         out,
         mean,
         rstd,
-        rows,
-        width,
-        rows_per_factor,
+        *_sizes(x, factor),
         eps,
     )
-    return LayerNormOutput(out, x if stream is None else stream, mean, rstd)
+    return out, stream, mean, rstd
 
 
 def add_layer_norm_backward(
     grad_out: Tensor,
+    grad_stream: Tensor | None,
     stream: Tensor,
     mean: Tensor,
     rstd: Tensor,
     weight: Tensor,
-    *,
-    grad_stream: Tensor | None = None,
-    delta: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    scale: Tensor | None = None,
-    factor: Tensor | None = None,
-    with_delta_bias: bool = False,
-) -> LayerNormGradients:
+    delta: Tensor | None,
+    delta_bias: Tensor | None,
+    scale: Tensor | None,
+    factor: Tensor | None,
+    has_delta_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of `add_layer_norm`; the same bits for any thread count.
 
     Args:
         grad_out: fp32 [..., D].
-        stream, mean, rstd: as `add_layer_norm` returned them.
         grad_stream: fp32 [..., D], what reaches the stream otherwise (the residual path), or None.
+        stream, mean, rstd: as `add_layer_norm` returned them.
         delta, delta_bias: needed only with a `scale`.
-        with_delta_bias: whether the delta bias's gradient is wanted.
         weight, scale, factor: as given to `add_layer_norm`.
+        has_delta_bias: whether the delta bias's gradient is wanted.
 
     Returns:
-        x (with `grad_stream` added), delta (None where it equals x: no scale and no factor),
-        weight, bias, delta_bias (None where not wanted) and scale (None without one).
-
-    Raises:
-        ValueError: wrong shape or dtype.
+        Gradients of x (with `grad_stream` added), delta (empty where it equals x's: no scale and no
+        factor), weight, bias, delta_bias (empty where not wanted) and scale (empty without one).
     """
-    shape, width = tuple(stream.shape), stream.shape[-1]
-    rows = _rows(stream, width)
-    stream = expect(stream, "stream", torch.float32, shape)
-    grad_out = expect(grad_out, "grad_out", torch.float32, shape)
-    if grad_stream is not None:
-        grad_stream = expect(grad_stream, "grad_stream", torch.float32, shape)
-    weight = expect(weight, "weight", torch.float32, (width,))
-    mean = expect(mean, "mean", torch.float32, (rows,))
-    rstd = expect(rstd, "rstd", torch.float32, (rows,))
-    delta, delta_bias, scale = _branch(stream, delta, delta_bias, scale)
-    factor, rows_per_factor = _factor(factor, rows, True)
-    grad_x = torch.empty(shape, dtype=torch.float32)
-    own = scale is not None or factor is not None
-    grad_delta = torch.empty(shape, dtype=torch.float32) if own else None
-    grad_weight, grad_bias = (torch.empty(width, dtype=torch.float32) for _ in range(2))
-    grad_delta_bias = torch.empty(width, dtype=torch.float32) if with_delta_bias else None
-    grad_scale = None if scale is None else torch.empty(width, dtype=torch.float32)
+    grad_out, grad_stream, stream, mean, rstd = contiguous(
+        grad_out, grad_stream, stream, mean, rstd
+    )
+    weight, scale, factor = contiguous(weight, scale, factor)
+    delta, delta_bias = _branch(stream, delta, delta_bias)
+    width = stream.shape[-1]
+    grad_x = torch.empty_like(stream)
+    grad_delta = stream.new_empty(0 if scale is None and factor is None else stream.shape)
+    grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
+    grad_delta_bias = weight.new_empty(width if has_delta_bias else 0)
+    grad_scale = weight.new_empty(0 if scale is None else width)
     call(
         "vmf_add_layer_norm_backward",
         "ppppppppppppppppiii",
@@ -155,90 +110,48 @@ def add_layer_norm_backward(
         mean,
         rstd,
         grad_x,
-        grad_delta,
+        None if scale is None and factor is None else grad_delta,
         grad_weight,
         grad_bias,
-        grad_delta_bias,
-        grad_scale,
-        rows,
-        width,
-        rows_per_factor,
+        grad_delta_bias if has_delta_bias else None,
+        None if scale is None else grad_scale,
+        *_sizes(stream, factor),
     )
-    return LayerNormGradients(
-        grad_x, grad_delta, grad_weight, grad_bias, grad_delta_bias, grad_scale
-    )
+    return grad_x, grad_delta, grad_weight, grad_bias, grad_delta_bias, grad_scale
 
 
 def bias_gelu(x: Tensor, bias: Tensor | None) -> Tensor:
-    """``gelu(x + bias)``, the exact (erf) form.
-
-    Args:
-        x: fp32 [..., D].
-        bias: fp32 [D] or None.
-
-    Returns:
-        fp32 [..., D].
-
-    Raises:
-        ValueError: wrong shape or dtype.
-    """
-    width = x.shape[-1]
-    x = expect(x, "x", torch.float32, tuple(x.shape))
-    if bias is not None:
-        bias = expect(bias, "bias", torch.float32, (width,))
-    out = torch.empty(x.shape, dtype=torch.float32)
-    call("vmf_bias_gelu", "pppii", x, bias, out, _rows(x, width), width)
+    """``gelu(x + bias)``, the exact (erf) form, of fp32 [..., D] and [D] or None: fp32 [..., D]."""
+    x, bias = contiguous(x, bias)
+    out = torch.empty_like(x)
+    call("vmf_bias_gelu", "pppii", x, bias, out, *_sizes(x)[:2])
     return out
 
 
-def bias_gelu_backward(
-    grad: Tensor, x: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """The gradients of `bias_gelu` by x and by bias (None without one), from forward's input.
+def bias_gelu_backward(grad: Tensor, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The gradients of `bias_gelu` by x and by bias (empty without one), from forward's input.
 
     The same bits for any thread count.
-
-    Raises:
-        ValueError: wrong shape or dtype.
     """
-    width = x.shape[-1]
-    x = expect(x, "x", torch.float32, tuple(x.shape))
-    grad = expect(grad, "grad", torch.float32, tuple(x.shape))
-    grad_bias = None
-    if bias is not None:
-        bias = expect(bias, "bias", torch.float32, (width,))
-        grad_bias = torch.empty(width, dtype=torch.float32)
-    grad_x = torch.empty(x.shape, dtype=torch.float32)
-    rows = _rows(x, width)
-    call("vmf_bias_gelu_backward", "pppppii", grad, x, bias, grad_x, grad_bias, rows, width)
+    grad, x, bias = contiguous(grad, x, bias)
+    grad_x, grad_bias = torch.empty_like(x), x.new_empty(0 if bias is None else len(bias))
+    found = None if bias is None else grad_bias
+    call("vmf_bias_gelu_backward", "pppppii", grad, x, bias, grad_x, found, *_sizes(x)[:2])
     return grad_x, grad_bias
 
 
-def _branch(
-    x: Tensor, delta: Tensor | None, delta_bias: Tensor | None, scale: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _sizes(x: Tensor, factor: Tensor | None = None) -> tuple[int, int, int]:
+    """Rows, width, and rows per factor."""
     width = x.shape[-1]
+    rows = x.numel() // width if width else 0
+    return rows, width, 1 if factor is None else max(rows // max(len(factor), 1), 1)
+
+
+def _branch(
+    x: Tensor, delta: Tensor | None, delta_bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """A branch's output and its bias, which is zeros where it has none."""
     if delta is None:
-        if delta_bias is not None or scale is not None:
-            raise ValueError("a delta_bias or a scale needs the delta that it belongs to")
-        return None, None, None
-    delta = expect(delta, "delta", torch.float32, tuple(x.shape))
-    if delta_bias is None:
-        delta_bias = torch.zeros(width)
-    delta_bias = expect(delta_bias, "delta_bias", torch.float32, (width,))
-    if scale is not None:
-        scale = expect(scale, "scale", torch.float32, (width,))
-    return delta, delta_bias, scale
-
-
-def _factor(factor: Tensor | None, rows: int, has_delta: bool) -> tuple[Tensor | None, int]:
-    if factor is None:
-        return None, 1
-    if not has_delta:
-        raise ValueError("a factor needs the delta that it scales")
-    count = factor.numel()
-    if factor.ndim != 1 or count == 0 or rows % count:
-        raise ValueError(
-            f"factor must be fp32 [F] with F dividing {rows}, got {list(factor.shape)}"
-        )
-    return expect(factor, "factor", torch.float32, (count,)), max(rows // count, 1)
+        return None, None
+    bias = x.new_zeros(x.shape[-1]) if delta_bias is None else delta_bias.contiguous()
+    return delta.contiguous(), bias

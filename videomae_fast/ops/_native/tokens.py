@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import call, expect
+from videomae_fast.ops._native.calls import call, contiguous
 
 
 def token_gather(x: Tensor, index: Tensor) -> Tensor:
@@ -20,12 +20,10 @@ def token_gather(x: Tensor, index: Tensor) -> Tensor:
 
     Raises:
         IndexError: a position outside 0..N-1.
-        ValueError: wrong shape or dtype.
     """
     batch, tokens, width = x.shape
-    x = expect(x, "x", x.dtype, (batch, tokens, width))
-    index = expect(index, "index", torch.int32, (batch, index.shape[-1]))
-    out = torch.empty((batch, index.shape[1], width), dtype=x.dtype)
+    x, index = contiguous(x, index)
+    out = x.new_empty((batch, index.shape[1], width))
     sizes = (width * x.dtype.itemsize, batch, tokens, index.shape[1])
     call("vmf_token_gather", "pppiiii", x, index, out, *sizes, index=(index,))
     return out
@@ -44,12 +42,10 @@ def token_scatter(x: Tensor, index: Tensor, tokens: int) -> Tensor:
 
     Raises:
         IndexError: a position outside 0..N-1.
-        ValueError: wrong shape or dtype.
     """
     batch, per_clip, width = x.shape
-    x = expect(x, "x", torch.float32, (batch, per_clip, width))
-    index = expect(index, "index", torch.int32, (batch, per_clip))
-    out = torch.empty((batch, tokens, width), dtype=torch.float32)
+    x, index = contiguous(x, index)
+    out = x.new_empty((batch, tokens, width))
     sizes = (width, batch, tokens, per_clip)
     call("vmf_token_scatter", "pppiiii", x, index, out, *sizes, index=(index,))
     return out
@@ -76,16 +72,12 @@ def decoder_assembly(
 
     Raises:
         IndexError: a position outside 0..N-1.
-        ValueError: wrong shape or dtype.
     """
     batch, seen, width = visible.shape
     hidden, tokens = decoder_index.shape[-1], positions.shape[0]
-    visible = expect(visible, "visible", torch.float32, (batch, seen, width))
-    mask_token = expect(mask_token, "mask_token", torch.float32, (width,))
-    positions = expect(positions, "positions", torch.float32, (tokens, width))
-    visible_index = expect(visible_index, "visible_index", torch.int32, (batch, seen))
-    decoder_index = expect(decoder_index, "decoder_index", torch.int32, (batch, hidden))
-    out = torch.empty((batch, seen + hidden, width), dtype=torch.float32)
+    visible, mask_token, positions = contiguous(visible, mask_token, positions)
+    visible_index, decoder_index = contiguous(visible_index, decoder_index)
+    out = visible.new_empty((batch, seen + hidden, width))
     call(
         "vmf_decoder_assembly",
         "ppppppiiiii",
@@ -105,20 +97,17 @@ def decoder_assembly(
     return out
 
 
-def decoder_assembly_backward(grad: Tensor, visible_tokens: int) -> tuple[Tensor, Tensor]:
+def decoder_assembly_backward(
+    grad: Tensor, visible_tokens: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """The gradients of the visible tokens, fp32 [B, V, D], and of the mask token, fp32 [D].
 
     The mask token's is summed over all clips; the same bits for any thread count.
-
-    Raises:
-        ValueError: wrong shape or dtype, or more visible tokens than there are.
     """
     batch, length, width = grad.shape
-    grad = expect(grad, "grad", torch.float32, (batch, length, width))
-    if not 0 <= visible_tokens <= length:
-        raise ValueError(f"{visible_tokens} visible tokens in a sequence of {length}")
-    grad_visible = torch.empty((batch, visible_tokens, width), dtype=torch.float32)
-    grad_mask = torch.empty(width, dtype=torch.float32)
+    (grad,) = contiguous(grad)
+    grad_visible = grad.new_empty((batch, visible_tokens, width))
+    grad_mask = grad.new_empty(width, dtype=dtype)
     sizes = (batch, visible_tokens, length - visible_tokens, width)
     call("vmf_decoder_assembly_backward", "pppiiii", grad, grad_visible, grad_mask, *sizes)
     return grad_visible, grad_mask
@@ -137,14 +126,11 @@ def append_rows(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
 
     Raises:
         IndexError: a position outside 0..N-1.
-        ValueError: wrong shape or dtype.
     """
     batch, own, width = x.shape
     rows, appended = table.shape[0], index.shape[-1]
-    x = expect(x, "x", x.dtype, (batch, own, width))
-    table = expect(table, "table", x.dtype, (rows, width))
-    index = expect(index, "index", torch.int32, (batch, appended))
-    out = torch.empty((batch, own + appended, width), dtype=x.dtype)
+    x, table, index = contiguous(x, table, index)
+    out = x.new_empty((batch, own + appended, width))
     sizes = (width * x.dtype.itemsize, batch, own, rows, appended)
     call("vmf_append_rows", "ppppiiiii", x, table, index, out, *sizes, index=(index,))
     return out
@@ -165,15 +151,11 @@ def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
 
     Raises:
         IndexError: a position outside 0..N-1.
-        ValueError: wrong shape or dtype, or more entries than rows of `grad`.
     """
     batch, length, width = grad.shape
     appended = index.shape[-1]
-    if appended > length:
-        raise ValueError(f"{appended} rows appended in a sequence of {length}")
-    grad = expect(grad, "grad", torch.float32, (batch, length, width))
-    index = expect(index, "index", torch.int32, (batch, appended))
-    out = torch.empty((rows, width), dtype=torch.float32)
+    grad, index = contiguous(grad, index)
+    out = grad.new_empty((rows, width))
     sizes = (width, batch, length - appended, rows, appended)
     call("vmf_append_rows_backward", "pppiiiii", grad, index, out, *sizes, index=(index,))
     return out
