@@ -35,6 +35,9 @@ TINY_MODEL = (
 TINY_RUN = "--videos-per-step 2 --epoch-size 2 --epochs 1 --warmup-epochs 0 --workers 0 --stride 1"
 SHORT = {
     "pretrain": f"{TINY_MODEL} {TINY_RUN} --device cpu --precision fp32",
+    "finetune": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
+    f"{TINY_RUN} --device cpu --precision fp32",
+    "test": "--workers 0 --device cpu",
     "reconstruct": "--mask-ratio 0.75 --stride 1",
     "demo": "--steps 20",
 }
@@ -58,6 +61,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_list(folder / "train.csv", videos)
     write_list(folder / "more.csv", videos[:2])
     (folder / "clip.mp4").write_bytes(videos[0].read_bytes())
+    for number, place in enumerate(("train/jump", "train/run", "val/jump", "val/run")):
+        (folder / "actions" / place).mkdir(parents=True)
+        (folder / "actions" / place / "0.mp4").write_bytes(videos[number].read_bytes())
     wide = VideoClassifier(MAEConfig(width=384, depth=1, heads=6), num_classes=710)
     torch.save({"module": wide.state_dict()}, folder / "vit_s_k710_dl_from_giant.pth")
     (folder / "label_710to400.json").write_text(str(list(range(709, 309, -1))))
@@ -68,6 +74,8 @@ def test_documents_have_commands() -> None:
     told = {command.split()[1] for _, command in RUN if command.startswith("videomae-fast ")}
     assert told >= {
         "pretrain",
+        "finetune",
+        "test",
         "list",
         "probe",
         "prepare",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.support.labelled import tiny_config
-from tests.support.runs import interrupt_after, losses, quiet
+from tests.support.labelled import TINY, tiny_config
+from tests.support.runs import ROOT, TORCHRUN, interrupt_after, losses, quiet
 from videomae_fast.data.errors import ListError
 from videomae_fast.errors import UsageError
 from videomae_fast.interop import load_weights, read_weights
@@ -94,6 +96,25 @@ def test_accumulation_changes_nothing_where_nothing_is_mixed(lists: Lists, tmp_p
         found.append(losses(tmp_path / str(parts)))
     for one, two in zip(*found, strict=True):
         assert one == pytest.approx(two, rel=2e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> None:
+    found = []
+    for name, launcher in (("one", ()), ("two", TORCHRUN)):
+        words = [*launcher, "-m", "videomae_fast", "finetune", "--output", str(tmp_path / name)]
+        words += ["--data", str(lists[0]), "--validation", str(lists[1]), "--classes", "none"]
+        given = {**TINY, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "mix.mixup": 0.0,
+                 "mix.cutmix": 0.0, "augment.area": "0.9,1.0", "optim.ema_decay": 0.5}  # fmt: skip
+        words += [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, *words], check=True, env=env, timeout=300)
+        (epoch,) = History(tmp_path / name).epochs
+        assert epoch.average is not None
+        found.append([epoch.weights, epoch.average])
+    for one, two in zip(*found, strict=True):
+        assert (two.videos, two.failed) == (one.videos, one.failed) == (24, 0)
+        assert two.loss == pytest.approx(one.loss, rel=1e-4)
 
 
 def test_patience_ends_a_run_for_good(lists: Lists, tmp_path: Path) -> None:

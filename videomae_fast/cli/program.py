@@ -52,6 +52,14 @@ COMMANDS: dict[str, Command] = {
       --data train.csv --validation val.csv --output runs/base-k400
   videomae-fast finetune --help             every recipe and every field""",
     ),
+    "test": Command(
+        "videomae_fast.cli.test",
+        "score a classifier in several views of each video: accuracies, tables, a picture",
+        """\
+  videomae-fast test runs/base-k400/best.safetensors val.csv --output runs/base-k400/test
+  torchrun --nproc-per-node 8 -m videomae_fast test vit_g_k400.pth val.csv --segments 5 --crops 3 \\
+      --classes kinetics-400 --output vit_g_k400_test""",
+    ),
     "recipes": Command(
         "videomae_fast.cli.recipes",
         "list the recipes with model, data, cost and score, or print the file of one",

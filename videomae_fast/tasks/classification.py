@@ -240,8 +240,10 @@ class Classification:
             return None
         history = History(self.output)
         known = next((one for one in history.epochs if one.step == done), None)
+        if known is not None and known.best and not (self.output / BEST).exists():
+            known = None  # stopped before the weights were written
         known = self.world.from_main(known)
-        if known is None or (known.best and not (self.output / BEST).exists()):
+        if known is None:
             known = self._validate(done, model, history, log)
         epochs = self.world.from_main([*history.before(done), known])
         patience = self._config.schedule.patience

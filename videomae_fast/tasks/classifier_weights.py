@@ -52,7 +52,7 @@ def begin_classifier_from(
         WeightsError: they don't fit the model (names what is missing, unused or different), are
             not finite, or are for other classes of the same number.
     """
-    path, weights = weights_for(path, model.config)
+    path, weights = weights_for(path, model.config, decoder=False)
     _check_positions(weights, model.config)
     layout, kind = weights.origin.layout, weights.kind
     known = len(weights.changes)

@@ -80,12 +80,15 @@ def begin_from(
     return record
 
 
-def weights_for(path: str | Path, config: MAEConfig) -> tuple[Path, ModelWeights]:
+def weights_for(
+    path: str | Path, config: MAEConfig, *, decoder: bool = True
+) -> tuple[Path, ModelWeights]:
     """Weights whose encoder is of a model's shape, and the file or folder that they are read from.
 
     Args:
         path: as for :func:`begin_from`.
         config: of the model; it says what official files don't.
+        decoder: whether the model has one, so that those of weights must be of its shape.
 
     Raises:
         WeightsError: they can't be read, or are of another shape.
@@ -93,8 +96,8 @@ def weights_for(path: str | Path, config: MAEConfig) -> tuple[Path, ModelWeights
     path = Path(os.path.abspath(path))
     if (path / "checkpoints").is_dir() or (path / checkpoint.STATE).is_file():
         path = checkpoint.weights_file(path)
-    weights = read_weights(path, _told(path, config))
-    _check_same_shape(weights, config)
+    weights = read_weights(path, _told(path, config, decoder))
+    _check_same_shape(weights, config, decoder)
     return path, weights
 
 
@@ -126,11 +129,13 @@ def named(record: Mapping[str, Any]) -> str:
     return f"{record['file']} ({record['layout']}, {record['kind']}; {digests})"
 
 
-def _told(path: Path, config: MAEConfig) -> SourceHints:
+def _told(path: Path, config: MAEConfig, decoder: bool) -> SourceHints:
     # Hugging Face's folders say all of it themselves
     says_all = (path / "config.json").is_file()
     file = file_of(path) if path.is_dir() and not says_all else path
-    has_decoder = not says_all and any("encoder_to_decoder." in key for key in load_weights(file))
+    has_decoder = (
+        decoder and not says_all and any("encoder_to_decoder." in key for key in load_weights(file))
+    )
     return _AsTheRun(
         heads=config.heads,
         decoder_heads=config.decoder_heads if has_decoder else None,
@@ -139,8 +144,8 @@ def _told(path: Path, config: MAEConfig) -> SourceHints:
     )
 
 
-def _check_same_shape(weights: ModelWeights, config: MAEConfig) -> None:
-    fields = _ENCODER + (_DECODER if weights.kind == "pre-training" else ())
+def _check_same_shape(weights: ModelWeights, config: MAEConfig, decoder: bool) -> None:
+    fields = _ENCODER + (_DECODER if decoder and weights.kind == "pre-training" else ())
     wrong = [
         f"{name} is {getattr(weights.config, name)} there and {getattr(config, name)} in this run"
         for name in fields

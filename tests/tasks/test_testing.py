@@ -1,0 +1,137 @@
+"""Tests in several views: the same for any batch, order, processes and interruptions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.runs import ROOT, TORCHRUN
+from videomae_fast.cli import main
+from videomae_fast.evaluation import multi_view
+from videomae_fast.tasks import testing
+
+Learned = tuple[Path, list[str]]
+VIEWS = ("--segments", "2", "--crops", "3", "--workers", "0", "--device", "cpu")
+
+
+def _test(learned: Learned, val: Path, output: Path, *words: str) -> int:
+    best = str(learned[0] / "best.safetensors")
+    return main(["test", best, str(val), "--output", str(output), *VIEWS, *words])
+
+
+def _scores(output: Path) -> Any:
+    lines = [json.loads(line) for line in (output / "scores.jsonl").read_text().splitlines()]
+    return np.array([line["scores"] for line in lines])
+
+
+def test_accuracies_tables_and_scores(
+    learned: Learned, lists: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    val = tmp_path / "val.csv"
+    val.write_text(f"{broken} 1\n" + lists[1].read_text())
+    out = tmp_path / "out"
+    assert _test(learned, val, out) == 0
+    said = capsys.readouterr().out
+    assert "2 segments x 3 crops of 4 frames (dense, stride 4), 32 pixels" in said
+    assert f"left out: {broken}" in said
+    assert "24 videos, 1 left out" in said
+    result = json.loads((out / "result.json").read_text())
+    assert (result["videos"], result["failed"], result["top5"]) == (24, 1, 1.0)
+    assert result["top1"] >= 0.75
+    rows = (out / "classes.csv").read_text().splitlines()
+    assert rows[1].startswith('0,"down",6,')
+    scores = _scores(out)
+    assert scores.shape == (24, 4)
+    np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
+    labels = [i % 4 for i in range(24)]
+    assert (scores.argmax(1) == labels).mean() == result["top1"]
+    assert Image.open(out / "confusion.png").size[1] > 600
+    assert str(broken) in (out / "failures.jsonl").read_text()
+
+
+def test_batch_and_interruption_change_nothing(
+    learned: Learned, lists: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _test(learned, lists[1], tmp_path / "whole", "--batch", "24") == 0
+    line, count = testing._line, [0]
+
+    def stopping(one: multi_view.VideoScores) -> str:
+        count[0] += 1
+        if count[0] == 6:
+            raise KeyboardInterrupt
+        return line(one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(testing, "_line", stopping)
+        assert _test(learned, lists[1], tmp_path / "stopped", "--batch", "1") == 130
+    journal = next((tmp_path / "stopped/scores").iterdir())
+    with journal.open("a") as file:
+        file.write('{"place": 9, "scor')  # a line that was cut off
+    read: list[int] = []
+    whole = multi_view.score_videos
+
+    def counted(model: Any, dataset: Any, draws: Any, **more: Any) -> Any:
+        read.append(len(draws))
+        return whole(model, dataset, draws, **more)
+
+    monkeypatch.setattr(testing, "score_videos", counted)
+    assert _test(learned, lists[1], tmp_path / "stopped", "--batch", "7") == 0
+    assert read == [24 - 5]
+    np.testing.assert_allclose(
+        _scores(tmp_path / "stopped"), _scores(tmp_path / "whole"), atol=2e-6
+    )
+    results = [(tmp_path / run / "result.json").read_text() for run in ("whole", "stopped")]
+    assert results[0] == results[1]
+
+
+def test_another_test_in_the_folder_is_refused(
+    learned: Learned, lists: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _test(learned, lists[1], tmp_path / "out") == 0
+    assert _test(learned, lists[1], tmp_path / "out", "--crops", "1", "--stride", "2") == 2
+    assert "holds a test with other crops, stride: name another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--segments", "0"], "--segments must be 1 or more, not 0"),
+        (["--classes", "kinetics-400"], "names 400 classes, and the weights have 4"),
+    ],
+)
+def test_mistakes(
+    words: list[str],
+    message: str,
+    learned: Learned,
+    lists: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _test(learned, lists[1], tmp_path / "out", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(
+    learned: Learned, lists: tuple[Path, Path], tmp_path: Path
+) -> None:
+    import sys
+
+    assert _test(learned, lists[1], tmp_path / "one") == 0
+    command = [
+        sys.executable, *TORCHRUN, "-m", "videomae_fast", "test",
+        str(learned[0] / "best.safetensors"), str(lists[1]), "--output", str(tmp_path / "two"),
+        *VIEWS,
+    ]  # fmt: skip
+    subprocess.run(command, check=True, cwd=ROOT, timeout=300)
+    np.testing.assert_allclose(_scores(tmp_path / "two"), _scores(tmp_path / "one"), atol=2e-6)
+    results = [(tmp_path / run / "result.json").read_text() for run in ("one", "two")]
+    assert results[0] == results[1]
