@@ -81,6 +81,7 @@ def test_registration_of_native_attention(name):
 def test_every_op_is_checked():
     registered = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names()
                   if name.startswith("videomae_fast::")}  # fmt: skip
+    registered -= {f"declared_by_a_test{way}" for way in ("", "_backward")}  # test_declare's
     assert registered == set(opcheck_cases())
     assert set(REGISTRY) <= registered
 
