@@ -35,7 +35,7 @@ from benchmarks.measure.timing import Summary, times_in_turns
 from benchmarks.ops.cases import OpCase
 from benchmarks.ops.libraries import LIBRARIES, library_contenders
 from videomae_fast.models.config import SIZES
-from videomae_fast.ops.registry import REGISTRY
+from videomae_fast.ops.registry import REGISTRY, Backend
 
 # Less than pytest and pytest-benchmark print by themselves
 PYTEST = [
@@ -84,9 +84,15 @@ def sum_in_order(terms: int) -> float:
     return 2.0**-24 * math.sqrt(terms)
 
 
+def backends_of(name: str) -> dict[str, Backend]:
+    """An op's backends, but for other libraries' attention, which attention-choice times."""
+    found = REGISTRY[name].backends
+    return {key: one for key, one in found.items() if not (one.composite and name == "attention")}
+
+
 def contender_names(case: OpCase, *, compiled: bool) -> list[str]:
     """Who computes the case's op: its backends, other libraries and the compiled reference."""
-    names = [*REGISTRY[case.op].backends, *(each.name for each in LIBRARIES if each.op == case.op)]
+    names = [*backends_of(case.op), *(each.name for each in LIBRARIES if each.op == case.op)]
     return names + ["reference, compiled"] * (compiled and case.compiles)
 
 
@@ -96,9 +102,7 @@ def contenders(
     """Of those named (default: all but the compiled reference) a callable, or why there is none."""
     op = REGISTRY[case.op]
     found: dict[str, Any] = {}
-    for name, backend in op.backends.items():
-        if backend.composite:  # other libraries' attention: attention-choice times it
-            continue
+    for name, backend in backends_of(case.op).items():
         reason = backend.why_not(*args)
         found[name] = partial(backend.run, *args) if reason is None else reason
     found |= library_contenders(case.op, args)
