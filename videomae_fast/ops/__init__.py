@@ -5,6 +5,7 @@ from videomae_fast.ops.add_layer_norm import add_layer_norm
 from videomae_fast.ops.append_rows import append_rows
 from videomae_fast.ops.attention import attention
 from videomae_fast.ops.bias_gelu import bias_gelu
+from videomae_fast.ops.bilinear_resize import bilinear_resize
 from videomae_fast.ops.crop_resize import crop_resize
 from videomae_fast.ops.decoder_assembly import decoder_assembly
 from videomae_fast.ops.linear import linear
@@ -17,6 +18,8 @@ from videomae_fast.ops.pixel_mse_with_gradient import (
     start_backward,
 )
 from videomae_fast.ops.pixel_target import pixel_target
+from videomae_fast.ops.rand_augment import rand_augment
+from videomae_fast.ops.resized_view import resized_view
 from videomae_fast.ops.token_gather import token_gather, token_scatter
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "append_rows",
     "attention",
     "bias_gelu",
+    "bilinear_resize",
     "crop_resize",
     "decoder_assembly",
     "gradient_root",
@@ -35,6 +39,8 @@ __all__ = [
     "pixel_mse",
     "pixel_mse_with_gradient",
     "pixel_target",
+    "rand_augment",
+    "resized_view",
     "start_backward",
     "token_gather",
     "token_scatter",
