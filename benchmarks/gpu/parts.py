@@ -136,8 +136,8 @@ def _sanitized(tool: str, chosen: str) -> Command:
         xml = f"--junitxml={call.out}/tests.xml"
         words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", xml, _FIRST[0]]
         if call.tiny:
-            chosen = ("-m", "not without_gpu", "-k", "test_no_clips")
-            return _python(*words, "--tell-failures", *chosen)
+            few = ("-m", "not without_gpu", "-k", "test_no_clips")
+            return _python(*words, "--tell-failures", *few)
         check = [SANITIZER, "--tool", tool, "--error-exitcode", "1"]
         return [
             "env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", *check,

@@ -21,7 +21,7 @@ def test_it_measures_what_can_run(tmp_path, capsys):
     for way in ("forward", "backward"):
         assert rows["flash"][way]["seconds"]["count"] == 2
         assert rows["flash"][way]["TFLOP/s"] > 0
-    assert "needs CUDA" in rows["cudnn"]["unavailable"]
+    assert "cuDNN attention takes bf16 and fp16, not torch.float32" in rows["cudnn"]["unavailable"]
     assert "unavailable" in rows["flash-attn"]
     told = capsys.readouterr().out
     assert "TFLOP/s (" in told
