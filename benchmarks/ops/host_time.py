@@ -325,19 +325,25 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))
 
 
+def arguments() -> argparse.ArgumentParser:
+    from benchmarks.common.command import parser_of
+
+    parser = parser_of("host-time", __doc__)
+    parser.add_argument("--rounds", type=int, default=40, help=f"of {CALLS} calls each; 40")
+    parser.add_argument("--before", type=Path, help="Python of an environment with another version")
+    parser.add_argument("--commit", help="that version's commit, for the record")
+    return parser
+
+
 def main(argv: Sequence[str]) -> int:
     """
     Returns:
         1 where an op takes more than the goal, else 0.
     """
-    from benchmarks.common.record import RESULTS, environment, stamp, write
+    from benchmarks.common.command import command_of, results_folder
+    from benchmarks.common.record import environment, stamp, write
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks host-time")
-    parser.add_argument("--rounds", type=int, default=40, help=f"of {CALLS} calls each; 40")
-    parser.add_argument("--before", type=Path, help="Python of an environment with another version")
-    parser.add_argument("--commit", help="that version's commit, for the record")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the record")
-    args = parser.parse_args(argv)
+    args = arguments().parse_args(argv)
     threads = torch.get_num_threads()
     try:
         taken = measure(args.rounds)
@@ -345,7 +351,7 @@ def main(argv: Sequence[str]) -> int:
         torch.set_num_threads(threads)
     record = {
         "kind": "host time",
-        **environment("cpu", ["python", "-m", "benchmarks", "host-time", *argv]),
+        **environment("cpu", command_of("host-time", argv)),
         "calls": CALLS,
         "microseconds": taken,
     }
@@ -353,7 +359,7 @@ def main(argv: Sequence[str]) -> int:
         words = [str(args.before.absolute()), str(Path(__file__).resolve()), str(args.rounds)]
         child = subprocess.run(words, capture_output=True, text=True, check=True, cwd="/")
         record |= {"before": json.loads(child.stdout), "before_commit": args.commit}
-    path = write(record, args.out / f"host-time-cpu-{stamp()}.json")
+    path = write(record, results_folder(args) / f"host-time-cpu-{stamp()}.json")
     shown = table(record)
     path.with_suffix(".md").write_text(f"{shown}\n", encoding="utf-8")
     print(f"{shown}\n\n{path}")
