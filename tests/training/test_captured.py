@@ -69,7 +69,9 @@ def test_a_captured_step_is_the_eager_one(tiny: Make, changed: dict[str, Any]) -
     expected, found = rows(eager, batches), rows(step, batches)
     assert found == [pytest.approx(row, rel=1e-6, nan_ok=True) for row in expected]
     for mine, theirs in zip(state(step), state(eager), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
+        # Matmuls round by where their memory lies, and AdamW makes steps of the rate (1e-3)
+        # of gradients near 0.
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
     assert recorder.calls.count("record") == 1
     assert recorder.calls.count("replay") == len(batches), "one launch per step"
 
