@@ -13,7 +13,6 @@ from torch import nn
 
 from videomae_fast.data.loader.pipeline import (
     ClipBatch,
-    clip_loader,
     every_entry,
     steps_per_epoch,
 )
@@ -28,7 +27,7 @@ from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.classifier_weights import begin_classifier_from
-from videomae_fast.tasks.engine import config_of, crop_on, engine_settings, fingerprint_of
+from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
 from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.labelled import (
     check_labels,
@@ -180,22 +179,8 @@ class Classification:
         return "\n".join([*lines, warning] if warning else lines)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
-        data, optim = self._config.data, self._config.optim
-        return clip_loader(
-            self.dataset,
-            videos_per_step=optim.videos_per_step,
-            micro_batches=optim.accumulation,
-            start_step=start_step,
-            total_steps=self.fingerprint.total_steps,
-            rank=self.world.rank,
-            world=self.world.size,
-            workers=data.workers,
-            device=self.world.device,
-            crop_on=crop_on(data, self.world.device),
-            device_decoder=None if data.device_decoder == "none" else data.device_decoder,
-            time_limit=data.decode_timeout,
-            stats=self.feeding,
-        )
+        steps = range(start_step, self.fingerprint.total_steps)
+        return micro_batches(self.dataset, self._config, steps, self.world, self.feeding)
 
     def model(self) -> VideoClassifier:
         return build_classifier(self._config, self.classes.count)

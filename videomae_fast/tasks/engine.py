@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import torch
 
-from videomae_fast.data.loader.pipeline import CropOn
+from videomae_fast.data.dataset import ClipDataset
+from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader
+from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.fields import settings
@@ -16,6 +18,7 @@ from videomae_fast.recipes.plain import LIST_FIELDS, from_plain, to_plain
 from videomae_fast.recipes.schema import Optim, PretrainConfig, Reading, Run
 from videomae_fast.training.checkpoint import Saved
 from videomae_fast.training.errors import CheckpointError
+from videomae_fast.training.parallel.world import World
 from videomae_fast.training.schedule import total_steps
 from videomae_fast.training.task import Fingerprint, Settings
 
@@ -55,6 +58,28 @@ def crop_on(data: Reading, device: torch.device) -> CropOn:
     if data.crop_on == "auto":
         return "device" if device.type == "cuda" else "worker"
     return data.crop_on
+
+
+def micro_batches(
+    dataset: ClipDataset, config: Trained, steps: range, world: World, stats: PipelineStats
+) -> Iterator[ClipBatch]:
+    """This process's micro-batches of these steps."""
+    data, optim = config.data, config.optim
+    return clip_loader(
+        dataset,
+        videos_per_step=optim.videos_per_step,
+        micro_batches=optim.accumulation,
+        start_step=steps.start,
+        total_steps=steps.stop,
+        rank=world.rank,
+        world=world.size,
+        workers=data.workers,
+        device=world.device,
+        crop_on=crop_on(data, world.device),
+        device_decoder=None if data.device_decoder == "none" else data.device_decoder,
+        time_limit=data.decode_timeout,
+        stats=stats,
+    )
 
 
 def fingerprint_of(config: Trained, per_epoch: int) -> Fingerprint:

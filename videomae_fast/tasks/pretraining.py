@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from videomae_fast.data.dataset import ClipDataset, clip_dataset
 from videomae_fast.data.lists.sources import sources_of
-from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader, steps_per_epoch
+from videomae_fast.data.loader.pipeline import ClipBatch, steps_per_epoch
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.masks import Grid, Masks, MaskSpec
@@ -22,7 +22,7 @@ from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.recipes.schema import PretrainConfig
-from videomae_fast.tasks.engine import config_of, crop_on, engine_settings, fingerprint_of
+from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
@@ -190,22 +190,8 @@ class Pretraining:
         return self.dataset.describe()
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
-        data, optim = self._config.data, self._config.optim
-        return clip_loader(
-            self.dataset,
-            videos_per_step=optim.videos_per_step,
-            micro_batches=optim.accumulation,
-            start_step=start_step,
-            total_steps=self.fingerprint.total_steps,
-            rank=self.world.rank,
-            world=self.world.size,
-            workers=data.workers,
-            device=self.world.device,
-            crop_on=crop_on(data, self.world.device),
-            device_decoder=None if data.device_decoder == "none" else data.device_decoder,
-            time_limit=data.decode_timeout,
-            stats=self.feeding,
-        )
+        steps = range(start_step, self.fingerprint.total_steps)
+        return micro_batches(self.dataset, self._config, steps, self.world, self.feeding)
 
     def model(self) -> MaskedAutoencoder:
         return build_model(self._config)

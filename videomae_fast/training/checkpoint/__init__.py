@@ -1,6 +1,6 @@
 """Checkpoints: what a run goes on from."""
 
-from videomae_fast.training.checkpoint.folder import (
+from videomae_fast.interop.weights.run_folders import (
     CHECKSUM,
     FORMAT,
     MODEL,
@@ -13,11 +13,9 @@ from videomae_fast.training.checkpoint.folder import (
     folder_name,
     newest,
     read,
-    save,
-    set_aside,
-    versions,
     weights_file,
 )
+from videomae_fast.training.checkpoint.folder import save, set_aside, versions
 
 __all__ = [
     "CHECKSUM",

@@ -28,37 +28,12 @@ from videomae_fast.interop.weights.run_folders import (
     MODEL,
     OPTIMIZER,
     STATE,
-    WITHOUT_CHECKSUM,
     Log,
-    Saved,
     checkpoints,
     checksum,
     fingerprint,
-    folder_name,
-    newest,
-    read,
-    weights_file,
 )
 from videomae_fast.training.errors import CheckpointError
-
-__all__ = [
-    "CHECKSUM",
-    "FORMAT",
-    "MODEL",
-    "OPTIMIZER",
-    "STATE",
-    "WITHOUT_CHECKSUM",
-    "Log",
-    "Saved",
-    "checkpoints",
-    "folder_name",
-    "newest",
-    "read",
-    "save",
-    "set_aside",
-    "versions",
-    "weights_file",
-]
 
 _PARTIAL: Final = ".partial-"
 
