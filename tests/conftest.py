@@ -89,10 +89,26 @@ def pytest_runtest_makereport(
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _threads() -> None:
-    """One thread per test process: the suite runs in parallel."""
+def _settings_of_torch() -> dict[str, object]:
+    """What a test can leave behind in its process, and what changes other tests' last digits."""
+    return {
+        "threads": torch.get_num_threads(),
+        "default dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "precision of matmuls": torch.get_float32_matmul_precision(),
+        "oneDNN": torch.backends.mkldnn.enabled,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _own_settings() -> Generator[None, None, None]:
+    """One thread per test process, since the suite runs in parallel; and nothing is left behind."""
     torch.set_num_threads(1)
+    before = _settings_of_torch()
+    yield
+    left = {k: v for k, v in _settings_of_torch().items() if v != before[k]}
+    assert not left, f"the test leaves torch with other settings: {left}"
 
 
 class Golden:
