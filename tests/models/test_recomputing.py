@@ -90,6 +90,7 @@ def megabytes_per_clip(size: Any, recompute: bool) -> float:
     return (kept_bytes(size, recompute, 3) - kept_bytes(size, recompute, 1)) / 2e6
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_clip_of_vit_g(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing is computed; without it Triton refuses the fake tensors, which lie on the CPU.
     monkeypatch.setenv("TRITON_INTERPRET", "1")
