@@ -116,7 +116,7 @@ class Classification:
         return 1e-2 / (1 + step)
 
     def describe(self) -> str:
-        return self.dataset.describe()
+        return self.dataset.describe(1)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         return clip_loader(

@@ -187,7 +187,7 @@ class Pretraining:
         }
 
     def describe(self) -> str:
-        return self.dataset.describe()
+        return self.dataset.describe(self._config.optim.videos_per_step)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         steps = range(start_step, self.fingerprint.total_steps)
