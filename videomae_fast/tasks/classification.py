@@ -53,7 +53,7 @@ from videomae_fast.tasks.validation import (
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
-from videomae_fast.training.schedule import learning_rates
+from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.step import uses_bf16
 from videomae_fast.training.task import Evaluated, Fingerprint, Settings
 
@@ -151,6 +151,7 @@ class Classification:
         self._check_pairs()
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
+        self.weight_decay = weight_decays(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
         validated = [] if self.validation is None else self.validation.sources
