@@ -74,6 +74,14 @@ COMMANDS: dict[str, Command] = {
   videomae-fast list videos > train.csv
   videomae-fast list k400/train --labels --classes classes.txt --output train.csv""",
     ),
+    "labels": Command(
+        "videomae_fast.cli.labels",
+        "merge the lists of several sets to one label space, with a report of what was left out",
+        """\
+  videomae-fast labels merge --train k400/train.csv,classes=kinetics-400 \\
+      --train k600/train.csv,classes=kinetics-600 --train k700/train.csv,classes=kinetics-700 \\
+      --validation k400/val.csv,classes=kinetics-400 --classes kinetics-710 --output k710""",
+    ),
     "probe": Command(
         "videomae_fast.cli.probe",
         "look at every file of a list: codec, size, frames, rate, and whether it can be read",

@@ -42,7 +42,7 @@ class BestWeights:
         os.replace(partial, self._of(step))
 
     def follow(self, history: History, checkpoints: Iterable[int]) -> None:
-        """Makes the files those of the history: the best shown, and only what may be asked for kept.
+        """Shows the history's best, and removes what the run can't go back to.
 
         Args:
             history: whose last best is on the disk.

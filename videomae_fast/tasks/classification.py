@@ -209,6 +209,7 @@ class Classification:
             section.init,
             self.classes,
             log,
+            head_index=section.head_index,
             init_scale=section.init_scale,
             seed=self._config.run.seed,
             digest=digest,
