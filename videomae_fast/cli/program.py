@@ -60,6 +60,15 @@ COMMANDS: dict[str, Command] = {
   torchrun --nproc-per-node 8 -m videomae_fast test vit_g_k400.pth val.csv --segments 5 --crops 3 \\
       --classes kinetics-400 --output vit_g_k400_test""",
     ),
+    "progressive": Command(
+        "videomae_fast.cli.progressive",
+        "run a plan: pre-training, fine-tuning and tests one after the other, weights handed on; "
+        "goes on where it was stopped",
+        """\
+  videomae-fast recipes show vit_g_progressive > plan.toml
+  videomae-fast progressive plan.toml --output runs/v2 --dry-run
+  torchrun --nproc-per-node 8 -m videomae_fast progressive plan.toml --output runs/v2""",
+    ),
     "recipes": Command(
         "videomae_fast.cli.recipes",
         "list the recipes with model, data, cost and score, or print the file of one",

@@ -221,12 +221,6 @@ class FinetuneConfig(Config):
                 "schedule.patience waits for a better validation, and data.validation names no "
                 "list: give one, or leave patience out",
             )
-        if self.model.head_index is not None and self.model.init is None:
-            raise SettingError(
-                "model.head_index",
-                "model.head_index takes rows of the head of weights to start from, and model.init "
-                "names none: give --init, or leave it out",
-            )
         size = self.model.image_size
         if isinstance(size, tuple) and size[0] != size[1]:
             raise SettingError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from videomae_fast.data.augment.mixing import MixSettings
 from videomae_fast.data.loader.pipeline import (
     ClipBatch,
     every_entry,
@@ -76,6 +77,11 @@ def finetune(
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
     shape_of(config)  # before any process starts on anything
+    if config.model.head_index is not None and config.model.init is None:
+        raise UsageError(
+            "model.head_index takes rows of the head of weights to start from, and model.init "
+            "names none: give --init, or leave --head-index out"
+        )
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
         lambda world: Classification(config, settings, world, Path(output)),
@@ -149,7 +155,7 @@ class Classification:
             check_labels(self.validation.sources, self.classes)
         self.counts = videos_of_classes(self.dataset.sources, self.classes)
         self.objective = Recognition(config, self.counts)
-        self._check_pairs()
+        check_pairs(config, world.size)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
         self.weight_decay = weight_decays(config.schedule, config.optim, self.steps_per_epoch)
@@ -323,16 +329,17 @@ class Classification:
         if warning := getting_worse(epochs, losses):
             log(warning)
 
-    def _check_pairs(self) -> None:
-        """Raises UsageError where clips of a micro-batch can't be mixed in pairs."""
-        optim = self._config.optim
-        videos = videos_per_micro_batch(optim.videos_per_step, self.world.size, optim.accumulation)
-        clips = videos * self._config.data.samples
-        if self.objective.mixing.active and clips % 2:
-            raise UsageError(
-                f"{clips} clips of a micro-batch can't be mixed in pairs: make videos per process "
-                "and micro-batch times samples_per_video even, or set mixup and cutmix to 0"
-            )
+
+def check_pairs(config: FinetuneConfig, processes: int) -> None:
+    """Raises UsageError where clips of a micro-batch can't be shared out, or mixed in pairs."""
+    optim = config.optim
+    videos = videos_per_micro_batch(optim.videos_per_step, processes, optim.accumulation)
+    clips = videos * config.data.samples
+    if MixSettings(**asdict(config.mix)).active and clips % 2:
+        raise UsageError(
+            f"{clips} clips of a micro-batch can't be mixed in pairs: make videos per process and "
+            "micro-batch times samples_per_video even, or set mixup and cutmix to 0"
+        )
 
 
 def _told(epoch: Epoch) -> dict[str, float]:
