@@ -10,14 +10,14 @@ from pathlib import Path
 from videomae_fast.data.files import make_folder, write_lines
 from videomae_fast.data.lock import FolderLock
 from videomae_fast.errors import UsageError, WeightsError
-from videomae_fast.interop import SourceHints
+from videomae_fast.interop import SourceHints, load_weights
+from videomae_fast.interop.weights.encoder import state_digest
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.multi_view import TestConfig
 from videomae_fast.recipes.plain import changed
 from videomae_fast.recipes.plan import Plan, Stage
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.tasks.classification import finetune
-from videomae_fast.tasks.initial import digests
 from videomae_fast.tasks.pretraining import pretrain
 from videomae_fast.tasks.progressive.flow import check_flow
 from videomae_fast.tasks.progressive.outlook import outlooks
@@ -265,9 +265,8 @@ def _check_origin(place: Place, record: Record, origin: Origin | None) -> None:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of the weights that are one file, or in a checkpoint."""
-    file = path if path.is_file() else path / checkpoint.MODEL
-    return digests(file)[file.name]
+    """SHA-256 of the weights of a file, or in a checkpoint."""
+    return state_digest(load_weights(path if path.is_file() else path / checkpoint.MODEL))
 
 
 def _named(name: str, log: Log) -> Log:

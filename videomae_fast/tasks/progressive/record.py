@@ -24,7 +24,7 @@ _LENGTH: Final = ("schedule", "model")
 
 @dataclass(frozen=True)
 class Origin:
-    """The weights that a stage began from. sha256: of the file, by the stage that made it."""
+    """The weights that a stage began from. sha256: of the tensors, by the stage that made them."""
 
     stage: str
     weights: str
