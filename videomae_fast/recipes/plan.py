@@ -274,8 +274,9 @@ class _Given:
         """Raises UsageError for one that no stage has."""
         for where, name, value in self._values:
             if f"{where}.{name}" not in self._used:
-                of = "no stage" if where is None else f"not of stage {where!r}"
+                if where is not None:
+                    raise UsageError(f"--set {where}.{name}={value}: the stage has no field {name}")
                 known = {known for kind in TASKS.values() for known in settings(kind)}
                 raise UsageError(
-                    f"--set {name}={value}: is a field of {of}{did_you_mean(name, known)}"
+                    f"--set {name}={value}: is a field of no stage{did_you_mean(name, known)}"
                 )
