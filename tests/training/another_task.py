@@ -115,6 +115,9 @@ class Classification:
     def learning_rate(self, step: int) -> float:
         return 1e-2 / (1 + step)
 
+    def weight_decay(self, step: int) -> float:
+        return 0.05
+
     def describe(self) -> str:
         return self.dataset.describe(1)
 

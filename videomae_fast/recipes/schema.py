@@ -282,10 +282,22 @@ class Optim(Section):
     weight_decay: float = option(
         0.05, "of weights; 1-D parameters, biases and the mask token have none", least=0
     )
+    weight_decay_end: float | None = option(
+        None,
+        "weight decay at the end of half a cosine over the run, in groups that decay (none: "
+        "weight_decay all along)",
+        least=0,
+    )
     clip_grad: float = option(0.0, "largest norm of the gradient; 0 does not clip", least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weight_decay == 0 and self.weight_decay_end is not None:
+            raise SettingError(
+                "optim.weight_decay_end",
+                "optim.weight_decay 0 means that no group decays, so optim.weight_decay_end would "
+                "do nothing: leave it out, or begin above 0",
+            )
         if self.min_lr > self.base_lr:
             raise SettingError(
                 "optim.min_lr",

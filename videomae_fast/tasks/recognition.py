@@ -23,6 +23,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.tasks.engine import why_not_captured
 from videomae_fast.tasks.moving_average import keep_average
 from videomae_fast.training.layer_decay import layered_groups
 from videomae_fast.training.optimizer import make_optimizer
@@ -63,11 +64,8 @@ class Recognition:
         return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
-        if self.config.optim.optimizer == "apex":
-            return "apex's optimizer was never captured"
-        if self.config.run.activation_checkpointing and self.config.model.drop_path > 0:
-            return "recomputed blocks ask the host for the state of drop path's generator"
-        return None
+        config = self.config
+        return why_not_captured(config.optim, config.run, drop_path=config.model.drop_path > 0)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, VideoClassifier)

@@ -223,6 +223,10 @@ class Task(Protocol[Batch]):
 
     def learning_rate(self, step: int) -> float: ...
 
+    def weight_decay(self, step: int) -> float:
+        """Of the optimizer's groups that decay."""
+        ...
+
     def describe(self) -> str:
         """The data, for the log."""
         ...
