@@ -264,8 +264,7 @@ class Block(nn.Module):
         second = self.drop_path(x) if factors is None else second
         bias, scale = self.mlp.fc2.bias, self.gamma_2
         if self.sharded:
-            bias = None if bias is None else bias.clone()
-            scale = None if scale is None else scale.clone()
+            return x, Branch(delta, bias.clone(), scale if scale is None else scale.clone(), second)
         return x, Branch(delta, bias, scale, second)
 
     def _recomputing(
@@ -338,7 +337,8 @@ class Blocks(nn.ModuleList):
         if seeds is None or not self.draws:
             return [None] * len(self)
         keys = branch_keys(seeds, self.number, len(self))
-        return [block.drop_path.factors(own, dtype) for block, own in zip(self, keys, strict=True)]
+        paths: list[Any] = [block.drop_path for block in self]
+        return [path.factors(own, dtype) for path, own in zip(paths, keys, strict=True)]
 
     def forward(
         self,

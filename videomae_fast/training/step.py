@@ -100,7 +100,7 @@ class TrainStep(Generic[Batch]):
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         return (
             f"backward gave {len(names)} trained parameters no gradient: "
-            f"{', '.join(names[:5])}{more}. Freeze what the loss does not depend on; where it does, "
+            f"{', '.join(names[:5])}{more}. Freeze what the loss does not depend on; else "
             "what wraps the model lost it"
         )
 
