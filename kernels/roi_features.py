@@ -59,7 +59,7 @@ def _axis_weights(
     extent = high * scale - offset - begin
     if not ALIGNED:
         extent = tl.maximum(extent, 1.0)
-    cells = length.to(tl.float32)
+    cells = tl.cast(length, tl.float32)
     bin_size = tl.div_rn(extent, SIZE * 1.0)
     if RATIO > 0:
         count = tl.full([], RATIO, tl.float32)
@@ -149,7 +149,7 @@ def _reached(
 ):
     """The first cell that counts in any bin, and the one behind the last."""
     o_p = tl.arange(0, BLOCK_P)
-    first, last = length, length * 0
+    first, last = tl.cast(length, tl.int32), tl.cast(0, tl.int32)
     for o_start in range(0, length, BLOCK_L):
         o_cell = o_start + tl.arange(0, BLOCK_L)
         m_tile = (o_p < SIZE)[:, None] & (o_cell < length)[None, :]
@@ -256,12 +256,12 @@ def roi_backward_kernel(
         b_down = tl.load(p_down, mask=m_d, other=0.0)
         b_across = tl.load(p_across, mask=m_tile, other=0.0)  # [BLOCK_W, BLOCK_D]
         b_sum += (b_grad * b_down)[None, :] * b_across
-    b_out = tl.div_rn(b_sum, slots.to(tl.float32)).to(out_ptr.dtype.element_ty)
+    b_out = tl.div_rn(b_sum, tl.cast(slots, tl.float32)).to(out_ptr.dtype.element_ty)
     o_cell = (i_row * width + o_w)[:, None] * DIM + o_d[None, :]
     p_out = out_ptr + i_clip * slots * height * width * DIM + o_cell
     for _ in range(slots):
         tl.store(p_out, b_out, mask=m_tile)
-        p_out += height.to(tl.int64) * width * DIM
+        p_out += tl.cast(height, tl.int64) * width * DIM
 
 
 def forward(

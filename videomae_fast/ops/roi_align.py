@@ -6,6 +6,7 @@ sums over a grid of samples: a box's bins are ``rows @ features @ columns.T``.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -66,10 +67,17 @@ def box_bins(maps: Tensor, clip: Tensor, down: Tensor, across: Tensor) -> Tensor
     Of a box whose clip there is not: NaN.
     """
     known = (clip >= 0) & (clip < len(maps))
-    with torch.autocast(maps.device.type, enabled=False):
+    with in_its_own_dtype(maps.device):
         own = maps.to(down.dtype)[torch.where(known, clip, 0)]
         bins = torch.einsum("nqw,npwc->npqc", across, torch.einsum("nph,nhwc->npwc", down, own))
     return torch.where(known[:, None, None, None], bins, torch.nan)
+
+
+def in_its_own_dtype(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast, whose matmuls would be in half precision; on "meta" there is none."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def box_weights(boxes: Tensor, height: int, width: int, spec: RoiSpec) -> tuple[Tensor, Tensor]:

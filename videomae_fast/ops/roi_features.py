@@ -14,7 +14,7 @@ from torch import Tensor
 from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
 from videomae_fast.ops.registry import FP32
-from videomae_fast.ops.roi_align import RoiSpec, box_bins, box_weights, check_rois
+from videomae_fast.ops.roi_align import RoiSpec, box_bins, box_weights, check_rois, in_its_own_dtype
 
 Grid = tuple[int, int, int]
 """Slots, height, width of tokens."""
@@ -91,7 +91,7 @@ def _backward_reference(
     size, height, width = down.shape[1], down.shape[2], across.shape[2]
     bins = grad.new_zeros((len(grad), size**2, grad.shape[1]), dtype=down.dtype)
     bins.scatter_(1, best[:, None].long(), grad[:, None].to(down.dtype))
-    with torch.autocast(grad.device.type, enabled=False):
+    with in_its_own_dtype(grad.device):
         rows = torch.einsum("nqw,npqc->npwc", across, bins.unflatten(1, (size, size)))
         cells = torch.einsum("nph,npwc->nhwc", down, rows)
     known = (clip >= 0) & (clip < batch)
