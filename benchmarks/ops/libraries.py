@@ -123,7 +123,8 @@ def _roi_chain(
     rois = torch.cat([clip[:, None].to(tokens.dtype), boxes.to(tokens.dtype)], 1)
 
     def call() -> tuple[Tensor]:
-        maps = tokens.unflatten(1, (slots, height, width)).mean(1).permute(0, 3, 1, 2).contiguous()
+        maps = tokens.view(-1, slots, height, width, tokens.shape[2]).mean(1)
+        maps = maps.permute(0, 3, 1, 2).contiguous()
         bins = function(maps, rois, (size, size), scale, sampling_ratio or -1, aligned)
         return (bins.amax((2, 3)),)
 
@@ -138,7 +139,7 @@ def _roi_chain_of_ours(
     spec = RoiSpec(*settings)
 
     def call() -> tuple[Tensor]:
-        maps = tokens.unflatten(1, (slots, height, width)).mean(1).permute(0, 3, 1, 2)
+        maps = tokens.view(-1, slots, height, width, tokens.shape[2]).mean(1).permute(0, 3, 1, 2)
         return (function(maps, boxes, clip, spec).amax((2, 3)),)
 
     return call

@@ -91,8 +91,9 @@ def _backward_reference(
     size, height, width = down.shape[1], down.shape[2], across.shape[2]
     bins = grad.new_zeros((len(grad), size**2, grad.shape[1]), dtype=down.dtype)
     bins.scatter_(1, best[:, None].long(), grad[:, None].to(down.dtype))
+    grid = bins.view(len(bins), size, size, bins.shape[2])
     with in_its_own_dtype(grad.device):
-        rows = torch.einsum("nqw,npqc->npwc", across, bins.unflatten(1, (size, size)))
+        rows = torch.einsum("nqw,npqc->npwc", across, grid)
         cells = torch.einsum("nph,npwc->nhwc", down, rows)
     known = (clip >= 0) & (clip < batch)
     cells = torch.where(known[:, None, None, None], cells, 0)
