@@ -67,6 +67,19 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
             head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
             torch.randn(2, 2, 4), "reference",
         ),
+        "packed_attention": (
+            torch.randn(2, 4, 2, 2, 3, requires_grad=True), head[0],
+            torch.randn(6, requires_grad=True), torch.randn(6, requires_grad=True), count,
+            "reference",
+        ),
+        "packed_attention_backward": (
+            head[0].detach(), torch.randn(2, 4, 3, 2, 3), None, torch.randn(6), torch.randn(6),
+            None, head[0].detach(), torch.randn(2, 2, 4), True, True, "reference",
+        ),
+        "packed_bias": (torch.randn(6), torch.randn(6), torch.bfloat16, "auto"),
+        "packed_join": (
+            *(h.detach() for h in head), torch.randn(6), torch.randn(6), False, "auto",
+        ),
         "linear": (
             x, torch.randn(5, 6, requires_grad=True), torch.randn(5, requires_grad=True),
             "reference",

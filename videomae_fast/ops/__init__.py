@@ -11,6 +11,8 @@ from videomae_fast.ops.decoder_assembly import decoder_assembly
 from videomae_fast.ops.hsv_jitter import hsv_jitter
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
+from videomae_fast.ops.packed_attention import packed_attention
+from videomae_fast.ops.packed_qkv import packed_bias
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
 from videomae_fast.ops.pixel_mse import pixel_mse
 from videomae_fast.ops.pixel_mse_with_gradient import (
@@ -38,6 +40,8 @@ __all__ = [
     "hsv_jitter",
     "linear",
     "mask_indices",
+    "packed_attention",
+    "packed_bias",
     "patch_gather",
     "pixel_mse",
     "pixel_mse_with_gradient",

@@ -16,7 +16,12 @@ from videomae_fast.ops._native.augment import (
     resized_view,
 )
 from videomae_fast.ops._native.crops import crop_resize
-from videomae_fast.ops._native.heads import attention, attention_backward
+from videomae_fast.ops._native.heads import (
+    attention,
+    attention_backward,
+    packed_attention,
+    packed_attention_backward,
+)
 from videomae_fast.ops._native.loader import (
     instruction_set,
     library,
@@ -64,6 +69,8 @@ __all__ = [
     "instruction_set",
     "library",
     "library_path",
+    "packed_attention",
+    "packed_attention_backward",
     "patch_gather",
     "pixel_mse",
     "pixel_mse_backward",
