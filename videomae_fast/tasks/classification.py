@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.loader.pipeline import (
     ClipBatch,
     every_entry,
@@ -106,17 +107,20 @@ def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        model = VideoClassifier(
-            shape_of(config),
-            classes,
-            drop_path=config.model.drop_path,
-            head_dropout=config.model.head_dropout,
-            init_scale=config.model.init_scale,
-            activation_checkpointing=config.run.activation_checkpointing,
-            other_grids=config.model.other_grids,
-        )
+        model = VideoClassifier(shape_of(config), classes, **classifier_options(config))
     set_recompute(model, config.run.recompute)
     return model
+
+
+def classifier_options(config: FinetuneConfig) -> dict[str, Any]:
+    """Arguments of :class:`VideoClassifier` by name, but for its shape and classes."""
+    return {
+        "drop_path": config.model.drop_path,
+        "head_dropout": config.model.head_dropout,
+        "init_scale": config.model.init_scale,
+        "activation_checkpointing": config.run.activation_checkpointing,
+        "other_grids": config.model.other_grids,
+    }
 
 
 class Classification:
@@ -140,16 +144,16 @@ class Classification:
     ) -> None:
         self._config, self.settings, self.world, self.output = config, settings, world, output
         self.feeding = PipelineStats(config.data.workers)
-        self.dataset = training_clips(config)
+        self.dataset = self._training_clips()
         self.validation = validation_clips(config)
         self.classes = classes_of(config.data.classes, self.dataset)
         check_labels(self.dataset.sources, self.classes)
         if self.validation is not None:
             check_labels(self.validation.sources, self.classes)
         self.counts = videos_of_classes(self.dataset.sources, self.classes)
-        self.objective = Recognition(config, self.counts)
-        self._check_pairs()
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
+        self.objective = self._objective()
+        self._check_pairs()
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
@@ -160,6 +164,12 @@ class Classification:
             "classes": self.classes.count,
             "steps_per_epoch": self.steps_per_epoch,
         }
+
+    def _training_clips(self) -> ClipDataset:
+        return training_clips(self._config)
+
+    def _objective(self) -> Recognition:
+        return Recognition(self._config, self.counts)
 
     def describe(self) -> str:
         optim, rates = self._config.optim, self.learning_rate
@@ -214,7 +224,7 @@ class Classification:
         return check_same_beginning(saved, self._config.model.init)
 
     def fingerprint_of(self, saved: Saved) -> Fingerprint:
-        return fingerprint_of(config_of(FinetuneConfig, saved), self.steps_per_epoch)
+        return fingerprint_of(config_of(type(self._config), saved), self.steps_per_epoch)
 
     def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
         """Validates, keeps the best weights, and warns of what looks wrong.
@@ -288,7 +298,7 @@ class Classification:
 
     def _write_best(self, model: nn.Module) -> None:
         assert isinstance(model, VideoClassifier)
-        state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+        state = {key: value.detach().cpu() for key, value in self._classifier(model).items()}
         path = self.output / BEST
         partial = path.with_name(f"new-{BEST}")
         partial.unlink(missing_ok=True)
@@ -296,6 +306,10 @@ class Classification:
         weights = ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
         write_weights(weights, partial, "ours")
         os.replace(partial, path)
+
+    def _classifier(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """The model's weights but for those that only training has."""
+        return model.state_dict()
 
     def _warn(self, epochs: list[Epoch], log: Log) -> None:
         now = epochs[-1]

@@ -95,7 +95,7 @@ def _headed(
 ) -> tuple[ModelWeights, str]:
     """A classifier's weights for the run's classes, and what became of the head."""
     if weights.kind == "classifier":
-        rows, why = _rows(weights, classes)
+        rows, why = rows_of_classes(weights, classes)
         if rows is not None:
             if rows != list(range(weights.classes)):
                 weights = select_classes(weights, rows)
@@ -107,8 +107,16 @@ def _headed(
     return to_classifier(weights, classes.count, init_scale=init_scale, seed=seed), why
 
 
-def _rows(weights: ModelWeights, classes: Classes) -> tuple[list[int] | None, str]:
-    """Which row of a classifier's head is each class's, None for a new head; and why."""
+def rows_of_classes(weights: ModelWeights, classes: Classes) -> tuple[list[int] | None, str]:
+    """Which row of a classifier's head is each class's, None where they are not; and why.
+
+    Args:
+        weights: a classifier's.
+        classes: of the run.
+
+    Raises:
+        WeightsError: a Kinetics-710 head, and a run whose classes have no names.
+    """
     name, there = weights.origin.name, weights.labels
     if there is None and weights.classes == _K710 and classes.count in SETS:
         there = tuple(kinetics_names(_K710))
