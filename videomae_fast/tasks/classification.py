@@ -152,11 +152,11 @@ class Classification:
             check_labels(self.validation.sources, self.classes)
         self.counts = videos_of_classes(self.dataset.sources, self.classes)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
-        self.objective = self._objective()
-        self._check_pairs()
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
+        self.objective = self._objective()
+        self._check_pairs()
         validated = [] if self.validation is None else self.validation.sources
         self.data = {
             "entries": [len(source) for source in self.dataset.sources],
