@@ -12,6 +12,8 @@ import torch
 from tests.support.labelled import tiny_config
 from videomae_fast.data.fixed_views import FixedViews
 from videomae_fast.data.loader.pipeline import StepDraws, clip_loader, once_loader
+from videomae_fast.data.order import Draw
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE
 from videomae_fast.recipes import Source, changed
 from videomae_fast.tasks.labelled import training_clips
 
@@ -49,6 +51,13 @@ def test_every_epoch_has_the_clips_that_were_computed_once(views: FixedViews) ->
     assert [row for row, _ in found[16:24]] != [row for row, _ in found[:8]], "another order"
     for row, clips in found:
         assert torch.equal(clips, once[row])
+
+
+def test_drop_path_is_drawn_anew_in_each_epoch(views: FixedViews) -> None:
+    first, again = (views.request(Draw(0, epoch, 5, 0, 1)) for epoch in (0, 2))
+    assert not {*first.mask_seeds} & {*again.mask_seeds}
+    for word, (one, other) in enumerate(zip(first.words, again.words, strict=True)):
+        assert (one == other) is (word % WORDS_PER_SAMPLE != 3)
 
 
 def _rows_of_training(views: FixedViews, steps: int) -> list[tuple[int, torch.Tensor]]:

@@ -62,7 +62,9 @@ def batch(failed: tuple[int, ...] = (), seed: int = 0) -> Any:
     ok = torch.tensor([i not in failed for i in range(COUNT)])
     frames = torch.randn(COUNT, 4, 32, 32, 3, generator=torch.Generator().manual_seed(seed))
     frames = frames * ok[:, None, None, None, None]
-    return Clips(frames=frames, labels=torch.arange(COUNT) % CLASSES, ok=ok)
+    return Clips(
+        frames=frames, labels=torch.arange(COUNT) % CLASSES, ok=ok, mask_seeds=torch.arange(COUNT)
+    )
 
 
 def objective(made: Teacher, **others: Any) -> Imitation:
@@ -117,6 +119,7 @@ def test_the_teacher_is_untouched_and_the_student_learns(mode: str) -> None:
     before = {name: value.clone() for name, value in made.state_dict().items()}
     options = {"layers": layers, "width": 32} if layers else {}
     student = classifier(16, 1, **options)
+    student.head.requires_grad_(mode == "logits")  # as a run has it without a label share
     own = objective(made, distillation__mode=mode, optim__base_lr=1.0)
     settings = engine_settings(own.config.data, own.config.optim, own.config.run)
     step = TrainStep(own, student, settings, WORLD)

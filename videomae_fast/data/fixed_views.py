@@ -9,13 +9,14 @@ from typing import Any
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.order import Draw, item_words
 from videomae_fast.data.reading import ClipRequest
+from videomae_fast.data.views.rule import WORDS_PER_SAMPLE
 
 
 class FixedViews(ClipDataset):
     """A data set whose clips depend on (seed, view, entry) instead of (seed, epoch, position).
 
     So something that was computed of a clip once, as a teacher's output, is of the very clip that
-    every later epoch with that view draws.
+    every later epoch with that view draws. Seeds of masks and drop path are new in each epoch.
 
     Args:
         views: of each entry; epoch e has view ``e % views``.
@@ -51,4 +52,7 @@ class FixedViews(ClipDataset):
     def request(self, draw: Draw) -> ClipRequest:
         made = super().request(draw)
         view, place = divmod(self.row(draw), self.entries)
-        return replace(made, words=tuple(item_words(self.seed, view, place, len(made.words))))
+        words = item_words(self.seed, view, place, len(made.words))
+        # Drop path is drawn from these, which is the training's and no part of the clips
+        words[3::WORDS_PER_SAMPLE] = made.words[3::WORDS_PER_SAMPLE]
+        return replace(made, words=tuple(words))

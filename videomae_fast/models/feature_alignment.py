@@ -61,13 +61,19 @@ class Features:
     pooled: Tensor
 
 
-def features_of(model: VideoClassifier, frames: Tensor, layers: Sequence[int]) -> Features:
+def features_of(
+    model: VideoClassifier,
+    frames: Tensor,
+    layers: Sequence[int],
+    clip_seeds: Tensor | None = None,
+) -> Features:
     """The streams after some layers of a classifier, and its pooled features.
 
     Args:
         model: of any depth.
         frames: [B, T, H, W, 3], uint8, or floating point and normalised.
         layers: numbers of blocks done, in any order.
+        clip_seeds: int64 [B], what drop path is drawn from.
 
     Raises:
         ValueError: frames of a wrong shape or dtype.
@@ -80,7 +86,7 @@ def features_of(model: VideoClassifier, frames: Tensor, layers: Sequence[int]) -
         if done in layers:
             found[done] = add(x, branch)
 
-    x = add(*model.blocks(model.embed(frames, None, grid), after=keep))
+    x = add(*model.blocks(model.embed(frames, None, grid), seeds=clip_seeds, after=keep))
     shape = (x.shape[0], grid.slots, grid.height, grid.width, -1)
     pooled: Tensor = model.fc_norm(x.mean(1))
     return Features(tuple(found[layer].reshape(shape) for layer in layers), pooled)
@@ -130,10 +136,13 @@ class AlignedClassifier(VideoClassifier):
         finally:
             self.alignment = kept
 
-    def forward(self, frames: Tensor, *, aligned: bool = False) -> Any:
+    def forward(
+        self, frames: Tensor, clip_seeds: Tensor | None = None, *, aligned: bool = False
+    ) -> Any:
         """
         Args:
             frames: [B, T, H, W, 3].
+            clip_seeds: int64 [B], what drop path is drawn from.
             aligned: give the features, too.
 
         Returns:
@@ -141,8 +150,8 @@ class AlignedClassifier(VideoClassifier):
             the teacher], pooled features [B, width of the teacher]).
         """
         if not aligned:
-            return super().forward(frames)
-        found = features_of(self, frames, self.layers)
+            return super().forward(frames, clip_seeds)
+        found = features_of(self, frames, self.layers, clip_seeds)
         layers = self.alignment["layers"]
         assert isinstance(layers, nn.ModuleList)
         streams = [project(x) for project, x in zip(layers, found.layers, strict=True)]

@@ -117,7 +117,7 @@ class Distillation(Classification):
                 raise UsageError(f"distillation.layers: {error}") from None
         weights = sum(each.numel() for each in found.model.parameters()) / 1e6
         self._digest, self._width = found.digest, teacher.width
-        self._told = [
+        self._of_teacher = [
             f"teacher {found.name}: width {teacher.width}, depth {teacher.depth}, {weights:.3g} "
             f"million parameters, weights' sha256 {found.digest}",
             f"the teacher's head: {found.told}",
@@ -151,7 +151,7 @@ class Distillation(Classification):
         shape = (dataset.samples, self.classes.count)
         rows = Rows(Path(folder), about, dataset.views * dataset.entries, shape)
         make_whole(rows, dataset, teacher, config, world, self._log)
-        self._told.append(f"its outputs are read from {folder}: it does not run")
+        self._of_teacher.append(f"its outputs are read from {folder}: it does not run")
         optim = config.optim
         draws = StepDraws(
             dataset, optim.videos_per_step, optim.accumulation, _EVERY_STEP, world.rank, world.size
@@ -159,7 +159,7 @@ class Distillation(Classification):
         return StoredOutputs(rows, draws)
 
     def describe(self) -> str:
-        lines = [super().describe(), *self._told]
+        lines = [super().describe(), *self._of_teacher]
         if self._pairs:
             told = ", ".join(f"{mine} and {theirs}" for mine, theirs in self._pairs)
             lines.append(f"aligned layers, of the student and the teacher: {told}; and the pooled")

@@ -52,7 +52,7 @@ class Imitation(Recognition):
         ok = inputs["ok"] & inputs["known"] if "known" in inputs else inputs["ok"]
         clips, target = self.mixed({**inputs, "ok": ok})
         said = self.source.say(clips, inputs)
-        logits, terms = self._compared(model, clips, said)
+        logits, terms = self._compared(model, clips, inputs["seeds"], said)
         share = self.distillation.label_share
         if share > 0:
             terms = (1 - share) * terms + share * self.label_terms(logits, target, inputs)
@@ -64,10 +64,12 @@ class Imitation(Recognition):
             sums = [(each * weight).sum() for each in told]
         return MicroLoss(total.detach(), weight.sum(), (~ok).sum(), (scale * total).backward, sums)
 
-    def _compared(self, model: nn.Module, clips: Tensor, said: Said) -> tuple[Tensor, Tensor]:
+    def _compared(
+        self, model: nn.Module, clips: Tensor, seeds: Tensor, said: Said
+    ) -> tuple[Tensor, Tensor]:
         """The student's logits fp32 [B, classes], and its distance to the teacher fp32 [B]."""
         if said.features is None:
-            logits = model(clips).float()
+            logits = model(clips, seeds).float()
             return logits, distillation_terms(logits, said.logits, self.distillation.temperature)
-        logits, layers, pooled = model(clips, aligned=True)
+        logits, layers, pooled = model(clips, seeds, aligned=True)
         return logits.float(), alignment_terms(layers, pooled, said.features)
