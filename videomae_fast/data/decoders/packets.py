@@ -72,6 +72,8 @@ class Packets:
         late_start: whether frames are shown before the first key frame.
         open_end: whether the end may be cut off unnoticed.
         hidden: packets that an edit list hides.
+        false_keys: packets that the container calls key frames, and that say themselves that they
+            are none.
         fragmented: an MP4 file that is a sequence of fragments.
         reordered: whether frames are decoded in another order than they are shown in (B-frames).
         jumps_back: whether a key frame is shown before a frame that is decoded before it.
@@ -86,6 +88,7 @@ class Packets:
     late_start: bool = False
     open_end: bool = False
     hidden: int = 0
+    false_keys: int = 0
     fragmented: bool = False
     reordered: bool = False
     jumps_back: bool = False
@@ -178,7 +181,9 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         if packet.is_keyframe:
             if is_encrypted(packet):
                 raise DecodeError(ENCRYPTED)
-            if pts is not None and (starts_group is None or starts_group(memoryview(packet))):
+            if starts_group is not None and not starts_group(memoryview(packet)):
+                found.false_keys += 1
+            elif pts is not None:
                 keys.append(Key(pts, pts if dts is None else dts, len(times) - 1))
         if packet.is_discard:
             found.hidden += 1

@@ -152,6 +152,8 @@ class PyAVReader(ReaderBase):
             return "frames hidden by an edit list"
         if packets.opens_groups:
             return "open groups of pictures"
+        if packets.false_keys:
+            return "frames that are called key frames and need others"
         if orientation(self.first).mirrored:
             return "mirrored by metadata"
         return None
