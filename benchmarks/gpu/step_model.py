@@ -189,18 +189,21 @@ def step(contender: Contender, recorder: Recorder) -> list[Call]:
     return list(recorder.calls)
 
 
-def modelled_step(workload: Workload, masking: Masking) -> list[Call]:
+def modelled_step(workload: Workload, masking: Masking, attention: str = "triton") -> list[Call]:
     """The calls of a step of ours in bf16, by fake tensors: no GPU, no memory, no weights.
 
     They are a CPU's fake tensors, so what a GPU alone does is not in it: ViT-g's decoder MLP is
     2,234 wide, not 2,240.
+
+    Args:
+        attention: its backend.
     """
     from benchmarks.contenders.ours import Ours
     from videomae_fast.ops.registry import forced
 
     workload.spec(masking).counts(workload.config.grid)  # kept; it reads values, which fakes lack
     workload = replace(workload, device="cpu")  # whose clips are fake, and stay so
-    every = {"linear": "torch", "attention": "triton"}  # as on a GPU; a fake chooses no kernel
+    every = {"linear": "torch", "attention": attention}  # as on a GPU; a fake chooses no kernel
     with _fake(), forced("auto", **every):
         model = MaskedAutoencoder(workload.config)
         setattr(model, "to", lambda device: model)  # noqa: B010  (torch can't move fake parameters)

@@ -129,7 +129,7 @@ class Attention(nn.Module):
         asking = None
         if shared is None and queries is not None:
             asking = linear(token_gather(x, queries), self.qkv.weight[:width], self.q_bias.detach())
-            packed = self._packed(x, first=1)
+            packed = self._packed(x, keys_only=True)
         else:
             packed = self._packed(x)
             if shared is not None:
@@ -146,16 +146,18 @@ class Attention(nn.Module):
         )
         return linear(out.flatten(2), self.proj.weight)
 
-    def _packed(self, x: Tensor, first: int = 0) -> Tensor:
-        """Queries, keys and values of tokens [..., D]: [..., 3 D]; from `first` 1 on [..., 2 D].
+    def _packed(self, x: Tensor, *, keys_only: bool = False) -> Tensor:
+        """Queries, keys and values of tokens [..., D]: [..., 3 D]; without queries [..., 2 D].
 
         The biases are in it; their gradients come with attention's.
         """
         device = x.device.type
         lowered = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if lowered else self.v_bias.dtype
-        bias = packed_bias(None if first else self.q_bias, self.v_bias, dtype)
-        return linear(x, self.qkv.weight[first * x.shape[-1] :], bias)
+        bias = packed_bias(None if keys_only else self.q_bias, self.v_bias, dtype)
+        # Even a slice that is the whole has a backward, which copies
+        weight = self.qkv.weight[x.shape[-1] :] if keys_only else self.qkv.weight
+        return linear(x, weight, bias)
 
 
 class Mlp(nn.Module):
