@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "kernel-profile": ("gpu.kernel_profile", "our step kernel by kernel, the model beside it"),
     "step-table": (
         "gpu.step_table",
-        "our step now and before: counted and modelled; no GPU needed",
+        "our step now and before, counted and modelled",
     ),
     "commit": ("common.commit", "the commit, for a copy of the tree without .git"),
     "wheels": ("gpu.wheels", "packages for a machine without an index"),

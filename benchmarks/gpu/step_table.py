@@ -117,8 +117,8 @@ def _steps(record: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield (
-        "| size | batch | | calls | casts | concatenations | bias sums | GB moved | kept, MB a clip |"
-        + "".join(f" modelled ms, {card} |" for card in cards)
+        "| size | batch | | calls | casts | concatenations | bias sums | GB moved "
+        "| kept, MB a clip |" + "".join(f" modelled ms, {card} |" for card in cards)
     )
     yield "|-|-:|-|" + "-:|" * (6 + len(cards))
     for row in record["results"]:
@@ -176,7 +176,7 @@ def main(argv: Sequence[str]) -> int:
         **environment("cpu", ["python", "-m", "benchmarks", "step-table", *words]),
         "before": args.before,
         "results": [],
-        "kernels": kernels(*args.kernels, args.size),
+        "kernels": kernels(args.kernels[0], args.kernels[1], args.size),
     }
     with tempfile.TemporaryDirectory() as folder:
         old = unpacked(args.before, Path(folder))

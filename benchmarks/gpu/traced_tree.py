@@ -36,14 +36,14 @@ assert TREE in Path(str(videomae_fast.__file__)).resolve().parents, f"not of {TR
 try:
     from videomae_fast.ops.registry import forced
 except ImportError:  # its former place
-    from videomae_fast.ops._dispatch import forced  # type: ignore[import-not-found,no-redef]
+    from videomae_fast.ops._dispatch import forced  # type: ignore[import-untyped,no-redef]
 
 
-class Kept(TorchDispatchMode):
+class Kept(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of what was made within and is still there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -61,8 +61,8 @@ class Kept(TorchDispatchMode):
 class Step:
     """A step like that of the training loop, on a CPU's fake tensors."""
 
-    def __init__(self, size: str, batch: int, *, shadow_weights: bool) -> None:
-        config = MAEConfig.from_size(size)  # type: ignore[arg-type]
+    def __init__(self, size: Any, batch: int, *, shadow_weights: bool) -> None:
+        config = MAEConfig.from_size(size)
         spec = MaskSpec()
         self.tokens = float(batch * spec.counts(config.grid).loss)
         self.model = MaskedAutoencoder(config)
@@ -99,7 +99,8 @@ class Step:
 
 def main(words: list[str]) -> None:
     """Prints the calls of the second step, by which the optimizer has its state."""
-    path, size, batch = words[:3]
+    path, batch = words[0], words[2]
+    size: Any = words[1]
     spec = importlib.util.spec_from_file_location("calls", path)
     assert spec is not None
     assert spec.loader is not None

@@ -19,6 +19,7 @@ from videomae_fast.ops import (
     add_layer_norm,
     append_rows,
     bias_gelu,
+    gelu_mlp,
     linear,
     packed_attention,
     packed_bias,
@@ -169,9 +170,12 @@ class Mlp(nn.Module):
 
     Attributes:
         recompute: the backward pass makes GELU's output again instead of keeping it.
+        fused: bias, GELU and its slope in the matmuls' epilogues (:func:`gelu_mlp`), by this
+            library's matmuls; not measured, so off. Does not go with `recompute`.
     """
 
     recompute = False
+    fused = False
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -190,6 +194,10 @@ class Mlp(nn.Module):
         if missing:
             first = F.pad(first, (0, 0, 0, missing))
             bias, second = F.pad(bias, (0, missing)), F.pad(second, (0, missing))
+        if self.fused:
+            if self.recompute:
+                raise ValueError("an MLP is either fused or recomputed")
+            return gelu_mlp(x, first, bias, second)
         hidden = linear(x, first)
         active = bias_gelu(hidden, bias)
         if not self.recompute:
@@ -303,6 +311,13 @@ def set_recompute(model: nn.Module, recompute: bool) -> None:
     for module in model.modules():
         if isinstance(module, Block | Mlp):
             module.recompute = recompute
+
+
+def set_fused_mlp(model: nn.Module, fused: bool) -> None:
+    """Lets all MLPs of a model have GELU in their matmuls' epilogues, or beside them."""
+    for module in model.modules():
+        if isinstance(module, Mlp):
+            module.fused = fused
 
 
 class Blocks(nn.ModuleList):

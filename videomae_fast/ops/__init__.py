@@ -8,6 +8,7 @@ from videomae_fast.ops.bias_gelu import bias_gelu
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 from videomae_fast.ops.crop_resize import crop_resize
 from videomae_fast.ops.decoder_assembly import decoder_assembly
+from videomae_fast.ops.gelu_mlp import gelu_mlp
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
 from videomae_fast.ops.packed_attention import packed_attention
@@ -34,6 +35,7 @@ __all__ = [
     "bilinear_resize",
     "crop_resize",
     "decoder_assembly",
+    "gelu_mlp",
     "gradient_root",
     "linear",
     "mask_indices",

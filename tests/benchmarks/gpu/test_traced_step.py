@@ -36,8 +36,8 @@ def test_no_concatenation_and_no_sum_from_attention(traced: list[Call]) -> None:
     assert of_qkv == []
     names = Counter(call.op.partition("::")[2] for call in traced)
     blocks = TINY.depth + TINY.decoder_depth
-    assert names["packed_bias"] == blocks + 1  # the first decoder block's shared rows have another
-    # Two of the last block's weight, whose queries are fewer; one of the first decoder block's tokens
+    assert names["packed_bias"] == blocks + 1  # one more for the rows that clips share
+    # Two of the last block's weight, whose queries are fewer; one of the first one's tokens
     assert names["slice_backward"] == 3
     own = names["packed_attention_backward"]
     assert own + names["packed_join"] == blocks
