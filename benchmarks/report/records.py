@@ -16,15 +16,19 @@ from benchmarks.common.command import parser_of
 from benchmarks.common.record import read, write
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.report import studies as study_tables
+from benchmarks.report.gestures import gestures_table
 from benchmarks.report.plots import PLOTS
-from benchmarks.report.reading import data_table
+from benchmarks.report.reading import augment_table, data_table
 from benchmarks.report.tables import Record, baseline_table, step_table
 
 # By the kind that a record says it is of
 TABLES: dict[str, Callable[[Record], str]] = {
     "training step": step_table,
+    "fine-tuning step": step_table,
     "baselines": baseline_table,
     "data speed": data_table,
+    "augmentation": augment_table,
+    "gestures": gestures_table,
     **study_tables.TABLES,
 }
 
