@@ -323,7 +323,8 @@ class Classification:
         now = epochs[-1]
         warm = self._config.schedule.warmup_epochs * self.steps_per_epoch
         better = now.average if now.average and now.average.top1 == now.top1 else now.weights
-        if now.step > warm and (warning := at_chance(better, self.classes.count)):
+        warning = at_chance(better.top1, better.videos, self.classes.count)
+        if now.step > warm and warning is not None:
             log(warning)
         losses = training_losses(self.output, self.steps_per_epoch)
         if warning := getting_worse(epochs, losses):
