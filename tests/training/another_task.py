@@ -119,7 +119,7 @@ class Classification:
         return 0.05
 
     def describe(self) -> str:
-        return self.dataset.describe()
+        return self.dataset.describe(1)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         return clip_loader(

@@ -60,6 +60,13 @@ COMMANDS: dict[str, Command] = {
   torchrun --nproc-per-node 8 -m videomae_fast test vit_g_k400.pth val.csv --segments 5 --crops 3 \\
       --classes kinetics-400 --output vit_g_k400_test""",
     ),
+    "report": Command(
+        "videomae_fast.cli.report",
+        "show a run as one HTML page: curves, speed, accuracies, pictures, bad files, fields",
+        """\
+  videomae-fast report runs/base
+  videomae-fast report runs/base-k400 --output base-k400.html""",
+    ),
     "progressive": Command(
         "videomae_fast.cli.progressive",
         "run a plan: pre-training, fine-tuning and tests one after the other, weights handed on; "

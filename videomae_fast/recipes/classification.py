@@ -19,8 +19,8 @@ class ClassifierModel(Encoder):
 
     drop_path: float = option(
         0.1,
-        "stochastic depth rate of the last block; seeded by (seed, step, process), so it "
-        "differs between numbers of processes",
+        "stochastic depth rate of the last block; drawn for each clip from its own seed, as masks "
+        "are, so it is the same in any number of processes",
         least=0,
         below=1,
     )

@@ -173,7 +173,7 @@ class Classification:
     def describe(self) -> str:
         optim, rates = self._config.optim, self.learning_rate
         lines = [
-            self.dataset.describe(),
+            self.dataset.describe(optim.videos_per_step),
             f"{self.classes.count} classes, {int(self.counts.min())} to {int(self.counts.max())} "
             "training videos of each",
             f"learning rate {rates.peak:.3g} falling to {rates.final:.3g}: base_lr "

@@ -53,14 +53,12 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
     )
 
 
-def why_not_captured(optim: Optim, run: Run, *, drop_path: bool) -> str | None:
+def why_not_captured(optim: Optim) -> str | None:
     """Why a step with these settings can't be recorded as one CUDA graph, or None."""
     if optim.optimizer == "apex":
         return "apex's optimizer was never captured"
     if optim.weight_decay_end is not None:
         return "AdamW's kernel takes the weight decay, which changes each step, from the host"
-    if run.activation_checkpointing and drop_path:
-        return "recomputed blocks ask the host for the state of drop path's generator"
     return None
 
 

@@ -132,14 +132,14 @@ class Reconstruction:
     def __init__(self, config: PretrainConfig) -> None:
         self.optim, self.run = config.optim, config.run
         self.grid, self.spec = grid_and_masks(config)
-        self.draws = config.model.drop_path > 0
+        self.draws = False
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
 
     def matmul_parameters(self, model: nn.Module) -> list[str]:
         return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
-        return why_not_captured(self.optim, self.run, drop_path=self.draws)
+        return why_not_captured(self.optim)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)
@@ -148,14 +148,20 @@ class Reconstruction:
         return make_optimizer(groups, betas=optim.betas, impl=optim.optimizer)
 
     def inputs(self, batch: ClipBatch, place: Place) -> dict[str, Tensor]:
-        """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; mask_seeds: int64 [B]."""
+        """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; mask_seeds: int64 [B], of masks and drop
+        path."""
         return {"frames": batch.frames, "ok": batch.ok, "mask_seeds": batch.mask_seeds}
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
         ok = inputs["ok"]
         masks = Masks.from_seeds(inputs["mask_seeds"], self.grid, self.spec)
         # Weights even where all are 1: shapes and code paths never change.
-        out: MAEOutput = model(inputs["frames"], masks.weighted(ok), gradient_scale=scale)
+        out: MAEOutput = model(
+            inputs["frames"],
+            masks.weighted(ok),
+            gradient_scale=scale,
+            clip_seeds=inputs["mask_seeds"],
+        )
         return MicroLoss(out.loss_sum, out.loss_weight, (~ok).sum(), out.backward)
 
 
@@ -190,7 +196,7 @@ class Pretraining:
         }
 
     def describe(self) -> str:
-        return self.dataset.describe()
+        return self.dataset.describe(self._config.optim.videos_per_step)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         steps = range(start_step, self.fingerprint.total_steps)
