@@ -37,6 +37,8 @@ SHORT = {
     "pretrain": f"{TINY_MODEL} {TINY_RUN} --device cpu --precision fp32",
     "finetune": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
     f"{TINY_RUN} --device cpu --precision fp32",
+    "distill": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
+    f"{TINY_RUN} --device cpu --precision fp32",
     "test": "--workers 0 --device cpu",
     "reconstruct": "--mask-ratio 0.75 --stride 1",
     "demo": "--steps 20",
@@ -88,6 +90,7 @@ def test_documents_have_commands() -> None:
     assert told >= {
         "pretrain",
         "finetune",
+        "distill",
         "test",
         "progressive",
         "list",

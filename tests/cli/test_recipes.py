@@ -17,9 +17,10 @@ def test_the_table_has_a_row_per_recipe(capsys: pytest.CaptureFixture[str]) -> N
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split("  ")[0] == "name"
     assert [row.split()[0] for row in rows] == [
-        *names("pretrain"), *names("finetune"), *names("progressive"),
+        *names("pretrain"), *names("finetune"), *names("distill"), *names("progressive"),
     ]  # fmt: skip
-    assert all(row.split()[1] in ("pretrain", "finetune", "progressive") for row in rows)
+    tasks = ("pretrain", "finetune", "distill", "progressive")
+    assert all(row.split()[1] in tasks for row in rows)
     (giant,) = (row for row in rows if row.startswith("vit_g_hybrid"))
     for told in ("giant", "UnlabeledHybrid", "241 h on 64 A100", "K400 87.2"):
         assert told in giant

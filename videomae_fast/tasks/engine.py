@@ -23,7 +23,7 @@ from videomae_fast.training.schedule import total_steps
 from videomae_fast.training.task import Fingerprint, Settings
 
 Trained = PretrainConfig | FinetuneConfig
-T = TypeVar("T", PretrainConfig, FinetuneConfig)
+T = TypeVar("T", bound=PretrainConfig | FinetuneConfig)
 
 
 def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
