@@ -52,6 +52,7 @@ from videomae_fast.tasks.validation import (
 )
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.parallel.fsdp import gathered, shards, whole_tensors
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.schedule import learning_rates
 from videomae_fast.training.step import uses_bf16
@@ -247,19 +248,17 @@ class Classification:
         log(f"validation after {done} steps: {weights}")
         if average is not None:
             log(f"validation of the weights' average: {average}")
-        if not self.world.is_main:
-            epoch = None
-        else:
-            epoch = history.add(done, weights, average)
-            if epoch.best == "average":
-                with averaged(model, optimizer):
-                    self._write_best(model)
-            elif epoch.best is not None:
-                self._write_best(model)
-            if epoch.best is not None:
-                log(f"the best so far: kept in {self.output / BEST}")
-            self._warn(history.epochs, log)
+        epoch = history.add(done, weights, average) if self.world.is_main else None
         found: Epoch = self.world.from_main(epoch)
+        if found.best == "average":
+            with averaged(model, optimizer):
+                self._write_best(model)
+        elif found.best is not None:
+            self._write_best(model)
+        if found.best is not None:
+            log(f"the best so far: kept in {self.output / BEST}")
+        if self.world.is_main:
+            self._warn(history.epochs, log)
         return found
 
     def _numbers(self, model: nn.Module, log: Log) -> Numbers:
@@ -267,19 +266,20 @@ class Classification:
         assert self.validation is not None
         data, world = self._config.data, self.world
         mine = every_entry(self.validation)[world.rank :: world.size]
-        scored = [
-            Scored.of(one)
-            for one in score_videos(
-                model,
-                self.validation,
-                mine,
-                clips=data.validation_batch,
-                workers=data.workers,
-                device=world.device,
-                bf16=uses_bf16(self.settings, world.device),
-                time_limit=data.decode_timeout,
-            )
-        ]
+        with gathered(model):
+            scored = [
+                Scored.of(one)
+                for one in score_videos(
+                    model,
+                    self.validation,
+                    mine,
+                    clips=data.validation_batch,
+                    workers=data.workers,
+                    device=world.device,
+                    bf16=uses_bf16(self.settings, world.device) and not shards(model),
+                    time_limit=data.decode_timeout,
+                )
+            ]
         every = [one for part in world.gather(scored) for one in part]
         for one in sorted(every, key=lambda one: one.place):
             if one.failure is not None:
@@ -287,8 +287,12 @@ class Classification:
         return Numbers.of(every)
 
     def _write_best(self, model: nn.Module) -> None:
+        """The main process writes; all call it."""
         assert isinstance(model, VideoClassifier)
-        state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+        every = whole_tensors(model.state_dict(), self.world)
+        if not self.world.is_main:
+            return
+        state = {key: value.detach().cpu() for key, value in every.items()}
         path = self.output / BEST
         partial = path.with_name(f"new-{BEST}")
         partial.unlink(missing_ok=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Final, Generic
 
+import torch
 from torch import Tensor
 
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
@@ -22,7 +23,9 @@ from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.folder import RunFolder
 from videomae_fast.training.metrics import Progress
 from videomae_fast.training.optimizer import load_optimizer_state
+from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
+from videomae_fast.training.parallel.layout import layout_of
 from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.records import NonFiniteStep, StepBuffer
@@ -127,9 +130,13 @@ def _open(
     saved = found or (None if path is None else checkpoint.read(Path(path), verify=False))
     start = 0 if saved is None else saved.step
 
-    model = task.model()
+    sharded = layout_of(settings.shard, world) > 1
+    real = world.is_main or not sharded  # the others get their parts from the main process
+    with nullcontext() if real else torch.device("meta"):
+        model = task.model()
     if saved is None:
-        init = task.begin(model, log, digest=world.is_main)
+        init = task.begin(model, log, digest=world.is_main) if real else None
+        init = world.from_main(init) if sharded else init
     else:
         before = task.fingerprint_of(saved)
         check_same_run(saved, before, task.fingerprint, task.data)
@@ -138,7 +145,8 @@ def _open(
         weights, moments = saved.model(), saved.optimizer()
         if world.is_main:
             _check_finite(saved.folder, weights, moments)
-        load_into(model, weights, origin=str(saved.folder))
+        if real:
+            load_into(model, weights, origin=str(saved.folder))
     step = make_step(task.objective, model, settings, world, log)
     if saved is not None:
         with step.whole_weights():
@@ -315,7 +323,9 @@ class _Loop(Generic[Batch]):
         more = f"; and {len(names) - _NAMED_CLIPS} more" if len(names) > _NAMED_CLIPS else ""
         said = f"step {bad.step}: loss {bad.loss}, gradient norm {bad.grad_norm}. "
         with self.step.whole_weights():
-            weight = not_finite(self.step.model.state_dict())
+            state = self.step.model.state_dict()
+            weight = not_finite({name: local(tensor) for name, tensor in state.items()})
+        weight = next((found for found in self.world.gather(weight) if found is not None), None)
         if weight is not None:
             raise NonFiniteError(
                 f"{said}The weights were not finite before this step already: {weight}. So neither "

@@ -11,6 +11,7 @@ from torch import nn
 from videomae_fast.training import checkpoint
 from videomae_fast.training.folder import RunFolder
 from videomae_fast.training.optimizer import optimizer_state
+from videomae_fast.training.parallel.fsdp import whole_tensors
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.task import Task
@@ -50,16 +51,18 @@ class Saver:
 
     def write(self, folder: Path, done: int, *, keep: int | None = None) -> None:
         """The main process writes; the others wait, else their end could cut it short."""
-        if self.world.is_main:
-            model: nn.Module = self.step.model
-            state = {
-                "step": done,
-                "config": self.task.config,
-                **self.task.shape(model),
-                "data": self.task.data,
-                "init": self.init,
-            }
-            with self.step.whole_weights():
-                moments = optimizer_state(model, self.step.optimizer)
-                checkpoint.save(folder, model.state_dict(), moments, state, keep=keep)
+        model: nn.Module = self.step.model
+        with self.step.whole_weights():
+            moments = optimizer_state(model, self.step.optimizer)
+            every = whole_tensors(model.state_dict(), self.world)
+            moments = whole_tensors(moments, self.world)
+            if self.world.is_main:
+                state = {
+                    "step": done,
+                    "config": self.task.config,
+                    **self.task.shape(model),
+                    "data": self.task.data,
+                    "init": self.init,
+                }
+                checkpoint.save(folder, every, moments, state, keep=keep)
         self.world.agree(0)

@@ -13,6 +13,8 @@ from videomae_fast.errors import UsageError
 from videomae_fast.training.optimizer.adamw import set_learning_rate
 from videomae_fast.training.optimizer.shadows import Shadows
 from videomae_fast.training.parallel.ddp import replicate, without_sync
+from videomae_fast.training.parallel.fsdp import shard, whole, without_scatter
+from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.task import Batch, Objective, Place, Settings
 
@@ -37,8 +39,10 @@ class TrainStep(Generic[Batch]):
 
     Args:
         objective: the task's part of a step.
-        model: on the CPU, weights loaded.
-        compiled: the model under ``torch.compile``.
+        model: on the CPU, weights loaded; where it is to be sharded, the main process's, and
+            the others may have theirs on meta.
+        compiled: the model under ``torch.compile``; a sharded one block by block.
+        layout: where its states lie.
     """
 
     def __init__(
@@ -49,19 +53,26 @@ class TrainStep(Generic[Batch]):
         world: World,
         *,
         compiled: bool = False,
+        layout: Layout = Layout(),  # noqa: B008  (frozen)
     ) -> None:
+        self.layout = layout
         self.objective, self.settings, self.world = objective, settings, world
         self.device = world.device
-        self.autocast = uses_bf16(settings, self.device)
-        self.model = model.to(self.device).train()
+        bf16 = uses_bf16(settings, self.device)
+        self.autocast = bf16 and not layout.sharded  # which casts weights when it gathers them
+        if layout.sharded:
+            shard(model, layout, world, bf16=bf16, compiled=compiled)
+            self.model = model.train()
+        else:
+            self.model = model.to(self.device).train()
         self.optimizer = objective.optimizer(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._shadows: Shadows | None = None
         if settings.shadow_weights:
             self._shadows = Shadows(self.model, objective.matmul_parameters(self.model))
-        if compiled:
+        if compiled and not layout.sharded:
             self.model.compile()  # in place: keys keep their names
-        self.replica = replicate(self.model, world)
+        self.replica = self.model if layout.sharded else replicate(self.model, world)
         self.columns = columns(objective)
         videos = videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
         clips = videos * settings.clips_per_video * settings.accumulation
@@ -107,6 +118,7 @@ class TrainStep(Generic[Batch]):
     def _add_gradient(self, inputs: Mapping[str, Tensor], micro: int) -> None:
         """A micro-batch's forward and backward pass, from inputs on the device."""
         last = micro == self.settings.accumulation - 1
+        without_scatter(self.model, not last, self.layout)
         with without_sync(self.replica, not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 loss = self.objective.loss(self.replica, inputs, scale=1 / self.weight)
@@ -128,7 +140,7 @@ class TrainStep(Generic[Batch]):
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if len(gradients) < len(self._parameters):
             raise UsageError(self._without_gradient())
-        norm = torch.nn.utils.get_total_norm(gradients) * to_mean
+        norm = whole(torch.nn.utils.get_total_norm(gradients)) * to_mean
         empty = weight == 0  # not one clip could be read: no update
         bad = ~(loss_sum.isfinite() & norm.isfinite()) & ~empty
         torch.maximum(self._non_finite, bad.float(), out=self._non_finite)

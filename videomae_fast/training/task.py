@@ -38,6 +38,8 @@ class Settings:
         keep_checkpoints: the newest ones.
         tensorboard: write its events too.
         max_failed_share: of draws that can't be read, above which the run ends.
+        shard: "none", "node", "all", or a number: processes that hold one copy of the states.
+        reshard: "auto", "yes" or "no": whether gathered weights are freed after each block.
     """
 
     device: str
@@ -55,6 +57,8 @@ class Settings:
     keep_checkpoints: int
     tensorboard: bool
     max_failed_share: float
+    shard: str = "none"
+    reshard: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class World:
     """This process among those of the run.
 
     rank, size: of all processes; device: this process's; control: the gloo group, and store: what
-    the processes have in common, None where there is one process.
+    the processes have in common, None where there is one process; per_node: processes of a machine.
     """
 
     rank: int
@@ -34,10 +34,18 @@ class World:
     device: torch.device
     control: dist.ProcessGroup | None = None
     store: Store | None = None
+    per_node: int = 1
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of this process's GPU; None without one."""
+        if self.device.type != "cuda":
+            return None
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     @staticmethod
     def start(device: str = "auto") -> World:
@@ -68,7 +76,8 @@ class World:
                 f"rank {rank} can't join the {size} processes of the run: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
-        return World(rank, size, chosen, control, store)
+        per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        return World(rank, size, chosen, control, store, per_node)
 
     def close(self, *, together: bool) -> None:
         """Leaves the others; with `together`, when all of them are here.
