@@ -100,7 +100,7 @@ def run(
             ):
                 if settings.deterministic:
                     promises.enter_context(deterministic_algorithms(world.device))
-                videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
+                layout_of(settings.shard, world)  # what can't be leaves no folder
                 folder = RunFolder(Path(output), world)
                 try:
                     task = make(world)
@@ -163,6 +163,13 @@ def _open(
         log=log,
     )
     log(task.describe())
+    videos, parts = settings.videos_per_step, world.size * settings.accumulation
+    places = parts * videos_per_micro_batch(videos, world.size, settings.accumulation)
+    if places > videos:
+        log(
+            f"{places - videos} of a step's {places} places stay empty, as {videos} videos don't "
+            f"divide by processes x accumulation ({world.size} x {settings.accumulation})"
+        )
     log(
         f"{task.fingerprint.total_steps:,} steps of {settings.videos_per_step} videos x "
         f"{settings.clips_per_video} clips on {world.size} process(es), {world.device.type}; "
@@ -228,12 +235,13 @@ class _Loop(Generic[Batch]):
             if save or done % settings.log_every == 0:
                 last_loss = self._look(done)
             if save:
-                self._save(done)
+                self._save(done, wait=done == self.total)
             ended = self._evaluate(done)
         if done < self.total:
             if len(self.buffer):
                 last_loss = self._look(done)
             self._save(done)
+        self.saver.finish()
         if self.start == self.total:
             self._save(self.total)  # where it came from another folder
             self.log(f"nothing left to do: all {self.total} steps were done")
@@ -298,8 +306,8 @@ class _Loop(Generic[Batch]):
                 raise
         return steps[-1].loss
 
-    def _save(self, done: int) -> None:
-        self.saver.save(done)
+    def _save(self, done: int, *, wait: bool = True) -> None:
+        self.saver.save(done, wait=wait)
         self.progress.skip(done)
 
     def _stop(self, done: int, signum: int) -> None:

@@ -76,6 +76,8 @@ class TrainStep(Generic[Batch]):
         self.columns = columns(objective)
         videos = videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
         clips = videos * settings.clips_per_video * settings.accumulation
+        # Of all processes: places without a video, which are no failed clips
+        self._empty = clips * world.size - settings.videos_per_step * settings.clips_per_video
         self.weight = float(clips * objective.weight_per_clip)
         sums = 3 + len(objective.metrics)
         self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
@@ -132,6 +134,7 @@ class TrainStep(Generic[Batch]):
         """The update by the learning rates that the optimizer has. What goes from one step to the
         next keeps its place, so that a recorded step can go on from it."""
         sums = self.world.add_up(self._sums)
+        sums[2] -= self._empty
         loss_sum, weight = sums[0], sums[1]
         # From the gradient that backward left to the one of the mean over all weights
         to_mean = self.weight * self.world.size / weight

@@ -83,8 +83,8 @@ def choose_layout(
         again = memory is not None and gathered > _SMALL * memory
         why = f"gathered they take {gathered / 1e9:.2f} GB"
     log(
-        f"sharded over {parts} of {world.size} processes, "
-        f"{world.size // parts} equal copies; gathered weights are "
+        f"states sharded over {parts} processes, copies: {world.size // parts}; gathered weights "
+        "are "
         f"{'freed after each block' if again else 'kept until backward'}: {why}"
     )
     return Layout(parts, again)

@@ -130,20 +130,11 @@ class World:
 
 
 def videos_per_micro_batch(videos_per_step: int, world: int, accumulation: int) -> int:
-    """Videos of one process's micro-batch.
+    """Places for videos in one process's micro-batch: with all of them together, enough for a step.
 
-    Raises:
-        UsageError: the numbers don't divide; the message names ones that do.
+    What is more than its videos stays empty: places of weight 0, which change nothing.
     """
-    parts = world * accumulation
-    if videos_per_step % parts == 0:
-        return videos_per_step // parts
-    lower = videos_per_step // parts * parts
-    near = " or ".join(str(n) for n in (lower, lower + parts) if n)
-    raise UsageError(
-        f"videos_per_step ({videos_per_step}) is not a multiple of processes x accumulation "
-        f"({world} x {accumulation}): use {near} videos per step, or another accumulation"
-    )
+    return -(-videos_per_step // (world * accumulation))
 
 
 def _store() -> Store:
