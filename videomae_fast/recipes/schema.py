@@ -358,6 +358,12 @@ class Run(Section):
     tensorboard: bool = option(
         False, "also write TensorBoard events to OUTPUT/tensorboard", resumable=True
     )
+    prometheus: str | None = option(
+        None,
+        "file that the newest numbers are written to as Prometheus's text, for a node exporter's "
+        "textfile collector (none: no such file)",
+        resumable=True,
+    )
     checkpoint_every: int = option(
         1000,
         "between checkpoints; the last step always has one",

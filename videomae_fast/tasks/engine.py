@@ -52,6 +52,7 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
         max_failed_share=data.max_failed_share,
         shard=run.shard,
         reshard=run.reshard,
+        prometheus=run.prometheus,
     )
 
 

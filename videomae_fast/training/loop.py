@@ -21,6 +21,7 @@ from videomae_fast.training.deterministic import deterministic_algorithms
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
 from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.folder import RunFolder
+from videomae_fast.training.hangs import hang_reports, telling_stacks
 from videomae_fast.training.metrics import Progress
 from videomae_fast.training.optimizer import load_optimizer_state
 from videomae_fast.training.parallel.fsdp import local
@@ -89,7 +90,7 @@ def run(
         NonFiniteError: the loss or gradient was NaN or infinite; the state before it was saved.
         InterruptedRunError: SIGTERM or SIGINT; the state after the step in progress was saved.
     """
-    with ending_with_launcher():
+    with ending_with_launcher(), telling_stacks(), hang_reports(Path(output)):
         world = World.start(settings.device)
         together = False
         try:
@@ -160,6 +161,7 @@ def _open(
         draws_before=start * settings.videos_per_step // world.size,
         config=task.config,
         tensorboard=task.name if settings.tensorboard else None,
+        prometheus=settings.prometheus,
         log=log,
     )
     log(task.describe())
@@ -290,6 +292,8 @@ class _Loop(Generic[Batch]):
         clips = sum(one.failed_clips for one in steps)
         self.failed_videos += clips // self.settings.clips_per_video
         self.folder.write(steps, speed)
+        if self.folder.ranks is not None:
+            self.folder.ranks.look(done, len(steps), speed, self.step.forward_time.seconds())
         if bad is not None:
             self._stop_non_finite(bad)
         at_end = done == self.total
@@ -330,6 +334,7 @@ class _Loop(Generic[Batch]):
         shown = "; ".join(names[:_NAMED_CLIPS])
         more = f"; and {len(names) - _NAMED_CLIPS} more" if len(names) > _NAMED_CLIPS else ""
         said = f"step {bad.step}: loss {bad.loss}, gradient norm {bad.grad_norm}. "
+        said += _whose(self.world.gather(self.step.own_fault))
         with self.step.whole_weights():
             state = self.step.model.state_dict()
             weight = not_finite({name: local(tensor) for name, tensor in state.items()})
@@ -345,6 +350,16 @@ class _Loop(Generic[Batch]):
             f"the videos of the step in its clips.json: {shown}{more}. Look at these, try a lower "
             "base_lr or a clip_grad"
         )
+
+
+def _whose(faults: list[bool]) -> str:
+    """Which processes' own losses were not finite, where there are several processes."""
+    if len(faults) == 1:
+        return ""
+    ranks = [str(rank) for rank, fault in enumerate(faults) if fault]
+    if not ranks:
+        return "Every process's own loss was finite, so it was in the backward pass. "
+    return f"The loss of rank {', '.join(ranks)} was not finite. "
 
 
 def _check_finite(

@@ -16,6 +16,7 @@ from videomae_fast.training.parallel.ddp import replicate, without_sync
 from videomae_fast.training.parallel.fsdp import shard, whole, without_scatter
 from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
+from videomae_fast.training.per_rank import Stopwatch
 from videomae_fast.training.task import Batch, Objective, Place, Settings
 
 
@@ -82,6 +83,8 @@ class TrainStep(Generic[Batch]):
         sums = 3 + len(objective.metrics)
         self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._non_finite = torch.zeros((), dtype=torch.float32, device=self.device)
+        self._own_fault = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.forward_time = Stopwatch(self.device, active=world.size > 1)
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """While entered the model's parameters are those that are trained and saved: where its
@@ -98,6 +101,11 @@ class TrainStep(Generic[Batch]):
             for name, tensor in self.objective.inputs(batch, place).items()
         }
         self._add_gradient(inputs, micro)
+
+    @property
+    def own_fault(self) -> bool:
+        """Whether this process's own loss was not finite in the first step that was not."""
+        return bool(self._own_fault)
 
     def update(self, learning_rate: float) -> Tensor:
         """Updates the weights from the gradients.
@@ -122,7 +130,8 @@ class TrainStep(Generic[Batch]):
         last = micro == self.settings.accumulation - 1
         without_scatter(self.model, not last, self.layout)
         with without_sync(self.replica, not last):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+            with autocast, self.forward_time:
                 loss = self.objective.loss(self.replica, inputs, scale=1 / self.weight)
             loss.backward()
         with torch.no_grad():
@@ -133,6 +142,9 @@ class TrainStep(Generic[Batch]):
     def _apply_gradient(self) -> Tensor:
         """The update by the learning rates that the optimizer has. What goes from one step to the
         next keeps its place, so that a recorded step can go on from it."""
+        if self.world.size > 1:  # all that follows is the same everywhere
+            first = self._non_finite == 0
+            self._own_fault = torch.where(first, ~self._sums[0].isfinite(), self._own_fault)
         sums = self.world.add_up(self._sums)
         sums[2] -= self._empty
         loss_sum, weight = sums[0], sums[1]

@@ -40,6 +40,7 @@ class Settings:
         max_failed_share: of draws that can't be read, above which the run ends.
         shard: "none", "node", "all", or a number: processes that hold one copy of the states.
         reshard: "auto", "yes" or "no": whether gathered weights are freed after each block.
+        prometheus: file for Prometheus's text, or None.
     """
 
     device: str
@@ -59,6 +60,7 @@ class Settings:
     max_failed_share: float
     shard: str = "none"
     reshard: str = "auto"
+    prometheus: str | None = None
 
 
 @dataclass(frozen=True)
