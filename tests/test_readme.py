@@ -37,6 +37,8 @@ SHORT = {
     "pretrain": f"{TINY_MODEL} {TINY_RUN} --device cpu --precision fp32",
     "finetune": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
     f"{TINY_RUN} --device cpu --precision fp32",
+    "distill": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
+    f"{TINY_RUN} --device cpu --precision fp32",
     "test": "--workers 0 --device cpu",
     "reconstruct": "--mask-ratio 0.75 --stride 1",
     "demo": "--steps 20",
@@ -64,6 +66,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, place in enumerate(("train/jump", "train/run", "val/jump", "val/run")):
         (folder / "actions" / place).mkdir(parents=True)
         (folder / "actions" / place / "0.mp4").write_bytes(videos[number].read_bytes())
+    for number, place in enumerate(("jump", "swim")):
+        (folder / "sports" / place).mkdir(parents=True)
+        (folder / "sports" / place / "0.mp4").write_bytes(videos[number].read_bytes())
     wide = VideoClassifier(MAEConfig(width=384, depth=1, heads=6), num_classes=710)
     torch.save({"module": wide.state_dict()}, folder / "vit_s_k710_dl_from_giant.pth")
     (folder / "label_710to400.json").write_text(str(list(range(709, 309, -1))))
@@ -75,6 +80,7 @@ def test_documents_have_commands() -> None:
     assert told >= {
         "pretrain",
         "finetune",
+        "distill",
         "test",
         "list",
         "probe",

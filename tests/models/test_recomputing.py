@@ -40,6 +40,7 @@ def test_loss_and_gradients_are_the_same_bits(precision: torch.dtype, decoder: s
     assert [name for name, value in kept.items() if not torch.equal(value, again[name])] == []
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_clip_of_vit_g(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing is computed; without it Triton refuses the fake tensors, which lie on the CPU.
     monkeypatch.setenv("TRITON_INTERPRET", "1")

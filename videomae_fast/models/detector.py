@@ -13,9 +13,9 @@ from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.pixels import SLOWFAST, Pixels
 from videomae_fast.models.transformer import add
 from videomae_fast.models.vision_transformer import VisionTransformer
+from videomae_fast.ops import roi_features
 from videomae_fast.ops.checks import check_frames
 from videomae_fast.ops.roi_align import RoiSpec
-from videomae_fast.ops.roi_features import roi_features
 
 
 class ActionDetector(VisionTransformer):

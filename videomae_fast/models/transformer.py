@@ -6,6 +6,7 @@ bias, LayerScale, drop path and residual in its own pass over the stream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -19,9 +20,10 @@ from videomae_fast.models.recomputing import recomputing
 from videomae_fast.ops import (
     add_layer_norm,
     append_rows,
-    attention,
     bias_gelu,
     linear,
+    packed_attention,
+    packed_bias,
     token_gather,
 )
 
@@ -124,27 +126,38 @@ class Attention(nn.Module):
         Returns:
             [B, K or N (with M shared ones: N + M), D], `proj.bias` not yet added.
         """
-        b, _, width = x.shape
-        split = (b, -1, self.heads, width // self.heads)
-        if shared is not None:
-            packed = append_rows(self._packed(x), self._packed(shared.rows), shared.positions)
-            q, k, v = packed.chunk(3, dim=-1)
-            q = q if queries is None else token_gather(q, queries)
-        elif queries is None:
-            q, k, v = self._packed(x).chunk(3, dim=-1)
+        width = x.shape[-1]
+        heads = (self.heads, width // self.heads)
+        asking = None
+        if shared is None and queries is not None:
+            asking = linear(token_gather(x, queries), self.qkv.weight[:width], self.q_bias.detach())
+            packed = self._packed(x, first=1)
         else:
-            asking = token_gather(x, queries)
-            q = linear(asking, self.qkv.weight[:width], self.q_bias)
-            bias = torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
-            k, v = linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
-        q, k, v = q.reshape(split), k.reshape(split), v.reshape(split)
-        out = attention(q, k, v, key_count=key_count, impl=self.impl)
-        return linear(out.reshape(b, -1, width), self.proj.weight)
+            packed = self._packed(x)
+            if shared is not None:
+                packed = append_rows(packed, self._packed(shared.rows), shared.positions)
+            if queries is not None:
+                asking, packed = token_gather(packed[..., :width], queries), packed[..., width:]
+        out = packed_attention(
+            packed.reshape(*packed.shape[:2], -1, *heads),
+            query=None if asking is None else asking.reshape(*asking.shape[:2], *heads),
+            q_bias=self.q_bias,
+            v_bias=self.v_bias,
+            key_count=key_count,
+            impl=self.impl,
+        )
+        return linear(out.flatten(2), self.proj.weight)
 
-    def _packed(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of tokens [..., D]: [..., 3 D]."""
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        return linear(x, self.qkv.weight, bias)
+    def _packed(self, x: Tensor, first: int = 0) -> Tensor:
+        """Queries, keys and values of tokens [..., D]: [..., 3 D]; from `first` 1 on [..., 2 D].
+
+        The biases are in it; their gradients come with attention's.
+        """
+        device = x.device.type
+        lowered = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if lowered else self.v_bias.dtype
+        bias = packed_bias(None if first else self.q_bias, self.v_bias, dtype)
+        return linear(x, self.qkv.weight[first * x.shape[-1] :], bias)
 
 
 class Mlp(nn.Module):
@@ -348,6 +361,7 @@ class Blocks(nn.ModuleList):
         key_count: Tensor | None = None,
         shared: SharedTokens | None = None,
         seeds: Tensor | None = None,
+        after: Callable[[int, Tensor, Branch], None] | None = None,
     ) -> tuple[Tensor, Branch]:
         """All blocks in order.
 
@@ -358,6 +372,8 @@ class Blocks(nn.ModuleList):
             shared: the last tokens of `x`; of the first block, after which they differ by clip.
             seeds: int64 [B], of the clips, which drop path then depends on alone; None: it draws
                 from torch's generator.
+            after: called after each block with the number of blocks done, the stream, and what is
+                still to be added to it.
 
         Returns:
             The stream and what is still to be added to it: see :func:`add_norm` and :func:`add`.
@@ -383,5 +399,7 @@ class Blocks(nn.ModuleList):
                 )
             else:
                 x, branch = block(x, branch, **options)
+            if after is not None:
+                after(i + 1, x, branch)
         assert branch is not None
         return x, branch

@@ -22,13 +22,19 @@ from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.recipes.schema import PretrainConfig
-from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
+from videomae_fast.tasks.engine import (
+    config_of,
+    engine_settings,
+    fingerprint_of,
+    micro_batches,
+    why_not_captured,
+)
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.optimizer import make_optimizer, parameter_groups
 from videomae_fast.training.parallel.world import World
-from videomae_fast.training.schedule import learning_rates
+from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
 
 PretrainResult = RunResult
@@ -133,9 +139,7 @@ class Reconstruction:
         return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
-        if self.optim.optimizer == "apex":
-            return "apex's optimizer was never captured"
-        return None
+        return why_not_captured(self.optim)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)
@@ -183,6 +187,7 @@ class Pretraining:
         self.dataset = dataset_of(config)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
+        self.weight_decay = weight_decays(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
         self.data = {
@@ -191,7 +196,7 @@ class Pretraining:
         }
 
     def describe(self) -> str:
-        return self.dataset.describe()
+        return self.dataset.describe(self._config.optim.videos_per_step)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         steps = range(start_step, self.fingerprint.total_steps)

@@ -23,6 +23,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.tasks.engine import why_not_captured
 from videomae_fast.tasks.moving_average import keep_average
 from videomae_fast.training.layer_decay import layered_groups
 from videomae_fast.training.optimizer import make_optimizer
@@ -63,9 +64,7 @@ class Recognition:
         return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
-        if self.config.optim.optimizer == "apex":
-            return "apex's optimizer was never captured"
-        return None
+        return why_not_captured(self.config.optim)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, VideoClassifier)
@@ -108,18 +107,25 @@ class Recognition:
         }
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
-        ok, labels = inputs["ok"], inputs["labels"]
-        clips, smoothing = inputs["frames"], self.mixing.smoothing
-        mix = MixTensors(inputs["own"], inputs["boxes"]).between(ok)
-        if self.mixing.active:
-            clips = mix_clips(clips, mix)
-        target = mix_targets(labels, self.classes, mix, smoothing)
+        ok = inputs["ok"]
+        clips, target = self.mixed(inputs)
         logits: Tensor = model(clips, inputs["seeds"]).float()
-        terms = target * inputs["class_weights"] * logits.log_softmax(-1)
         weight = ok.float()
-        total = -(terms.sum(-1) * weight).sum()
+        total = (self.label_terms(logits, target, inputs) * weight).sum()
         with torch.no_grad():
             hits = ((logits.argmax(-1) == target.argmax(-1)) * weight).sum()
         return MicroLoss(
             total.detach(), weight.sum(), (~ok).sum(), (scale * total).backward, (hits,)
         )
+
+    def mixed(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mixed clips fp32 [B, T, H, W, 3], and their soft targets fp32 [B, classes]."""
+        clips = inputs["frames"]
+        mix = MixTensors(inputs["own"], inputs["boxes"]).between(inputs["ok"])
+        if self.mixing.active:
+            clips = mix_clips(clips, mix)
+        return clips, mix_targets(inputs["labels"], self.classes, mix, self.mixing.smoothing)
+
+    def label_terms(self, logits: Tensor, target: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The weighted cross-entropy of each clip, fp32 [B]."""
+        return -(target * inputs["class_weights"] * logits.log_softmax(-1)).sum(-1)

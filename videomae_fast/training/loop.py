@@ -23,7 +23,7 @@ from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.folder import RunFolder
 from videomae_fast.training.hangs import hang_reports, telling_stacks
 from videomae_fast.training.metrics import Progress
-from videomae_fast.training.optimizer import load_optimizer_state
+from videomae_fast.training.optimizer import load_optimizer_state, set_weight_decay
 from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.layout import layout_of
@@ -35,7 +35,7 @@ from videomae_fast.training.saving import Saver
 from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
-from videomae_fast.training.task import Batch, Settings, Task
+from videomae_fast.training.task import Batch, Settings, Task, Timed
 from videomae_fast.training.telling import Teller
 
 ENOUGH_DRAWS: Final = 1000
@@ -230,6 +230,7 @@ class _Loop(Generic[Batch]):
                 names += batch.names
                 self.step.forward_backward(batch, step=step, micro=micro)
             rate = self.task.learning_rate(step)
+            set_weight_decay(self.step.optimizer, self.task.weight_decay(step))
             self.buffer.add(step, rate, self.step.update(rate), names)
 
             done = step + 1
@@ -237,7 +238,8 @@ class _Loop(Generic[Batch]):
             if save or done % settings.log_every == 0:
                 last_loss = self._look(done)
             if save:
-                self._save(done, wait=done == self.total)
+                # What an evaluation keeps depends on which checkpoints are there
+                self._save(done, wait=done % self.per_epoch == 0 or done == self.total)
             ended = self._evaluate(done)
         if done < self.total:
             if len(self.buffer):
@@ -289,6 +291,8 @@ class _Loop(Generic[Batch]):
         self.folder.check()
         steps, bad = self.buffer.fetch()
         speed = self.progress.speed(done)
+        if isinstance(self.task.objective, Timed):
+            speed |= self.progress.shares(speed, self.task.objective.ms_per_step(len(steps)))
         clips = sum(one.failed_clips for one in steps)
         self.failed_videos += clips // self.settings.clips_per_video
         self.folder.write(steps, speed)

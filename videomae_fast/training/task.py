@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +159,19 @@ class Objective(Protocol[Taken]):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """An objective that knows what a part of its steps costs; no objective has to."""
+
+    def ms_per_step(self, steps: int) -> Mapping[str, float]:
+        """Milliseconds of a step by the part's name, in the mean.
+
+        Args:
+            steps: made since the last call; the device has finished them.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """What makes a run the one that wrote a checkpoint.
@@ -228,6 +241,10 @@ class Task(Protocol[Batch]):
         ...
 
     def learning_rate(self, step: int) -> float: ...
+
+    def weight_decay(self, step: int) -> float:
+        """Of the optimizer's groups that decay."""
+        ...
 
     def describe(self) -> str:
         """The data, for the log."""

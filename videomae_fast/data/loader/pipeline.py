@@ -92,11 +92,15 @@ class StepDraws:
         return -(-self.videos_per_step // (self.world * self.micro_batches))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        size, every = self.videos, self.videos_per_step
         for step in self.steps:
             for micro in range(self.micro_batches):
-                first = min((self.rank * self.micro_batches + micro) * size, every)
-                yield self.dataset.order.draws(step, every, first, min(first + size, every))
+                yield self.part(step, micro)
+
+    def part(self, step: int, micro: int) -> list[Draw]:
+        """The draws of one micro-batch."""
+        size, every = self.videos, self.videos_per_step
+        first = min((self.rank * self.micro_batches + micro) * size, every)
+        return self.dataset.order.draws(step, every, first, min(first + size, every))
 
 
 def clip_loader(
