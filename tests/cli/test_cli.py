@@ -69,7 +69,7 @@ def test_no_command_shows_the_help_and_is_wrong_use(capsys: pytest.CaptureFixtur
         (
             ["xyz"],
             "no command 'xyz'; there are pretrain, finetune, test, recipes, list, probe, prepare, "
-            "cache, reconstruct, features, convert, flops, doctor, demo",
+            "cache, reconstruct, features, probe-features, convert, flops, doctor, demo",
         ),
         (["doctor", "--jsno"], "unknown argument '--jsno'; did you mean --json?"),
         (["doctor", "--js"], "unknown argument '--js'; did you mean --json?"),
