@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.command import parser_of
 from benchmarks.common.processor import machine_name
-from benchmarks.common.record import read
+from benchmarks.common.record import read_of
+from benchmarks.report.distillation import plot_distillation
 from benchmarks.report.gestures import plot_gestures
 from benchmarks.report.reading import require_equal
 from benchmarks.report.studies import (
@@ -235,6 +236,7 @@ PLOTS: dict[str, Callable[[Record, Path], Path]] = {
     "ablation": plot_ablation,
     "drop-in": plot_drop_in,
     "data speed": plot_data_speed,
+    "distillation": plot_distillation,
     "augmentation": plot_data_speed,
     "gestures": plot_gestures,
 }
@@ -299,8 +301,9 @@ def main(argv: Sequence[str]) -> int:
     parser = arguments()
     args = parser.parse_args(argv)
     for path in args.records:
-        record = read(path)
-        if record["kind"] not in PLOTS:
-            parser.error(f"{path} is of {record['kind']!r}; plots are made of {', '.join(PLOTS)}")
+        try:
+            record = read_of(PLOTS, path)
+        except ValueError as error:
+            parser.error(str(error))
         print(PLOTS[record["kind"]](record, path.with_suffix(args.suffix)))
     return 0
