@@ -74,10 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check(args)
+    from videomae_fast.data.labels.names import class_names
     from videomae_fast.evaluation.labelled_features import FeatureFolder
-    from videomae_fast.tasks.labelled import names_of
 
-    names = names_of(args.classes)
+    names = None if args.classes is None else class_names(args.classes)
     stored = FeatureFolder(args.features)
     train = stored.of_list(args.train, args.root, args.format)
     scored = stored
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     warnings = []
     for kind in dict.fromkeys(args.probe):
         rows, warning = (
-            _neighbours(args, train, validation, classes)
+            _neighbours(args, train, validation, classes, device)
             if kind == "neighbours"
             else _trained(kind, args, train, validation, classes, device)
         )
@@ -200,16 +200,20 @@ def _trained(
 
 
 def _neighbours(
-    args: argparse.Namespace, train: LabelledFeatures, validation: LabelledFeatures, classes: int
+    args: argparse.Namespace,
+    train: LabelledFeatures,
+    validation: LabelledFeatures,
+    classes: int,
+    device: Any,
 ) -> tuple[list[dict[str, float]], str | None]:
     """A score for each number of neighbours, in the order given."""
     from videomae_fast.evaluation.probes import chance_warning, nearest_neighbours
 
     rows: list[dict[str, float]] = []
+    known, labels = train.vectors.to(device), train.labels.to(device)
+    queries = validation.vectors.to(device)
     for k in dict.fromkeys(args.neighbours):
-        votes = nearest_neighbours(
-            train.vectors, train.labels, validation.vectors, k=k, classes=classes
-        )
+        votes = nearest_neighbours(known, labels, queries, k=k, classes=classes).cpu()
         right = (votes.argmax(1) == validation.labels).float().mean()
         rows.append({"neighbours": k, "accuracy": float(right)})
     best = max(row["accuracy"] for row in rows)
