@@ -55,6 +55,7 @@ from videomae_fast.tasks.validation import (
 )
 from videomae_fast.training.checkpoint import Log, Saved, checkpoints
 from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.parallel.fsdp import gathered, shards, whole_tensors
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.step import uses_bf16
@@ -272,19 +273,19 @@ class Classification:
         log(f"validation after {done} steps: {weights}")
         if average is not None:
             log(f"validation of the weights' average: {average}")
-        if not self.world.is_main:
-            epoch = None
-        else:
-            epoch, files = history.judged(done, weights, average), BestWeights(self.output)
-            if epoch.best is not None:  # before the line that says so
-                with averaged(model, optimizer) if epoch.best == "average" else nullcontext():
-                    files.write(done, self._weights(model))
-            history.add(epoch)
-            if epoch.best is not None:
-                files.follow(history, self._checkpoints())
+        epoch = history.judged(done, weights, average) if self.world.is_main else None
+        found: Epoch = self.world.from_main(epoch)
+        if found.best is not None:  # before the line that says so
+            with averaged(model, optimizer) if found.best == "average" else nullcontext():
+                best = self._weights(model)  # of all processes, where they are sharded
+            if best is not None:
+                BestWeights(self.output).write(done, best)
+        if self.world.is_main:
+            history.add(found)
+            if found.best is not None:
+                BestWeights(self.output).follow(history, self._checkpoints())
                 log(f"the best so far: kept in {self.output / BEST}")
             self._warn(history.epochs, log)
-        found: Epoch = self.world.from_main(epoch)
         return found
 
     def _numbers(self, model: nn.Module, log: Log) -> Numbers:
@@ -292,28 +293,33 @@ class Classification:
         assert self.validation is not None
         data, world = self._config.data, self.world
         mine = every_entry(self.validation)[world.rank :: world.size]
-        scored = [
-            Scored.of(one)
-            for one in score_videos(
-                model,
-                self.validation,
-                mine,
-                clips=data.validation_batch,
-                workers=data.workers,
-                device=world.device,
-                bf16=uses_bf16(self.settings, world.device),
-                time_limit=data.decode_timeout,
-            )
-        ]
+        with gathered(model):
+            scored = [
+                Scored.of(one)
+                for one in score_videos(
+                    model,
+                    self.validation,
+                    mine,
+                    clips=data.validation_batch,
+                    workers=data.workers,
+                    device=world.device,
+                    bf16=uses_bf16(self.settings, world.device) and not shards(model),
+                    time_limit=data.decode_timeout,
+                )
+            ]
         every = [one for part in world.gather(scored) for one in part]
         for one in sorted(every, key=lambda one: one.place):
             if one.failure is not None:
                 log(f"left out of validation: {one.failure}")
         return Numbers.of(every)
 
-    def _weights(self, model: nn.Module) -> ModelWeights:
+    def _weights(self, model: nn.Module) -> ModelWeights | None:
+        """Those of a file, for the main process. All call it."""
         assert isinstance(model, VideoClassifier)
-        state = {key: value.detach().cpu() for key, value in self._classifier(model).items()}
+        every = whole_tensors(self._classifier(model), self.world)
+        if not self.world.is_main:
+            return None
+        state = {key: value.detach().cpu() for key, value in every.items()}
         origin = origin_of(str(self.output), "ours", state)
         return ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
 
