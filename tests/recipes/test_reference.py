@@ -15,7 +15,7 @@ from videomae_fast.recipes.plain import LIST_FIELDS
 from videomae_fast.recipes.reference import page
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
-PAGES = {"pretrain": "configuration.md", "finetune": "finetuning.md"}
+PAGES = {"pretrain": "configuration.md", "finetune": "finetuning.md", "detect": "detection.md"}
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -27,7 +27,7 @@ def test_the_page_is_up_to_date(task: str) -> None:
 @pytest.mark.parametrize("task", KINDS)
 def test_help_and_page_say_the_same(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main([task, "--help"])
+        cli.main([*KINDS[task].command_line().split(), "--help"])
     shown = re.sub(r"\s+", "", capsys.readouterr().out)
     text = re.sub(r"\s+", "", page(KINDS[task]))
     for one in settings(KINDS[task]).values():
@@ -43,5 +43,5 @@ def test_the_recipe_on_the_page_is_one(task: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text(example)
     config = load(KINDS[task], mine)
-    assert config.model.image_size == {"pretrain": (128, 160), "finetune": 160}[task]
+    assert config.model.image_size == ((128, 160) if task == "pretrain" else 160)
     assert config.data.lists[0].weight == 2.0

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from videomae_fast.cli.list_options import check_folder
-from videomae_fast.cli.run_options import parse_source, say
+from videomae_fast.cli.run_options import parse_source, run_of, say
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
-from videomae_fast.recipes.plain import from_plain
 
 _ROWS = 10
 
@@ -100,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         weights_path,
     )
 
-    tuned = _run_of(args.weights)
+    tuned = run_of(args.weights, FinetuneConfig)
     path = weights_path(args.weights)
     hints = SourceHints(frames=args.trained_frames, image_size=args.trained_image_size)
     weights = classifier_weights(path, hints)
@@ -147,15 +145,3 @@ def run(args: argparse.Namespace) -> int:
         f"{result.mean_class:.2%} ({result.videos} videos{left_out}); tables in {args.output}"
     )
     return 0
-
-
-def _run_of(path: Path) -> FinetuneConfig | None:
-    """The configuration of the fine-tuning run that weights lie in."""
-    for folder in (path, *path.absolute().parents[:3]):
-        file = folder / "config.json"
-        if file.is_file() and (folder / "checkpoints").is_dir():
-            try:
-                return from_plain(FinetuneConfig, json.loads(file.read_text(encoding="utf-8")))
-            except ValueError:  # of another task
-                return None
-    return None
