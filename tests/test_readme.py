@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.official.step import normalized_images, pretraining_loss
 from tests.support import stand_ins
+from tests.support.boxed import write_boxed
 from tests.support.documents import ROOT, blocks, commands
 from tests.support.known import know_the_stand_ins
 from videomae_fast import Grid, MAEConfig, Masks, MaskSpec, VideoClassifier, masked_pixel_loss
@@ -38,6 +39,8 @@ SHORT = {
     "finetune": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
     f"{TINY_RUN} --device cpu --precision fp32",
     "test": "--workers 0 --device cpu",
+    "train": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
+    f"--short-side 32 {TINY_RUN} --device cpu --precision fp32",
     "reconstruct": "--mask-ratio 0.75 --stride 1",
     "demo": "--steps 20",
 }
@@ -64,10 +67,23 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, place in enumerate(("train/jump", "train/run", "val/jump", "val/run")):
         (folder / "actions" / place).mkdir(parents=True)
         (folder / "actions" / place / "0.mp4").write_bytes(videos[number].read_bytes())
+    write_ava(folder / "ava")
     wide = VideoClassifier(MAEConfig(width=384, depth=1, heads=6), num_classes=710)
     torch.save({"module": wide.state_dict()}, folder / "vit_s_k710_dl_from_giant.pth")
     (folder / "label_710to400.json").write_text(str(list(range(709, 309, -1))))
     return folder
+
+
+def write_ava(folder: Path) -> None:
+    """Lists, videos and detected persons as of AVA, whose videos begin at second 900."""
+    folder.mkdir()
+    write_boxed(folder, 4, 2, videos=True)
+    (folder / "frames").rename(folder / "videos")
+    for name in ("train.csv", "val.csv"):
+        rows = [line.split(",", 2) for line in (folder / name).read_text().splitlines()]
+        (folder / name).write_text("".join(f"{video},0901,{rest}\n" for video, _, rest in rows))
+    persons = [f"{video},901,{rest.rpartition(',')[0]},,0.9\n" for video, _, rest in rows]
+    (folder / "persons.csv").write_text("".join(persons))
 
 
 def test_documents_have_commands() -> None:
@@ -76,6 +92,7 @@ def test_documents_have_commands() -> None:
         "pretrain",
         "finetune",
         "test",
+        "detect",
         "list",
         "probe",
         "prepare",

@@ -19,7 +19,7 @@ from videomae_fast.data.reading import read
 
 LEAST_SIDE, ACTIONS, LEAST_SCORE = 320, 3, 0.1
 """Pixels of the drawn short side; the most actions of a person, and the least score, written."""
-FOUND, ANNOTATED, PAPER = (14, 116, 220), (22, 163, 74), (24, 24, 27)
+FOUND, ANNOTATED, INK = (14, 116, 220), (22, 163, 74), (255, 255, 255)
 
 
 class Scored(Protocol):
@@ -151,9 +151,9 @@ def _write(
     *,
     anchor: str,
 ) -> None:
-    """Lines on a dark ground, upwards from `at` for an anchor at the descender."""
+    """Lines on a ground of a colour, upwards from `at` for an anchor at the descender."""
     step = 14
     for i, line in enumerate(lines):
         place = (at[0], at[1] + (step * i if anchor == "la" else -step * (len(lines) - 1 - i)))
-        draw.rectangle(draw.textbbox(place, line, font, anchor=anchor), fill=PAPER)
-        draw.text(place, line, colour, font, anchor=anchor)
+        draw.rectangle(draw.textbbox(place, line, font, anchor=anchor), fill=colour)
+        draw.text(place, line, INK, font, anchor=anchor)
