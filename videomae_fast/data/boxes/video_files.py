@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videomae_fast.data.errors import ListError
+from videomae_fast.data.lists.video_files import EXTENSIONS
 from videomae_fast.recipes.box_source import BoxSource
 
 _TRIMMED = re.compile(r"(.+)_(\d+)_(\d+)")
@@ -62,30 +63,36 @@ class VideoFiles:
         if folder not in self._parts:
             found: dict[str, list[VideoPart]] = defaultdict(list)
             try:
-                names = sorted(os.listdir(folder))
+                with os.scandir(folder) as inside:
+                    files = sorted((one.name, one.is_dir()) for one in inside)
             except OSError as error:
                 if folder == self.root:
                     raise ListError(
                         f"{self.source.path}: its root {folder} can't be read ({error.strerror}): "
                         "name the folder of the videos with root=FOLDER"
                     ) from None
-                names = []
-            for name in names:
-                for known, part in self._named(folder / name):
+                files = []
+            for name, is_folder in files:
+                for known, part in self._named(folder / name, is_folder):
                     found[known].append(part)
             self._parts[folder] = dict(found)
         return self._parts[folder]
 
-    def _named(self, path: Path) -> list[tuple[str, VideoPart]]:
-        """The names that a file may go by, and what it holds of the video."""
-        name = path.name if path.is_dir() else path.stem
+    def _named(self, path: Path, folder: bool) -> list[tuple[str, VideoPart]]:
+        """The names that a file may go by, and what it holds of the video.
+
+        Only files of videos go by their names without an ending: a list may lie beside them.
+        """
+        name = path.name if folder else path.stem
+        known = folder or path.suffix.lower() in EXTENSIONS
         if self.source.trimmed:
             match = _TRIMMED.fullmatch(name)
-            if match is None:
+            if match is None or not known:
                 return []
             return [(match[1], VideoPart(path, float(match[2]), float(match[3])))]
         part = VideoPart(path, self.source.begin, float("inf"))
-        return [(one, part) for one in dict.fromkeys((name, path.name))]
+        names = dict.fromkeys((name, path.name)) if known else (path.name,)
+        return [(one, part) for one in names]
 
 
 @lru_cache(maxsize=_FOLDERS)
