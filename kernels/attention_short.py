@@ -29,6 +29,7 @@ from videomae_fast.kernels.head_blocks import (
     query_gradient,
     scaled_parts,
     store_parts,
+    store_sums,
     zeros_parts,
 )
 
@@ -131,6 +132,8 @@ def short_backward(
     grad_query_ptr,  # [B, N_QUERIES, heads, DIM], strides given
     grad_key_ptr,  # [B, N_KEYS, heads, DIM], strides given
     grad_value_ptr,  # [B, N_KEYS, heads, DIM], strides as of grad_key
+    query_sums_ptr,  # [B, blocks of queries, heads, DIM], fp32, or None: sums over their tokens
+    value_sums_ptr,  # [B, blocks of keys, heads, DIM], fp32, or None
     heads,
     grad_stride_clip, grad_stride_token, grad_stride_head,
     query_stride_clip, query_stride_token, query_stride_head,
@@ -183,6 +186,9 @@ def short_backward(
             DIM_A,
             DIM_B,
         )
+        if query_sums_ptr is not None:
+            o_sums = ((o_clip * len(QUERY_PIECES) + i) * heads + i_head) * DIM
+            store_sums(query_sums_ptr + o_sums, b_grad_query, DIM, DIM_A, DIM_B)
     # Other threads than those that wrote delta, which lies in global memory, read it: this has to
     # order global memory within the program. It becomes a bar.sync, which does; a barrier of shared
     # memory alone would not.
@@ -199,6 +205,9 @@ def short_backward(
         m_key = i_key < N_KEYS
         store_parts(grad_key_ptr + o_grad_key, o_key, m_key, b_grad_key, DIM, DIM_A, DIM_B)
         store_parts(grad_value_ptr + o_grad_key, o_key, m_key, b_grad_value, DIM, DIM_A, DIM_B)
+        if value_sums_ptr is not None:
+            o_sums = ((o_clip * len(PIECES) + i) * heads + i_head) * DIM
+            store_sums(value_sums_ptr + o_sums, b_grad_value, DIM, DIM_A, DIM_B)
 
 
 def _dims(dim: int) -> dict[str, Any]:

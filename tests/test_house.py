@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"data", "evaluation", "interop", "masks", "models", "recipes", "training"},
     "demo": {"data", "masks", "pictures", "recipes", "training"},
     "evaluation": {"data", "models"},
+    "report": {"", "data", "tasks", "training"},  # "" for its version
 }
 
 # Names that stay where they were for one version: a face imports them for type checkers only.

@@ -68,6 +68,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "actions" / place).mkdir(parents=True)
         (folder / "actions" / place / "0.mp4").write_bytes(videos[number].read_bytes())
     write_ava(folder / "ava")
+    for number, place in enumerate(("jump", "swim")):
+        (folder / "sports" / place).mkdir(parents=True)
+        (folder / "sports" / place / "0.mp4").write_bytes(videos[number].read_bytes())
     wide = VideoClassifier(MAEConfig(width=384, depth=1, heads=6), num_classes=710)
     torch.save({"module": wide.state_dict()}, folder / "vit_s_k710_dl_from_giant.pth")
     (folder / "label_710to400.json").write_text(str(list(range(709, 309, -1))))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.command import parser_of
 from benchmarks.common.processor import machine_name
-from benchmarks.common.record import read
+from benchmarks.common.record import read_of
 from benchmarks.report.reading import require_equal
 from benchmarks.report.studies import (
     drop_in_names,
@@ -295,8 +295,9 @@ def main(argv: Sequence[str]) -> int:
     parser = arguments()
     args = parser.parse_args(argv)
     for path in args.records:
-        record = read(path)
-        if record["kind"] not in PLOTS:
-            parser.error(f"{path} is of {record['kind']!r}; plots are made of {', '.join(PLOTS)}")
+        try:
+            record = read_of(PLOTS, path)
+        except ValueError as error:
+            parser.error(str(error))
         print(PLOTS[record["kind"]](record, path.with_suffix(args.suffix)))
     return 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.common.command import parser_of
-from benchmarks.common.record import read, write
+from benchmarks.common.record import read_of, write
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.report import studies as study_tables
 from benchmarks.report.plots import PLOTS
@@ -62,12 +62,12 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = arguments()
     for path in parser.parse_args(argv).records:
-        record = read(path)
-        if record["kind"] not in TABLES:
-            parser.error(f"{path} is of {record['kind']!r}; tables are made of {', '.join(TABLES)}")
-        table = TABLES[record["kind"]]
         try:
-            print(table(record) + "\n")
+            record = read_of(TABLES, path)
+        except ValueError as error:
+            parser.error(str(error))
+        try:
+            print(TABLES[record["kind"]](record) + "\n")
         except UncheckedError as error:
             print(f"{path}: no speedup is printed: {error}", file=sys.stderr)
             return 1

@@ -156,6 +156,7 @@ def test_videos_that_cannot_be_read_are_left_out(lists: Lists, tmp_path: Path) -
          "3 clips of a micro-batch can't be mixed in pairs"),
         ("a.mp4 0\n" * 9, {"augment__area": (0.9, 0.1)}, "augment: area"),
         ("a.mp4 0\n" * 9, {"model__image_size": 33}, "the model can't be"),
+        ("a.mp4 0\n" * 9, {"model__head_index": "rows.json"}, "model.init names none"),
     ],
 )  # fmt: skip
 def test_what_is_refused_before_a_run(

@@ -97,7 +97,7 @@ def test_the_best_weights_are_a_detector_with_its_actions(boxed: Path, tmp_path:
     model = best.model()
     assert isinstance(model, ActionDetector)
     assert model.rois.size == 3
-    every = DetectionHistory(tmp_path).every
+    every = DetectionHistory(tmp_path).epochs
     assert [one.step for one in every] == [2, 4]
     assert every[0].best
     assert all((one.key_frames, one.boxes, one.failed) == (6, 12, 0) for one in every)
@@ -114,7 +114,7 @@ def test_patience_and_rare_validation(boxed: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     result = train_detector(config, output=tmp_path, log=said.append)
     assert result.steps == 8  # the best of epoch 2, and one more
-    assert [one.step for one in DetectionHistory(tmp_path).every] == [4, 8]
+    assert [one.step for one in DetectionHistory(tmp_path).epochs] == [4, 8]
     assert "has not become better in 1 validations" in said[-1]
 
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_left_out_by_name(boxed: Path, tmp_path: Path) ->
     said: list[str] = []
     config = tiny_detection(tmp_path, schedule__epochs=1, optim__videos_per_step=17)
     train_detector(config, output=tmp_path / "run", log=said.append)
-    (epoch,) = DetectionHistory(tmp_path / "run").every
+    (epoch,) = DetectionHistory(tmp_path / "run").epochs
     assert (epoch.key_frames, epoch.failed) == (6, 1)
     line = len((tmp_path / "val.csv").read_text().splitlines())
     text = "\n".join(said)
@@ -173,6 +173,13 @@ def test_a_key_frame_of_two_validation_lists_is_refused(boxed: Path, tmp_path: P
     lists = (boxed_source(boxed, "val.csv"), boxed_source(boxed, "val.json"))
     config = changed(tiny_detection(boxed), {"data.validation": lists})
     with pytest.raises(ListError, match=r"val\.json:1: key frame 1 of val0 is one of .*val\.csv"):
+        train_detector(config, output=tmp_path / "run", log=quiet)
+
+
+def test_what_can_not_be_scored_is_refused_before_a_run(boxed: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.pbtxt").write_text('item { name: "swim" id: 6 }')
+    config = tiny_detection(boxed, data__label_map=str(tmp_path / "other.pbtxt"))
+    with pytest.raises(ListError, match=r"val\.csv: no action that counts is annotated"):
         train_detector(config, output=tmp_path / "run", log=quiet)
 
 

@@ -56,12 +56,15 @@ def test_shards_of_any_number_of_processes_give_the_same(lists: tuple[Path, Path
 def test_history_drops_what_is_made_again(tmp_path: Path) -> None:
     history = History(tmp_path)
     for step, top1 in ((2, 0.5), (4, 0.4), (6, 0.6)):
-        history.add(step, _numbers(top1), _numbers(0.45) if step == 4 else None)
+        average = _numbers(0.45) if step == 4 else None
+        history.add(history.judged(step, _numbers(top1), average))
     assert [one.best for one in history.epochs] == ["weights", None, "weights"]
     assert waited(history.epochs) == 0
     again = History(tmp_path)
     assert again.epochs == history.epochs
-    assert again.add(4, _numbers(0.3), _numbers(0.7)).best == "average"
+    line = again.judged(4, _numbers(0.3), _numbers(0.7))
+    assert line.best == "average"
+    again.add(line)
     assert [one.step for one in History(tmp_path).epochs] == [2, 4]
     again.path.write_text("{}\n")
     with pytest.raises(ListError, match=r"validation\.jsonl:1: found"):

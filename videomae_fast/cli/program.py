@@ -73,6 +73,22 @@ COMMANDS: dict[str, Command] = {
       --output runs/base-ava/test
   videomae-fast detect train --help         every recipe and every field""",
     ),
+    "report": Command(
+        "videomae_fast.cli.report",
+        "show a run as one HTML page: curves, speed, accuracies, pictures, bad files, fields",
+        """\
+  videomae-fast report runs/base
+  videomae-fast report runs/base-k400 --output base-k400.html""",
+    ),
+    "progressive": Command(
+        "videomae_fast.cli.progressive",
+        "run a plan: pre-training, fine-tuning and tests one after the other, weights handed on; "
+        "goes on where it was stopped",
+        """\
+  videomae-fast recipes show vit_g_progressive > plan.toml
+  videomae-fast progressive plan.toml --output runs/v2 --dry-run
+  torchrun --nproc-per-node 8 -m videomae_fast progressive plan.toml --output runs/v2""",
+    ),
     "recipes": Command(
         "videomae_fast.cli.recipes",
         "list the recipes with model, data, cost and score, or print the file of one",
@@ -86,6 +102,14 @@ COMMANDS: dict[str, Command] = {
         """\
   videomae-fast list videos > train.csv
   videomae-fast list k400/train --labels --classes classes.txt --output train.csv""",
+    ),
+    "labels": Command(
+        "videomae_fast.cli.labels",
+        "merge the lists of several sets to one label space, with a report of what was left out",
+        """\
+  videomae-fast labels merge --train k400/train.csv,classes=kinetics-400 \\
+      --train k600/train.csv,classes=kinetics-600 --train k700/train.csv,classes=kinetics-700 \\
+      --validation k400/val.csv,classes=kinetics-400 --classes kinetics-710 --output k710""",
     ),
     "probe": Command(
         "videomae_fast.cli.probe",

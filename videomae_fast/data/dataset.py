@@ -15,9 +15,10 @@ from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
+from videomae_fast.data.keyed_order import draw_order, told_mixing
 from videomae_fast.data.lists import Entry
 from videomae_fast.data.lists.sources import LoadedSource, load_sources
-from videomae_fast.data.order import Draw, EpochOrder, item_words
+from videomae_fast.data.order import Draw, Order, item_words
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.data.views.clips import as_size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
@@ -83,6 +84,9 @@ def clip_dataset(
         epoch_size=data.epoch_size,
         cache=cached,
         rule=rule,
+        order=data.order,
+        block=data.block,
+        window=data.window,
     )
 
 
@@ -97,7 +101,8 @@ class ClipDataset(Dataset[ClipSample]):
     image_size: side or (height, width) of the clips in pixels; samples: clips per video;
     decoder: see :func:`~videomae_fast.data.decoders.find_decoder`; seed: at least 0;
     epoch_size: draws per epoch, None takes the number of entries of all sources; cache: a folder of
-    decoded videos that stands before the decoder; rule: which frames and views make the clips.
+    decoded videos that stands before the decoder; rule: which frames and views make the clips;
+    order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`.
 
     Raises ``ValueError`` for impossible settings, and what
     :func:`~videomae_fast.data.lists.sources.load_sources` and ``find_decoder`` raise.
@@ -116,6 +121,9 @@ class ClipDataset(Dataset[ClipSample]):
         epoch_size: int | None = None,
         cache: CachedVideos | None = None,
         rule: ViewRule = MULTI_SCALE,
+        order: str = "computed",
+        block: int = 1,
+        window: int = 64,
     ) -> None:
         if min(frames, stride, samples) < 1:
             raise ValueError(
@@ -131,11 +139,10 @@ class ClipDataset(Dataset[ClipSample]):
         self.rule = rule
         self.decoder = find_decoder(decoder).name
         lengths = [len(source) for source in self.sources]
-        self.order = EpochOrder(
-            lengths,
-            [source.share for source in self.sources],
-            sum(lengths) if epoch_size is None else epoch_size,
-            seed,
+        size = sum(lengths) if epoch_size is None else epoch_size
+        shares = [source.share for source in self.sources]
+        self.order: Order = draw_order(
+            order, lengths, shares, size, seed, block=block, window=window
         )
 
     def __len__(self) -> int:
@@ -146,13 +153,15 @@ class ClipDataset(Dataset[ClipSample]):
     def source_names(self) -> list[str]:
         return [source.source.label for source in self.sources]
 
-    def describe(self) -> str:
-        """One line per source: entries, share of the draws, stride."""
-        return "\n".join(
+    def describe(self, videos_per_step: int) -> str:
+        """One line per source: entries, share of the draws, stride; and how blocks are mixed."""
+        lines = [
             f"{source.source.label}: {len(source):,} entries, {source.share:.1%} of "
             f"{len(self):,} draws per epoch, stride {source.source.stride or self.stride}"
             for source in self.sources
-        )
+        ]
+        mixed = told_mixing(self.order, videos_per_step)
+        return "\n".join([*lines, *mixed])
 
     def entry(self, draw: Draw) -> Entry:
         """The line of the list that a draw stands for."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -208,9 +208,10 @@ def extract(
         for done, index in enumerate(todo):
             clip, before = clips[index], outcome.windows
             try:
-                for count, windows in _make(clip, folder / names[index], how, outcome):
-                    outcome.windows += count
-                    progress.update(done, windows)
+                with closing(_make(clip, folder / names[index], how, outcome)) as parts:
+                    for count, windows in parts:
+                        outcome.windows += count
+                        progress.update(done, windows)
             except DecodeError as error:
                 outcome.windows = before
                 outcome.failed.append((clip.path, error.reason))
@@ -249,7 +250,7 @@ class _Progress:
         return failed if self._videos == 1 else {"windows_per_s": self._outcome.windows, **failed}
 
 
-def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Iterator[tuple[int, int]]:
+def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Generator[tuple[int, int]]:
     """Writes one video's features; yields the windows of each batch and of all."""
     rule, made_from = how.settings.windows, how.made_from(clip)
     with one_file():
@@ -275,8 +276,9 @@ def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Iterato
             **how.notes,
         }
         shape = (rule.count(frames), *how.model.shape(rule.length, how.settings.size))
-        for count in write_features(array, shape, parts, told):
-            yield count, shape[0]
+        with closing(parts):  # before the video, which it reads
+            for count in write_features(array, shape, parts, told):
+                yield count, shape[0]
     outcome.made += 1
     outcome.padded += rule.pads(frames)
 

@@ -13,9 +13,9 @@ from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.pixels import SLOWFAST, Pixels
 from videomae_fast.models.transformer import add
 from videomae_fast.models.vision_transformer import VisionTransformer
+from videomae_fast.ops import roi_features
 from videomae_fast.ops.checks import check_frames
 from videomae_fast.ops.roi_align import RoiSpec
-from videomae_fast.ops.roi_features import roi_features
 
 
 class ActionDetector(VisionTransformer):
@@ -86,7 +86,12 @@ class ActionDetector(VisionTransformer):
         return normalised_batch(clips, self.config.patch_size, self.pixels)
 
     def features(
-        self, frames: Tensor, boxes: Sequence[Tensor] | Tensor, clip: Tensor | None = None
+        self,
+        frames: Tensor,
+        boxes: Sequence[Tensor] | Tensor,
+        clip_seeds: Tensor | None = None,
+        *,
+        clip: Tensor | None = None,
     ) -> Tensor:
         """Features of all boxes, clip by clip, [N, width].
 
@@ -94,6 +99,7 @@ class ActionDetector(VisionTransformer):
             frames: [B, T, H, W, 3]: uint8, or floating point and normalised (:meth:`batch`).
             boxes: for each clip float [n, 4]: x1, y1, x2, y2 in pixels of the batch. With `clip`
                 those of all clips, float [N, 4].
+            clip_seeds: int64 [B], what drop path is drawn from; None: torch's generator.
             clip: int64 [N], the clip of each box, where `boxes` are not by clip.
 
         Raises:
@@ -104,14 +110,20 @@ class ActionDetector(VisionTransformer):
         assert isinstance(boxes, Tensor)
         config = self.config
         size = check_frames(frames, config.tubelet_size, config.patch_size, floats=True)
-        x = self.norm(add(*self.blocks(self.embed(frames, None, Grid(*size)))))
+        x = self.norm(add(*self.blocks(self.embed(frames, None, Grid(*size)), seeds=clip_seeds)))
         return roi_features(x, boxes, clip, grid=size, spec=self.rois)
 
     def forward(
-        self, frames: Tensor, boxes: Sequence[Tensor] | Tensor, clip: Tensor | None = None
+        self,
+        frames: Tensor,
+        boxes: Sequence[Tensor] | Tensor,
+        clip_seeds: Tensor | None = None,
+        *,
+        clip: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`features`, to logits [N, num_classes]; one sigmoid for each class."""
-        out: Tensor = self.head(self.head_dropout(self.features(frames, boxes, clip)))
+        features = self.features(frames, boxes, clip_seeds, clip=clip)
+        out: Tensor = self.head(self.head_dropout(features))
         return out
 
     def no_weight_decay(self) -> set[str]:

@@ -38,3 +38,16 @@ def attention_flop(query: Any, key: Any, *_: Any, **__: Any) -> int:
 def attention_backward_flop(grad: Any, query: Any, key: Any, *_: Any, **__: Any) -> int:
     """Of shapes: five products, the scores' again among them, as torch counts its own."""
     return attention_flop(query, key) * 5 // 2
+
+
+@register_flop_formula(torch.ops.videomae_fast.packed_attention)
+def packed_attention_flop(packed: Any, query: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: packed [B, N, 3 or 2, heads, head dim], query [B, K, heads, head dim] or None."""
+    key = (*packed[:2], *packed[3:])
+    return attention_flop(key if query is None else query, key)
+
+
+@register_flop_formula(torch.ops.videomae_fast.packed_attention_backward)
+def packed_attention_backward_flop(grad: Any, packed: Any, query: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: five products."""
+    return packed_attention_flop(packed, query) * 5 // 2

@@ -23,8 +23,8 @@ class DetectorModel(Encoder):
     )  # fmt: skip
     drop_path: float = option(
         0.2,
-        "stochastic depth rate of the last block; seeded by (seed, step, process), so it "
-        "differs between numbers of processes",
+        "stochastic depth rate of the last block; drawn for each clip from its own seed, so it is "
+        "the same in any number of processes",
         least=0,
         below=1,
     )

@@ -32,7 +32,7 @@ class Acting:
 
     def __init__(self, config: DetectConfig, boxes_per_clip: float) -> None:
         self.config = config
-        self.draws = config.model.drop_path > 0 or config.model.head_dropout > 0
+        self.draws = config.model.head_dropout > 0
         self._over_boxes = config.optim.mean_over == "boxes"
         self.weight_per_clip = boxes_per_clip if self._over_boxes else 1.0
 
@@ -58,18 +58,21 @@ class Acting:
 
     def inputs(self, batch: BoxBatch, place: Place) -> dict[str, Tensor]:
         """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; boxes: fp32 [N, 4]; clip: int64 [N];
-        labels: bool [N, classes]."""
+        labels: bool [N, classes]; seeds: int64 [B], of drop path."""
         return {
             "frames": batch.frames,
             "ok": batch.ok,
             "boxes": batch.boxes,
             "clip": batch.clip,
             "labels": batch.labels,
+            "seeds": batch.seeds,
         }
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
         ok, labels = inputs["ok"], inputs["labels"]
-        logits: Tensor = model(inputs["frames"], inputs["boxes"], inputs["clip"])
+        logits: Tensor = model(
+            inputs["frames"], inputs["boxes"], inputs["seeds"], clip=inputs["clip"]
+        )
         total = detection_loss(logits.float(), labels)
         boxes = torch.full_like(total, len(labels))
         weight = boxes if self._over_boxes else ok.sum().to(total.dtype)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from videomae_fast.data.augment.mixing import MixSettings
 from videomae_fast.data.loader.pipeline import (
     ClipBatch,
     every_entry,
@@ -19,13 +20,14 @@ from videomae_fast.data.loader.pipeline import (
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.evaluation.multi_view import score_videos
-from videomae_fast.interop import ModelWeights, write_weights
+from videomae_fast.interop import ModelWeights
 from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plain import to_plain
+from videomae_fast.tasks.best import BestWeights, saved_steps
 from videomae_fast.tasks.classifier_weights import begin_classifier_from
 from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
 from videomae_fast.tasks.initial import check_same_beginning
@@ -53,7 +55,7 @@ from videomae_fast.tasks.validation import (
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
-from videomae_fast.training.schedule import learning_rates
+from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.step import uses_bf16
 from videomae_fast.training.task import Evaluated, Fingerprint, Settings
 
@@ -75,6 +77,11 @@ def finetune(
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
     shape_of(config)  # before any process starts on anything
+    if config.model.head_index is not None and config.model.init is None:
+        raise UsageError(
+            "model.head_index takes rows of the head of weights to start from, and model.init "
+            "names none: give --init, or leave --head-index out"
+        )
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
         lambda world: Classification(config, settings, world, Path(output)),
@@ -148,11 +155,13 @@ class Classification:
             check_labels(self.validation.sources, self.classes)
         self.counts = videos_of_classes(self.dataset.sources, self.classes)
         self.objective = Recognition(config, self.counts)
-        self._check_pairs()
+        check_pairs(config, world.size)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
+        self.weight_decay = weight_decays(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
+        self._told: list[str] = []
         validated = [] if self.validation is None else self.validation.sources
         self.data = {
             "entries": [len(source) for source in self.dataset.sources],
@@ -164,7 +173,7 @@ class Classification:
     def describe(self) -> str:
         optim, rates = self._config.optim, self.learning_rate
         lines = [
-            self.dataset.describe(),
+            self.dataset.describe(optim.videos_per_step),
             f"{self.classes.count} classes, {int(self.counts.min())} to {int(self.counts.max())} "
             "training videos of each",
             f"learning rate {rates.peak:.3g} falling to {rates.final:.3g}: base_lr "
@@ -176,7 +185,7 @@ class Classification:
         else:
             lines.append(f"validation: {len(self.validation):,} videos after each epoch")
         warning = without_videos(self.counts, self.classes)
-        return "\n".join([*lines, warning] if warning else lines)
+        return "\n".join([*lines, *self._told, *([warning] if warning else [])])
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         steps = range(start_step, self.fingerprint.total_steps)
@@ -196,6 +205,7 @@ class Classification:
 
     def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
         assert isinstance(model, VideoClassifier)
+        self._return_to(0)
         section = self._config.model
         if section.init is None:
             log("no weights to begin from are named (--init): all are drawn from the seed")
@@ -205,12 +215,14 @@ class Classification:
             section.init,
             self.classes,
             log,
+            head_index=section.head_index,
             init_scale=section.init_scale,
             seed=self._config.run.seed,
             digest=digest,
         )
 
     def began(self, saved: Saved) -> dict[str, Any] | None:
+        self._return_to(saved.step)
         return check_same_beginning(saved, self._config.model.init)
 
     def fingerprint_of(self, saved: Saved) -> Fingerprint:
@@ -219,14 +231,12 @@ class Classification:
     def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
         """Validates, keeps the best weights, and warns of what looks wrong.
 
-        Nothing is done where this epoch was validated already, by a run that was stopped later.
+        Nothing is done where the run goes on from here and was validated here already.
         """
         if self.validation is None:
             return None
         history = History(self.output)
         known = next((one for one in history.epochs if one.step == done), None)
-        if known is not None and known.best and not (self.output / BEST).exists():
-            known = None  # stopped before the weights were written
         known = self.world.from_main(known)
         if known is None:
             known = self._validate(done, model, history, log)
@@ -250,13 +260,13 @@ class Classification:
         if not self.world.is_main:
             epoch = None
         else:
-            epoch = history.add(done, weights, average)
-            if epoch.best == "average":
-                with averaged(model, optimizer):
-                    self._write_best(model)
-            elif epoch.best is not None:
-                self._write_best(model)
+            epoch, files = history.judged(done, weights, average), BestWeights(self.output)
+            if epoch.best is not None:  # before the line that says so
+                with averaged(model, optimizer) if epoch.best == "average" else nullcontext():
+                    files.write(done, self._weights(model))
+            history.add(epoch)
             if epoch.best is not None:
+                files.follow(history, saved_steps(self.output))
                 log(f"the best so far: kept in {self.output / BEST}")
             self._warn(history.epochs, log)
         found: Epoch = self.world.from_main(epoch)
@@ -286,16 +296,22 @@ class Classification:
                 log(f"left out of validation: {one.failure}")
         return Numbers.of(every)
 
-    def _write_best(self, model: nn.Module) -> None:
+    def _weights(self, model: nn.Module) -> ModelWeights:
         assert isinstance(model, VideoClassifier)
         state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        path = self.output / BEST
-        partial = path.with_name(f"new-{BEST}")
-        partial.unlink(missing_ok=True)
         origin = origin_of(str(self.output), "ours", state)
-        weights = ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
-        write_weights(weights, partial, "ours")
-        os.replace(partial, path)
+        return ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
+
+    def _return_to(self, step: int) -> None:
+        """Validation's history, and the best weights, become those until this step."""
+        if self.validation is None or not self.world.is_main:
+            return
+        validates = step > 0 and (
+            step % self.steps_per_epoch == 0 or step == self.fingerprint.total_steps
+        )
+        history, files = History(self.output), BestWeights(self.output)
+        self._told = files.return_to(step, history, validates=validates)
+        files.follow(history, saved_steps(self.output, until=step))
 
     def _warn(self, epochs: list[Epoch], log: Log) -> None:
         now = epochs[-1]
@@ -307,16 +323,17 @@ class Classification:
         if warning := getting_worse(epochs, losses):
             log(warning)
 
-    def _check_pairs(self) -> None:
-        """Raises UsageError where clips of a micro-batch can't be mixed in pairs."""
-        optim = self._config.optim
-        videos = videos_per_micro_batch(optim.videos_per_step, self.world.size, optim.accumulation)
-        clips = videos * self._config.data.samples
-        if self.objective.mixing.active and clips % 2:
-            raise UsageError(
-                f"{clips} clips of a micro-batch can't be mixed in pairs: make videos per process "
-                "and micro-batch times samples_per_video even, or set mixup and cutmix to 0"
-            )
+
+def check_pairs(config: FinetuneConfig, processes: int) -> None:
+    """Raises UsageError where clips of a micro-batch can't be shared out, or mixed in pairs."""
+    optim = config.optim
+    videos = videos_per_micro_batch(optim.videos_per_step, processes, optim.accumulation)
+    clips = videos * config.data.samples
+    if MixSettings(**asdict(config.mix)).active and clips % 2:
+        raise UsageError(
+            f"{clips} clips of a micro-batch can't be mixed in pairs: make videos per process and "
+            "micro-batch times samples_per_video even, or set mixup and cutmix to 0"
+        )
 
 
 def _told(epoch: Epoch) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from videomae_fast.evaluation.detection import (
     precision_of,
     score_key_frames,
 )
-from videomae_fast.interop import ModelWeights, write_weights
+from videomae_fast.interop import ModelWeights
 from videomae_fast.interop.weights.model_weights import detector_options, origin_of
 from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.detector import ActionDetector
@@ -31,6 +30,7 @@ from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.acting import Acting
+from videomae_fast.tasks.best import BestWeights, saved_steps
 from videomae_fast.tasks.detection_history import DetectionHistory, Validated, validated, waited
 from videomae_fast.tasks.detector_weights import begin_detector_from
 from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of
@@ -40,7 +40,7 @@ from videomae_fast.tasks.validation import BEST
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.parallel.world import World
-from videomae_fast.training.schedule import learning_rates
+from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.step import uses_bf16
 from videomae_fast.training.task import Evaluated, Fingerprint, Settings
 
@@ -148,7 +148,7 @@ class Detection:
             person_score=data.person_score,
         )
         self.clips = training_clips(config, lists)
-        self.validation = validation_clips(config, validated_lists)
+        self.validation = validation_clips(config, validated_lists, self.actions)
         self._boxes = BoxDraws(data.max_boxes, augment.outwards, augment.inwards)
         entries = [entry for one in self.clips.lists for entry in one.entries]
         boxes = sum(min(len(entry.boxes), data.max_boxes) for entry in entries)
@@ -156,8 +156,10 @@ class Detection:
         videos = config.optim.videos_per_step
         self.steps_per_epoch = self.clips.order.steps_per_epoch(videos)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
+        self.weight_decay = weight_decays(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
+        self._told: list[str] = []
         self.data = {
             "key_frames": [len(one.entries) for one in self.clips.lists],
             "boxes": sum(len(entry.boxes) for entry in entries),
@@ -169,7 +171,8 @@ class Detection:
     def describe(self) -> str:
         optim, rates, actions = self._config.optim, self.learning_rate, self.actions
         lines = [
-            self.clips.describe(),
+            self.clips.describe(optim.videos_per_step),
+            *self._told,
             f"{actions.count} actions, of which {len(actions.counted)} count in the score",
             f"learning rate {rates.peak:.3g} falling to {rates.final:.3g}: base_lr "
             f"{optim.base_lr:g} and min_lr {optim.min_lr:g} times {optim.videos_per_step} clips "
@@ -221,6 +224,7 @@ class Detection:
 
     def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
         assert isinstance(model, ActionDetector)
+        self._return_to(0)
         section = self._config.model
         if section.init is None:
             log("no weights to begin from are named (--init): all are drawn from the seed")
@@ -230,6 +234,7 @@ class Detection:
         )
 
     def began(self, saved: Saved) -> dict[str, Any] | None:
+        self._return_to(saved.step)
         return check_same_beginning(saved, self._config.model.init)
 
     def fingerprint_of(self, saved: Saved) -> Fingerprint:
@@ -238,18 +243,13 @@ class Detection:
     def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
         """Validates, and keeps the best weights.
 
-        Nothing is done where this was validated already, by a run that was stopped later.
+        Nothing is done where the run goes on from here and was validated here already.
         """
         schedule = self._config.schedule
-        last = done == self.fingerprint.total_steps
-        if self.validation is None or (
-            done % (self.steps_per_epoch * schedule.validate_every) and not last
-        ):
+        if self.validation is None or not self._validates(done):
             return None
         history = DetectionHistory(self.output)
-        known = next((one for one in history.every if one.step == done), None)
-        if known is not None and known.best and not (self.output / BEST).exists():
-            known = None  # stopped before the weights were written
+        known = next((one for one in history.epochs if one.step == done), None)
         known = self.world.from_main(known)
         if known is None:
             known = self._validate(done, model, history, log)
@@ -269,22 +269,36 @@ class Detection:
         scored = self._scores(model, log)
         now = None
         if self.world.is_main:
-            now = history.add(validated(done, self._mean(scored), scored))
+            now = history.judged(validated(done, self._mean(scored), scored))
+            files = BestWeights(self.output)
+            if now.best is not None:  # before the line that says so
+                files.write(done, self._weights(model))
+            history.add(now)
             log(f"validation after {done} steps: {now}")
-            if now.best:
-                self._write_best(model)
+            if now.best is not None:
+                files.follow(history, saved_steps(self.output))
                 log(f"the best so far: kept in {self.output / BEST}")
         found: Validated = self.world.from_main(now)
         return found
+
+    def _validates(self, done: int) -> bool:
+        """Whether there is a validation after so many steps."""
+        every = self.steps_per_epoch * self._config.schedule.validate_every
+        return done > 0 and (done % every == 0 or done == self.fingerprint.total_steps)
+
+    def _return_to(self, step: int) -> None:
+        """Validation's history, and the best weights, become those until this step."""
+        if self.validation is None or not self.world.is_main:
+            return
+        history, files = DetectionHistory(self.output), BestWeights(self.output)
+        self._told = files.return_to(step, history, validates=self._validates(step))
+        files.follow(history, saved_steps(self.output, until=step))
 
     def _mean(self, scored: list[KeyFrameScores]) -> float | None:
         assert self.validation is not None
         if all(one.failure is not None for one in scored):
             return None
-        try:
-            return precision_of(self.validation.lists, scored, self.actions.counted).mean
-        except ValueError as error:
-            raise UsageError(f"data.validation: {error}") from None
+        return precision_of(self.validation.lists, scored, self.actions.counted).mean
 
     def _scores(self, model: ActionDetector, log: Log) -> list[KeyFrameScores]:
         """Of all processes' key frames, on every process."""
@@ -307,12 +321,9 @@ class Detection:
                 log(f"left out of validation: {one.failure}")
         return every
 
-    def _write_best(self, model: ActionDetector) -> None:
+    def _weights(self, model: ActionDetector) -> ModelWeights:
         state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        path = self.output / BEST
-        partial = path.with_name(f"new-{BEST}")
-        partial.unlink(missing_ok=True)
-        weights = ModelWeights(
+        return ModelWeights(
             "detector",
             model.config,
             state,
@@ -320,5 +331,3 @@ class Detection:
             options=detector_options(model),
             labels=self.actions.labels,
         )
-        write_weights(weights, partial, "ours")
-        os.replace(partial, path)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import Any
 
-from videomae_fast.data.errors import ListError
-from videomae_fast.data.files import write_lines
 from videomae_fast.evaluation.detection import KeyFrameScores
-from videomae_fast.tasks.validation import FILE
+from videomae_fast.tasks.history import Validations
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Validated:
         mean: mean average precision at an IoU of 0.5, 0 to 1; None where nothing could be read.
         loss: cross-entropy of a box; None where no box that was looked at is annotated.
         key_frames, boxes, failed: that were read, their boxes, and that could not be read.
-        best: better than all before.
+        best: "weights" where it is better than all before.
     """
 
     step: int
@@ -32,7 +29,7 @@ class Validated:
     key_frames: int
     boxes: int
     failed: int
-    best: bool = False
+    best: str | None = None
 
     def __str__(self) -> str:
         if self.mean is None:
@@ -59,45 +56,21 @@ def validated(step: int, mean: float | None, scored: Iterable[KeyFrameScores]) -
     )
 
 
-class DetectionHistory:
-    """``validation.jsonl``, a line per validation; lines of steps that are made again are dropped.
+class DetectionHistory(Validations[Validated]):
+    """A line per validation of the steps that a run has made."""
 
-    Args:
-        folder: of the run.
+    def parsed(self, said: Any) -> Validated:
+        return Validated(**said)
 
-    Raises:
-        ListError: a line that can't be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        self.every = [self._read(number, line) for number, line in enumerate(lines, 1)]
-
-    def before(self, step: int) -> list[Validated]:
-        """Those up to, and not with, this number of steps."""
-        return [one for one in self.every if one.step < step]
-
-    def add(self, now: Validated) -> Validated:
-        """Notes one, says whether it is the best, and writes the file anew, whole."""
-        kept = self.before(now.step)
-        most = max((one.mean for one in kept if one.mean is not None), default=-1.0)
-        now = Validated(**{**asdict(now), "best": now.mean is not None and now.mean > most})
-        self.every = [*kept, now]
-        write_lines(self.path, [json.dumps(asdict(one)) + "\n" for one in self.every])
-        return now
-
-    def _read(self, number: int, line: str) -> Validated:
-        try:
-            return Validated(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise ListError(
-                f"{self.path}:{number}: found {line[:80]!r}, expected a validation as JSON; move "
-                "the file away to start a new one"
-            ) from error
+    def judged(self, now: Validated) -> Validated:
+        """Says whether it is the best of those whose weights are still there."""
+        bests = [one.mean for one in self.before(now.step) if one.best is not None]
+        most = max((mean for mean in bests if mean is not None), default=-1.0)
+        better = now.mean is not None and now.mean > most
+        return replace(now, best="weights" if better else None)
 
 
 def waited(every: Sequence[Validated]) -> int:
-    """Validations since the best one."""
-    best = max((i for i, one in enumerate(every) if one.best), default=-1)
-    return len(every) - 1 - best
+    """Validations since the first of the best ones."""
+    means = [-1.0 if one.mean is None else one.mean for one in every]
+    return len(means) - 1 - means.index(max(means))

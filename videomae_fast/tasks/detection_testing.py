@@ -28,7 +28,7 @@ from videomae_fast.interop.weights.description import description_of
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.recipes.box_source import BoxSource
 from videomae_fast.tasks.detection_history import validated
-from videomae_fast.tasks.key_frames import Actions, check_apart, read_lists
+from videomae_fast.tasks.key_frames import Actions, check_scored, read_lists
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.peers import AGREED, failing_together
@@ -168,7 +168,7 @@ def _tested(
         person_score=settings.person_score,
     )
     actions = _named(actions, weights)
-    check_apart(lists)
+    check_scored(lists, actions)
     views = DetectionViews(settings.short_side, crop=min(224, settings.short_side))
     reading = key_frame_reading(
         frames=settings.frames, decoder=settings.decoder, views=views, training=False

@@ -54,6 +54,15 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
     )
 
 
+def why_not_captured(optim: Optim) -> str | None:
+    """Why a step with these settings can't be recorded as one CUDA graph, or None."""
+    if optim.optimizer == "apex":
+        return "apex's optimizer was never captured"
+    if optim.weight_decay_end is not None:
+        return "AdamW's kernel takes the weight decay, which changes each step, from the host"
+    return None
+
+
 def crop_on(data: Reading, device: torch.device) -> CropOn:
     """Where clips are cropped, "auto" resolved."""
     if data.crop_on == "auto":

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videomae_fast.data.boxes.ava_files import read_label_map
-from videomae_fast.data.boxes.boxes import Key
 from videomae_fast.data.boxes.clips import KeyFrameClips, key_frame_reading
 from videomae_fast.data.boxes.detection_views import DetectionViews
 from videomae_fast.data.boxes.entries import (
@@ -95,28 +94,45 @@ def training_clips(config: DetectConfig, lists: Sequence[KeyFrameList]) -> KeyFr
     return _clips(config, kept, training=True)
 
 
-def validation_clips(config: DetectConfig, lists: Sequence[KeyFrameList]) -> KeyFrameClips | None:
+def validation_clips(
+    config: DetectConfig, lists: Sequence[KeyFrameList], actions: Actions
+) -> KeyFrameClips | None:
     """Whole frames of validation lists, None without a list.
 
     Raises:
-        ListError, UsageError: two lists have the same key frame, or as :func:`training_clips`.
+        ListError, UsageError: nothing there can be scored, or as :func:`training_clips`.
     """
     if not lists:
         return None
-    check_apart(lists)
+    check_scored(lists, actions)
     return _clips(config, lists, training=False)
 
 
-def check_apart(lists: Sequence[KeyFrameList]) -> None:
-    """Raises ListError where two lists have the same key frame."""
-    seen: dict[Key, KeyFrameList] = {}
+def check_scored(lists: Sequence[KeyFrameList], actions: Actions) -> None:
+    """Checks that lists can be scored, before anything is computed.
+
+    Raises:
+        ListError: two lists have the same key frame, or no action that counts is annotated in any.
+    """
+    columns = [number - 1 for number in actions.counted]
+    if not any(
+        entry.labels[:, columns].any()
+        for one in lists
+        for entry in one.entries
+        if entry.key not in one.excluded
+    ):
+        raise ListError(
+            f"{', '.join(str(one.source.path) for one in lists)}: no action that counts is "
+            "annotated, so nothing can be scored: look at the numbers of the label map"
+        )
+    seen: dict[tuple[str, float], KeyFrameList] = {}
     for one in lists:
         for entry in one.entries:
-            other = seen.setdefault(entry.key, one)
+            other = seen.setdefault((entry.key[0], entry.seconds), one)
             if other is not one:
                 raise ListError(
-                    f"{one.source.path}:{entry.line}: key frame {entry.key[1]} of {entry.key[0]} "
-                    f"is one of {other.source.path} too: take it out of one of them"
+                    f"{one.source.path}:{entry.line}: key frame {entry.seconds:g} of "
+                    f"{entry.key[0]} is one of {other.source.path} too: take it out of one of them"
                 )
 
 
@@ -150,6 +166,9 @@ def _clips(config: DetectConfig, lists: Sequence[KeyFrameList], *, training: boo
             stride=data.stride,
             seed=config.run.seed,
             epoch_size=data.epoch_size if training else None,
+            order=data.order,
+            block=data.block if training else 1,
+            window=data.window,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None

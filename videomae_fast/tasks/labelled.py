@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from videomae_fast.data.augment.policy import AugmentSettings
 from videomae_fast.data.dataset import ClipDataset, clip_dataset
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.labels.kinetics import SETS, kinetics_names
+from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.lists.sources import LoadedSource
 from videomae_fast.data.views.augmented import Augmented
 from videomae_fast.data.views.evaluation import Evaluation
@@ -20,7 +19,6 @@ from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.source import Source
 
-_KINETICS = {f"kinetics-{classes}": classes for classes in SETS}
 _SHOWN = 10
 
 
@@ -102,42 +100,13 @@ def check_formats(lists: Sequence[Source]) -> None:
             )
 
 
-def names_of(classes: str | None) -> tuple[str, ...] | None:
-    """The names that ``data.classes`` stands for.
-
-    Raises:
-        UsageError: no such file, an empty line, or two classes of one name.
-    """
-    if classes is None:
-        return None
-    if classes in _KINETICS:
-        return tuple(kinetics_names(_KINETICS[classes]))
-    path = Path(classes)
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(
-            f"data.classes {classes}: can't be read ({error.strerror}): give a file with a class "
-            f"name a line, or {', '.join(_KINETICS)}"
-        ) from None
-    names = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    first: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if not name.strip():
-            raise UsageError(f"{path}:{number}: is empty; each line names a class")
-        if name in first:
-            raise UsageError(f"{path}:{number}: {name!r} is the class of line {first[name]} too")
-        first[name] = number
-    return tuple(names)
-
-
 def classes_of(classes: str | None, dataset: ClipDataset) -> Classes:
     """The classes of a run: the named ones, or 0 to the largest label of the training lists.
 
     Raises:
         UsageError: names that can't be read.
     """
-    names = names_of(classes)
+    names = None if classes is None else class_names(classes)
     if names is not None:
         return Classes(len(names), names)
     return Classes(max(int(s.entries.label.max()) for s in dataset.sources) + 1, None)

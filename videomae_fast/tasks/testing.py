@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.files import AppendFile, make_folder, write_lines
+from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.loader.pipeline import every_entry
 from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.views.augmented import Sampling
@@ -35,7 +36,7 @@ from videomae_fast.interop.weights.model_weights import ModelWeights
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.recipes.source import Source
 from videomae_fast.tasks.initial import digests
-from videomae_fast.tasks.labelled import Classes, check_formats, check_labels, names_of
+from videomae_fast.tasks.labelled import Classes, check_formats, check_labels
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.parallel.launcher import ending_with_launcher
@@ -190,7 +191,7 @@ class _Test:
         world: World,
     ) -> None:
         self.weights, self.settings, self.output, self.world = weights, settings, output, world
-        names = names_of(classes) or weights.labels
+        names = weights.labels if classes is None else class_names(classes)
         if names is not None and len(names) != weights.classes:
             raise UsageError(
                 f"{classes}: names {len(names)} classes, and the weights have {weights.classes}"

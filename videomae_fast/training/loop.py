@@ -21,7 +21,7 @@ from videomae_fast.training.errors import CheckpointError, InterruptedRunError, 
 from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.folder import RunFolder
 from videomae_fast.training.metrics import Progress
-from videomae_fast.training.optimizer import load_optimizer_state
+from videomae_fast.training.optimizer import load_optimizer_state, set_weight_decay
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
@@ -213,6 +213,7 @@ class _Loop(Generic[Batch]):
                 names += batch.names
                 self.step.forward_backward(batch, step=step, micro=micro)
             rate = self.task.learning_rate(step)
+            set_weight_decay(self.step.optimizer, self.task.weight_decay(step))
             self.buffer.add(step, rate, self.step.update(rate), names)
 
             done = step + 1

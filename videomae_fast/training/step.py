@@ -9,6 +9,7 @@ from typing import Generic
 import torch
 from torch import Tensor, nn
 
+from videomae_fast.errors import UsageError
 from videomae_fast.training.optimizer.adamw import set_learning_rate
 from videomae_fast.training.optimizer.shadows import Shadows
 from videomae_fast.training.parallel.ddp import replicate, without_sync
@@ -94,6 +95,15 @@ class TrainStep(Generic[Batch]):
         set_learning_rate(self.optimizer, learning_rate)
         return self._apply_gradient()
 
+    def _without_gradient(self) -> str:
+        names = [n for n, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        return (
+            f"backward gave {len(names)} trained parameters no gradient: "
+            f"{', '.join(names[:5])}{more}. Freeze what the loss does not depend on; else "
+            "what wraps the model lost it"
+        )
+
     def _add_gradient(self, inputs: Mapping[str, Tensor], micro: int) -> None:
         """A micro-batch's forward and backward pass, from inputs on the device."""
         last = micro == self.settings.accumulation - 1
@@ -116,6 +126,8 @@ class TrainStep(Generic[Batch]):
         if self._shadows is not None:
             self._shadows.hand_over()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if len(gradients) < len(self._parameters):
+            raise UsageError(self._without_gradient())
         norm = torch.nn.utils.get_total_norm(gradients) * to_mean
         empty = weight == 0  # not one clip could be read: no update
         bad = ~(loss_sum.isfinite() & norm.isfinite()) & ~empty

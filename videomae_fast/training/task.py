@@ -28,7 +28,7 @@ class Settings:
         videos_per_step: over all processes.
         clips_per_video: samples of each.
         accumulation: micro-batches of a process's part of a step.
-        seed: of what is drawn on the device (drop path).
+        seed: of what is drawn on the device (dropout).
         precision: "auto", "fp32" or "bf16".
         step_mode: "auto", "eager", "compiled" or "captured".
         shadow_weights: matmuls work on bf16 copies of the weights that the update writes.
@@ -222,6 +222,10 @@ class Task(Protocol[Batch]):
         ...
 
     def learning_rate(self, step: int) -> float: ...
+
+    def weight_decay(self, step: int) -> float:
+        """Of the optimizer's groups that decay."""
+        ...
 
     def describe(self) -> str:
         """The data, for the log."""

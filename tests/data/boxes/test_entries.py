@@ -45,7 +45,7 @@ def write(folder: Path, **files: Any) -> Path:
 
 
 def test_a_box_has_all_of_its_actions(tmp_path: Path) -> None:
-    write(tmp_path, a__csv=CSV, out__csv="b,0004\n")
+    write(tmp_path, a__csv=CSV, out__csv="b,4\n")
     source = BoxSource(tmp_path / "a.csv", exclusions=tmp_path / "out.csv")
     assert greatest_class(source) == 4
     found = read_key_frames(source, 4, 0.8)
@@ -77,7 +77,7 @@ def test_json_counts_pixels(tmp_path: Path) -> None:
     source = BoxSource(tmp_path / "a.json", proposals=tmp_path / "p.json")
     found = read_key_frames(source, 3, 0.8)
     (entry,) = found.entries
-    assert (entry.key, entry.seconds, found.note) == (("a", "902"), 902.0, "1 persons below 0.8")
+    assert (entry.key, entry.seconds, found.note) == (("a", "0902"), 902.0, "1 persons below 0.8")
     assert entry.persons.tolist() == entry.boxes.tolist() == [[20.0, 20.0, 99.0, 59.0]]
     boxes, _ = entry.in_frame(entry.boxes, (50, 100))  # a file of half the size
     assert boxes.tolist() == [[10.0, 10.0, 49.5, 29.5]]
@@ -117,6 +117,8 @@ def test_close_persons_take_the_actions_of_a_box(tmp_path: Path) -> None:
         ({"a__csv": CSV, "p__csv": "a,2,0,0,1,1\n"}, {"proposals": "p.csv"}, r"p\.csv:1: 6 values"),
         ({"a__csv": CSV, "p__csv": "z,2,0,0,1,1,,1\n"}, {"proposals": "p.csv"}, "no box is left"),
         ({"a__csv": CSV, "p__json": []}, {"proposals": "p.json"}, "is csv: give proposals as csv"),
+        ({"a__csv": CSV, "p__csv": "a,2,0,0,1,1,,7\n"}, {"proposals": "p.csv"}, "7 of a person"),
+        ({"a__csv": CSV, "x__csv": "a,b\n"}, {"exclusions": "x.csv"}, r"x\.csv: timestamp 'b'"),
         ({"a__csv": CSV, "x__csv": "a\n"}, {"exclusions": "x.csv"}, r"x\.csv:1: 1 values"),
     ],
 )

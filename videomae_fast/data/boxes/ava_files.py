@@ -85,6 +85,8 @@ def _line(
             f"{path}:{number}: boxes are in shares of the width and height, 0 to 1, not pixels: "
             f"{','.join(row[2:6])}"
         )
+    if holds == "persons" and not 0 <= score <= 1:
+        raise ListError(f"{path}:{number}: score {score:g} of a person is not 0 to 1")
     if classes is not None and not 1 <= label <= classes:
         raise ListError(
             f"{path}:{number}: class {label} is none of 1 to {classes}: correct the line, or say "

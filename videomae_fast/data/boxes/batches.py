@@ -50,8 +50,8 @@ class BoxBatch:
 
     frames: uint8 [B, T, side, side, 3]; ok: bool [B], False where the video could not be read and
     its frames are zero; boxes: fp32 [N, 4], x1, y1, x2, y2 in pixels of the clips; clip: int64 [N],
-    the clip of each; labels: bool [N, classes]; names: of the videos, with list line and frames;
-    failures: of those that could not be read.
+    the clip of each; labels: bool [N, classes]; seeds: int64 [B], of drop path; names: of the
+    videos, with list line and frames; failures: of those that could not be read.
     """
 
     frames: Tensor
@@ -59,6 +59,7 @@ class BoxBatch:
     boxes: Tensor
     clip: Tensor
     labels: Tensor
+    seeds: Tensor
     names: list[str]
     failures: list[Failure] = field(default_factory=list)
 
@@ -224,6 +225,7 @@ class _Training(_Reader):
             boxes=torch.cat(boxes),
             clip=torch.cat(clip),
             labels=torch.cat(labels),
+            seeds=torch.tensor([seed for request in requests for seed in request.mask_seeds]),
             names=[clip_name(q, r) if isinstance(r, ReadResult) else q.name for q, r in pairs],
             failures=[failure_of(q, r) for q, r in pairs if isinstance(r, DecodeError)],
         )

@@ -24,7 +24,8 @@ from videomae_fast.data.boxes.video_files import VideoFiles, VideoPart
 from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import VideoReader, find_decoder
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.order import Draw, EpochOrder, item_words
+from videomae_fast.data.keyed_order import draw_order, told_mixing
+from videomae_fast.data.order import Draw, item_words
 from videomae_fast.data.randomness import Randomness
 from videomae_fast.data.reading import ClipRequest, ReadSettings
 from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, Plans
@@ -106,6 +107,7 @@ class KeyFrameClips:
         stride: from one frame of a clip to the next.
         seed: at least 0.
         epoch_size: draws per epoch, None takes the number of key frames of all lists.
+        order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`.
 
     Raises:
         ListError: a root that can't be read, or none of a list's videos is there.
@@ -120,6 +122,9 @@ class KeyFrameClips:
         stride: int,
         seed: int = 0,
         epoch_size: int | None = None,
+        order: str = "computed",
+        block: int = 1,
+        window: int = 64,
     ) -> None:
         self.lists, self.reading, self.stride, self.seed = list(lists), reading, stride, seed
         self.files = [VideoFiles(one.source) for one in self.lists]
@@ -127,29 +132,30 @@ class KeyFrameClips:
             _missing(one, files) for one, files in zip(self.lists, self.files, strict=True)
         ]
         lengths = [len(one.entries) for one in self.lists]
-        self.order = EpochOrder(
-            lengths, _shares(self.lists), sum(lengths) if epoch_size is None else epoch_size, seed
+        size = sum(lengths) if epoch_size is None else epoch_size
+        self.order = draw_order(
+            order, lengths, _shares(self.lists), size, seed, block=block, window=window
         )
 
     def __len__(self) -> int:
         """Draws per epoch."""
         return self.order.epoch_size
 
-    def describe(self) -> str:
-        """A line per list: key frames, boxes, share of the draws, what is missing."""
+    def describe(self, videos_per_step: int = 1) -> str:
+        """A line per list: key frames, boxes, share of the draws, what is missing; and how blocks
+        are mixed."""
         weights = _shares(self.lists)
         lines = []
         for one, missing, weight in zip(self.lists, self.missing, weights, strict=True):
             boxes = sum(len(entry.boxes) for entry in one.entries)
-            line = (
-                f"{one.source.label}: {len(one.entries):,} key frames with {boxes:,} boxes, "
-                f"{weight / sum(weights):.1%} of {len(self):,} draws per epoch, stride "
-                f"{self.stride}"
-            )
+            line = f"{one.source.label}: {len(one.entries):,} key frames with {boxes:,} boxes"
+            if self.reading.training:
+                share = weight / sum(weights)
+                line += f", {share:.1%} of {len(self):,} draws per epoch, stride {self.stride}"
             if missing:
                 line += f"; {len(missing)} videos are not in its root, as {missing[0]}"
             lines.append(line + (f"; left out: {one.note}" if one.note else ""))
-        return "\n".join(lines)
+        return "\n".join([*lines, *told_mixing(self.order, videos_per_step)])
 
     def entry(self, draw: Draw) -> KeyFrameEntry:
         """The key frame that a draw stands for."""

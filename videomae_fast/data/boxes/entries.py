@@ -128,7 +128,6 @@ def read_key_frames(source: BoxSource, classes: int, person_score: float) -> Key
     Raises:
         ListError: something that can't be read or can't be; names file, line and remedy.
     """
-    excluded = frozenset() if source.exclusions is None else read_exclusions(source.exclusions)
     if source.is_json:
         found = read_annotations(source.path, classes)
         entries, note = _of_json(source, found, person_score)
@@ -138,7 +137,14 @@ def read_key_frames(source: BoxSource, classes: int, person_score: float) -> Key
         names = {}
     if not entries:
         raise ListError(f"{source.path}: has no key frame")
-    return KeyFrameList(source, entries, names, frozenset(excluded), note)
+    excluded = frozenset[Key]()
+    if source.exclusions is not None:
+        times = {
+            (key[0], _seconds(key, source.exclusions, 0))
+            for key in read_exclusions(source.exclusions)
+        }
+        excluded = frozenset(one.key for one in entries if (one.key[0], one.seconds) in times)
+    return KeyFrameList(source, entries, names, excluded, note)
 
 
 def _of_json(
@@ -157,7 +163,7 @@ def _of_json(
         mine = persons.get(frame.id)
         entries.append(
             KeyFrameEntry(
-                (frame.video, str(frame.timestamp)),
+                (frame.video, f"{frame.timestamp:04d}"),  # as AVA's csv has it
                 float(frame.timestamp),
                 line,
                 frame.size,
@@ -238,7 +244,8 @@ def _seconds(key: Key, path: Path, line: int) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ListError(f"{path}:{line}: timestamp {key[1]!r} is no number of seconds from 0 on")
+        place = f"{path}:{line}" if line else f"{path}"
+        raise ListError(f"{place}: timestamp {key[1]!r} is no number of seconds from 0 on")
     return seconds
 
 

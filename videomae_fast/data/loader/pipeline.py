@@ -27,7 +27,7 @@ from videomae_fast.data.failures import Failure
 from videomae_fast.data.loader.ahead import ReadAhead
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.loader.turns import ShortTurns
-from videomae_fast.data.order import Draw, EpochOrder
+from videomae_fast.data.order import Draw, Order
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 
 CropOn = Literal["worker", "device"]
@@ -75,7 +75,7 @@ class Ordered(Protocol):
     """What has an order of draws."""
 
     @property
-    def order(self) -> EpochOrder: ...
+    def order(self) -> Order: ...
 
 
 @dataclass(frozen=True)

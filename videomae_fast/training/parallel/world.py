@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[att
 
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
+
+_RUNS: Final = count()
 
 
 @dataclass(frozen=True)
@@ -138,12 +141,14 @@ def videos_per_micro_batch(videos_per_step: int, world: int, accumulation: int) 
 
 
 def _store() -> Store:
-    """What the processes have in common, as torchrun says; empty for each restart in place.
+    """What the processes have in common, as torchrun says; empty for each restart in place, and for
+    each run of a process that makes several.
 
-    torchrun's own survives a restart, with the addresses of processes that are no more.
+    torchrun's own survives both, with the addresses of processes and groups that are no more.
     """
     store, _, _ = next(rendezvous("env://"))
-    return PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"restart-{restart}-run-{next(_RUNS)}", store)
 
 
 def _device(name: str, local_rank: int) -> torch.device:
