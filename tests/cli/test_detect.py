@@ -140,18 +140,18 @@ def test_a_test_gives_what_validation_did(
     weights = output / "best.safetensors"
     assert main(scoring(folder, weights, tmp_path, "--batch", "4", "--pictures", "2")) == 0
     said = json.loads((tmp_path / "result.json").read_text())
-    assert said["mAP"] == pytest.approx(best["mean"], abs=1e-9)
+    assert said["map"] == pytest.approx(best["mean"], abs=1e-9)
     assert said["loss"] == pytest.approx(best["loss"], rel=1e-5)
     assert (said["key_frames"], said["boxes"], said["failed"]) == (6, 12, 0)
-    assert f"mAP {said['mAP']:.2%} over " in capsys.readouterr().out
+    assert f"mAP {said['map']:.2%} over " in capsys.readouterr().out
     # The files give the same score as the run does
     found = mean_average_precision(
         read_boxes(folder / "val.csv", "annotations"),
         read_boxes(tmp_path / "detections.csv", "detections"),
         read_label_map(folder / "actions.pbtxt"),
     )
-    assert found.mean == pytest.approx(said["mAP"], abs=1e-12)
-    rows = list(csv.DictReader((tmp_path / "actions.csv").open()))
+    assert found.mean == pytest.approx(said["map"], abs=1e-12)
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
     assert [row["name"] for row in rows] == ["left", "right", "up", "down", "big"]
     assert (tmp_path / "failures.jsonl").read_text() == ""
     pictures = tmp_path / "detections"
@@ -161,6 +161,14 @@ def test_a_test_gives_what_validation_did(
     pixels = np.asarray(Image.open(pictures / "0.png"))
     assert (pixels == (14, 116, 220)).all(-1).any()
     assert (pixels == (22, 163, 74)).all(-1).any()
+
+
+def test_a_report_shows_what_validation_found(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    page = tmp_path / "run.html"
+    assert main(["report", str(tiny[1]), "--output", str(page)]) == 0
+    text = page.read_text()
+    assert "best mAP in validation" in text
+    assert 'class="warn"' not in text
 
 
 def test_batches_and_order_change_nothing(tiny: tuple[Path, Path], tmp_path: Path) -> None:
@@ -216,8 +224,8 @@ def test_moving_squares_are_learned(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(train_words(tmp_path, tmp_path / "run", **more)) == 0
     weights = tmp_path / "run/best.safetensors"
     assert main(scoring(tmp_path, weights, tmp_path / "out")) == 0
-    assert json.loads((tmp_path / "out/result.json").read_text())["mAP"] > 0.8
-    rows = list(csv.DictReader((tmp_path / "out/actions.csv").open()))
+    assert json.loads((tmp_path / "out/result.json").read_text())["map"] > 0.8
+    rows = list(csv.DictReader((tmp_path / "out/classes.csv").open()))
     assert all(float(row["precision"]) > 0.6 for row in rows)
 
 
@@ -245,4 +253,4 @@ def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> No
     for one, two in zip(runs["one"][1:], runs["two"][1:], strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert (two["boxes"], two["key_frames"]) == (12, 6)
-    assert runs["two"][2]["mAP"] == pytest.approx(runs["one"][2]["mAP"], abs=0.02)
+    assert runs["two"][2]["map"] == pytest.approx(runs["one"][2]["map"], abs=0.02)

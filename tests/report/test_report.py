@@ -67,8 +67,9 @@ def folder(tmp_path: Path) -> Path:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "config.json").write_text(json.dumps(to_plain(PretrainConfig())))
     history = History(run)
-    history.add(20, Numbers(0.5, 0.9, 1.25, 60, 1), None)
-    history.add(40, Numbers(0.625, 0.9, 1.0, 60, 1), Numbers(0.75, 0.9, 0.9, 60, 1))
+    first, average = Numbers(0.5, 0.9, 1.25, 60, 1), Numbers(0.75, 0.9, 0.9, 60, 1)
+    history.add(history.judged(20, first, None))
+    history.add(history.judged(40, Numbers(0.625, 0.9, 1.0, 60, 1), average))
     bad = [
         Failure(f"clip <{i % (MOST_FILES + 5)}>.mp4", "train.csv", i + 1, "moov atom", i, 0, i)
         for i in range(MOST_FILES + 8)

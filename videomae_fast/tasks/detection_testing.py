@@ -111,7 +111,8 @@ def score_detector(
     """Scores every key frame of lists once, and writes what came out.
 
     Under ``torchrun`` each process takes its share. ``output`` then holds ``detections.csv`` (as
-    AVA's, of all actions), ``result.json``, ``actions.csv`` and ``failures.jsonl``.
+    AVA's, of all actions), ``result.json``, ``classes.csv`` (a row per action) and
+    ``failures.jsonl``.
 
     Args:
         weights: a detector's.
@@ -212,7 +213,7 @@ def _named(actions: Actions, weights: ModelWeights) -> Actions:
 def _write(result: Detected, output: Path) -> None:
     numbers = validated(0, result.precision.mean, result.scored)
     said = {
-        "mAP": result.precision.mean,
+        "map": result.precision.mean,
         "key_frames": numbers.key_frames,
         "boxes": numbers.boxes,
         "failed": numbers.failed,
@@ -220,7 +221,7 @@ def _write(result: Detected, output: Path) -> None:
     }
     write_lines(output / "detections.csv", _detections(result))
     write_lines(output / "failures.jsonl", [one.to_json() + "\n" for one in result.failures])
-    write_lines(output / "actions.csv", _rows(result.precision))
+    write_lines(output / "classes.csv", _rows(result.precision))
     write_lines(output / "result.json", [json.dumps(said, indent=2) + "\n"])
 
 
