@@ -57,24 +57,24 @@ class RunRecord:
         config: ``config.json``, by section.
         steps: ``metrics.jsonl``, in order of steps.
         validation: ``validation.jsonl`` of a classifier, in order.
-        detection: the same of a detector.
         failures: of all processes, in order of steps.
         tests: in the folders below.
         pictures: files in the folder and those below, without checkpoints.
         versions: of what computed the newest checkpoint; empty without one.
         unreadable: what could not be read of all this, in words.
+        detection: ``validation.jsonl`` of a detector, in order.
     """
 
     path: Path
     config: Mapping[str, Any]
     steps: Sequence[Mapping[str, Any]]
     validation: Sequence[Epoch]
-    detection: Sequence[Validated]
     failures: Sequence[Failure]
     tests: Sequence[TestRecord]
     pictures: Sequence[Path]
     versions: Mapping[str, str]
     unreadable: Sequence[str] = field(default_factory=tuple)
+    detection: Sequence[Validated] = ()
 
     @property
     def own_metrics(self) -> list[str]:
@@ -118,12 +118,12 @@ def read_run(path: Path) -> RunRecord:
         config,
         tried(read_metrics, path / "metrics.jsonl", []),
         [] if detects else tried(lambda run: History(run).epochs, path, []),
-        tried(lambda run: DetectionHistory(run).epochs, path, []) if detects else [],
         sorted(failures, key=lambda one: (one.step, one.position)),
         [one for one in results if one is not None],
         sorted(one for one in path.rglob("*") if _is_shown(one.relative_to(path))),
         newest.get("versions", empty),
         unreadable,
+        tried(lambda run: DetectionHistory(run).epochs, path, []) if detects else (),
     )
 
 
