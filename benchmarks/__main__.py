@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drop-in": ("studies.drop_in", "other code as it is, accelerated, and ours"),
     "proof": ("studies.proof", "what accelerate's proof costs, and its looks in each call"),
     "features": ("studies.features", "windows per second of features, against the official script"),
+    "distillation": ("studies.distillation", "a student by a teacher, and by labels alone"),
     "loss-curves": ("studies.loss_curves", "training runs of both, loss by loss"),
     "reading": ("reading.speed", "reading videos, against the official path"),
     "reading-versions": ("reading.versions", "reading files with two versions, in turns"),

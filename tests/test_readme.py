@@ -38,6 +38,8 @@ SHORT = {
     "pretrain": f"{TINY_MODEL} {TINY_RUN} --device cpu --precision fp32",
     "finetune": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
     f"{TINY_RUN} --device cpu --precision fp32",
+    "distill": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
+    f"{TINY_RUN} --device cpu --precision fp32",
     "test": "--workers 0 --device cpu",
     "train": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
     f"--short-side 32 {TINY_RUN} --device cpu --precision fp32",
@@ -94,6 +96,7 @@ def test_documents_have_commands() -> None:
     assert told >= {
         "pretrain",
         "finetune",
+        "distill",
         "test",
         "detect",
         "list",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.common.command import parser_of
 from benchmarks.common.processor import machine_name
 from benchmarks.common.record import read_of
+from benchmarks.report.distillation import plot_distillation
 from benchmarks.report.reading import require_equal
 from benchmarks.report.studies import (
     drop_in_names,
@@ -233,6 +234,7 @@ PLOTS: dict[str, Callable[[Record, Path], Path]] = {
     "ablation": plot_ablation,
     "drop-in": plot_drop_in,
     "data speed": plot_data_speed,
+    "distillation": plot_distillation,
 }
 
 

@@ -16,6 +16,7 @@ from benchmarks.common.command import parser_of
 from benchmarks.common.record import read_of, write
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.report import studies as study_tables
+from benchmarks.report.distillation import distillation_table
 from benchmarks.report.plots import PLOTS
 from benchmarks.report.reading import data_table
 from benchmarks.report.tables import Record, baseline_table, step_table
@@ -25,6 +26,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "training step": step_table,
     "baselines": baseline_table,
     "data speed": data_table,
+    "distillation": distillation_table,
     **study_tables.TABLES,
 }
 

@@ -15,7 +15,12 @@ from videomae_fast.recipes.plain import LIST_FIELDS
 from videomae_fast.recipes.reference import page
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
-PAGES = {"pretrain": "configuration.md", "finetune": "finetuning.md", "detect": "detection.md"}
+PAGES = {
+    "pretrain": "configuration.md",
+    "finetune": "finetuning.md",
+    "distill": "distillation.md",
+    "detect": "detection.md",
+}
 
 
 @pytest.mark.parametrize("task", KINDS)

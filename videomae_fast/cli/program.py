@@ -52,6 +52,15 @@ COMMANDS: dict[str, Command] = {
       --data train.csv --validation val.csv --output runs/base-k400
   videomae-fast finetune --help             every recipe and every field""",
     ),
+    "distill": Command(
+        "videomae_fast.cli.distill",
+        "train a small classifier on what a large one says of the same clips; resumes where it was "
+        "stopped",
+        """\
+  videomae-fast distill --recipe vit_b_k710_from_g --teacher vit_g_k710.pth --init runs/base \\
+      --data train.csv --validation val.csv --output runs/distilled
+  videomae-fast distill --help              every recipe and every field""",
+    ),
     "test": Command(
         "videomae_fast.cli.test",
         "score a classifier in several views of each video: accuracies, tables, a picture",

@@ -22,7 +22,7 @@ from videomae_fast.recipes.plain import LIST_FIELDS, LISTS, from_plain, source_k
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.recipes.source import BY_OPTION, ListFormat, Source
 
-K = TypeVar("K", PretrainConfig, FinetuneConfig, DetectConfig)
+K = TypeVar("K", bound=PretrainConfig | FinetuneConfig | DetectConfig)
 OPTIONS: Final = {Source: BY_OPTION, BoxSource: BOXES_BY_OPTION}
 """The options of lists, by what they are lists of."""
 

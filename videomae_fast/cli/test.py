@@ -10,6 +10,7 @@ from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.run_options import parse_source, run_of, say
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.distillation import DistillConfig
 
 _ROWS = 10
 
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         weights_path,
     )
 
-    tuned = run_of(args.weights, FinetuneConfig)
+    tuned = _run_of(args.weights)
     path = weights_path(args.weights)
     hints = SourceHints(frames=args.trained_frames, image_size=args.trained_image_size)
     weights = classifier_weights(path, hints)
@@ -145,3 +146,8 @@ def run(args: argparse.Namespace) -> int:
         f"{result.mean_class:.2%} ({result.videos} videos{left_out}); tables in {args.output}"
     )
     return 0
+
+
+def _run_of(path: Path) -> FinetuneConfig | None:
+    """The configuration of the run of fine-tuning or distillation that weights lie in."""
+    return run_of(path, FinetuneConfig) or run_of(path, DistillConfig)

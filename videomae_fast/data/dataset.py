@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def clip_dataset(
     samples: int,
     seed: int,
     rule: ViewRule = MULTI_SCALE,
+    kind: Callable[..., ClipDataset] | None = None,
 ) -> ClipDataset:
     """The clips of lists, read as a configuration says.
 
@@ -67,13 +68,14 @@ def clip_dataset(
         samples: clips of each video.
         seed: of all that is drawn.
         rule: which frames and views make the clips.
+        kind: makes the data set in place of :class:`ClipDataset`.
 
     Raises:
         ListError: a list can't be read.
         BackendUnavailableError: the decoder is not installed.
     """
     cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
-    return ClipDataset(
+    return (kind or ClipDataset)(
         sources,
         frames=frames,
         stride=data.stride,

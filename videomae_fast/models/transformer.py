@@ -6,6 +6,7 @@ bias, LayerScale, drop path and residual in its own pass over the stream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -360,6 +361,7 @@ class Blocks(nn.ModuleList):
         key_count: Tensor | None = None,
         shared: SharedTokens | None = None,
         seeds: Tensor | None = None,
+        after: Callable[[int, Tensor, Branch], None] | None = None,
     ) -> tuple[Tensor, Branch]:
         """All blocks in order.
 
@@ -370,6 +372,8 @@ class Blocks(nn.ModuleList):
             shared: the last tokens of `x`; of the first block, after which they differ by clip.
             seeds: int64 [B], of the clips, which drop path then depends on alone; None: it draws
                 from torch's generator.
+            after: called after each block with the number of blocks done, the stream, and what is
+                still to be added to it.
 
         Returns:
             The stream and what is still to be added to it: see :func:`add_norm` and :func:`add`.
@@ -395,5 +399,7 @@ class Blocks(nn.ModuleList):
                 )
             else:
                 x, branch = block(x, branch, **options)
+            if after is not None:
+                after(i + 1, x, branch)
         assert branch is not None
         return x, branch

@@ -28,6 +28,7 @@ from videomae_fast.recipes.detection import (
     DetectorModel,
     DetectSchedule,
 )
+from videomae_fast.recipes.distillation import Distillation, DistillConfig
 from videomae_fast.recipes.load import load
 from videomae_fast.recipes.plain import changed, from_plain, to_plain
 from videomae_fast.recipes.schema import (
@@ -53,6 +54,8 @@ __all__ = [
     "DetectOptim",
     "DetectSchedule",
     "DetectorModel",
+    "DistillConfig",
+    "Distillation",
     "FinetuneConfig",
     "FinetuneOptim",
     "FinetuneSchedule",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from videomae_fast.data.augment.mixing import MixSettings
+from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.loader.pipeline import (
     ClipBatch,
     every_entry,
@@ -113,17 +114,20 @@ def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        model = VideoClassifier(
-            shape_of(config),
-            classes,
-            drop_path=config.model.drop_path,
-            head_dropout=config.model.head_dropout,
-            init_scale=config.model.init_scale,
-            activation_checkpointing=config.run.activation_checkpointing,
-            other_grids=config.model.other_grids,
-        )
+        model = VideoClassifier(shape_of(config), classes, **classifier_options(config))
     set_recompute(model, config.run.recompute)
     return model
+
+
+def classifier_options(config: FinetuneConfig) -> dict[str, Any]:
+    """Arguments of :class:`VideoClassifier` by name, but for its shape and classes."""
+    return {
+        "drop_path": config.model.drop_path,
+        "head_dropout": config.model.head_dropout,
+        "init_scale": config.model.init_scale,
+        "activation_checkpointing": config.run.activation_checkpointing,
+        "other_grids": config.model.other_grids,
+    }
 
 
 class Classification:
@@ -147,14 +151,13 @@ class Classification:
     ) -> None:
         self._config, self.settings, self.world, self.output = config, settings, world, output
         self.feeding = PipelineStats(config.data.workers)
-        self.dataset = training_clips(config)
+        self.dataset = self._training_clips()
         self.validation = validation_clips(config)
         self.classes = classes_of(config.data.classes, self.dataset)
         check_labels(self.dataset.sources, self.classes)
         if self.validation is not None:
             check_labels(self.validation.sources, self.classes)
         self.counts = videos_of_classes(self.dataset.sources, self.classes)
-        self.objective = Recognition(config, self.counts)
         check_pairs(config, world.size)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
@@ -162,6 +165,7 @@ class Classification:
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
         self._told: list[str] = []
+        self.objective = self._objective()
         validated = [] if self.validation is None else self.validation.sources
         self.data = {
             "entries": [len(source) for source in self.dataset.sources],
@@ -169,6 +173,12 @@ class Classification:
             "classes": self.classes.count,
             "steps_per_epoch": self.steps_per_epoch,
         }
+
+    def _training_clips(self) -> ClipDataset:
+        return training_clips(self._config)
+
+    def _objective(self) -> Recognition:
+        return Recognition(self._config, self.counts)
 
     def describe(self) -> str:
         optim, rates = self._config.optim, self.learning_rate
@@ -226,7 +236,7 @@ class Classification:
         return check_same_beginning(saved, self._config.model.init)
 
     def fingerprint_of(self, saved: Saved) -> Fingerprint:
-        return fingerprint_of(config_of(FinetuneConfig, saved), self.steps_per_epoch)
+        return fingerprint_of(config_of(type(self._config), saved), self.steps_per_epoch)
 
     def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
         """Validates, keeps the best weights, and warns of what looks wrong.
@@ -298,7 +308,7 @@ class Classification:
 
     def _weights(self, model: nn.Module) -> ModelWeights:
         assert isinstance(model, VideoClassifier)
-        state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+        state = {key: value.detach().cpu() for key, value in self._classifier(model).items()}
         origin = origin_of(str(self.output), "ours", state)
         return ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
 
@@ -312,6 +322,10 @@ class Classification:
         history, files = History(self.output), BestWeights(self.output)
         self._told = files.return_to(step, history, validates=validates)
         files.follow(history, saved_steps(self.output, until=step))
+
+    def _classifier(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """The model's weights but for those that only training has."""
+        return model.state_dict()
 
     def _warn(self, epochs: list[Epoch], log: Log) -> None:
         now = epochs[-1]

@@ -106,7 +106,7 @@ def _headed(
         chosen, why = _rows_by_index(weights, classes, head_index)
         return replace(select_classes(weights, chosen), labels=classes.names), why
     if weights.kind == "classifier":
-        rows, why = _rows(weights, classes)
+        rows, why = rows_of_classes(weights, classes)
         if rows is not None:
             if rows != list(range(weights.classes)):
                 weights = select_classes(weights, rows)
@@ -152,8 +152,16 @@ def _rows_by_index(
     return rows, f"{why}; {len(other)} have other names: {shown}{', ...' if other[5:] else ''}"
 
 
-def _rows(weights: ModelWeights, classes: Classes) -> tuple[list[int] | None, str]:
-    """Which row of a classifier's head is each class's, None for a new head; and why."""
+def rows_of_classes(weights: ModelWeights, classes: Classes) -> tuple[list[int] | None, str]:
+    """Which row of a classifier's head is each class's, None where they are not; and why.
+
+    Args:
+        weights: a classifier's.
+        classes: of the run.
+
+    Raises:
+        WeightsError: a Kinetics-710 head, and a run whose classes have no names.
+    """
     name, there = weights.origin.name, weights.labels
     kinetics = tuple(kinetics_names(_K710))
     named = classes.names is not None and set(classes.names) <= set(kinetics)

@@ -24,7 +24,7 @@ from videomae_fast.training.schedule import total_steps
 from videomae_fast.training.task import Fingerprint, Settings
 
 Trained = PretrainConfig | FinetuneConfig | DetectConfig
-T = TypeVar("T", PretrainConfig, FinetuneConfig, DetectConfig)
+T = TypeVar("T", bound=PretrainConfig | FinetuneConfig | DetectConfig)
 
 
 def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:

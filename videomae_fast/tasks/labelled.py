@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -44,8 +44,14 @@ class Classes:
         return tuple(self.name(label) for label in range(self.count))
 
 
-def training_clips(config: FinetuneConfig) -> ClipDataset:
+def training_clips(
+    config: FinetuneConfig, kind: Callable[..., ClipDataset] = ClipDataset
+) -> ClipDataset:
     """The augmented clips of the training lists.
+
+    Args:
+        config: of the run.
+        kind: which clips they are.
 
     Raises:
         UsageError, ListError: a list can't be read, or augmentation that can't be.
@@ -55,7 +61,7 @@ def training_clips(config: FinetuneConfig) -> ClipDataset:
     except ValueError as error:
         raise UsageError(f"augment: {error}") from None
     rule = Augmented(config.data.sampling, settings)
-    return _clips(config, config.data.lists, rule, config.data.samples)
+    return _clips(config, config.data.lists, rule, config.data.samples, kind)
 
 
 def validation_clips(config: FinetuneConfig) -> ClipDataset | None:
@@ -74,6 +80,7 @@ def _clips(
     lists: Sequence[Source],
     rule: Augmented | Evaluation,
     samples: int,
+    kind: Callable[..., ClipDataset] = ClipDataset,
 ) -> ClipDataset:
     check_formats(lists)
     size = config.model.image_size
@@ -85,6 +92,7 @@ def _clips(
         samples=samples,
         seed=config.run.seed,
         rule=rule,
+        kind=kind,
     )
 
 

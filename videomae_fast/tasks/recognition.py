@@ -107,18 +107,25 @@ class Recognition:
         }
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
-        ok, labels = inputs["ok"], inputs["labels"]
-        clips, smoothing = inputs["frames"], self.mixing.smoothing
-        mix = MixTensors(inputs["own"], inputs["boxes"]).between(ok)
-        if self.mixing.active:
-            clips = mix_clips(clips, mix)
-        target = mix_targets(labels, self.classes, mix, smoothing)
+        ok = inputs["ok"]
+        clips, target = self.mixed(inputs)
         logits: Tensor = model(clips, inputs["seeds"]).float()
-        terms = target * inputs["class_weights"] * logits.log_softmax(-1)
         weight = ok.float()
-        total = -(terms.sum(-1) * weight).sum()
+        total = (self.label_terms(logits, target, inputs) * weight).sum()
         with torch.no_grad():
             hits = ((logits.argmax(-1) == target.argmax(-1)) * weight).sum()
         return MicroLoss(
             total.detach(), weight.sum(), (~ok).sum(), (scale * total).backward, (hits,)
         )
+
+    def mixed(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mixed clips fp32 [B, T, H, W, 3], and their soft targets fp32 [B, classes]."""
+        clips = inputs["frames"]
+        mix = MixTensors(inputs["own"], inputs["boxes"]).between(inputs["ok"])
+        if self.mixing.active:
+            clips = mix_clips(clips, mix)
+        return clips, mix_targets(inputs["labels"], self.classes, mix, self.mixing.smoothing)
+
+    def label_terms(self, logits: Tensor, target: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The weighted cross-entropy of each clip, fp32 [B]."""
+        return -(target * inputs["class_weights"] * logits.log_softmax(-1)).sum(-1)

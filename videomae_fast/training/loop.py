@@ -31,7 +31,7 @@ from videomae_fast.training.saving import Saver
 from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
-from videomae_fast.training.task import Batch, Settings, Task
+from videomae_fast.training.task import Batch, Settings, Task, Timed
 from videomae_fast.training.telling import Teller
 
 ENOUGH_DRAWS: Final = 1000
@@ -272,6 +272,8 @@ class _Loop(Generic[Batch]):
         self.folder.check()
         steps, bad = self.buffer.fetch()
         speed = self.progress.speed(done)
+        if isinstance(self.task.objective, Timed):
+            speed |= self.progress.shares(speed, self.task.objective.ms_per_step(len(steps)))
         clips = sum(one.failed_clips for one in steps)
         self.failed_videos += clips // self.settings.clips_per_video
         self.folder.write(steps, speed)

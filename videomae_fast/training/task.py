@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +149,19 @@ class Objective(Protocol[Taken]):
             model: the model, or what wraps it.
             inputs: on the model's device.
             scale: what the loss's sum is multiplied with for the backward pass.
+        """
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """An objective that knows what a part of its steps costs; no objective has to."""
+
+    def ms_per_step(self, steps: int) -> Mapping[str, float]:
+        """Milliseconds of a step by the part's name, in the mean.
+
+        Args:
+            steps: made since the last call; the device has finished them.
         """
         ...
 

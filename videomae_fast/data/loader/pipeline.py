@@ -100,11 +100,15 @@ class StepDraws:
         return self.videos_per_step // (self.world * self.micro_batches)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        size = self.videos
         for step in self.steps:
             for micro in range(self.micro_batches):
-                first = (self.rank * self.micro_batches + micro) * size
-                yield self.dataset.order.draws(step, self.videos_per_step, first, first + size)
+                yield self.part(step, micro)
+
+    def part(self, step: int, micro: int) -> list[Draw]:
+        """The draws of one micro-batch."""
+        size = self.videos
+        first = (self.rank * self.micro_batches + micro) * size
+        return self.dataset.order.draws(step, self.videos_per_step, first, first + size)
 
 
 def clip_loader(
