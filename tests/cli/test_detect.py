@@ -234,10 +234,14 @@ def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> No
     folder, _ = tiny
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     runs: dict[str, Any] = {}
-    for name, launcher in (("one", ()), ("two", TORCHRUN)):
+    for name, launcher in (("one", ()), ("two", TORCHRUN), ("sharded", TORCHRUN)):
         start = [sys.executable, *launcher, "-m", "videomae_fast"]
         output = tmp_path / name
-        more = {"schedule.epochs": 1, "schedule.warmup_epochs": 0, "optim.base_lr": 0.001}
+        more: dict[str, Any] = {"schedule.epochs": 1, "schedule.warmup_epochs": 0}
+        more |= {"optim.base_lr": 0.001}
+        more |= {"model.drop_path": 0.2}
+        if name == "sharded":
+            more |= {"run.shard": "all"}
         words = train_words(folder, output, **more)
         subprocess.run([*start, *words], check=True, env=env, timeout=300)
         words = scoring(folder, output / "best.safetensors", tmp_path / f"{name}-test")
@@ -247,10 +251,11 @@ def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> No
             json.loads((output / "validation.jsonl").read_text()),
             json.loads((tmp_path / f"{name}-test/result.json").read_text()),
         )
-    for one, two in zip(runs["one"][0], runs["two"][0], strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
-        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-4)
-    for one, two in zip(runs["one"][1:], runs["two"][1:], strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
-        assert (two["boxes"], two["key_frames"]) == (12, 6)
-    assert runs["two"][2]["map"] == pytest.approx(runs["one"][2]["map"], abs=0.02)
+    for other in ("two", "sharded"):
+        for one, two in zip(runs["one"][0], runs[other][0], strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-4)
+        for one, two in zip(runs["one"][1:], runs[other][1:], strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+            assert (two["boxes"], two["key_frames"]) == (12, 6)
+        assert runs[other][2]["map"] == pytest.approx(runs["one"][2]["map"], abs=0.02)

@@ -39,6 +39,7 @@ from videomae_fast.tasks.key_frames import read_lists, training_clips, validatio
 from videomae_fast.tasks.validation import BEST
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.parallel.fsdp import gathered, shards, whole_tensors
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.step import uses_bf16
@@ -266,19 +267,21 @@ class Detection:
         self, done: int, model: nn.Module, history: DetectionHistory, log: Log
     ) -> Validated:
         assert isinstance(model, ActionDetector)
-        scored = self._scores(model, log)
+        scored, files = self._scores(model, log), BestWeights(self.output)
         now = None
         if self.world.is_main:
             now = history.judged(validated(done, self._mean(scored), scored))
-            files = BestWeights(self.output)
-            if now.best is not None:  # before the line that says so
-                files.write(done, self._weights(model))
-            history.add(now)
             log(f"validation after {done} steps: {now}")
-            if now.best is not None:
+        found: Validated = self.world.from_main(now)
+        if found.best is not None:  # before the line that says so
+            best = self._weights(model)  # of all processes, where they are sharded
+            if best is not None:
+                files.write(done, best)
+        if self.world.is_main:
+            history.add(found)
+            if found.best is not None:
                 files.follow(history, saved_steps(self.output))
                 log(f"the best so far: kept in {self.output / BEST}")
-        found: Validated = self.world.from_main(now)
         return found
 
     def _validates(self, done: int) -> bool:
@@ -308,12 +311,13 @@ class Detection:
             data.validation_batch,
             data.widened,
             data.person_scores_count,
-            uses_bf16(self.settings, world.device),
+            uses_bf16(self.settings, world.device) and not shards(model),
             data.workers,
             data.decode_timeout,
         )
         mine = looked_at(self.validation)[world.rank :: world.size]
-        scored = list(score_key_frames(model, self.validation, mine, how, world.device))
+        with gathered(model):
+            scored = list(score_key_frames(model, self.validation, mine, how, world.device))
         every = [one for part in world.gather(scored) for one in part]
         every.sort(key=lambda one: one.place)
         for one in every:
@@ -321,8 +325,12 @@ class Detection:
                 log(f"left out of validation: {one.failure}")
         return every
 
-    def _weights(self, model: ActionDetector) -> ModelWeights:
-        state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    def _weights(self, model: ActionDetector) -> ModelWeights | None:
+        """Those of a file, for the main process. All call it."""
+        every = whole_tensors(model.state_dict(), self.world)
+        if not self.world.is_main:
+            return None
+        state = {key: value.detach().cpu() for key, value in every.items()}
         return ModelWeights(
             "detector",
             model.config,

@@ -48,6 +48,8 @@ class BoxDraws:
 class BoxBatch:
     """A micro-batch of B training clips with N boxes.
 
+    Behind a step's last key frame its places are empty: without a name, and no failure.
+
     frames: uint8 [B, T, side, side, 3]; ok: bool [B], False where the video could not be read and
     its frames are zero; boxes: fp32 [N, 4], x1, y1, x2, y2 in pixels of the clips; clip: int64 [N],
     the clip of each; labels: bool [N, classes]; seeds: int64 [B], of drop path; names: of the
@@ -116,7 +118,7 @@ def training_batches(
         device: where the clips are to be.
         stats: counts what the stages do.
     """
-    joiner = _Training(clips, device, stats, boxes, classes)
+    joiner = _Training(clips, device, stats, boxes, classes, draws.videos)
     return joined_batches(draws, joiner, workers=workers, time_limit=time_limit)
 
 
@@ -192,9 +194,10 @@ class _Training(_Reader):
         stats: PipelineStats,
         boxes: BoxDraws,
         classes: int,
+        places: int,
     ) -> None:
         super().__init__(clips, device, stats)
-        self._boxes, self._classes = boxes, classes
+        self._boxes, self._classes, self._places = boxes, classes, places
 
     def join(
         self, requests: Sequence[ClipRequest], results: Sequence[ReadResult | DecodeError]
@@ -202,7 +205,7 @@ class _Training(_Reader):
         begin = time.perf_counter()
         samples, (side, _) = self.settings.samples, self.settings.size
         frames = torch.zeros(
-            (len(requests) * samples, self.settings.frames, side, side, 3), dtype=torch.uint8
+            (self._places * samples, self.settings.frames, side, side, 3), dtype=torch.uint8
         )
         boxes, labels, clip = [torch.empty(0, 4)], [self._no_labels()], [torch.empty(0).long()]
         for i, (request, result) in enumerate(zip(requests, results, strict=True)):
@@ -217,7 +220,9 @@ class _Training(_Reader):
                 labels.append(own)
                 clip.append(torch.full((len(mine),), i * samples + sample))
         self._count(requests, results)
-        read = [isinstance(result, ReadResult) for result in results]
+        empty = self._places - len(results)
+        read = [isinstance(result, ReadResult) for result in results] + [False] * empty
+        seeds = [seed for request in requests for seed in request.mask_seeds]
         pairs = list(zip(requests, results, strict=True))
         batch = BoxBatch(
             frames=self._moved(frames),
@@ -225,7 +230,7 @@ class _Training(_Reader):
             boxes=torch.cat(boxes),
             clip=torch.cat(clip),
             labels=torch.cat(labels),
-            seeds=torch.tensor([seed for request in requests for seed in request.mask_seeds]),
+            seeds=torch.tensor(seeds + [0] * (empty * samples)),
             names=[clip_name(q, r) if isinstance(r, ReadResult) else q.name for q, r in pairs],
             failures=[failure_of(q, r) for q, r in pairs if isinstance(r, DecodeError)],
         )
