@@ -136,6 +136,25 @@ def test_what_cannot_be_read_is_left_out_by_name(boxed: Path, tmp_path: Path) ->
     assert "1 of 17 draws could not be read" in text
 
 
+def test_validation_that_cannot_be_read_ends_no_run(boxed: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    for name in ("val0", "val1"):
+        (tmp_path / "frames" / name).mkdir()
+    lines = (boxed / "val.csv").read_text().splitlines(keepends=True)
+    chosen = [line for line in lines if line.startswith(("val0,", "val1,"))]
+    (tmp_path / "val.csv").write_text("".join(chosen))
+    config = changed(
+        tiny_detection(boxed, schedule__epochs=1),
+        {"data.validation": (boxed_source(tmp_path, "val.csv"),)},
+    )
+    said: list[str] = []
+    train_detector(config, output=tmp_path / "run", log=said.append)
+    (line,) = DetectionHistory(tmp_path / "run").epochs
+    assert (line.mean, line.best, line.failed) == (None, None, 2)
+    assert any("nothing to score: 2 key frames could not be read" in one for one in said)
+    assert not (tmp_path / "run/best.safetensors").exists()
+
+
 def test_a_frame_without_a_box_in_the_crop_counts_nothing(boxed: Path, tmp_path: Path) -> None:
     """Crops too small for most boxes: steps with few boxes or none are made all the same."""
     config = tiny_detection(

@@ -301,7 +301,10 @@ class Detection:
         assert self.validation is not None
         if all(one.failure is not None for one in scored):
             return None
-        return precision_of(self.validation.lists, scored, self.actions.counted).mean
+        try:
+            return precision_of(self.validation.lists, scored, self.actions.counted).mean
+        except ValueError:  # what is annotated lies in key frames that could not be read
+            return None
 
     def _scores(self, model: ActionDetector, log: Log) -> list[KeyFrameScores]:
         """Of all processes' key frames, on every process."""

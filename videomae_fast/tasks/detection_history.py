@@ -17,7 +17,8 @@ class Validated:
 
     Attributes:
         step: steps done.
-        mean: mean average precision at an IoU of 0.5, 0 to 1; None where nothing could be read.
+        mean: mean average precision at an IoU of 0.5, 0 to 1; None where nothing that is annotated
+            could be read.
         loss: cross-entropy of a box; None where no box that was looked at is annotated.
         key_frames, boxes, failed: that were read, their boxes, and that could not be read.
         best: "weights" where it is better than all before.
@@ -33,7 +34,7 @@ class Validated:
 
     def __str__(self) -> str:
         if self.mean is None:
-            return f"none of {self.failed} key frames could be read"
+            return f"nothing to score: {self.failed} key frames could not be read"
         loss = "" if self.loss is None else f", loss {self.loss:.4f}"
         failed = f", {self.failed} could not be read" if self.failed else ""
         read = f"{self.boxes} boxes in {self.key_frames} key frames{failed}"
