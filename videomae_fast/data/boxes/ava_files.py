@@ -56,7 +56,7 @@ def read_boxes(path: str | Path, holds: Holds, classes: int | None = None) -> di
                 key = row[0], row[1]
                 first.setdefault(key, number)
                 lists.setdefault(key, []).append(_line(path, number, row, holds, classes))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ListError(f"{path}: can't be read: {error}") from error
     return {
         key: Boxes(
@@ -85,6 +85,8 @@ def _line(
             f"{path}:{number}: boxes are in shares of the width and height, 0 to 1, not pixels: "
             f"{','.join(row[2:6])}"
         )
+    if not -(2**31) <= label < 2**31:
+        raise ListError(f"{path}:{number}: class {row[6][:20]} is no class")
     if holds == "persons" and not 0 <= score <= 1:
         raise ListError(f"{path}:{number}: score {score:g} of a person is not 0 to 1")
     if classes is not None and not 1 <= label <= classes:
@@ -136,7 +138,7 @@ def read_exclusions(path: str | Path) -> set[Key]:
                 if len(row) != 2:
                     raise ListError(f"{path}:{number}: {len(row)} values, not video,timestamp")
                 found.add((row[0], row[1]))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ListError(f"{path}: can't be read: {error}") from error
     return found
 
