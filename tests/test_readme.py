@@ -117,6 +117,7 @@ def test_documents_have_commands() -> None:
         "cache",
         "reconstruct",
         "features",
+        "probe-features",
         "convert",
         "flops",
         "doctor",

@@ -154,6 +154,16 @@ COMMANDS: dict[str, Command] = {
   videomae-fast features vit_g_hybrid_pt_1200e_k710_ft.pth videos features --preset thumos14
   videomae-fast features runs/base test.csv tokens --pooling tokens --layer 9 --stride 8""",
     ),
+    "probe-features": Command(
+        "videomae_fast.cli.probe_features",
+        "train linear, attentive and nearest-neighbour probes on stored features, many rates at "
+        "once",
+        """\
+  videomae-fast probe-features features train.csv val.csv --output probes.json
+  videomae-fast probe-features train-features train.csv val.csv \\
+      --validation-features val-features --rates 1e-2 1e-3 1e-4
+  videomae-fast probe-features tokens train.csv val.csv --probe attentive --heads 12""",
+    ),
     "convert": Command(
         "videomae_fast.cli.convert",
         "convert weights between the official layout, Hugging Face's and ours, key by key",
