@@ -1,4 +1,7 @@
-"""The ops of a training step at their real shapes, with the bytes each has to move."""
+"""The ops of a training step at their real shapes, with the bytes each has to move.
+
+Those of pre-training, and what an action detector has beside them.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class OpCase:
 
 
 def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
-    """Every op of a step with dual masking, forward and backward."""
+    """Every op of a step with dual masking, and of a detector's, forward and backward."""
     config, b, device = workload.config, workload.batch, workload.device
     masks = workload.masks("dual").to(device)
     frames = workload.frames.to(device)
@@ -155,7 +158,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
     for where, queries, keys, heads, width in places:
         cases += _attention_cases(where, b, queries, keys, heads, width, random)
         cases += _packed_cases(where, b, queries, keys, heads, width, random)
-    return cases
+    return cases + _detector_cases(workload, random)
 
 
 def _crop_case(workload: Workload) -> OpCase:
@@ -177,6 +180,34 @@ def _crop_case(workload: Workload) -> OpCase:
 
     moved = 3 * t * (read + workload.batch * height * width)
     return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)
+
+
+def _detector_cases(workload: Workload, random: Callable[..., Tensor]) -> list[OpCase]:
+    """Fine-tuning of an action detector: 3 people a clip, within its frame."""
+    config, batch, device = workload.config, workload.batch, workload.device
+    grid, dim, count = config.grid, config.width, 3 * workload.batch
+    cells = grid.slots, grid.height, grid.width
+    settings = (7, 1 / config.patch_size, 0, False)
+
+    def args() -> tuple[Any, ...]:
+        # Not over the edges, where bins are equal and either may be called the largest
+        extent = torch.tensor([grid.width - 1, grid.height - 1], device=device) * config.patch_size
+        ends = torch.rand(count, 2, 2, device=device) * extent
+        boxes = torch.cat([ends.amin(1), ends.amax(1)], 1)
+        clip = torch.arange(count, device=device) // 3
+        return (random(batch, grid.tokens, dim), boxes, clip, *cells, *settings)
+
+    def backward_args() -> tuple[Any, ...]:
+        tokens, boxes, clip, *how = args()
+        kept = REGISTRY["roi_features"].backends["reference"].run(tokens, boxes, clip, *how)[1:]
+        return (random(count, dim), clip, *kept, batch, grid.slots)
+
+    item = random(1).element_size()
+    moved = batch * grid.tokens * dim * item + count * dim * (item + 4)
+    return [
+        OpCase("roi_features", "detector", args, moved, terms=grid.slots * grid.space),
+        OpCase("roi_features_backward", "detector", backward_args, moved, terms=3),
+    ]
 
 
 def _attention_cases(

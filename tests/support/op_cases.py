@@ -18,6 +18,8 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
     head = [torch.randn(2, 4, 2, 3, requires_grad=True) for _ in range(3)]
     count = torch.tensor([4, 2], dtype=torch.int32)
     table = torch.randn(4, 6)
+    boxes = torch.tensor([[1.0, 2.0, 6.0, 8.0], [0.0, 0.0, 9.0, 5.0], [3.0, 1.0, 4.0, 1.0]])
+    clip = torch.tensor([1, 0, 1])
     return {
         "patch_gather": (
             frames, index, 2, 4, list(IMAGENET_MEAN), list(IMAGENET_STD), torch.float32, "auto",
@@ -54,6 +56,12 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
         "decoder_assembly_backward": (x.detach(), 2, torch.float32, "auto"),
         "append_rows": (x, torch.randn(5, 6, requires_grad=True), index, "auto"),
         "append_rows_backward": (x.detach(), index, 5, "auto"),
+        "hsv_jitter": (frames, torch.tensor([[3, -20, 9], [-170, 300, 1]]), "auto"),
+        "roi_features": (x, boxes, clip, 1, 2, 2, 3, 0.25, 0, False, "auto"),
+        "roi_features_backward": (
+            torch.randn(3, 6), clip, torch.randint(9, (3, 6), dtype=torch.int32),
+            torch.rand(3, 3, 2), torch.rand(3, 3, 2), 2, 1, "auto",
+        ),
         "attention": (*head, count, "reference"),
         "attention_backward": (
             head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),

@@ -6,6 +6,7 @@ bias, LayerScale, drop path and residual in its own pass over the stream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from videomae_fast.models.drop_path import DropPath, branch_keys
 from videomae_fast.models.recomputing import recomputing
 from videomae_fast.ops import (
     add_layer_norm,
@@ -207,35 +209,20 @@ class Mlp(nn.Module):
             return linear(active, second)
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for a whole clip, and scales it up otherwise."""
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, batch: Tensor) -> Tensor | None:
-        """Each clip's factor, [B] in the dtype of `batch` [B, ...]; None where nothing drops."""
-        if self.probability == 0.0 or not self.training:
-            return None
-        kept = 1.0 - self.probability
-        return batch.new_empty(batch.shape[0]).bernoulli_(kept).div_(kept)
-
-    def extra_repr(self) -> str:
-        return f"probability={self.probability:.3f}"
-
-
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)).
 
     Attributes:
         recompute: the backward pass makes normalised tokens again instead of keeping them, where
             they come with an addition.
+        sharded: its parameters are whole only while it works, so what it hands on are copies of
+            them and no parameters.
 
     Source: Block in models/modeling_finetune.py of the official V2 code.
     """
 
     recompute = False
+    sharded = False
 
     def __init__(
         self,
@@ -267,6 +254,7 @@ class Block(nn.Module):
         queries: Tensor | None = None,
         key_count: Tensor | None = None,
         shared: SharedTokens | None = None,
+        factors: Tensor | None = None,
     ) -> tuple[Tensor, Branch]:
         """
         Args:
@@ -276,6 +264,7 @@ class Block(nn.Module):
                 as keys and values only.
             key_count: int32 [B], how many of the first tokens take part as keys; None: all.
             shared: the last tokens of `x`, where nothing is to be added to it.
+            factors: [2, B], drop path's of both branches; None: it draws them itself, or none.
 
         Returns:
             The stream, [B, K or N, D], and what is still to be added to it.
@@ -290,11 +279,16 @@ class Block(nn.Module):
             delta = self.attn(normal, queries=queries, key_count=key_count, shared=shared)
         if queries is not None:
             x = token_gather(x, queries)
-        branch = Branch(delta, self.attn.proj.bias, self.gamma_1, self.drop_path(x))
+        first, second = (self.drop_path(x), None) if factors is None else factors.unbind(0)
+        branch = Branch(delta, self.attn.proj.bias, self.gamma_1, first)
         normal, x = add_norm(x, branch, self.norm2)
         with self._recomputing(normal, x, branch, self.norm2):
             delta = self.mlp(normal)
-        return x, Branch(delta, self.mlp.fc2.bias, self.gamma_2, self.drop_path(x))
+        second = self.drop_path(x) if factors is None else second
+        bias, scale = self.mlp.fc2.bias, self.gamma_2
+        if self.sharded:
+            return x, Branch(delta, bias.clone(), scale if scale is None else scale.clone(), second)
+        return x, Branch(delta, bias, scale, second)
 
     def _recomputing(
         self, normal: Tensor, stream: Tensor, branch: Branch | None, norm: nn.LayerNorm
@@ -304,6 +298,13 @@ class Block(nn.Module):
             return nullcontext()
         kept = stream.detach()
         return recomputing(normal, lambda: norm_again(kept, norm))
+
+
+def set_sharded(model: nn.Module, sharded: bool = True) -> None:
+    """Lets all blocks of a model hand on copies of parameters, or the parameters themselves."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.sharded = sharded
 
 
 def set_recompute(model: nn.Module, recompute: bool) -> None:
@@ -321,7 +322,11 @@ def set_fused_mlp(model: nn.Module, fused: bool) -> None:
 
 
 class Blocks(nn.ModuleList):
-    """A stack of blocks, drop path rising linearly from 0 to its rate."""
+    """A stack of blocks, drop path rising linearly from 0 to its rate.
+
+    Args:
+        number: of the first block among all of the model, which drop path is drawn for.
+    """
 
     def __init__(
         self,
@@ -334,6 +339,7 @@ class Blocks(nn.ModuleList):
         layer_scale: float,
         norm_eps: float,
         activation_checkpointing: bool,
+        number: int = 0,
     ) -> None:
         rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
         super().__init__(
@@ -348,12 +354,21 @@ class Blocks(nn.ModuleList):
             for rate in rates
         )
         self.activation_checkpointing = activation_checkpointing
+        self.number = number
 
     @property
     def draws(self) -> bool:
-        """Whether a pass draws random numbers, as drop path does."""
+        """Whether a pass without clips' seeds draws random numbers, as drop path does."""
         rates = [module.probability for module in self.modules() if isinstance(module, DropPath)]
         return self.training and any(rate > 0 for rate in rates)
+
+    def factors(self, seeds: Tensor | None, dtype: torch.dtype) -> list[Tensor | None]:
+        """Drop path's factors of each block, [2, B], from the clips' seeds: see :class:`Block`."""
+        if seeds is None or not self.draws:
+            return [None] * len(self)
+        keys = branch_keys(seeds, self.number, len(self))
+        paths: list[Any] = [block.drop_path for block in self]
+        return [path.factors(own, dtype) for path, own in zip(paths, keys, strict=True)]
 
     def forward(
         self,
@@ -362,6 +377,8 @@ class Blocks(nn.ModuleList):
         queries: Tensor | None = None,
         key_count: Tensor | None = None,
         shared: SharedTokens | None = None,
+        seeds: Tensor | None = None,
+        after: Callable[[int, Tensor, Branch], None] | None = None,
     ) -> tuple[Tensor, Branch]:
         """All blocks in order.
 
@@ -370,16 +387,22 @@ class Blocks(nn.ModuleList):
             queries: of the last block; see :class:`Block`.
             key_count: of every block.
             shared: the last tokens of `x`; of the first block, after which they differ by clip.
+            seeds: int64 [B], of the clips, which drop path then depends on alone; None: it draws
+                from torch's generator.
+            after: called after each block with the number of blocks done, the stream, and what is
+                still to be added to it.
 
         Returns:
             The stream and what is still to be added to it: see :func:`add_norm` and :func:`add`.
         """
         branch: Branch | None = None
+        factors = self.factors(seeds, x.dtype)
         for i, block in enumerate(self):
             options: dict[str, Any] = {
                 "queries": queries if i == len(self) - 1 else None,
                 "key_count": key_count,
                 "shared": shared if i == 0 else None,
+                "factors": factors[i],
             }
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x, branch = checkpoint(
@@ -388,10 +411,12 @@ class Blocks(nn.ModuleList):
                     branch,
                     use_reentrant=False,
                     # Reading the generator's state waits for the host, and breaks a recording
-                    preserve_rng_state=self.draws,
+                    preserve_rng_state=seeds is None and self.draws,
                     **options,
                 )
             else:
                 x, branch = block(x, branch, **options)
+            if after is not None:
+                after(i + 1, x, branch)
         assert branch is not None
         return x, branch

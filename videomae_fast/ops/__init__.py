@@ -9,6 +9,7 @@ from videomae_fast.ops.bilinear_resize import bilinear_resize
 from videomae_fast.ops.crop_resize import crop_resize
 from videomae_fast.ops.decoder_assembly import decoder_assembly
 from videomae_fast.ops.gelu_mlp import gelu_mlp
+from videomae_fast.ops.hsv_jitter import hsv_jitter
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
 from videomae_fast.ops.packed_attention import packed_attention
@@ -23,6 +24,7 @@ from videomae_fast.ops.pixel_mse_with_gradient import (
 from videomae_fast.ops.pixel_target import pixel_target
 from videomae_fast.ops.rand_augment import rand_augment
 from videomae_fast.ops.resized_view import resized_view
+from videomae_fast.ops.roi_features import roi_features
 from videomae_fast.ops.token_gather import token_gather, token_scatter
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "decoder_assembly",
     "gelu_mlp",
     "gradient_root",
+    "hsv_jitter",
     "linear",
     "mask_indices",
     "packed_attention",
@@ -47,6 +50,7 @@ __all__ = [
     "pixel_target",
     "rand_augment",
     "resized_view",
+    "roi_features",
     "start_backward",
     "token_gather",
     "token_scatter",

@@ -11,6 +11,7 @@ from videomae_fast.ops._native.augment import (
     AFFINE,
     KINDS,
     bilinear_resize,
+    hsv_jitter,
     rand_augment,
     resized_view,
 )
@@ -33,6 +34,7 @@ from videomae_fast.ops._native.pixels import (
     pixel_mse_backward,
     pixel_mse_with_gradient,
 )
+from videomae_fast.ops._native.rois import roi_features, roi_features_backward
 from videomae_fast.ops._native.rows import (
     add_layer_norm,
     add_layer_norm_backward,
@@ -63,6 +65,7 @@ __all__ = [
     "crop_resize",
     "decoder_assembly",
     "decoder_assembly_backward",
+    "hsv_jitter",
     "instruction_set",
     "library",
     "library_path",
@@ -74,6 +77,8 @@ __all__ = [
     "pixel_mse_with_gradient",
     "rand_augment",
     "resized_view",
+    "roi_features",
+    "roi_features_backward",
     "token_gather",
     "token_scatter",
     "why_missing",
