@@ -78,12 +78,7 @@ def finetune(
     Raises:
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
-    shape_of(config)  # before any process starts on anything
-    if config.model.head_index is not None and config.model.init is None:
-        raise UsageError(
-            "model.head_index takes rows of the head of weights to start from, and model.init "
-            "names none: give --init, or leave --head-index out"
-        )
+    check_model(config)  # before any process starts on anything
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
         lambda world: Classification(config, settings, world, Path(output)),
@@ -92,6 +87,16 @@ def finetune(
         resume=resume,
         log=log,
     )
+
+
+def check_model(config: FinetuneConfig) -> None:
+    """Raises UsageError for a model that can't be, or rows of the head of no weights."""
+    shape_of(config)
+    if config.model.head_index is not None and config.model.init is None:
+        raise UsageError(
+            "model.head_index takes rows of the head of weights to start from, and model.init "
+            "names none: give --init, or leave --head-index out"
+        )
 
 
 def shape_of(config: FinetuneConfig) -> MAEConfig:
@@ -343,7 +348,8 @@ class Classification:
         now = epochs[-1]
         warm = self._config.schedule.warmup_epochs * self.steps_per_epoch
         better = now.average if now.average and now.average.top1 == now.top1 else now.weights
-        if now.step > warm and (warning := at_chance(better, self.classes.count)):
+        warning = at_chance(better.top1, better.videos, self.classes.count)
+        if now.step > warm and warning is not None:
             log(warning)
         losses = training_losses(self.output, self.steps_per_epoch)
         if warning := getting_worse(epochs, losses):
