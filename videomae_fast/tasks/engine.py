@@ -35,6 +35,9 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
     """
     step_mode = _step_mode(run)
     _check_recompute(run, step_mode)
+    if run.shard not in ("none", "1") and (optim.optimizer == "apex" or run.shadow_weights):
+        what = "optimizer apex" if optim.optimizer == "apex" else "shadow_weights"
+        raise UsageError(f"{what} can't work on sharded weights: leave it out, or use shard none")
     return Settings(
         device=run.device,
         videos_per_step=optim.videos_per_step,
