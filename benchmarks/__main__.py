@@ -10,6 +10,7 @@ from importlib import import_module
 # Module under benchmarks, whose main(words) returns the exit status; what it is for
 COMMANDS: dict[str, tuple[str, str]] = {
     "step": ("studies.step", "one training step against the official one; a profile; memory"),
+    "finetune-step": ("studies.finetune_step", "a fine-tuning step against the official one"),
     "paper": ("studies.paper", "the paper's table of dual masking, measured"),
     "breakdown": ("studies.breakdown", "what each gain is worth"),
     "ablation": ("studies.ablation", "cost by decoder mask, batch, frames, resolution, size"),
@@ -18,7 +19,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "features": ("studies.features", "windows per second of features, against the official script"),
     "distillation": ("studies.distillation", "a student by a teacher, and by labels alone"),
     "loss-curves": ("studies.loss_curves", "training runs of both, loss by loss"),
+    "gestures": ("gestures.study", "what pre-training on a small set's own clips is worth"),
     "reading": ("reading.speed", "reading videos, against the official path"),
+    "augment": ("reading.augmenting", "training clips of fine-tuning, against the official chain"),
     "reading-versions": ("reading.versions", "reading files with two versions, in turns"),
     "ops": ("ops.speed", "each op by itself, every backend"),
     "attention-choice": ("ops.attention_choice", 'the table that attention\'s "auto" goes by'),
@@ -29,6 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gpu": ("gpu.first_minutes", "the first minutes on a GPU, what is worth most first"),
     "ceilings": ("gpu.ceilings", "what a GPU can do, and what the baselines make of it"),
     "kernel-profile": ("gpu.kernel_profile", "our step kernel by kernel, the model beside it"),
+    "step-table": (
+        "gpu.step_table",
+        "our step now and before, counted and modelled",
+    ),
     "commit": ("common.commit", "the commit, for a copy of the tree without .git"),
     "wheels": ("gpu.wheels", "packages for a machine without an index"),
     "checkouts": ("checkouts.run", "other people's scripts, as they are and accelerated"),

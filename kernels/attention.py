@@ -154,8 +154,9 @@ class Into(NamedTuple):
     Attributes:
         query, key, value: the gradients; keys and values with the same strides, the values of a
             head side by side.
-        query_sums, value_sums: fp32 [1, blocks, heads * head dim] or None; the gradients of
-            queries and values summed over the tokens of each block.
+        query_sums, value_sums: fp32 [blocks of queries, heads * head dim] or None: the gradients of
+            queries and of the output, summed over each block's queries. The latter's total is that
+            of the values' gradients, since the weights of a query sum to 1.
     """
 
     query: Tensor
@@ -206,12 +207,12 @@ def backward_into(
         "out_ptr": out.contiguous(),
         "grad_query_ptr": grad_query,
         "query_sums_ptr": query_sums,
+        "value_sums_ptr": value_sums,
         **_strides("grad_query", grad_query),
     }
     of_key = {
         "grad_key_ptr": grad_key,
         "grad_value_ptr": grad_value,
-        "value_sums_ptr": value_sums,
         **_strides("grad_key", grad_key),
     }
     arguments["ALIGN"] = _align({**arguments, **of_query, **of_key})

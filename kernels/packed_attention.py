@@ -6,10 +6,7 @@ of tokens, which `sum_columns` adds up to the biases' gradients. See docs/kernel
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-import triton
 from torch import Tensor
 
 from videomae_fast.kernels import attention
@@ -70,68 +67,30 @@ def backward(
     if use_short is None:
         use_short = attention.is_short(asking, key)
     biases = (q_bias if needs_q_bias else None, v_bias if needs_v_bias else None)
-    sums = _sums(asking, key, biases, use_short=use_short)
-    saved = (grad, asking, key, value, key_count, out, lse)
+    learnt = [bias for bias in biases if bias is not None]
+    blocks = _blocks(asking, use_short=use_short)
+    sums = packed.new_empty((len(learnt), blocks, asking.shape[2:].numel()), dtype=torch.float32)
+    rows = iter(sums)
+    of_bias = [None if bias is None else next(rows) for bias in biases]
+    into = attention.Into(*_views(grad_packed, of_query), *of_bias)
     attention.backward_into(
-        *saved, use_short=use_short, into=attention.Into(*_views(grad_packed, of_query), *sums.rows)
+        grad, asking, key, value, key_count, out, lse, use_short=use_short, into=into
     )
-    of_query_bias, of_value_bias = sums.added(biases, packed.device)
-    grad_query = packed.new_empty(0) if of_query is None else of_query
-    return grad_packed, grad_query, of_query_bias, of_value_bias
+    totals = [torch.empty(bias.shape, dtype=bias.dtype, device=bias.device) for bias in learnt]
+    if totals:
+        sum_columns(sums, totals)
+    empty = packed.new_empty
+    left = iter(totals)
+    of_q_bias, of_v_bias = (empty(0) if bias is None else next(left) for bias in biases)
+    return grad_packed, empty(0) if of_query is None else of_query, of_q_bias, of_v_bias
 
 
-class _Sums(NamedTuple):
-    """What the programs leave for the biases' gradients: a row for each block of tokens.
-
-    Attributes:
-        rows: of queries and of values, fp32 [blocks of all clips, heads * head dim], or None.
-        both: the two as one tensor [2, ...], where they have as many rows: one launch adds them up.
-    """
-
-    rows: tuple[Tensor | None, Tensor | None]
-    both: Tensor | None
-
-    def added(
-        self, biases: tuple[Tensor | None, Tensor | None], device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """The gradients of both biases; empty where there is none."""
-        found = []
-        for bias, rows in zip(biases, self.rows, strict=True):
-            if bias is None or rows is None:
-                found.append(torch.empty(0, device=device))
-                continue
-            found.append(torch.empty(bias.shape, dtype=bias.dtype, device=bias.device))
-            if self.both is None:
-                sum_columns(rows[None], [found[-1]])
-        if self.both is not None:
-            sum_columns(self.both, found)
-        return found[0], found[1]
-
-
-def _sums(
-    query: Tensor,
-    key: Tensor,
-    biases: tuple[Tensor | None, Tensor | None],
-    *,
-    use_short: bool,
-) -> _Sums:
-    clips, _, heads, dim = query.shape
+def _blocks(query: Tensor, *, use_short: bool) -> int:
+    """How many blocks of queries there are, over all clips: each leaves a row of sums."""
+    clips, queries, _, dim = query.shape
+    if query.numel() == 0:
+        return 0
     if use_short:
-        most = short.backward_launch(dim).keys
-        blocks = [len(pieces(x.shape[1], most=most)) for x in (query, key)]
-    else:
-        _, by_query, by_key = flash.launches(dim, query.element_size())
-        sizes = ((query, by_query.queries), (key, by_key.keys))
-        blocks = [triton.cdiv(x.shape[1], size) for x, size in sizes]
-
-    def room(*sizes: int) -> Tensor:
-        return torch.empty((*sizes, heads * dim), dtype=torch.float32, device=query.device)
-
-    counts = [0 if query.numel() == 0 else clips * count for count in blocks]
-    if counts[0] == counts[1] and None not in biases:
-        both = room(2, counts[0])
-        return _Sums((both[0], both[1]), both)
-    of_q, of_v = (
-        None if bias is None else room(count) for bias, count in zip(biases, counts, strict=True)
-    )
-    return _Sums((of_q, of_v), None)
+        return clips * len(pieces(queries, most=short.backward_launch(dim).keys))
+    _, by_query, _ = flash.launches(dim, query.element_size())
+    return clips * -(-queries // by_query.queries)

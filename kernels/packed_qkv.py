@@ -60,6 +60,8 @@ def _part(
     in_ptr,  # [B, n_tokens, heads, DIM], strides given
     out_ptr,  # [B, n_tokens, parts, heads, DIM], contiguous
     sums_ptr,  # [n_runs, heads, DIM], fp32, or None
+    i_run,
+    i_head,
     n_rows,  # B n_tokens
     n_tokens,
     heads,
@@ -72,7 +74,6 @@ def _part(
     PARTS: tl.constexpr,
     ALIGN: tl.constexpr,
 ):  # fmt: skip
-    i_run, i_head = tl.program_id(0) // heads, tl.program_id(0) % heads
     o_col = tl.arange(0, COLUMNS)
     m_col = o_col < DIM
     b_sum = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -118,22 +119,24 @@ def _join(
     ALIGN: tl.constexpr,  # of all strides
 ):  # fmt: skip
     first: tl.constexpr = -1 if APART else 0
+    i_run, i_head = tl.program_id(0) // heads, tl.program_id(0) % heads
     if tl.program_id(1) == 0:
         if not APART or query_sums_ptr is not None:
             _part(
-                query_ptr, out_ptr, query_sums_ptr, n_query_rows, n_queries, heads, n_run,
+                query_ptr, out_ptr, query_sums_ptr, i_run, i_head,
+                n_query_rows, n_queries, heads, n_run,
                 query_stride_clip, query_stride_token, query_stride_head,
                 ROWS, DIM, COLUMNS, first, 3, ALIGN,
             )  # fmt: skip
     elif tl.program_id(1) == 1:
         _part(
-            key_ptr, out_ptr, None, n_key_rows, n_keys, heads, n_run,
+            key_ptr, out_ptr, None, i_run, i_head, n_key_rows, n_keys, heads, n_run,
             key_stride_clip, key_stride_token, key_stride_head,
             ROWS, DIM, COLUMNS, first + 1, first + 3, ALIGN,
         )  # fmt: skip
     else:
         _part(
-            value_ptr, out_ptr, value_sums_ptr, n_key_rows, n_keys, heads, n_run,
+            value_ptr, out_ptr, value_sums_ptr, i_run, i_head, n_key_rows, n_keys, heads, n_run,
             value_stride_clip, value_stride_token, value_stride_head,
             ROWS, DIM, COLUMNS, first + 2, first + 3, ALIGN,
         )  # fmt: skip

@@ -17,16 +17,20 @@ from benchmarks.common.record import read_of, write
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.report import studies as study_tables
 from benchmarks.report.distillation import distillation_table
+from benchmarks.report.gestures import gestures_table
 from benchmarks.report.plots import PLOTS
-from benchmarks.report.reading import data_table
+from benchmarks.report.reading import augment_table, data_table
 from benchmarks.report.tables import Record, baseline_table, step_table
 
 # By the kind that a record says it is of
 TABLES: dict[str, Callable[[Record], str]] = {
     "training step": step_table,
+    "fine-tuning step": step_table,
     "baselines": baseline_table,
     "data speed": data_table,
     "distillation": distillation_table,
+    "augmentation": augment_table,
+    "gestures": gestures_table,
     **study_tables.TABLES,
 }
 

@@ -54,12 +54,14 @@ class Model:
     Attributes:
         parameters: of all.
         largest: of the largest block.
-        blocks: that are gathered one by one; the rest is one more piece.
+        within: of all blocks.
+        blocks: that are gathered one by one; the rest is one more piece, and kept until backward.
         gathered: bytes of a parameter that is gathered: 2 in bf16, 4 in fp32.
     """
 
     parameters: int
     largest: int
+    within: int
     blocks: int
     gathered: int = 2
 
@@ -125,8 +127,8 @@ def states(model: Model, layout: Layout) -> float:
 def moved(model: Model, layout: Layout) -> float:
     """Bytes that a GPU sends in a step of one micro-batch."""
     total, shard, copies = model.parameters, layout.shard, layout.copies
-    gathers = 2 if layout.reshard else 1
-    within = (shard - 1) / shard * (gathers * model.gathered + 4) * total
+    gathered = total + (model.within if layout.reshard else 0)
+    within = (shard - 1) / shard * (model.gathered * gathered + 4 * total)
     return within + 2 * (copies - 1) / copies * 4 * total / shard
 
 

@@ -122,7 +122,8 @@ def describe(workload: Workload) -> Model:
         model = MaskedAutoencoder(workload.config)
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    return Model(sum(p.numel() for p in model.parameters()), max(sizes), len(sizes))
+    total = sum(p.numel() for p in model.parameters())
+    return Model(total, max(sizes), sum(sizes), len(sizes))
 
 
 def _clip(args: argparse.Namespace, workload: Workload, masking: Masking) -> Clip:

@@ -32,7 +32,12 @@ from benchmarks.official.windows import LENGTH, official_windows
 from benchmarks.reading.material import Rendering, render
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.data.decoders import open_video
-from videomae_fast.evaluation.features import FeatureSettings, preset, video_features
+from videomae_fast.evaluation.features import (
+    FeatureSettings,
+    preset,
+    usual_batch,
+    video_features,
+)
 from videomae_fast.models.frozen import FrozenFeatures
 
 TOLERANCE = 1e-5
@@ -41,9 +46,8 @@ Run = Callable[[], NDArray[np.float32]]
 
 def arguments() -> argparse.ArgumentParser:
     """The parser of ``features``."""
-    parser = parser_of(
-        "features", __doc__, tiny=True, size="base", threads=2, batch=8, repeats=3, seed=0
-    )
+    parser = parser_of("features", __doc__, tiny=True, size="base", threads=2, repeats=3, seed=0)
+    parser.add_argument("--batch", type=int, help="windows of ours at once; default: its own")
     parser.add_argument("--stride", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--video", type=Path, help="default: one that is rendered")
     parser.add_argument(
@@ -165,6 +169,7 @@ def main(argv: Sequence[str]) -> int:
     """
     args = arguments().parse_args(argv)
     torch.set_num_threads(args.threads)
+    batch = args.batch or usual_batch("cpu")
     config, size = (TINY, "tiny") if args.tiny else (MAEConfig.from_size(args.size), args.size)
     settings = preset("thumos14")
     rule = replace(settings.windows, stride=args.stride)
@@ -179,7 +184,7 @@ def main(argv: Sequence[str]) -> int:
             width, height = args.frame_size
             video = render(Rendering(Path(folder) / "rendered.mp4", 0, frames, width, height))
         about = described(video)
-        runs = contenders(config, video, settings, batch=args.batch, seed=args.seed)
+        runs = contenders(config, video, settings, batch=batch, seed=args.seed)
         try:
             measured = measure(runs, args.repeats)
         except RuntimeError as error:
@@ -189,7 +194,7 @@ def main(argv: Sequence[str]) -> int:
         "kind": "features",
         **environment("cpu", command_of("features", argv)),
         "size": size,
-        "workload": Workload(config, args.batch, seed=args.seed).describe(),
+        "workload": Workload(config, batch, seed=args.seed).describe(),
         "stride": args.stride,
         "video": about,
         **measured,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,28 @@ def test_two_processes_give_the_table_of_one(plan: Path, tmp_path: Path) -> None
         for kind in ("validation", "test"):
             if other[kind] is not None:
                 assert mine[kind]["videos"] == other[kind]["videos"]
+
+
+@pytest.mark.slow
+def test_killed_in_a_stage_it_ends_with_the_result_of_an_uninterrupted_one(
+    plan: Path, tmp_path: Path
+) -> None:
+    changes = ("--set", "four.schedule.epochs=20", "--set", "run.checkpoint_every=3")
+    words = ["-m", "videomae_fast", "progressive", plan, "--output", tmp_path / "killed", *changes]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)], env=env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[four] step 8/40"):
+            process.kill()
+            break
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert len(losses(tmp_path / "killed/four")) < 40
+    for name in ("killed", "whole"):
+        assert progressive(plan, "--output", tmp_path / name, *changes) == 0
+    killed, whole = (tmp_path / name for name in ("killed", "whole"))
+    assert (killed / "results.json").read_text() == (whole / "results.json").read_text()
+    for stage in ("own", "four", "two"):
+        assert losses(killed / stage) == losses(whole / stage)

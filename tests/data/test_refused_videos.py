@@ -217,6 +217,7 @@ ONLY_HERE = (
     "fields in MP4",
     "MP4 cut within a group",
     "HEVC, open groups",
+    "MPEG-4 without sync table",
 )
 
 

@@ -657,7 +657,7 @@ def test_deterministic_attention_is_by_kernels_that_add_up_in_order(monkeypatch)
     def asked(*args, impl, **options):
         raise Asked(impl)
 
-    monkeypatch.setattr("videomae_fast.models.transformer.attention", asked)
+    monkeypatch.setattr("videomae_fast.models.transformer.packed_attention", asked)
     on_gpu = views.attention_impl
     monkeypatch.setattr(
         views, "attention_impl", lambda block, device: on_gpu(block, torch.device("cuda"))

@@ -89,6 +89,14 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
         ),
         "bias_gelu": (x, torch.randn(6, requires_grad=True), "auto"),
         "bias_gelu_backward": (x.detach(), x.detach(), torch.randn(6), "auto"),
+        "gelu_mlp": (
+            x, torch.randn(5, 6, requires_grad=True), torch.randn(5, requires_grad=True),
+            torch.randn(3, 5, requires_grad=True), "auto",
+        ),
+        "gelu_mlp_backward": (
+            torch.randn(2, 4, 3), x.detach(), torch.randn(5, 6), torch.randn(5), torch.randn(3, 5),
+            torch.randn(2, 4, 5), torch.randn(2, 4, 5), True, "auto",
+        ),
         "add_layer_norm": (
             x, torch.randn(2, 4, 6, requires_grad=True),
             *(torch.randn(6, requires_grad=True) for _ in range(4)), torch.ones(2), 1e-6, "auto",

@@ -13,6 +13,7 @@ from videomae_fast.data import ListError
 from videomae_fast.data.loader.pipeline import every_entry
 from videomae_fast.evaluation.multi_view import score_videos
 from videomae_fast.tasks.validation import (
+    IN_TEST,
     Epoch,
     History,
     Numbers,
@@ -72,9 +73,14 @@ def test_history_drops_what_is_made_again(tmp_path: Path) -> None:
 
 
 def test_warnings() -> None:
-    assert at_chance(_numbers(0.25), 4)
-    assert at_chance(_numbers(0.6), 4) is None
-    assert at_chance(_numbers(None), 4) is None
+    told = at_chance(0.25, 100, 4)
+    assert told is not None
+    assert all(f"{cause}" in told for cause in ("number the classes", "normalised", "began from"))
+    assert at_chance(0.6, 100, 4) is None
+    assert at_chance(None, 0, 4) is None
+    assert at_chance(1.0, 100, 1) is None
+    for cause in ("numbers the classes", "normalised", "head was never trained"):
+        assert cause in str(at_chance(0.3, 100, 4, IN_TEST))
     epochs = [Epoch(2, _numbers(0.7), None, "weights"), Epoch(4, _numbers(0.3), None, None)]
     warning = getting_worse(epochs, {2: 1.0, 4: 0.5})
     assert warning is not None

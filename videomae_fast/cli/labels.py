@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     )
     write(built, args.output)
     print(built.merged.report())
+    for name in built.unified:
+        print(f"several classes of {name} are one now, so no rows of a merged head are its head")
     if not args.validation:
         print("warning: no list is for validation, so nothing was looked for in training")
     sys.stdout.flush()

@@ -81,7 +81,6 @@ COMMANDS: dict[str, Command] = {
         "run a plan: pre-training, fine-tuning and tests one after the other, weights handed on; "
         "goes on where it was stopped",
         """\
-  videomae-fast recipes show vit_g_progressive > plan.toml
   videomae-fast progressive plan.toml --output runs/v2 --dry-run
   torchrun --nproc-per-node 8 -m videomae_fast progressive plan.toml --output runs/v2""",
     ),

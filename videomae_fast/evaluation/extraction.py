@@ -52,7 +52,7 @@ class Extraction:
         about: what else decides the values (the weights' digest among it), for the JSON.
         notes: what does not decide them (versions, where the weights are), for the JSON.
         device: of the model.
-        batch: windows per forward pass.
+        batch: windows per forward pass; None: as the device has it.
         bf16: compute in bf16.
         decoder: of video files.
         name_pattern: of the images in a frame folder.
@@ -64,7 +64,7 @@ class Extraction:
     about: Mapping[str, Any]
     notes: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device | str = "cpu"
-    batch: int = 8
+    batch: int | None = None
     bf16: bool = False
     decoder: str = "pyav"
     name_pattern: str = "img_{:05}.jpg"

@@ -80,12 +80,18 @@ def preset(name: str) -> FeatureSettings:
     return FeatureSettings(PRESETS[name], (224, 224), "squash", UNIT)
 
 
+def usual_batch(device: torch.device | str) -> int:
+    """Windows per forward pass, unless asked for: 8, on a CPU 1, whose cache then holds the MLP's
+    hidden values."""
+    return 1 if torch.device(device).type == "cpu" else 8
+
+
 def clip_features(
     model: FrozenFeatures,
     video: VideoReader,
     settings: FeatureSettings,
     *,
-    batch: int = 8,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> Generator[NDArray[np.float32]]:
@@ -99,7 +105,7 @@ def clip_features(
         model: on the device.
         video: open.
         settings: windows and pixels.
-        batch: windows per forward pass.
+        batch: windows per forward pass; None: :func:`usual_batch`.
         device: of the model.
         bf16: compute in bf16 under autocast; results are float32 all the same.
 
@@ -110,13 +116,14 @@ def clip_features(
         DecodeError: a frame can't be decoded, or the video is too short and not to be padded.
         ValueError: a batch below 1, or a clip that the model does not take.
     """
+    device = torch.device(device)
+    batch = usual_batch(device) if batch is None else batch
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     rule, count = settings.windows, video.frame_count
     model.shape(rule.length, settings.size)
     if not rule.count(count):
         raise DecodeError(f"has {count} frames, and a window spans {rule.span}")
-    device = torch.device(device)
     with ShortTurns(), closing(running_ahead(_decoded(video, rule.needed(count)))) as chunks:
         windows = sliding(_prepared(chunks, settings, device), rule, count)
         while some := list(islice(windows, batch)):
@@ -132,7 +139,7 @@ def video_features(
     video: VideoReader,
     settings: FeatureSettings,
     *,
-    batch: int = 8,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from videomae_fast.ops import (
     add_layer_norm,
     append_rows,
     bias_gelu,
+    gelu_mlp,
     linear,
     packed_attention,
     packed_bias,
@@ -131,7 +132,7 @@ class Attention(nn.Module):
         asking = None
         if shared is None and queries is not None:
             asking = linear(token_gather(x, queries), self.qkv.weight[:width], self.q_bias.detach())
-            packed = self._packed(x, first=1)
+            packed = self._packed(x, keys_only=True)
         else:
             packed = self._packed(x)
             if shared is not None:
@@ -148,16 +149,18 @@ class Attention(nn.Module):
         )
         return linear(out.flatten(2), self.proj.weight)
 
-    def _packed(self, x: Tensor, first: int = 0) -> Tensor:
-        """Queries, keys and values of tokens [..., D]: [..., 3 D]; from `first` 1 on [..., 2 D].
+    def _packed(self, x: Tensor, *, keys_only: bool = False) -> Tensor:
+        """Queries, keys and values of tokens [..., D]: [..., 3 D]; without queries [..., 2 D].
 
         The biases are in it; their gradients come with attention's.
         """
         device = x.device.type
         lowered = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if lowered else self.v_bias.dtype
-        bias = packed_bias(None if first else self.q_bias, self.v_bias, dtype)
-        return linear(x, self.qkv.weight[first * x.shape[-1] :], bias)
+        bias = packed_bias(None if keys_only else self.q_bias, self.v_bias, dtype)
+        # Even a slice that is the whole has a backward, which copies
+        weight = self.qkv.weight[x.shape[-1] :] if keys_only else self.qkv.weight
+        return linear(x, weight, bias)
 
 
 class Mlp(nn.Module):
@@ -169,9 +172,12 @@ class Mlp(nn.Module):
 
     Attributes:
         recompute: the backward pass makes GELU's output again instead of keeping it.
+        fused: bias, GELU and its slope in the matmuls' epilogues (:func:`gelu_mlp`), by this
+            library's matmuls; not measured, so off. Does not go with `recompute`.
     """
 
     recompute = False
+    fused = False
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -190,6 +196,10 @@ class Mlp(nn.Module):
         if missing:
             first = F.pad(first, (0, 0, 0, missing))
             bias, second = F.pad(bias, (0, missing)), F.pad(second, (0, missing))
+        if self.fused:
+            if self.recompute:
+                raise ValueError("an MLP is either fused or recomputed")
+            return gelu_mlp(x, first, bias, second)
         hidden = linear(x, first)
         active = bias_gelu(hidden, bias)
         if not self.recompute:
@@ -302,6 +312,13 @@ def set_recompute(model: nn.Module, recompute: bool) -> None:
     for module in model.modules():
         if isinstance(module, Block | Mlp):
             module.recompute = recompute
+
+
+def set_fused_mlp(model: nn.Module, fused: bool) -> None:
+    """Lets all MLPs of a model have GELU in their matmuls' epilogues, or beside them."""
+    for module in model.modules():
+        if isinstance(module, Mlp):
+            module.fused = fused
 
 
 class Blocks(nn.ModuleList):

@@ -8,6 +8,7 @@ from videomae_fast.ops.bias_gelu import bias_gelu
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 from videomae_fast.ops.crop_resize import crop_resize
 from videomae_fast.ops.decoder_assembly import decoder_assembly
+from videomae_fast.ops.gelu_mlp import gelu_mlp
 from videomae_fast.ops.hsv_jitter import hsv_jitter
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
@@ -36,6 +37,7 @@ __all__ = [
     "bilinear_resize",
     "crop_resize",
     "decoder_assembly",
+    "gelu_mlp",
     "gradient_root",
     "hsv_jitter",
     "linear",

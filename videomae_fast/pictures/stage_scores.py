@@ -42,17 +42,19 @@ def save_stage_scores(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9, max(3.0, 1.2 + 0.32 * len(bars))), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    left.bar(
-        [f"{bar.stage}\n{bar.kind}" for bar in bars],
+    left.barh(
+        [f"{bar.stage}, {bar.kind}" for bar in bars],
         [100 * bar.top1 for bar in bars],
         color=[_COLOURS[bar.kind] for bar in bars],
     )
     for place, bar in enumerate(bars):
-        left.annotate(f"{bar.top1:.1%}", (place, 100 * bar.top1), ha="center", va="bottom")
-    left.tick_params(axis="x", labelsize=7)
+        left.annotate(f" {bar.top1:.1%}", (100 * bar.top1, place), va="center")
+    left.invert_yaxis()  # the first on top
+    left.set_xlim(0, 115)
+    left.set_xlabel("top-1 (%)")
     for stage, points in curves.items():
         right.plot(
             [100 * share for share, _ in points],
@@ -63,10 +65,10 @@ def save_stage_scores(
     right.set_xlabel("steps of the stage done (%)")
     if curves:
         right.legend(frameon=False)
-    for axes in (left, right):
-        axes.set_ylabel("top-1 (%)")
-        axes.set_ylim(0, 105)
-        axes.grid(alpha=0.25, axis="y")
+    right.set_ylabel("validation's top-1 (%)")
+    right.set_ylim(0, 105)
+    for axes, direction in ((left, "x"), (right, "y")):
+        axes.grid(alpha=0.25, axis=direction)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     partial = path.with_name(f".partial-{path.name}")

@@ -7,7 +7,7 @@
 
     [[stages]]
     name = "hybrid"           # the stage's folder in OUTPUT
-    task = "pretrain"         # pretrain, finetune or test
+    task = "pretrain"         # pretrain, finetune, distill or test
     recipe = "vit_g_hybrid"   # by name, or a file; none for test
     set.data.lists = ["hybrid_train.csv"]
 
@@ -34,6 +34,7 @@ from typing import Any, Final
 from videomae_fast.errors import UsageError, did_you_mean
 from videomae_fast.recipes.catalogue import find
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.distillation import DistillConfig
 from videomae_fast.recipes.fields import SettingError, settings
 from videomae_fast.recipes.load import load, parse
 from videomae_fast.recipes.multi_view import TestConfig
@@ -42,7 +43,7 @@ from videomae_fast.recipes.schema import PretrainConfig
 
 StageConfig = PretrainConfig | FinetuneConfig | TestConfig
 TASKS: Final[dict[str, type[PretrainConfig] | type[FinetuneConfig] | type[TestConfig]]] = {
-    kind.task: kind for kind in (PretrainConfig, FinetuneConfig, TestConfig)
+    kind.task: kind for kind in (PretrainConfig, FinetuneConfig, DistillConfig, TestConfig)
 }
 FOLDER: Final = "progressive"
 """Of the plans that come with the package."""

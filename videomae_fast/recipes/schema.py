@@ -364,6 +364,18 @@ class Run(Section):
         "all else by algorithms that add up in a fixed order",
         resumable=True,
     )
+    shard: str = option(
+        "none",
+        "processes that hold one copy of weights, gradients and moments together: none (each all "
+        "of it), node (those of a machine), all, or their number",
+        resumable=True,
+    )
+    reshard: Literal["auto", "yes", "no"] = option(
+        "auto",
+        "whether sharded weights are freed after each block and gathered again for backward: yes, "
+        "no, or auto (where all together would take over a tenth of a GPU's memory)",
+        resumable=True,
+    )
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass: less memory, more time", resumable=True
     )
@@ -383,6 +395,12 @@ class Run(Section):
     tensorboard: bool = option(
         False, "also write TensorBoard events to OUTPUT/tensorboard", resumable=True
     )
+    prometheus: str | None = option(
+        None,
+        "file that the newest numbers are written to as Prometheus's text, for a node exporter's "
+        "textfile collector (none: no such file)",
+        resumable=True,
+    )
     checkpoint_every: int = option(
         1000,
         "between checkpoints; the last step always has one",
@@ -391,6 +409,20 @@ class Run(Section):
         resumable=True,
     )
     keep_checkpoints: int = option(3, "newest checkpoints kept", least=1, resumable=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number = self.shard.isdecimal() and int(self.shard) > 0
+        if not number and self.shard not in ("none", "node", "all"):
+            raise SettingError(
+                "run.shard", f"run.shard is {self.shard!r}: none, node, all or a number"
+            )
+        if self.reshard != "auto" and self.shard in ("none", "1"):
+            raise SettingError(
+                "run.reshard",
+                f"run.reshard {self.reshard} is for sharded weights, and run.shard is "
+                f"{self.shard}: leave it auto, or shard",
+            )
 
 
 @dataclass(frozen=True)

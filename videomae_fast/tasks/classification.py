@@ -55,6 +55,7 @@ from videomae_fast.tasks.validation import (
 )
 from videomae_fast.training.checkpoint import Log, Saved, checkpoints
 from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.parallel.fsdp import gathered, shards, whole_tensors
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.step import uses_bf16
@@ -77,12 +78,7 @@ def finetune(
     Raises:
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
-    shape_of(config)  # before any process starts on anything
-    if config.model.head_index is not None and config.model.init is None:
-        raise UsageError(
-            "model.head_index takes rows of the head of weights to start from, and model.init "
-            "names none: give --init, or leave --head-index out"
-        )
+    check_model(config)  # before any process starts on anything
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
         lambda world: Classification(config, settings, world, Path(output)),
@@ -91,6 +87,16 @@ def finetune(
         resume=resume,
         log=log,
     )
+
+
+def check_model(config: FinetuneConfig) -> None:
+    """Raises UsageError for a model that can't be, or rows of the head of no weights."""
+    shape_of(config)
+    if config.model.head_index is not None and config.model.init is None:
+        raise UsageError(
+            "model.head_index takes rows of the head of weights to start from, and model.init "
+            "names none: give --init, or leave --head-index out"
+        )
 
 
 def shape_of(config: FinetuneConfig) -> MAEConfig:
@@ -267,19 +273,19 @@ class Classification:
         log(f"validation after {done} steps: {weights}")
         if average is not None:
             log(f"validation of the weights' average: {average}")
-        if not self.world.is_main:
-            epoch = None
-        else:
-            epoch, files = history.judged(done, weights, average), BestWeights(self.output)
-            if epoch.best is not None:  # before the line that says so
-                with averaged(model, optimizer) if epoch.best == "average" else nullcontext():
-                    files.write(done, self._weights(model))
-            history.add(epoch)
-            if epoch.best is not None:
-                files.follow(history, self._checkpoints())
+        epoch = history.judged(done, weights, average) if self.world.is_main else None
+        found: Epoch = self.world.from_main(epoch)
+        if found.best is not None:  # before the line that says so
+            with averaged(model, optimizer) if found.best == "average" else nullcontext():
+                best = self._weights(model)  # of all processes, where they are sharded
+            if best is not None:
+                BestWeights(self.output).write(done, best)
+        if self.world.is_main:
+            history.add(found)
+            if found.best is not None:
+                BestWeights(self.output).follow(history, self._checkpoints())
                 log(f"the best so far: kept in {self.output / BEST}")
             self._warn(history.epochs, log)
-        found: Epoch = self.world.from_main(epoch)
         return found
 
     def _numbers(self, model: nn.Module, log: Log) -> Numbers:
@@ -287,28 +293,33 @@ class Classification:
         assert self.validation is not None
         data, world = self._config.data, self.world
         mine = every_entry(self.validation)[world.rank :: world.size]
-        scored = [
-            Scored.of(one)
-            for one in score_videos(
-                model,
-                self.validation,
-                mine,
-                clips=data.validation_batch,
-                workers=data.workers,
-                device=world.device,
-                bf16=uses_bf16(self.settings, world.device),
-                time_limit=data.decode_timeout,
-            )
-        ]
+        with gathered(model):
+            scored = [
+                Scored.of(one)
+                for one in score_videos(
+                    model,
+                    self.validation,
+                    mine,
+                    clips=data.validation_batch,
+                    workers=data.workers,
+                    device=world.device,
+                    bf16=uses_bf16(self.settings, world.device) and not shards(model),
+                    time_limit=data.decode_timeout,
+                )
+            ]
         every = [one for part in world.gather(scored) for one in part]
         for one in sorted(every, key=lambda one: one.place):
             if one.failure is not None:
                 log(f"left out of validation: {one.failure}")
         return Numbers.of(every)
 
-    def _weights(self, model: nn.Module) -> ModelWeights:
+    def _weights(self, model: nn.Module) -> ModelWeights | None:
+        """Those of a file, for the main process. All call it."""
         assert isinstance(model, VideoClassifier)
-        state = {key: value.detach().cpu() for key, value in self._classifier(model).items()}
+        every = whole_tensors(self._classifier(model), self.world)
+        if not self.world.is_main:
+            return None
+        state = {key: value.detach().cpu() for key, value in every.items()}
         origin = origin_of(str(self.output), "ours", state)
         return ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
 
@@ -337,7 +348,8 @@ class Classification:
         now = epochs[-1]
         warm = self._config.schedule.warmup_epochs * self.steps_per_epoch
         better = now.average if now.average and now.average.top1 == now.top1 else now.weights
-        if now.step > warm and (warning := at_chance(better, self.classes.count)):
+        warning = at_chance(better.top1, better.videos, self.classes.count)
+        if now.step > warm and warning is not None:
             log(warning)
         losses = training_losses(self.output, self.steps_per_epoch)
         if warning := getting_worse(epochs, losses):

@@ -23,7 +23,12 @@ from videomae_fast.models.feature_alignment import (
 )
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.distillation import LAYERS, DistillConfig
-from videomae_fast.tasks.classification import Classification, classifier_options, shape_of
+from videomae_fast.tasks.classification import (
+    Classification,
+    check_model,
+    classifier_options,
+    shape_of,
+)
 from videomae_fast.tasks.engine import engine_settings
 from videomae_fast.tasks.imitation import Imitation
 from videomae_fast.tasks.labelled import training_clips
@@ -62,7 +67,7 @@ def distill(
     Raises:
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
-    shape_of(config)  # before any process starts on anything
+    check_model(config)  # before any process starts on anything
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
         lambda world: Distillation(

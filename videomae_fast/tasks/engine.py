@@ -50,6 +50,9 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
         keep_checkpoints=run.keep_checkpoints,
         tensorboard=run.tensorboard,
         max_failed_share=data.max_failed_share,
+        shard=run.shard,
+        reshard=run.reshard,
+        prometheus=run.prometheus,
     )
 
 

@@ -379,12 +379,14 @@ class StoredOutputs:
         self._ok = torch.cat(ok)
 
     def inputs(self, place: Place) -> dict[str, Tensor]:
-        """teacher: [B, classes], logits; known: bool [B]."""
+        """teacher: [B, classes], logits; known: bool [B]; zero at places without a video."""
         dataset = self._dataset
         assert isinstance(dataset, FixedViews)
         found = [dataset.row(draw) for draw in self._draws.part(place.step, place.micro)]
-        logits = torch.cat([self._row(row) for row in found])
-        known = self._ok[found].repeat_interleave(dataset.samples)
+        empty = [torch.zeros(self._rows.shape)] * (self._draws.videos - len(found))
+        logits = torch.cat([*map(self._row, found), *empty])
+        ok = torch.cat([self._ok[found], torch.zeros(len(empty), dtype=torch.bool)])
+        known = ok.repeat_interleave(dataset.samples)
         return {"teacher": logits, "known": known}
 
     def _row(self, row: int) -> Tensor:

@@ -37,6 +37,7 @@ from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.recipes.source import Source
 from videomae_fast.tasks.initial import digests
 from videomae_fast.tasks.labelled import Classes, check_formats, check_labels
+from videomae_fast.tasks.validation import IN_TEST, at_chance
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.parallel.launcher import ending_with_launcher
@@ -196,6 +197,14 @@ class _Test:
             raise UsageError(
                 f"{classes}: names {len(names)} classes, and the weights have {weights.classes}"
             )
+        if weights.labels is not None and names is not None and names != weights.labels:
+            own, their = next(
+                pair for pair in zip(names, weights.labels, strict=True) if pair[0] != pair[1]
+            )
+            raise UsageError(
+                f"{classes}: names {own!r} what the weights name {their!r}: label the list by the "
+                "weights' classes (as classes.txt of their run), and leave --classes out"
+            )
         self.classes = Classes(weights.classes, names)
         rule = Evaluation(settings.sampling, settings.segments, settings.crops)
         self.dataset = ClipDataset(
@@ -282,12 +291,16 @@ class _Test:
             tuple(by_class(table, self.classes.labels)),
             table,
         )
+        warning = at_chance(result.top1, result.videos, self.classes.count, IN_TEST)
+        if warning is not None:
+            log(warning)
         said = {
             "videos": result.videos,
             "failed": len(failed),
             "top1": result.top1,
             "top5": result.top5,
             "mean_class": result.mean_class,
+            "warning": warning,
             "segments": self.settings.segments,
             "crops": self.settings.crops,
         }

@@ -167,21 +167,38 @@ def waited(epochs: Sequence[Epoch]) -> int:
     return len(tops) - 1 - tops.index(max(tops))
 
 
-def at_chance(now: Numbers, classes: int) -> str | None:
+IN_TRAINING: Final = (
+    "training and validation lists number the classes differently (make both with videomae-fast "
+    "list --labels --classes FILE)",
+    "the weights that the run began from are of another kind (see 'began from' above), were "
+    "trained on pixels normalised otherwise than by ImageNet's mean and deviation, or none were "
+    "given (--init)",
+    "the learning rate is too high or too low for the batch",
+    "flips where left and right are classes (--flip 0)",
+    "too few epochs yet",
+)
+IN_TEST: Final = (
+    "the list numbers the classes otherwise than the run that trained the weights (--classes gives "
+    "their names, which are compared with the weights')",
+    "the head was never trained: weights of pre-training, or a head that was made new",
+    "the weights were trained on pixels normalised otherwise than by ImageNet's mean and deviation",
+    "stride, frames or sampling are not those of the training",
+)
+
+
+def at_chance(
+    top1: float | None, videos: int, classes: int, causes: Sequence[str] = IN_TRAINING
+) -> str | None:
     """A warning where top-1 is what guessing gives, within two standard errors; else None."""
-    if now.top1 is None or classes < 2:
+    if top1 is None or classes < 2:
         return None
     chance = 1 / classes
-    margin = 2 * math.sqrt(chance * (1 - chance) / now.videos)
-    if now.top1 > chance + margin:
+    margin = 2 * math.sqrt(chance * (1 - chance) / videos)
+    if top1 > chance + margin:
         return None
     return (
-        f"warning: top-1 {now.top1:.1%} is no better than guessing among {classes} classes "
-        f"({chance:.1%}). Likely causes: training and validation lists number the classes "
-        "differently (make both with videomae-fast list --labels --classes FILE); the weights that "
-        "the run began from are of another kind (see 'began from' above) or none were given "
-        "(--init); the learning rate is too high or too low for the batch; flips where left and "
-        "right are classes (--flip 0); too few epochs yet"
+        f"warning: top-1 {top1:.1%} is no better than guessing among {classes} classes "
+        f"({chance:.1%}). Likely causes: {'; '.join(causes)}"
     )
 
 

@@ -38,6 +38,9 @@ class Settings:
         keep_checkpoints: the newest ones.
         tensorboard: write its events too.
         max_failed_share: of draws that can't be read, above which the run ends.
+        shard: "none", "node", "all", or a number: processes that hold one copy of the states.
+        reshard: "auto", "yes" or "no": whether gathered weights are freed after each block.
+        prometheus: file for Prometheus's text, or None.
     """
 
     device: str
@@ -55,6 +58,9 @@ class Settings:
     keep_checkpoints: int
     tensorboard: bool
     max_failed_share: float
+    shard: str = "none"
+    reshard: str = "auto"
+    prometheus: str | None = None
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,22 @@ def test_a_rule_that_takes_videos_of_one_list_for_one_is_told(
     assert "--same-video path" in told
 
 
+def test_classes_of_one_set_that_become_one_leave_no_rows(
+    sets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(sets)
+    assert merge(*WORDS) == 0
+    assert Path("out/rows-b.json").exists()
+    Path("other.json").write_text('{"hug": "embrace", "jump": "run"}')
+    words = [word for word in WORDS if word not in ("--validation", "v.csv,classes=b.txt")]
+    assert merge(*words) == 0
+    told = capsys.readouterr().out
+    assert "several classes of b are one now" in told
+    assert "no list is for validation" in told
+    left = sorted(one.name for one in Path("out").iterdir())  # nothing of the merge before
+    assert left == ["classes.txt", "left_out.jsonl", "report.json", "rows-a.json", "train.csv"]
+
+
 def test_frame_folders_keep_their_numbers(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("a\nb\n")
     (tmp_path / "f.csv").write_text("one 20 1\n")

@@ -196,8 +196,6 @@ def test_steps_per_epoch(clip_list: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"world": 3}, "multiple of processes"),
-        ({"micro_batches": 3}, "multiple of processes"),
         ({"rank": 1}, "below world"),
         ({"workers": -1}, "workers"),
         ({"start_step": -1}, "start_step"),

@@ -224,3 +224,37 @@ def test_a_plan_is_a_value(plan: Path) -> None:
     found: Plan = read_plan(plan)
     assert found == read_plan(plan)
     assert found["two"].source == "four"
+
+
+STUDENT = """
+[[stages]]
+name = "student"
+task = "distill"
+from = "none"
+set.distillation.teacher = "{teacher}"
+set.data.lists = ["{folder}/two-train.csv"]
+set.data.validation = ["{folder}/two-val.csv"]
+set.data.classes = "{folder}/two.txt"
+set.model.depth = 1
+set.model.drop_path = 0
+set.augment.operations = 0
+set.schedule.epochs = 1
+set.schedule.warmup_epochs = 0
+"""
+
+
+def test_a_stage_that_is_added_is_what_is_left_to_do(
+    plan: Path, again: Path, tmp_path: Path
+) -> None:
+    longer = tmp_path / "longer.toml"
+    teacher = again / "two/best.safetensors"
+    longer.write_text(plan.read_text() + STUDENT.format(teacher=teacher, folder=plan.parent))
+    said: list[str] = []
+    rows = run_plan(read_plan(longer), again, log=said.append)
+    assert [line for line in said if not line.startswith("[")] == [
+        *(f"stage {i} of 5, {name}: is finished" for i, name in enumerate(STAGES, 1)),
+        "stage 5 of 5, student: distill",
+    ]
+    assert rows[-1].steps == 2
+    assert rows[-1].validation is not None
+    assert rows[-1].validation.videos == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,8 +128,11 @@ def check_file(path: Path) -> None:
             raise DecodeError("is no regular file but a pipe, a socket or a device")
         if status.st_size == 0:
             raise DecodeError("0 bytes")
-        with path.open("rb") as file:
-            file.read(1)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a third of the time of path.open
+        try:
+            os.read(file, 1)
+        finally:
+            os.close(file)
     except FileNotFoundError as error:
         raise DecodeError("no such file") from error
     except OSError as error:

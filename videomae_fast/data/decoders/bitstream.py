@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Final
 
 Says = Callable[[memoryview], bool]
@@ -17,13 +18,16 @@ _START_CODE: Final = re.compile(rb"\x00\x00\x01(?=.)", re.S)
 _VOP: Final = re.compile(rb"\x00\x00\x01\xb6(?=.)", re.S)  # MPEG-4 part 2
 _PICTURE: Final = re.compile(rb"\x00\x00\x01\x00(?=..)", re.S)  # MPEG-1 and -2
 
+_REMEMBERED: Final = 64  # parameters: files of one encoder have the same
 _SEI: Final = 6
 _SPS: Final = 7
 _HIGH_PROFILES: Final = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 _IDR: Final = 5
+# First bytes of units that are a part of a picture
+_H264_PICTURES: Final = frozenset(byte for byte in range(256) if 1 <= byte & 31 <= _IDR)
+_HEVC_PICTURES: Final = frozenset(byte for byte in range(256) if byte >> 1 & 63 < 32)
 _RECOVERY_POINT: Final = 6
-_HEVC_IRAP: Final = range(16, 24)
-_HEVC_PICTURES: Final = range(32)
+_HEVC_STARTS: Final = frozenset(byte for byte in range(256) if 16 <= byte >> 1 & 63 < 24)
 _VP9_SUPERFRAME: Final = 0b110
 
 
@@ -39,9 +43,7 @@ def shows(codec: str, extradata: bytes | None) -> Says | None:
     """
     if codec in ("h264", "hevc"):
         size = _length_size(codec, extradata)
-        if codec == "h264":
-            return lambda data: any(1 <= unit[0] & 31 <= _IDR for unit in _units(data, size))
-        return lambda data: any(unit[0] >> 1 & 63 in _HEVC_PICTURES for unit in _units(data, size))
+        return _has_unit(_H264_PICTURES if codec == "h264" else _HEVC_PICTURES, size)
     return {"vp8": _vp8_shows, "vp9": _vp9_shows, "mpeg4": _has(_VOP)}.get(codec) or (
         _has(_PICTURE) if codec in ("mpeg1video", "mpeg2video") else None
     )
@@ -64,7 +66,7 @@ def starts(codec: str, extradata: bytes | None) -> Says | None:
         size = _length_size(codec, extradata)
         if codec == "h264":
             return lambda data: any(_h264_starts(unit) for unit in _units(data, size))
-        return lambda data: any(unit[0] >> 1 & 63 in _HEVC_IRAP for unit in _units(data, size))
+        return _has_unit(_HEVC_STARTS, size)
     if codec == "mpeg4":
         return lambda data: (found := _VOP.search(data)) is not None and not data[found.end()] >> 6
     if codec in ("mpeg1video", "mpeg2video"):
@@ -72,6 +74,7 @@ def starts(codec: str, extradata: bytes | None) -> Says | None:
     return {"vp8": _vp8_starts, "vp9": _vp9_starts}.get(codec)
 
 
+@lru_cache(_REMEMBERED)
 def frames_only(extradata: bytes | None) -> bool:
     """Whether an H.264 stream's parameters rule out fields; False where they can't be read."""
     if extradata is None:
@@ -91,7 +94,8 @@ class _Bits:
 
     def __init__(self, content: bytes) -> None:
         content = content.replace(b"\0\0\3", b"\0\0")
-        self._bits, self._place = "".join(f"{byte:08b}" for byte in content), 0
+        # A leading 1 keeps the zeros behind it
+        self._bits, self._place = bin(int.from_bytes(b"\1" + content, "big"))[3:], 0
 
     def u(self, count: int) -> int:
         """``count`` bits, at least one."""
@@ -201,6 +205,33 @@ def _recovers(messages: bytes) -> bool:
             return True
         place += values[1]
     return False
+
+
+def _has_unit(kinds: frozenset[int], length_size: int) -> Says:
+    """Whether there is a NAL unit with one of these first bytes; as :func:`_units`, but faster."""
+    if not length_size:
+        return _has(_START_OF[kinds])
+
+    def says(data: memoryview) -> bool:
+        place, end = length_size, len(data)
+        while place < end:
+            length = int.from_bytes(data[place - length_size : place], "big")
+            if length and data[place] in kinds:
+                return True
+            place += length + length_size
+        return False
+
+    return says
+
+
+def _start_of(kinds: frozenset[int]) -> re.Pattern[bytes]:
+    """A start code and the first byte of a NAL unit, one of these."""
+    return re.compile(b"\0\0\1[%s]" % b"".join(b"\\x%02x" % kind for kind in sorted(kinds)))
+
+
+_START_OF: Final = {
+    kinds: _start_of(kinds) for kinds in (_H264_PICTURES, _HEVC_PICTURES, _HEVC_STARTS)
+}
 
 
 def _has(pattern: re.Pattern[bytes]) -> Says:

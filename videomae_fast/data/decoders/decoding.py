@@ -5,9 +5,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from videomae_fast.data.decoders.opening import demux, open_stream
@@ -94,7 +95,10 @@ class Seeker:
         codec = stream.codec_context.codec.canonical_name
         self._knows_its_start = codec in _KNOWS_ITS_START
         self._leaves_out = codec in _LEAVES_OUT
-        self._shown = frozenset(packets.shown)
+
+    @cached_property
+    def _shown(self) -> frozenset[int]:
+        return frozenset(self._packets.shown)
 
     def frames_from(self, key: Key, only: frozenset[int] | None = None) -> Iterator[VideoFrame]:
         """Frames from a key or an earlier one on, at the times that they were read with.
@@ -180,8 +184,12 @@ class Seeker:
     def _land(self, key: Key) -> tuple[Iterator[Packet[VideoStream]], Packet[VideoStream], Key]:
         """Seeks; the packets that follow the first one, that one, and which key it is."""
         # Containers differ in the time they seek by. The presentation time is the later one:
-        # it lands nearest, and where it lands too late the decoding time does not.
-        for target in dict.fromkeys((key.shown, key.decoded)):
+        # it lands nearest, and where it lands too late the decoding time does not. In transport
+        # streams it does where frames are reordered.
+        targets = (key.shown, key.decoded)
+        if self._container.format.name == "mpegts":
+            targets = targets[::-1]
+        for target in dict.fromkeys(targets):
             if (found := self._seek(target, key)) is not None:
                 return found
         raise AstrayError
@@ -203,16 +211,25 @@ class Seeker:
         return None
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class translated:
     """Turns FFmpeg's complaints about the file into DecodeError, and nothing else.
 
     Raises:
         DecodeError: FFmpeg complained inside.
     """
-    from av.error import FFmpegError
 
-    try:
-        yield
-    except FFmpegError as error:
-        raise DecodeError(getattr(error, "strerror", None) or str(error)) from error
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        from av.error import FFmpegError
+
+        if isinstance(error, FFmpegError):
+            raise DecodeError(getattr(error, "strerror", None) or str(error)) from error

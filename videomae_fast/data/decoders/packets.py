@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import operator
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
+from zlib import crc32
 
 from videomae_fast.data.decoders.bitstream import frames_only, shows, starts
-from videomae_fast.data.decoders.opening import ENCRYPTED, demux, is_encrypted
+from videomae_fast.data.decoders.opening import (
+    ENCRYPTED,
+    KNOWN_EVERYWHERE,
+    demux,
+    is_encrypted,
+)
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
     from av import VideoStream
     from av.container import InputContainer
     from av.packet import Packet
-
-KNOWN_EVERYWHERE: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-"""Containers whose times all decoders read alike."""
 
 # Containers in which a packet is known by its place in the file.
 _BY_PLACE: Final = (*KNOWN_EVERYWHERE, "avi", "flv")
@@ -70,6 +72,8 @@ class Packets:
         late_start: whether frames are shown before the first key frame.
         open_end: whether the end may be cut off unnoticed.
         hidden: packets that an edit list hides.
+        false_keys: packets that the container calls key frames, and that say themselves that they
+            are none.
         fragmented: an MP4 file that is a sequence of fragments.
         reordered: whether frames are decoded in another order than they are shown in (B-frames).
         jumps_back: whether a key frame is shown before a frame that is decoded before it.
@@ -84,6 +88,7 @@ class Packets:
     late_start: bool = False
     open_end: bool = False
     hidden: int = 0
+    false_keys: int = 0
     fragmented: bool = False
     reordered: bool = False
     jumps_back: bool = False
@@ -95,7 +100,7 @@ class Packets:
         """What the packet is known by."""
         if self.by_place:
             return packet.pos or -1
-        return packet.size << 32 | zlib.crc32(memoryview(packet)[:_HEAD])
+        return packet.size << 32 | crc32(memoryview(packet)[:_HEAD])
 
     def key(self, packet: Packet[VideoStream]) -> Key | None:
         """The key that a packet is.
@@ -144,39 +149,53 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     by_place = name in _BY_PLACE
     found = Packets(by_place, open_end=name in _UNSIZED)
     marks, times, keys = found.marks, found.times, found.keys
-    decoded: list[int] = []
-    shown: list[int | None] = []
+    decoded: list[int | None] = []
+    without: list[int] = []  # packets of which nothing is shown
     holds_picture, starts_group = shows(codec, extradata), starts(codec, extradata)
     # Bytes are looked at only where a packet without a picture is to be expected.
     look = holds_picture if found.open_end or codec in ("vp8", "vp9") else None
     may_be_tiny, may_be_corrupt = codec in _LEAVES_OUT, name == "mpegts"
+    # Most files are plain, where a packet costs as little as it can: it may be one of thousands.
+    plain = by_place and look is None and not may_be_tiny and not may_be_corrupt
     indexed = len(stream.index_entries) if "mov" in name else 0
     empty, tiny, corrupt = 0, False, False
     last: Packet[VideoStream] | None = None
     for packet in demux(container, stream):
-        pts, dts = packet.pts, packet.dts
-        if not packet.size:
+        pts, dts, size = packet.pts, packet.dts, packet.size
+        if not size:
             empty += dts is not None  # a sample that is empty; the last one flushes
             continue
-        marks.append((packet.pos or -1) if by_place else found.mark(packet))
         times.append(pts)
-        if dts is not None:
-            decoded.append(dts)
+        decoded.append(dts)
+        if plain:
+            marks.append(packet.pos or -1)
+        else:
+            content = memoryview(packet)
+            marks.append((packet.pos or -1) if by_place else size << 32 | crc32(content[:_HEAD]))
+            if look is not None and not look(content):
+                without.append(len(times) - 1)
+            if may_be_tiny and size < _FEW_BYTES:
+                tiny = True
+            if may_be_corrupt and packet.is_corrupt:
+                corrupt = True
         if packet.is_keyframe:
             if is_encrypted(packet):
                 raise DecodeError(ENCRYPTED)
-            if pts is not None and (starts_group is None or starts_group(memoryview(packet))):
-                keys.append(Key(pts, pts if dts is None else dts, len(marks) - 1))
+            if starts_group is not None and not starts_group(memoryview(packet)):
+                found.false_keys += 1
+            elif pts is not None:
+                keys.append(Key(pts, pts if dts is None else dts, len(times) - 1))
         if packet.is_discard:
             found.hidden += 1
-        elif look is None or look(memoryview(packet)):
-            shown.append(pts)
-        tiny |= may_be_tiny and packet.size < _FEW_BYTES
-        corrupt |= may_be_corrupt and packet.is_corrupt
+            without.append(len(times) - 1)
         last = packet
     if len(marks) + empty < indexed:
         raise DecodeError(f"truncated: {len(marks) + empty} of {indexed} frames are in the file")
     found.fragmented = "mov" in name and not stream.frames
+    shown: list[int | None] = times
+    if without:
+        left_out = set(without)
+        shown = [time for number, time in enumerate(times) if number not in left_out]
     found.shown = [time for time in shown if time is not None]
     ordered = sorted(found.shown)
     found.reordered = found.shown != ordered
@@ -189,11 +208,20 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     elif last is not None and holds_picture is not None and not holds_picture(memoryview(last)):
         found.doubt = "a last packet without a picture"
     # Program streams store few times; FFmpeg makes the others up, now and then a frame too late.
-    elif name != "mpeg" and decoded != sorted(decoded):
+    elif name != "mpeg" and _goes_back(decoded):
         found.doubt = "decoding times that go back (several recordings in one stream?)"
     else:
         found.doubt = _doubt_of_codec(stream, tiny) or _doubt_of_times(found, ordered, stream, name)
     return found
+
+
+def _goes_back(decoded: list[int | None]) -> bool:
+    """Whether one of these times is before an earlier one of them; None: not known."""
+    try:
+        return decoded != sorted(decoded)  # type: ignore[type-var]
+    except TypeError:  # some are None
+        known = [time for time in decoded if time is not None]
+        return known != sorted(known)
 
 
 def _doubt_of_codec(stream: VideoStream, tiny: bool) -> str | None:

@@ -33,9 +33,9 @@ from videomae_fast.data.decoders.numbering import (
     settle_late,
     unusual_gaps,
 )
-from videomae_fast.data.decoders.opening import open_stream
+from videomae_fast.data.decoders.opening import KNOWN_EVERYWHERE, open_stream
 from videomae_fast.data.decoders.orientation import Orientation, orientation
-from videomae_fast.data.decoders.packets import DEEPEST, KNOWN_EVERYWHERE, Key, read_packets
+from videomae_fast.data.decoders.packets import DEEPEST, Key, read_packets
 from videomae_fast.data.decoders.regular import regular_packets
 from videomae_fast.data.errors import DecodeError
 
@@ -152,6 +152,8 @@ class PyAVReader(ReaderBase):
             return "frames hidden by an edit list"
         if packets.opens_groups:
             return "open groups of pictures"
+        if packets.false_keys:
+            return "frames that are called key frames and need others"
         if orientation(self.first).mirrored:
             return "mirrored by metadata"
         return None
@@ -364,7 +366,8 @@ class _Clip:
             self._frames = np.empty((self._count, *picture.shape), dtype=np.uint8)
         elif self._frames.shape[1:] != picture.shape:
             raise DecodeError("its frames are turned by different angles")
-        self._frames[self._places.pop(time)] = picture
+        for place in self._places.pop(time):
+            self._frames[place] = picture  # by one number: a copy of memory
 
     def frames(self) -> Frames:
         """uint8 [times, H, W, 3], once nothing is missing."""

@@ -36,7 +36,7 @@ def ends_whole(path: Path, stream: int) -> bool:
     for size, first in _SIZES.items():
         if bytes_ % size:
             continue
-        with path.open("rb") as file:
+        with open(path, "rb", buffering=0) as file:
             file.seek(max(0, bytes_ - size * 64))
             content = file.read()
         for at in range(len(content) - size + first, -1, -size):

@@ -61,6 +61,11 @@ class Built:
     rows: Mapping[str, Sequence[int]]
     entries: Mapping[str, Entry]
 
+    @property
+    def unified(self) -> list[str]:
+        """Sets with several classes that are one now, so that no rows make a head of their own."""
+        return [name for name, rows in self.rows.items() if len(set(rows)) < len(rows)]
+
 
 def build(
     lists: Sequence[SetList],
@@ -128,9 +133,15 @@ def write(built: Built, folder: Path) -> None:
     for name, videos in ((TRAIN, merged.train), (VALIDATION, merged.validation)):
         if videos:
             write_lines(folder / name, _lines(built, videos))
+        else:
+            (folder / name).unlink(missing_ok=True)  # of another merge
     write_lines(folder / CLASSES, (f"{name}\n" for name in merged.names))
     for stem, rows in built.rows.items():
-        write_lines(folder / f"rows-{stem}.json", [json.dumps(list(rows)) + "\n"])
+        file = folder / f"rows-{stem}.json"
+        if stem in built.unified:
+            file.unlink(missing_ok=True)
+        else:
+            write_lines(file, [json.dumps(list(rows)) + "\n"])
     write_lines(folder / LEFT_OUT, _left_out(merged))
     write_lines(folder / REPORT, [json.dumps(summary(merged), indent=2) + "\n"])
 

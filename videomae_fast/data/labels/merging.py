@@ -82,10 +82,14 @@ class MergedLabels:
         for (old, new), count in sorted(self.renamed.items()):
             lines.append(f'{count:,} videos of "{old}" are "{new}"')
         if self.duplicates:
-            lines.append(f"{len(self.duplicates):,} videos were in several lists and stay once")
+            lines.append(
+                f"{len(self.duplicates):,} videos were in several lists and stay once, as "
+                f"{_pair(self.duplicates)}"
+            )
         if self.leaks:
             lines.append(
-                f"{len(self.leaks):,} videos left training because validation has them too"
+                f"{len(self.leaks):,} videos left training because validation has them too, as "
+                f"{_pair(self.leaks)}"
             )
         for name, count in self.within.items():
             lines.append(
@@ -96,6 +100,12 @@ class MergedLabels:
             classes = ", ".join(f'"{name}" ({path})' for path, name in places)
             lines.append(f"{video} has different classes, the first is taken: {classes}")
         return "\n".join(lines)
+
+
+def _pair(pairs: Sequence[tuple[str, str]]) -> str:
+    """An example of what was taken for the same video."""
+    path, stays = pairs[0]
+    return f"{path} (there is {stays})"
 
 
 def video_id(path: str, rule: Rule = "youtube") -> str:

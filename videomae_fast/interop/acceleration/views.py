@@ -71,7 +71,7 @@ def attention_impl(block: nn.Module, device: torch.device) -> str:
 class MlpView:
     """What :class:`videomae_fast.models.transformer.Mlp` reads of a module."""
 
-    recompute = False
+    recompute = fused = False
     __call__ = cast(Any, Mlp.forward)
     _forward = cast(Any, Mlp._forward)
 

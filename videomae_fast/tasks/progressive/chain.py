@@ -13,11 +13,13 @@ from videomae_fast.errors import UsageError, WeightsError
 from videomae_fast.interop import SourceHints, load_weights
 from videomae_fast.interop.weights.encoder import state_digest
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.distillation import DistillConfig
 from videomae_fast.recipes.multi_view import TestConfig
 from videomae_fast.recipes.plain import changed
 from videomae_fast.recipes.plan import Plan, Stage
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.tasks.classification import finetune
+from videomae_fast.tasks.distillation import distill
 from videomae_fast.tasks.pretraining import pretrain
 from videomae_fast.tasks.progressive.flow import check_flow
 from videomae_fast.tasks.progressive.outlook import outlooks
@@ -154,7 +156,9 @@ def _run(
         return _test(place, config, tuned, weights, log)
     if weights is not None:
         config = changed(config, {"model.init": str(weights)})
-    if isinstance(config, FinetuneConfig):
+    if isinstance(config, DistillConfig):
+        result = distill(config, output=place.folder, log=log)
+    elif isinstance(config, FinetuneConfig):
         result = finetune(config, output=place.folder, log=log)
     else:
         assert isinstance(config, PretrainConfig)

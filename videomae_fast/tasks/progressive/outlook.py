@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from videomae_fast.data.errors import ListError
 from videomae_fast.data.lists.sources import load_sources
-from videomae_fast.errors import UsageError
+from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.multi_view import TestConfig
 from videomae_fast.recipes.plan import Plan, Stage
@@ -52,7 +51,7 @@ def _outlook(plan: Plan, stage: Stage) -> Outlook:
         if head := head_of(plan, stage):
             lines.append(f"head: {head}")
         lines += _tested(config) if isinstance(config, TestConfig) else _trained(config)
-    except (UsageError, ListError, ValueError, OSError) as error:
+    except (VideoMAEFastError, ValueError, OSError) as error:
         return Outlook(stage.name, tuple(lines), str(error))
     return Outlook(stage.name, tuple(lines))
 
