@@ -58,10 +58,10 @@ class Scale:
 
     classes: int = 4
     teacher: int = 60
-    student: int = 4
+    student: int = 2
     validation: int = 50
     teacher_epochs: int = 8
-    rounds: int = 12
+    rounds: int = 24
     epochs: int = 10
     videos_per_step: int = 4
 

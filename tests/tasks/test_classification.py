@@ -85,12 +85,15 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(tensor, best[1][name]) for name, tensor in best[0].items())
 
 
-def test_accumulation_changes_nothing_where_nothing_is_mixed(lists: Lists, tmp_path: Path) -> None:
+@pytest.mark.parametrize("videos", [8, 5], ids=["full", "with an empty place"])
+def test_accumulation_changes_nothing_where_nothing_is_mixed(
+    videos: int, lists: Lists, tmp_path: Path
+) -> None:
     found = []
     for parts in (1, 2):
         config = tiny_config(
             lists[0], mix__mixup=0.0, mix__cutmix=0.0, optim__accumulation=parts,
-            schedule__epochs=1,
+            schedule__epochs=1, optim__videos_per_step=videos,
         )  # fmt: skip
         finetune(config, output=tmp_path / str(parts), log=quiet)
         found.append(losses(tmp_path / str(parts)))

@@ -17,7 +17,7 @@ from tests.support.runs import ROOT, TORCHRUN, interrupt_after, losses, quiet
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.data.errors import FailureShareError
 from videomae_fast.errors import CheckpointError, UsageError, VideoMAEFastError, WeightsError
-from videomae_fast.interop import ModelWeights, read_weights, write_weights
+from videomae_fast.interop import ModelWeights, read_weights, select_classes, write_weights
 from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.recipes import DistillConfig, changed, to_plain
 from videomae_fast.tasks import teacher_outputs
@@ -111,6 +111,21 @@ def test_a_run_goes_on_with_no_other_teacher_or_loss(
     ):
         with pytest.raises(CheckpointError, match=told):
             distill(changed(made, change), output=tmp_path / "run", log=quiet)
+
+
+def test_a_teacher_that_guesses_is_told(lists: Lists, learned: Learned, tmp_path: Path) -> None:
+    """One whose classes are in another order, without names, knows everything and is no use."""
+    weights = select_classes(read_weights(learned[0]), [1, 2, 3, 0])
+    turned = ModelWeights(
+        weights.kind, weights.config, weights.state, weights.origin, changes=weights.changes
+    )
+    write_weights(turned, tmp_path / "turned.safetensors", "ours")
+    for name, teacher in (("right", learned[0]), ("wrong", tmp_path / "turned.safetensors")):
+        said: list[str] = []
+        made = config(lists[0], teacher, **UNMIXED, schedule__epochs=2)
+        distill(made, output=tmp_path / name, log=said.append)
+        warnings = [line for line in said if "which is guessing among 4 classes" in line]
+        assert len(warnings) == (name == "wrong")
 
 
 def other_teacher(
@@ -220,13 +235,15 @@ class Running(Distillation):
         return RunningTeacher(Teacher(found, layers, device=self.world.device, bf16=False))
 
 
+@pytest.mark.parametrize("videos", [8, 5], ids=["full", "with empty places"])
 def test_stored_outputs_are_what_the_teacher_says_of_the_same_clips(
-    lists: Lists, learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    videos: int, lists: Lists, learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = config(
         lists[0], learned[0], **UNMIXED, augment__operations=2, augment__erase=0.5,
-        optim__accumulation=2, distillation__outputs=str(tmp_path / "outputs"),
-        distillation__views=2, distillation__label_share=0.1, schedule__epochs=3,
+        optim__accumulation=2, optim__videos_per_step=videos,
+        distillation__outputs=str(tmp_path / "outputs"), distillation__views=2,
+        distillation__label_share=0.1, schedule__epochs=3,
     )  # fmt: skip
     said: list[str] = []
     distill(made, output=tmp_path / "stored", log=said.append)
@@ -237,7 +254,7 @@ def test_stored_outputs_are_what_the_teacher_says_of_the_same_clips(
         patch.setattr("videomae_fast.tasks.distillation.Distillation", Running)
         distill(made, output=tmp_path / "running", log=quiet)
     stored, running = losses(tmp_path / "stored"), losses(tmp_path / "running")
-    assert len(stored) == 12
+    assert len(stored) == 3 * (32 // videos)
     for one, two in zip(stored, running, strict=True):
         assert one == pytest.approx(two, rel=1e-4)
     calls: list[int] = []
@@ -376,3 +393,16 @@ def test_two_processes_train_as_one_does(
         subprocess.run([sys.executable, *words], check=True, env=env, timeout=300)
         found.append([value for row in losses(tmp_path / name) for value in row])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_eager_one(lists: Lists, learned: Learned, tmp_path: Path) -> None:
+    found = []
+    for mode in ("eager", "compiled"):
+        made = config(
+            lists[0], learned[0], **UNMIXED, schedule__steps=2, schedule__warmup_epochs=0,
+            distillation__mode="features", distillation__label_share=0.5, run__step_mode=mode,
+        )  # fmt: skip
+        distill(made, output=tmp_path / mode, log=quiet)
+        found.append([value for row in losses(tmp_path / mode) for value in row])
+    assert found[0] == pytest.approx(found[1], rel=1e-3)

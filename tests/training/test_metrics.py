@@ -79,6 +79,16 @@ def test_the_progress_line() -> None:
     ]  # fmt: skip
 
 
+def test_parts_of_a_step_are_told_with_their_shares() -> None:
+    progress = Progress(1000, 250, clips_per_step=8, start_step=0, clock=lambda: 0.0)
+    speed = {"clips_per_s": 16.0, "data_wait": 0.0}  # two steps a second
+    shares = progress.shares(speed, {"teacher": 125.0})
+    assert shares == {"teacher_ms": 125.0, "teacher_share": 0.25}
+    line = progress.line(metrics(10), {**speed, **shares}, 0)
+    assert "data wait 0%  teacher 125 ms (25%)  failed videos 0" in line
+    assert progress.shares(speed, {"teacher": 900.0})["teacher_share"] == 1.0
+
+
 def test_tensorboard_that_is_not_there_says_how_to_get_it(
     tiny: Callable[..., PretrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -42,10 +43,12 @@ from videomae_fast.tasks.teacher import (
 from videomae_fast.tasks.teacher_outputs import Rows, StoredOutputs, made_from, make_whole
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.metrics import read_metrics
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import uses_bf16
-from videomae_fast.training.task import Settings
+from videomae_fast.training.task import Evaluated, Settings
 
+METRICS: Final = "metrics.jsonl"
 _EVERY_STEP: Final = range(0)  # the part of a step is asked for by its number
 
 
@@ -98,7 +101,7 @@ class Distillation(Classification):
     def __init__(
         self, config: DistillConfig, settings: Settings, world: World, output: Path, log: Log
     ) -> None:
-        self._distill, self._log = config, log
+        self._distill, self._log, self._judged = config, log, False
         super().__init__(config, settings, world, output)
         self.data = {**self.data, "teacher": self._digest}
 
@@ -198,9 +201,44 @@ class Distillation(Classification):
         with model.without_alignment():
             return super().begin(model, log, digest=digest)
 
+    def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
+        """As fine-tuning's; and warns, once, of a teacher that does not know the labels."""
+        if not self._judged and self.world.is_main:
+            steps = [one for one in read_metrics(self.output / METRICS) if one["step"] < done]
+            warning = guessing(steps, self.classes.count)
+            self._judged = bool(steps)
+            if warning is not None:
+                log(warning)
+        return super().epoch_done(done, model, log)
+
     def _classifier(self, model: nn.Module) -> Mapping[str, Tensor]:
         state = super()._classifier(model)
         return {key: value for key, value in state.items() if not key.startswith(ALIGNMENT)}
+
+
+def guessing(steps: Sequence[Mapping[str, Any]], classes: int) -> str | None:
+    """A warning where a teacher's word on training clips is the label no more often than by chance.
+
+    Args:
+        steps: of ``metrics.jsonl``.
+        classes: of the run.
+    """
+    told = [one for one in steps if one.get("teacher_accuracy") is not None]
+    clips = sum(int(one["clips"]) - int(one["failed_clips"]) for one in told)
+    if not clips or classes < 2:
+        return None
+    right = sum(
+        one["teacher_accuracy"] * (int(one["clips"]) - int(one["failed_clips"])) for one in told
+    )
+    chance = 1 / classes
+    if right / clips > chance + 2 * math.sqrt(chance * (1 - chance) / clips):
+        return None
+    return (
+        f"warning: of {clips} training clips the teacher names the label of {right / clips:.1%}, "
+        f"which is guessing among {classes} classes. Likely causes: its head and the lists number "
+        "the classes differently (name them on both sides: --classes, convert --labels); its clips "
+        "had another size, length or stride; or it was not trained for these classes"
+    )
 
 
 def _quiet(_: str) -> None:

@@ -124,7 +124,8 @@ class Recognition:
         mix = MixTensors(inputs["own"], inputs["boxes"]).between(inputs["ok"])
         if self.mixing.active:
             clips = mix_clips(clips, mix)
-        return clips, mix_targets(inputs["labels"], self.classes, mix, self.mixing.smoothing)
+        labels = inputs["labels"].clamp(min=0)  # places that stay empty have none, and no weight
+        return clips, mix_targets(labels, self.classes, mix, self.mixing.smoothing)
 
     def label_terms(self, logits: Tensor, target: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """The weighted cross-entropy of each clip, fp32 [B]."""

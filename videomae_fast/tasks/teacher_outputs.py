@@ -377,18 +377,21 @@ class StoredOutputs:
                 )
             self._parts.append((opened, logits))
             ok.append(here)
-        self._ok = torch.cat(ok)
+        self._ok, self._dtype = torch.cat(ok), self._row(0).dtype
 
     def inputs(self, place: Place) -> dict[str, Tensor]:
-        """teacher: [B, classes], logits; known: bool [B]; zero at places without a video."""
+        """teacher: [B, classes], logits; known: bool [B]. Of places that stay empty 0 and False."""
         dataset = self._dataset
         assert isinstance(dataset, FixedViews)
         found = [dataset.row(draw) for draw in self._draws.part(place.step, place.micro)]
-        empty = [torch.zeros(self._rows.shape)] * (self._draws.videos - len(found))
-        logits = torch.cat([*map(self._row, found), *empty])
-        ok = torch.cat([self._ok[found], torch.zeros(len(empty), dtype=torch.bool)])
-        known = ok.repeat_interleave(dataset.samples)
-        return {"teacher": logits, "known": known}
+        logits = torch.zeros(self._draws.videos, *self._rows.shape, dtype=self._dtype)
+        known = torch.zeros(self._draws.videos, dtype=torch.bool)
+        for i, row in enumerate(found):
+            logits[i], known[i] = self._row(row), self._ok[row]
+        return {
+            "teacher": logits.flatten(0, 1),
+            "known": known.repeat_interleave(dataset.samples),
+        }
 
     def _row(self, row: int) -> Tensor:
         part, place = divmod(row, self._rows.size)
