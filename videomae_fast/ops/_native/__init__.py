@@ -14,6 +14,7 @@ from videomae_fast.ops._native.augment import (
     rand_augment,
     resized_view,
 )
+from videomae_fast.ops._native.calls import in_fp32
 from videomae_fast.ops._native.crops import crop_resize
 from videomae_fast.ops._native.heads import attention, attention_backward
 from videomae_fast.ops._native.loader import (
@@ -58,6 +59,7 @@ __all__ = [
     "crop_resize",
     "decoder_assembly",
     "decoder_assembly_backward",
+    "in_fp32",
     "instruction_set",
     "library",
     "library_path",
