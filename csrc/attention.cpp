@@ -9,6 +9,7 @@
 #include <cmath>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include "attention_jobs.h"
 #include "common.h"
@@ -82,6 +83,16 @@ Attention attention(const float* query, const float* key, const float* value,
           1.0f / std::sqrt(float(dim))};
 }
 
+// The sums of all clips, in their order: the same bits for any thread count.
+void add_clips(const std::vector<float>& of_clips, int64_t batch, int64_t width, float* out) {
+  std::vector<double> total(static_cast<size_t>(width));
+  for (int64_t clip = 0; clip < batch; ++clip) {
+    const float* row = of_clips.data() + clip * width;
+    for (int64_t i = 0; i < width; ++i) total[static_cast<size_t>(i)] += row[i];
+  }
+  for (int64_t i = 0; i < width; ++i) out[i] = float(total[static_cast<size_t>(i)]);
+}
+
 bool bad(int64_t batch, int64_t queries, int64_t keys, int64_t heads, int64_t dim) {
   return batch < 0 || queries < 0 || keys < 1 || heads < 1 || dim < 1;
 }
@@ -120,22 +131,34 @@ VMF_API int64_t vmf_attention(const float* query,        // [batch, queries, hea
 VMF_API int64_t vmf_attention_backward(
     const float* grad,  // [batch, queries, heads, dim], dense
     const float* query, const float* key, const float* value, const int32_t* key_count,
-    const int64_t* strides,              // as in forward, as are the four before
-    const float* out, const float* lse,  // as forward left them
-    float* grad_query, float* grad_key, float* grad_value,  // dense
+    const int64_t* strides,  // [query, key, value, and their gradients][clip, token, head]
+    const float* out, const float* lse,                     // as forward left them
+    float* grad_query, float* grad_key, float* grad_value,  // as query, key and value
+    float* query_sums, float* value_sums,  // [heads, dim] or null: sums of these over all tokens
     int64_t batch, int64_t queries, int64_t keys, int64_t heads, int64_t dim, int64_t threads) {
   using namespace vmf;
   if (bad(batch, queries, keys, heads, dim)) return kBadArgument;
   try {
+    const int64_t items = batch * heads;
+    std::vector<float> of_query(query_sums == nullptr ? 0 : static_cast<size_t>(items * dim));
+    std::vector<float> of_value(value_sums == nullptr ? 0 : static_cast<size_t>(items * dim));
     const AttentionBackward job{
         attention(query, key, value, key_count, strides, batch, queries, keys, heads, dim),
-        grad, out, lse, grad_query, grad_key, grad_value};
+        grad,
+        out,
+        lse,
+        {grad_query, strides[9], strides[10], strides[11]},
+        {grad_key, strides[12], strides[13], strides[14]},
+        {grad_value, strides[15], strides[16], strides[17]},
+        query_sums == nullptr ? nullptr : of_query.data(),
+        value_sums == nullptr ? nullptr : of_value.data()};
     const Functions run = functions();
-    const int64_t items = batch * heads;
     Scratch scratch(threads, items, 4 * run.backward_scratch(keys, dim));
     parallel_for(items, queries * keys * dim / 8, threads, [&](int64_t begin, int64_t end) {
       run.backward(job, scratch.take().as<float>(), begin, end);
     });
+    if (query_sums != nullptr) add_clips(of_query, batch, heads * dim, query_sums);
+    if (value_sums != nullptr) add_clips(of_value, batch, heads * dim, value_sums);
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   }

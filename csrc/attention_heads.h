@@ -121,6 +121,11 @@ inline void forward(const AttentionForward& job, float* scratch, int64_t begin, 
   }
 }
 
+inline void add_to(float* sums, const float* row, int64_t dim) {
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) sums[i] += row[i];
+}
+
 // Floats of scratch for `backward`.
 inline int64_t backward_scratch(int64_t keys, int64_t dim) {
   const int64_t width = padded(dim);
@@ -147,6 +152,12 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
     pack(job.key.at(clip, head), job.key.of_token, keys, tiled(keys), dim, 1.0f, key);
     pack(job.value.at(clip, head), job.value.of_token, keys, tiled(keys), dim, 1.0f, value);
     for (int64_t i = 0; i < packed; ++i) grad_key[i] = grad_value[i] = 0.0f;
+    float* query_sums = job.query_sums == nullptr ? nullptr : job.query_sums + pair * dim;
+    float* value_sums = job.value_sums == nullptr ? nullptr : job.value_sums + pair * dim;
+    for (int64_t i = 0; i < dim; ++i) {
+      if (query_sums != nullptr) query_sums[i] = 0.0f;
+      if (value_sums != nullptr) value_sums[i] = 0.0f;
+    }
     for (int64_t first = 0; first < job.queries; first += kQueries) {
       const int64_t rows = std::min(kQueries, job.queries - first);
       const int64_t offset = job.offset(clip, head, job.queries) + first * stride;
@@ -187,16 +198,16 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
         multiply<Left::transposed, Into::sum>(grad_scores, kQueries, key + place, width, grad_query,
                                               width, rows, width, count);
       }
-      float* to = job.grad_query + offset;
-      for (int64_t row = 0; row < rows; ++row, to += stride) {
+      float* to = job.grad_query.at(clip, head) + first * job.grad_query.of_token;
+      for (int64_t row = 0; row < rows; ++row, to += job.grad_query.of_token) {
 #pragma omp simd
         for (int64_t i = 0; i < dim; ++i) to[i] = grad_query[row * width + i] * job.scale;
+        if (query_sums != nullptr) add_to(query_sums, to, dim);
       }
     }
-    const int64_t offset = job.offset(clip, head, job.keys);
     for (int64_t row = 0; row < job.keys; ++row) {
-      float *of_key = job.grad_key + offset + row * stride;
-      float *of_value = job.grad_value + offset + row * stride;
+      float* of_key = job.grad_key.at(clip, head) + row * job.grad_key.of_token;
+      float* of_value = job.grad_value.at(clip, head) + row * job.grad_value.of_token;
       const int64_t valid = row < keys ? dim : 0;
 #pragma omp simd
       for (int64_t i = 0; i < valid; ++i) {
@@ -204,6 +215,7 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
         of_value[i] = grad_value[row * width + i];
       }
       for (int64_t i = valid; i < dim; ++i) of_key[i] = of_value[i] = 0.0f;
+      if (value_sums != nullptr) add_to(value_sums, of_value, dim);
     }
   }
 }

@@ -21,6 +21,16 @@ struct Heads {
   }
 };
 
+// Where a gradient of such a tensor goes, strided likewise.
+struct HeadsOut {
+  float* data;
+  int64_t of_clip, of_token, of_head;
+
+  float* at(int64_t clip, int64_t head) const {
+    return data + clip * of_clip + head * of_head;
+  }
+};
+
 struct Attention {
   Heads query, key, value;
   const int32_t* key_count;  // [batch] or null
@@ -43,8 +53,10 @@ struct AttentionForward : Attention {
 };
 
 struct AttentionBackward : Attention {
-  const float *grad, *out, *lse;                 // contiguous, as forward has them
-  float *grad_query, *grad_key, *grad_value;     // contiguous
+  const float *grad, *out, *lse;  // contiguous, as forward has them
+  HeadsOut grad_query, grad_key, grad_value;
+  // [batch, heads, dim] or null: of each clip's head the sums over tokens, for biases
+  float *query_sums, *value_sums;
 };
 
 }  // namespace vmf

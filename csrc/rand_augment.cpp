@@ -14,6 +14,10 @@
 #include "common.h"
 #include "parallel.h"
 
+#if defined(VMF_HAVE_CLONES)  // which are of x86-64; plain vectors are widened byte by byte
+#include <immintrin.h>
+#endif
+
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to inlined functions alone
 #endif
@@ -45,10 +49,6 @@ struct Operation {
 
 constexpr int64_t kLevels = 256;
 constexpr uint8_t kFill = 128;
-
-using Quad = double __attribute__((vector_size(32)));
-using Ints = int32_t __attribute__((vector_size(16)));
-using Bytes = uint8_t __attribute__((vector_size(4)));
 
 struct Tables {
   uint8_t level[3][kLevels];
@@ -108,6 +108,10 @@ VMF_CLONES void count_levels(const Tables& tables, const uint8_t* from, int64_t 
 
 VMF_CLONES double mean_grey(const Tables& tables, const uint8_t* from, int64_t pixels) {
   int64_t sum = 0;
+  if (tables.plain) {
+    for (int64_t i = 0; i < pixels; ++i) sum += grey_of(from[3 * i], from[3 * i + 1], from[3 * i + 2]);
+    return static_cast<double>(sum) / static_cast<double>(pixels);
+  }
   for (int64_t i = 0; i < pixels; ++i) {
     sum += grey_of(tables.level[0][from[3 * i]], tables.level[1][from[3 * i + 1]],
                    tables.level[2][from[3 * i + 2]]);
@@ -115,11 +119,48 @@ VMF_CLONES double mean_grey(const Tables& tables, const uint8_t* from, int64_t p
   return static_cast<double>(sum) / static_cast<double>(pixels);
 }
 
-void auto_contrast(const int64_t (&counts)[3][kLevels], uint8_t (&next)[3][kLevels]) {
+// The lowest and the highest level of each channel.
+struct Range {
+  int64_t low[3], high[3];
+};
+
+Range range_of(const int64_t (&counts)[3][kLevels]) {
+  Range range;
   for (int64_t c = 0; c < 3; ++c) {
     int64_t low = 0, high = kLevels - 1;
     while (low < high && counts[c][low] == 0) ++low;
     while (high > low && counts[c][high] == 0) --high;
+    range.low[c] = low, range.high[c] = high;
+  }
+  return range;
+}
+
+// The same of pixels that go through no tables, without counting them.
+VMF_CLONES Range range_of(const uint8_t* from, int64_t pixels) {
+  constexpr int64_t kBlock = 192;  // bytes, whole pixels
+  const int64_t bytes = 3 * pixels, whole = bytes - bytes % kBlock;
+  uint8_t low[kBlock], high[kBlock];
+  std::memset(low, 255, kBlock);
+  std::memset(high, 0, kBlock);
+  for (int64_t i = 0; i < whole; i += kBlock) {
+    for (int64_t k = 0; k < kBlock; ++k) {
+      low[k] = from[i + k] < low[k] ? from[i + k] : low[k];
+      high[k] = from[i + k] > high[k] ? from[i + k] : high[k];
+    }
+  }
+  Range range = {{255, 255, 255}, {0, 0, 0}};
+  const auto take = [&](int64_t c, int64_t least, int64_t most) {
+    range.low[c] = std::min(range.low[c], least);
+    range.high[c] = std::max(range.high[c], most);
+  };
+  for (int64_t i = whole; i < bytes; ++i) take(i % 3, from[i], from[i]);
+  for (int64_t k = 0; k < kBlock; ++k) take(k % 3, low[k], high[k]);
+  return range;
+}
+
+void auto_contrast(const Range& range, uint8_t (&next)[3][kLevels]) {
+  for (int64_t c = 0; c < 3; ++c) {
+    const int64_t low = range.low[c], high = range.high[c];
     for (int64_t i = 0; i < kLevels; ++i) next[c][i] = static_cast<uint8_t>(i);
     if (high == low) continue;
     const double scale = 255.0 / static_cast<double>(high - low);
@@ -185,85 +226,52 @@ VMF_CLONES void sharpness(const uint8_t* from, uint8_t* to, const Shape& shape, 
   }
 }
 
-VMF_INLINE Quad cubic(Quad before, Quad here, Quad there, Quad behind, double share) {
-  const Quad p = there - before;
-  const Quad q = 2.0 * (before - here) + there - behind;
-  const Quad r = -before + here - there + behind;
-  return here + share * (p + share * (q + share * r));
+namespace baseline {
+constexpr int64_t kLanes = 4;
+typedef float Vector __attribute__((vector_size(16)));
+VMF_INLINE Vector widen(const uint8_t* from) {
+  return Vector{static_cast<float>(from[0]), static_cast<float>(from[1]),
+                static_cast<float>(from[2]), static_cast<float>(from[3])};
 }
+#include "affine_rows.h"
+}  // namespace baseline
 
-// The three levels of a pixel; `whole`: a fourth byte may be read too.
-template <bool whole>
-VMF_INLINE Quad pixel(const uint8_t* at) {
-  Bytes bytes = {};
-  std::memcpy(&bytes, at, whole ? 4 : 3);
-  return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Quad);
+#if defined(VMF_HAVE_CLONES)
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v3")
+namespace level_3 {
+constexpr int64_t kLanes = 8;
+using Vector = __m256;
+VMF_INLINE Vector widen(const uint8_t* from) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
-
-// One input row, `share` of the way between its pixels.
-template <bool whole>
-VMF_INLINE Quad line(const uint8_t* row, const int64_t (&column)[4], double share) {
-  if (share == 0.0) return pixel<whole>(row + column[1]);
-  return cubic(pixel<whole>(row + column[0]), pixel<whole>(row + column[1]),
-               pixel<whole>(row + column[2]), pixel<whole>(row + column[3]), share);
+#include "affine_rows.h"
+}  // namespace level_3
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+namespace level_4 {
+constexpr int64_t kLanes = 16;
+using Vector = __m512;
+VMF_INLINE Vector widen(const uint8_t* from) {
+  const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  // Masked, all of them kept: GCC 12 warns of what the plain ones begin with.
+  return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepu8_epi32(0xFFFF, levels));
 }
+#include "affine_rows.h"
+}  // namespace level_4
+#pragma GCC pop_options
+#endif
 
-template <bool whole>
-VMF_INLINE void sample(const uint8_t* frame, const int64_t (&row)[4], const int64_t (&column)[4],
-                       double across, double down, uint8_t* out) {
-  Quad exact;
-  if (down == 0.0) {
-    exact = line<whole>(frame + row[1], column, across);
-  } else {
-    exact = cubic(line<whole>(frame + row[0], column, across),
-                  line<whole>(frame + row[1], column, across),
-                  line<whole>(frame + row[2], column, across),
-                  line<whole>(frame + row[3], column, across), down);
-  }
-  const Quad low = {}, high = low + 255.0;
-  exact = exact < low ? low : exact;
-  exact = exact > high ? high : exact;
-  const Ints levels = __builtin_convertvector(exact, Ints);
-  for (int64_t c = 0; c < 3; ++c) out[c] = static_cast<uint8_t>(levels[c]);
-}
-
-// Output rows begin..end of all frames: the places that they read are the same.
-VMF_CLONES void affine(const uint8_t* from, uint8_t* to, int64_t frames, const Shape& shape,
-                       const double (&m)[6], int64_t begin, int64_t end) {
-  const int64_t frame_bytes = shape.pixels() * 3, row_bytes = shape.row();
-  const auto width = static_cast<double>(shape.width), height = static_cast<double>(shape.height);
-  for (int64_t y = begin; y < end; ++y) {
-    const double at_row = static_cast<double>(y) + 0.5;
-    for (int64_t x = 0; x < shape.width; ++x) {
-      const double at_column = static_cast<double>(x) + 0.5;
-      double at_x = m[0] * at_column + m[1] * at_row + m[2];
-      double at_y = m[3] * at_column + m[4] * at_row + m[5];
-      uint8_t* out = to + y * row_bytes + 3 * x;
-      if (!(at_x >= 0.0 && at_x < width && at_y >= 0.0 && at_y < height)) {
-        for (int64_t t = 0; t < frames; ++t) std::memset(out + t * frame_bytes, kFill, 3);
-        continue;
-      }
-      at_x -= 0.5, at_y -= 0.5;
-      const double floor_x = std::floor(at_x), floor_y = std::floor(at_y);
-      const auto first = static_cast<int64_t>(floor_x), top = static_cast<int64_t>(floor_y);
-      int64_t row[4], column[4];
-      for (int64_t i = 0; i < 4; ++i) {
-        row[i] = std::clamp<int64_t>(top + i - 1, 0, shape.height - 1) * row_bytes;
-        column[i] = std::clamp<int64_t>(first + i - 1, 0, shape.width - 1) * 3;
-      }
-      const double across = at_x - floor_x, down = at_y - floor_y;
-      // A fourth byte lies in the same row but for the last pixel.
-      if (first + 2 < shape.width - 1) {
-        for (int64_t t = 0; t < frames; ++t) {
-          sample<true>(from + t * frame_bytes, row, column, across, down, out + t * frame_bytes);
-        }
-      } else {
-        for (int64_t t = 0; t < frames; ++t) {
-          sample<false>(from + t * frame_bytes, row, column, across, down, out + t * frame_bytes);
-        }
-      }
-    }
-  }
+// The affine operation for this processor.
+decltype(&baseline::affine) affine() {
+#if defined(VMF_HAVE_CLONES)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) return level_4::affine;
+  if (__builtin_cpu_supports("x86-64-v3")) return level_3::affine;
+#endif
+  return baseline::affine;
 }
 
 // The tables that an operation is, for one frame.
@@ -273,9 +281,10 @@ void level_tables(const Operation& operation, const Tables& before, const uint8_
   const auto number = static_cast<int64_t>(operation.argument);
   const auto factor = static_cast<float>(operation.argument);
   if (kind == kAutoContrast || kind == kEqualize) {
+    if (kind == kAutoContrast && before.plain) return auto_contrast(range_of(from, pixels), next);
     int64_t counts[3][kLevels];
     count_levels(before, from, pixels, counts);
-    if (kind == kAutoContrast) return auto_contrast(counts, next);
+    if (kind == kAutoContrast) return auto_contrast(range_of(counts), next);
     return equalize(counts, pixels, next);
   }
   if (kind == kContrast || kind == kBrightness) {
@@ -360,7 +369,7 @@ VMF_API int64_t vmf_rand_augment(const uint8_t* frames,              // [frame_c
       const auto factor = static_cast<float>(operation.argument);
       if (kind == kAffine) {
         parallel_for(height, frame_count * width * 15, threads, [&](int64_t begin, int64_t end) {
-          affine(from, to, frame_count, shape, operation.matrix, begin, end);
+          affine()(from, to, frame_count, shape, operation.matrix, begin, end);
         });
       } else {
         each_frame(3, [&](Tables&, int64_t place) {

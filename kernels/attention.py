@@ -7,7 +7,7 @@ docs/kernels/attention.md.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -145,10 +145,28 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, contiguous; see ops/attention.py."""
     use_short = is_short(query, key)
-    return _backward(grad, query, key, value, key_count, out, lse, use_short=use_short)
+    return backward_into(grad, query, key, value, key_count, out, lse, use_short=use_short)
 
 
-def _backward(
+class Into(NamedTuple):
+    """Where backward writes.
+
+    Attributes:
+        query, key, value: the gradients; keys and values with the same strides, the values of a
+            head side by side.
+        query_sums, value_sums: fp32 [blocks of queries, heads * head dim] or None: the gradients of
+            queries and of the output, summed over each block's queries. The latter's total is that
+            of the values' gradients, since the weights of a query sum to 1.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    query_sums: Tensor | None = None
+    value_sums: Tensor | None = None
+
+
+def backward_into(
     grad: Tensor,
     query: Tensor,
     key: Tensor,
@@ -158,12 +176,15 @@ def _backward(
     lse: Tensor,
     *,
     use_short: bool,
+    into: Into | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     clips, queries, heads, dim = query.shape
     keys = key.shape[1]
-    grad_query, grad_key, grad_value = (
-        torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)
-    )
+    if into is None:
+        into = Into(
+            *(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
+        )
+    grad_query, grad_key, grad_value, query_sums, value_sums = into
     if grad_query.numel() == 0:
         return grad_query, grad_key.zero_(), grad_value.zero_()
     grad, query, key, value = _dense(grad), _dense(query), _dense(key), _dense(value)
@@ -185,6 +206,8 @@ def _backward(
     of_query = {
         "out_ptr": out.contiguous(),
         "grad_query_ptr": grad_query,
+        "query_sums_ptr": query_sums,
+        "value_sums_ptr": value_sums,
         **_strides("grad_query", grad_query),
     }
     of_key = {

@@ -24,6 +24,7 @@ from videomae_fast.kernels.head_blocks import (
     query_gradient,
     scaled_parts,
     store_parts,
+    store_sums,
     zeros_parts,
 )
 
@@ -144,6 +145,8 @@ def flash_backward_query(
     lse_ptr,  # [B, heads, n_queries], fp32
     delta_ptr,  # [B, heads, n_queries], fp32, written: sum of grad times out
     grad_query_ptr,  # [B, n_queries, heads, DIM], strides given
+    query_sums_ptr,  # [B, blocks of queries, heads, DIM], fp32, or None: sums over their tokens
+    value_sums_ptr,  # likewise: sums of grad, which those of the values' gradients are
     n_queries,
     n_keys,
     heads,
@@ -184,6 +187,14 @@ def flash_backward_query(
     store_parts(
         grad_query_ptr + o_grad_query, o_query, i_query < n_queries, b_grad_query, DIM, DIM_A, DIM_B
     )
+    o_sums = ((o_clip * n_blocks + tl.program_id(0) % n_blocks) * heads + i_head) * DIM
+    if query_sums_ptr is not None:
+        store_sums(query_sums_ptr + o_sums, b_grad_query, DIM, DIM_A, DIM_B)
+    if value_sums_ptr is not None:
+        p_grad = head_pointer(grad_ptr, i_clip, i_head, grad_stride_clip, grad_stride_head, ALIGN)
+        o_grad = i_query * grad_stride_token
+        b_grad = load_parts(p_grad, o_grad, i_query < n_queries, DIM, DIM_A, DIM_B, DOT)
+        store_sums(value_sums_ptr + o_sums, b_grad, DIM, DIM_A, DIM_B)
 
 
 @triton.jit

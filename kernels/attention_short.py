@@ -29,6 +29,7 @@ from videomae_fast.kernels.head_blocks import (
     query_gradient,
     scaled_parts,
     store_parts,
+    store_sums,
     zeros_parts,
 )
 
@@ -46,7 +47,7 @@ def backward_launch(dim: int) -> Launch:
     The largest with which nothing spills from sm_80 to sm_100: see tests/kernels/aot.py.
     """
     width = sum(head_parts(dim))
-    most, step = (128, 32) if width <= 64 else (64, 32) if width <= 80 else (128, 16)
+    most, step = (128, 32) if width <= 64 else (64, 16) if width <= 80 else (128, 16)
     return Launch(queries=step, keys=most, num_warps=8, num_stages=2)
 
 
@@ -131,6 +132,8 @@ def short_backward(
     grad_query_ptr,  # [B, N_QUERIES, heads, DIM], strides given
     grad_key_ptr,  # [B, N_KEYS, heads, DIM], strides given
     grad_value_ptr,  # [B, N_KEYS, heads, DIM], strides as of grad_key
+    query_sums_ptr,  # [B, blocks of queries, heads, DIM], fp32, or None: sums over their tokens
+    value_sums_ptr,  # likewise: sums of grad, which those of the values' gradients are
     heads,
     grad_stride_clip, grad_stride_token, grad_stride_head,
     query_stride_clip, query_stride_token, query_stride_head,
@@ -167,6 +170,11 @@ def short_backward(
 
     for i in tl.static_range(len(QUERY_PIECES)):
         i_query = QUERY_PIECES[i][0] + tl.arange(0, QUERY_PIECES[i][1])
+        o_sums = ((o_clip * len(QUERY_PIECES) + i) * heads + i_head) * DIM
+        if value_sums_ptr is not None:
+            o_grad, m_query = i_query * grad_stride_token, i_query < N_QUERIES
+            b_grad = load_parts(p_grad, o_grad, m_query, DIM, DIM_A, DIM_B, DOT)
+            store_sums(value_sums_ptr + o_sums, b_grad, DIM, DIM_A, DIM_B)
         b_grad_query = query_gradient(
             p_grad, p_query, p_key, p_value, p_out, heads * DIM,
             lse_ptr + o_rows, delta_ptr + o_rows, i_query, N_QUERIES, n_keys,
@@ -183,6 +191,8 @@ def short_backward(
             DIM_A,
             DIM_B,
         )
+        if query_sums_ptr is not None:
+            store_sums(query_sums_ptr + o_sums, b_grad_query, DIM, DIM_A, DIM_B)
     # Other threads than those that wrote delta, which lies in global memory, read it: this has to
     # order global memory within the program. It becomes a bar.sync, which does; a barrier of shared
     # memory alone would not.

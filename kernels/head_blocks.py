@@ -104,6 +104,16 @@ def store_parts(
 
 
 @triton.jit
+def store_sums(p, b_parts, DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr):
+    """The sums over the rows of a block in parts, to DIM fp32 values; rows past the end are 0."""
+    o_a = tl.arange(0, DIM_A)
+    tl.store(p + o_a, tl.sum(b_parts[0].to(tl.float32), 0), mask=o_a < DIM)
+    if DIM_B > 0:
+        o_b = DIM_A + tl.arange(0, DIM_B)
+        tl.store(p + o_b, tl.sum(b_parts[1].to(tl.float32), 0), mask=o_b < DIM)
+
+
+@triton.jit
 def zeros_parts(ROWS: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr):
     b_parts = (tl.zeros([ROWS, DIM_A], tl.float32),)
     if DIM_B > 0:

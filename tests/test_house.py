@@ -35,10 +35,11 @@ ROOMS: dict[str, set[str]] = {
     "pictures": {"data", "masks", "models"},
     "data": {"ops", "recipes"},
     "interop": {"masks", "models", "ops"},
-    "training": {"", "data", "interop", "recipes"},  # "" for its version
+    "training": {"", "data", "interop", "models", "recipes"},  # "" for its version
     "tasks": {"data", "evaluation", "interop", "masks", "models", "recipes", "training"},
     "demo": {"data", "masks", "pictures", "recipes", "training"},
     "evaluation": {"data", "models"},
+    "report": {"", "data", "tasks", "training"},  # "" for its version
 }
 
 # Names that stay where they were for one version: a face imports them for type checkers only.

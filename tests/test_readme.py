@@ -37,10 +37,20 @@ SHORT = {
     "pretrain": f"{TINY_MODEL} {TINY_RUN} --device cpu --precision fp32",
     "finetune": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
     f"{TINY_RUN} --device cpu --precision fp32",
+    "distill": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
+    f"{TINY_RUN} --device cpu --precision fp32",
     "test": "--workers 0 --device cpu",
     "reconstruct": "--mask-ratio 0.75 --stride 1",
     "demo": "--steps 20",
 }
+TINY_FIELDS = {
+    "model.image_size": 32, "model.patch_size": 16, "model.frames": 4, "model.width": 32,
+    "model.depth": 1, "model.heads": 2, "model.decoder_width": 32, "model.decoder_depth": 1,
+    "model.decoder_heads": 2, "masks.encoder_ratio": 0.75, "optim.videos_per_step": 2,
+    "data.epoch_size": 2, "data.workers": 0, "data.stride": 1, "schedule.epochs": 1,
+    "schedule.warmup_epochs": 0, "run.device": "cpu", "run.precision": "fp32",
+}  # fmt: skip
+SHORT["progressive"] = " ".join(f"--set {name}={value}" for name, value in TINY_FIELDS.items())
 ELSEWHERE = {
     "make demo": "CI's own run of the demo",
     "make test": "this run",
@@ -64,6 +74,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, place in enumerate(("train/jump", "train/run", "val/jump", "val/run")):
         (folder / "actions" / place).mkdir(parents=True)
         (folder / "actions" / place / "0.mp4").write_bytes(videos[number].read_bytes())
+    for number, place in enumerate(("jump", "swim")):
+        (folder / "sports" / place).mkdir(parents=True)
+        (folder / "sports" / place / "0.mp4").write_bytes(videos[number].read_bytes())
+    (plan,) = blocks("docs/user-guide.md", "toml")
+    (folder / "plan.toml").write_text(plan)
     wide = VideoClassifier(MAEConfig(width=384, depth=1, heads=6), num_classes=710)
     torch.save({"module": wide.state_dict()}, folder / "vit_s_k710_dl_from_giant.pth")
     (folder / "label_710to400.json").write_text(str(list(range(709, 309, -1))))
@@ -75,8 +90,11 @@ def test_documents_have_commands() -> None:
     assert told >= {
         "pretrain",
         "finetune",
+        "distill",
         "test",
+        "progressive",
         "list",
+        "labels",
         "probe",
         "prepare",
         "cache",

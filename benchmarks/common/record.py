@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -83,8 +84,29 @@ def write(record: dict[str, Any], path: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a record."""
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Reads a record.
+
+    Raises:
+        ValueError: there is no such file, or it holds no record.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is no record")
+    return record
+
+
+def read_of(kinds: Collection[str], path: Path) -> dict[str, Any]:
+    """Reads a record whose kind is one of `kinds`.
+
+    Raises:
+        ValueError: it is of another kind, or can't be read.
+    """
+    record = read(path)
+    if record.get("kind") not in kinds:
+        raise ValueError(f"{path} is of {record.get('kind')!r}, not of {', '.join(kinds)}")
     return record
 
 

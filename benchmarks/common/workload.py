@@ -13,8 +13,10 @@ from torch import Tensor
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 
 Masking = Literal["dual", "encoder-only"]
+Mixing = Literal["mixup", "cutmix"]
 DecoderMask = Literal["running-cell", "random", "frame"]
 MASKINGS: tuple[Masking, ...] = ("dual", "encoder-only")
+MIXINGS: tuple[Mixing, ...] = ("mixup", "cutmix")
 # Small enough to test a command with
 TINY = MAEConfig(
     image_size=64, frames=8, width=32, depth=2, heads=2,
@@ -42,8 +44,14 @@ class Workload:
     device: str = "cpu"
     decoder: DecoderMask = "running-cell"
 
-    def spec(self, masking: Masking) -> MaskSpec:
-        """The masks of VideoMAE V2 (dual) or V1 (encoder-only)."""
+    def spec(self, masking: Masking | Mixing) -> MaskSpec:
+        """The masks of VideoMAE V2 (dual) or V1 (encoder-only).
+
+        Raises:
+            ValueError: a mixing, which has none.
+        """
+        if masking not in MASKINGS:
+            raise ValueError(f"{masking} is a mixing of clips: fine-tuning has no masks")
         if masking == "dual":
             return MaskSpec(decoder=self.decoder, decoder_ratio=self.ratio)
         return MaskSpec(decoder="none")
@@ -74,7 +82,7 @@ class Workload:
         """int64 [B], on the CPU."""
         return torch.randint(2**62, (self.batch,), generator=self._generator())
 
-    def masks(self, masking: Masking) -> Masks:
+    def masks(self, masking: Masking | Mixing) -> Masks:
         """Those of the seeds, on the CPU, or without values on "meta"."""
         seeds = self.mask_seeds.to("meta") if self.device == "meta" else self.mask_seeds
         return Masks.from_seeds(seeds, self.config.grid, self.spec(masking))

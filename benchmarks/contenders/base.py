@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common.workload import Masking, Workload
+from benchmarks.common.workload import Masking, Mixing, Workload
 from benchmarks.official.model import AttentionKind, Tables
 from benchmarks.official.savings import Saving
 from benchmarks.official.step import (
@@ -96,13 +96,18 @@ class Variant:
 
 
 class Contender(ABC):
-    """A model with its optimizer and inputs, for one masking.
+    """A model with its optimizer and inputs, for one masking (in fine-tuning: one mixing).
 
     `loss` has a graph; `step` times the phases of a whole step only where the caller asks.
     """
 
     def __init__(
-        self, name: str, variant: Variant, model: nn.Module, workload: Workload, masking: Masking
+        self,
+        name: str,
+        variant: Variant,
+        model: nn.Module,
+        workload: Workload,
+        masking: Masking | Mixing,
     ) -> None:
         self.name, self.variant, self.workload, self.masking = name, variant, workload, masking
         self.device = torch.device(workload.device)

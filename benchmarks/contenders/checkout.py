@@ -105,6 +105,26 @@ class Checkout:
                     sys.modules[file] = before
         return sys.modules[name]
 
+    def classifier(self, config: MAEConfig, classes: int) -> nn.Module:
+        """The official classifier of this shape, without drop path and dropout."""
+        package = self.module().__name__.rpartition(".")[0]
+        build: Callable[..., nn.Module] = sys.modules[f"{package}.{FILES[0]}"].VisionTransformer
+        return build(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            num_classes=classes,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            qkv_bias=True,
+            norm_layer=partial(nn.LayerNorm, eps=EPS),
+            all_frames=config.frames,
+            tubelet_size=config.tubelet_size,
+            use_mean_pooling=True,
+            init_scale=1.0,
+        )
+
     def model(self, config: MAEConfig, *, checkpointing: bool) -> nn.Module:
         """The official model of this shape.
 

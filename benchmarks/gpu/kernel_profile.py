@@ -35,7 +35,8 @@ from benchmarks.common.record import environment, write
 from benchmarks.common.workload import TINY, Workload
 from benchmarks.contenders.base import Contender, Variant
 from benchmarks.contenders.build import build
-from benchmarks.gpu.step_model import KNOWN, LABEL, Call, Ceilings, Recorder, modelled_step, step
+from benchmarks.gpu.calls import KNOWN, LABEL, Call, Ceilings, Recorder
+from benchmarks.gpu.step_model import modelled_step, step
 from benchmarks.measure.timing import Summary, copy_bandwidth, rated, timed_step, times
 from benchmarks.report.tables import mfu
 from videomae_fast import MAEConfig

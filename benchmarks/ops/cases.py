@@ -1,4 +1,7 @@
-"""The ops of a training step at their real shapes, with the bytes each has to move."""
+"""The ops of a training step at their real shapes, with the bytes each has to move.
+
+Those of pre-training, and what an action detector has beside them.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class OpCase:
 
 
 def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
-    """Every op of a step with dual masking, forward and backward."""
+    """Every op of a step with dual masking, and of a detector's, forward and backward."""
     config, b, device = workload.config, workload.batch, workload.device
     masks = workload.masks("dual").to(device)
     frames = workload.frames.to(device)
@@ -149,10 +152,13 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         if torch.device(device).type != "cpu":
             hidden += -hidden % 8  # as the models pad it
         cases += _block_cases(where, (b, rows, width), hidden, dtype, random)
-    cases += _attention_cases("encoder", b, v, v, config.heads, config.width, random)
+    places = [("encoder", v, v, config.heads, config.width)]
     for where, queries in (("decoder", v + m), ("last decoder block", p)):
-        cases += _attention_cases(where, b, queries, v + m, config.decoder_heads, d, random)
-    return cases
+        places.append((where, queries, v + m, config.decoder_heads, d))
+    for where, queries, keys, heads, width in places:
+        cases += _attention_cases(where, b, queries, keys, heads, width, random)
+        cases += _packed_cases(where, b, queries, keys, heads, width, random)
+    return cases + _detector_cases(workload, random)
 
 
 def _crop_case(workload: Workload) -> OpCase:
@@ -174,6 +180,34 @@ def _crop_case(workload: Workload) -> OpCase:
 
     moved = 3 * t * (read + workload.batch * height * width)
     return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)
+
+
+def _detector_cases(workload: Workload, random: Callable[..., Tensor]) -> list[OpCase]:
+    """Fine-tuning of an action detector: 3 people a clip, within its frame."""
+    config, batch, device = workload.config, workload.batch, workload.device
+    grid, dim, count = config.grid, config.width, 3 * workload.batch
+    cells = grid.slots, grid.height, grid.width
+    settings = (7, 1 / config.patch_size, 0, False)
+
+    def args() -> tuple[Any, ...]:
+        # Not over the edges, where bins are equal and either may be called the largest
+        extent = torch.tensor([grid.width - 1, grid.height - 1], device=device) * config.patch_size
+        ends = torch.rand(count, 2, 2, device=device) * extent
+        boxes = torch.cat([ends.amin(1), ends.amax(1)], 1)
+        clip = torch.arange(count, device=device) // 3
+        return (random(batch, grid.tokens, dim), boxes, clip, *cells, *settings)
+
+    def backward_args() -> tuple[Any, ...]:
+        tokens, boxes, clip, *how = args()
+        kept = REGISTRY["roi_features"].backends["reference"].run(tokens, boxes, clip, *how)[1:]
+        return (random(count, dim), clip, *kept, batch, grid.slots)
+
+    item = random(1).element_size()
+    moved = batch * grid.tokens * dim * item + count * dim * (item + 4)
+    return [
+        OpCase("roi_features", "detector", args, moved, terms=grid.slots * grid.space),
+        OpCase("roi_features_backward", "detector", backward_args, moved, terms=3),
+    ]
 
 
 def _attention_cases(
@@ -207,6 +241,51 @@ def _attention_cases(
     return [
         OpCase("attention", where, lambda: (*inputs(), None), 2 * asked + 2 * held, products),
         OpCase("attention_backward", where, backward_args, 4 * asked + 4 * held, products * 5 // 2),
+    ]
+
+
+def _packed_cases(
+    where: str,
+    batch: int,
+    queries: int,
+    keys: int,
+    heads: int,
+    width: int,
+    random: Callable[..., Tensor],
+) -> list[OpCase]:
+    """The same with one gradient and those of the biases, as the models call it."""
+    dim, apart = width // heads, queries != keys
+
+    def inputs() -> tuple[Any, ...]:
+        packed = random(batch, keys, 2 if apart else 3, heads, dim)
+        query = random(batch, queries, heads, dim) if apart else None
+        return packed, query, *(random(width, of=torch.float32) for _ in range(2)), None
+
+    def backward_args() -> tuple[Any, ...]:
+        given = inputs()
+        out, lse = REGISTRY["packed_attention"].backends["reference"].run(*given)
+        return (random(*out.shape), *given, out, lse, True, True)
+
+    def gradients() -> tuple[Any, ...]:
+        shapes = [(batch, count, heads, dim) for count in (queries, keys, keys)]
+        return (*(random(*shape) for shape in shapes), *inputs()[2:4], apart)
+
+    def biases() -> tuple[Any, ...]:
+        q_bias, v_bias = inputs()[2:4]
+        return v_bias, None if apart else q_bias, random(1).dtype
+
+    item = random(1).element_size()
+    asked, held = batch * queries * width * item, batch * keys * width * item
+    products = 4 * batch * queries * keys * width
+    backward = 4 * asked + 4 * held
+    rows = batch * max(queries, keys)
+    return [
+        OpCase("packed_attention", where, inputs, 2 * asked + 2 * held, products),
+        OpCase(
+            "packed_attention_backward", where, backward_args, backward, products * 5 // 2, rows
+        ),
+        OpCase("packed_join", where, gradients, 4 * held + (1 if apart else 2) * asked, terms=rows),
+        OpCase("packed_bias", where, biases, (2 if apart else 3) * width * (4 + item)),
     ]
 
 
@@ -267,6 +346,35 @@ def _block_cases(
             ),
             2 * (full + wide + hidden * width * dtype.itemsize),
             4 * b * rows * width * hidden,
+        ),
+        OpCase(
+            "gelu_mlp",
+            where,
+            lambda: (
+                random(b, rows, width),
+                random(hidden, width),
+                vector(hidden),
+                random(width, hidden),
+            ),
+            2 * full + 3 * wide + 2 * hidden * width * dtype.itemsize,
+            4 * b * rows * width * hidden,
+        ),
+        OpCase(
+            "gelu_mlp_backward",
+            where,
+            lambda: (
+                random(b, rows, width),
+                random(b, rows, width),
+                random(hidden, width),
+                vector(hidden),
+                random(width, hidden),
+                random(b, rows, hidden),
+                random(b, rows, hidden),
+                True,
+            ),
+            4 * full + 5 * wide + 4 * hidden * width * dtype.itemsize,
+            8 * b * rows * width * hidden,
+            terms=b * rows,
         ),
         OpCase("bias_gelu", where, lambda: (random(b, rows, hidden), vector(hidden)), 2 * wide),
         OpCase(

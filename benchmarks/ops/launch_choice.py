@@ -82,6 +82,14 @@ FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "programs": (512, 2048)}),
     "append_rows": ("append_rows", {"rows": (8, 32), "columns": (256,), "num_warps": (8,)}),
     "append_rows_backward": ("append_rows", {"rows": (8, 32), "columns": (64,)}),
+    "roi_features": (
+        "roi_features",
+        {"values": (512, 2048), "channels": (16, 64), "columns": (8,), "num_warps": (2, 8)},
+    ),
+    "roi_features_backward": (
+        "roi_features",
+        {"channels_backward": (64, 256), "columns": (8,), "num_warps": (2, 8)},
+    ),
     "crop_resize": ("crop_resize", {"rows": (2, 8), "bytes": (256,), "num_warps": (2, 8)}),
 }
 # (queries, keys, warps, stages) of the long sequences' kernels: forward, backward of queries, of

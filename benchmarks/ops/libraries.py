@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videomae_fast.ops.roi_align import RoiSpec
+
 Call = Callable[[], Tensor | tuple[Tensor, ...]]
 
 
@@ -113,6 +115,36 @@ def _torch_gelu(function: Any, x: Tensor, bias: Tensor) -> Call:
     return lambda: function(x + vector)
 
 
+def _roi_chain(
+    function: Any, tokens: Tensor, boxes: Tensor, clip: Tensor, slots: int, height: int, width: int,
+    size: int, scale: float, sampling_ratio: int, aligned: bool,
+) -> Call:  # fmt: skip
+    """The mean over time, torchvision's RoIAlign, the maximum over bins: as the official code."""
+    rois = torch.cat([clip[:, None].to(tokens.dtype), boxes.to(tokens.dtype)], 1)
+
+    def call() -> tuple[Tensor]:
+        maps = tokens.view(-1, slots, height, width, tokens.shape[2]).mean(1)
+        maps = maps.permute(0, 3, 1, 2).contiguous()
+        bins = function(maps, rois, (size, size), scale, sampling_ratio or -1, aligned)
+        return (bins.amax((2, 3)),)
+
+    return call
+
+
+def _roi_chain_of_ours(
+    function: Any, tokens: Tensor, boxes: Tensor, clip: Tensor, slots: int, height: int, width: int,
+    *settings: Any,
+) -> Call:  # fmt: skip
+    """The same by this library's RoIAlign, in plain torch."""
+    spec = RoiSpec(*settings)
+
+    def call() -> tuple[Tensor]:
+        maps = tokens.view(-1, slots, height, width, tokens.shape[2]).mean(1).permute(0, 3, 1, 2)
+        return (function(maps, boxes, clip, spec).amax((2, 3)),)
+
+    return call
+
+
 _NORM = "add_layer_norm"
 _in_torch = _norm_of_sum(lambda f, x, w, b, eps: f(x, x.shape[-1:], w, b, eps))
 _in_apex = _norm_of_sum(lambda f, x, w, b, eps: f(x, w, b, x.shape[-1:], eps))
@@ -136,6 +168,20 @@ LIBRARIES = (
         "torch",
         "torch.nn.functional:scaled_dot_product_attention",
         _torch_attention,
+        ("cpu", "cuda"),
+    ),
+    Library(
+        "roi_features",
+        "unfused chain, torchvision",
+        "torchvision.ops:roi_align",
+        _roi_chain,
+        ("cpu", "cuda"),
+    ),
+    Library(
+        "roi_features",
+        "unfused chain",
+        "videomae_fast.ops.roi_align:roi_align",
+        _roi_chain_of_ours,
         ("cpu", "cuda"),
     ),
 )

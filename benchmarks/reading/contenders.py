@@ -132,13 +132,13 @@ class OnCore:
 
     def __init__(self, reading: ReadSettings, device: torch.device) -> None:
         self.name, self.forms = _name_and_forms(reading)
-        self._reading, self._device = reading, device
+        self.reading, self._device = reading, device
         self._stage = ClipStage(reading.rule, reading.shape, device)
         self._slots: list[NDArray[np.uint8]] = []
 
     def seconds(self, requests: Sequence[ClipRequest]) -> Parts:
         pieces = [
-            read(request, self._reading, partial(self._room, place))
+            read(request, self.reading, partial(self._room, place))
             for place, request in enumerate(requests)
         ]
         begin = time.perf_counter()
@@ -151,10 +151,10 @@ class OnCore:
         )
 
     def views(self, requests: Sequence[ClipRequest]) -> Views:
-        pieces = [read(request, self._reading) for request in requests]
+        pieces = [read(request, self.reading) for request in requests]
         # Boxes are handed over only with frames that are still to be cropped
-        _require_hits(pieces, self._reading)
-        framed = [read(request, replace(self._reading, hand_over="frames")) for request in requests]
+        _require_hits(pieces, self.reading)
+        framed = [read(request, replace(self.reading, hand_over="frames")) for request in requests]
         return Views([p.data for p in pieces], [p.ids for p in pieces], [p.plans for p in framed])
 
     def close(self) -> None:

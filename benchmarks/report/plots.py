@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.command import parser_of
 from benchmarks.common.processor import machine_name
-from benchmarks.common.record import read
+from benchmarks.common.record import read_of
+from benchmarks.report.distillation import plot_distillation
+from benchmarks.report.gestures import plot_gestures
 from benchmarks.report.reading import require_equal
 from benchmarks.report.studies import (
     drop_in_names,
@@ -228,11 +230,15 @@ def plot_data_speed(record: Record, path: Path) -> Path:
 
 PLOTS: dict[str, Callable[[Record, Path], Path]] = {
     "training step": plot_step,
+    "fine-tuning step": plot_step,
     "paper": plot_paper,
     "breakdown": plot_breakdown,
     "ablation": plot_ablation,
     "drop-in": plot_drop_in,
     "data speed": plot_data_speed,
+    "distillation": plot_distillation,
+    "augmentation": plot_data_speed,
+    "gestures": plot_gestures,
 }
 
 
@@ -295,8 +301,9 @@ def main(argv: Sequence[str]) -> int:
     parser = arguments()
     args = parser.parse_args(argv)
     for path in args.records:
-        record = read(path)
-        if record["kind"] not in PLOTS:
-            parser.error(f"{path} is of {record['kind']!r}; plots are made of {', '.join(PLOTS)}")
+        try:
+            record = read_of(PLOTS, path)
+        except ValueError as error:
+            parser.error(str(error))
         print(PLOTS[record["kind"]](record, path.with_suffix(args.suffix)))
     return 0

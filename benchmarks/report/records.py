@@ -13,18 +13,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.common.command import parser_of
-from benchmarks.common.record import read, write
+from benchmarks.common.record import read_of, write
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.report import studies as study_tables
+from benchmarks.report.distillation import distillation_table
+from benchmarks.report.gestures import gestures_table
 from benchmarks.report.plots import PLOTS
-from benchmarks.report.reading import data_table
+from benchmarks.report.reading import augment_table, data_table
 from benchmarks.report.tables import Record, baseline_table, step_table
 
 # By the kind that a record says it is of
 TABLES: dict[str, Callable[[Record], str]] = {
     "training step": step_table,
+    "fine-tuning step": step_table,
     "baselines": baseline_table,
     "data speed": data_table,
+    "distillation": distillation_table,
+    "augmentation": augment_table,
+    "gestures": gestures_table,
     **study_tables.TABLES,
 }
 
@@ -62,12 +68,12 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = arguments()
     for path in parser.parse_args(argv).records:
-        record = read(path)
-        if record["kind"] not in TABLES:
-            parser.error(f"{path} is of {record['kind']!r}; tables are made of {', '.join(TABLES)}")
-        table = TABLES[record["kind"]]
         try:
-            print(table(record) + "\n")
+            record = read_of(TABLES, path)
+        except ValueError as error:
+            parser.error(str(error))
+        try:
+            print(TABLES[record["kind"]](record) + "\n")
         except UncheckedError as error:
             print(f"{path}: no speedup is printed: {error}", file=sys.stderr)
             return 1

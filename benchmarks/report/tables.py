@@ -71,7 +71,8 @@ def step_table(record: Record) -> str:
     lines = [
         _head(record),
         "",
-        "| masking | | step, ms: median (quartiles; least) | forward / backward / update, ms "
+        f"| {_way(record)} | | step, ms: median (quartiles; least) "
+        "| forward / backward / update, ms "
         "| clips/s | G multiply-adds forward | kept for backward, MB per clip "
         "| peak, MB per clip above weights (in all) | speedup |",
         "|-|-|-|-|-|-|-|-|-|",
@@ -90,6 +91,11 @@ def step_table(record: Record) -> str:
             f"| {'' if ratio is None else f'**{ratio:.2f}×**'} |"
         )
     return "\n".join([*lines, *_dual_over_encoder_only(record)])
+
+
+def _way(record: Record) -> str:
+    """What "masking" of a run says."""
+    return "mixing" if record["kind"] == "fine-tuning step" else "masking"
 
 
 # Dense bf16 by data sheet, FLOP/s

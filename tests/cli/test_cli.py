@@ -68,8 +68,7 @@ def test_no_command_shows_the_help_and_is_wrong_use(capsys: pytest.CaptureFixtur
         (["pretrian"], "no command 'pretrian'; did you mean pretrain?"),
         (
             ["xyz"],
-            "no command 'xyz'; there are pretrain, finetune, test, recipes, list, probe, prepare, "
-            "cache, reconstruct, features, convert, flops, doctor, demo",
+            f"no command 'xyz'; there are {', '.join(cli.COMMANDS)}",
         ),
         (["doctor", "--jsno"], "unknown argument '--jsno'; did you mean --json?"),
         (["doctor", "--js"], "unknown argument '--js'; did you mean --json?"),

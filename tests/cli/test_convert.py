@@ -56,9 +56,30 @@ def test_a_new_head_and_rows_of_one(checkpoint: Path, tmp_path: Path) -> None:
     assert torch.equal(made["head.weight"], classifier(7)["head.weight"][[6, 1]])
 
 
+def test_rows_of_a_head_by_the_names_of_its_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"module": classifier(3)}, tmp_path / "k.pth")
+    (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
+    (tmp_path / "some.txt").write_text("three\none\n")
+    words = ("--to", "ours", *SHAPE, "--labels", tmp_path / "names.txt")
+    assert convert(tmp_path / "k.pth", tmp_path / "named.safetensors", *words) == 0
+    words = ("--to", "ours", "--head-classes", tmp_path / "some.txt")
+    assert convert(tmp_path / "named.safetensors", tmp_path / "two.safetensors", *words) == 0
+    made = read_weights(tmp_path / "two.safetensors")
+    assert made.labels == ("three", "one")
+    assert torch.equal(made.state["head.weight"], classifier(3)["head.weight"][[2, 0]])
+    assert convert(tmp_path / "k.pth", tmp_path / "no.safetensors", *words, *SHAPE) == 1
+    assert "does not name the 3 classes of its head" in capsys.readouterr().err
+    (tmp_path / "some.txt").write_text("four\n")
+    assert convert(tmp_path / "named.safetensors", tmp_path / "no.safetensors", *words) == 1
+    assert "1 of 1 classes are not among the 3 of its head, as 'four'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
+        ("a.pth b.pth --to ours --head-classes n --head-index i", 2, "by name: leave the other"),
         ("gone.pth b.pth --to official", 2, "gone.pth: no such file or folder"),
         ("a.pth b.pth --to official --classes 3", 2, "go together"),
         ("a.pth b.pth --to official --classifier", 2, "go together"),

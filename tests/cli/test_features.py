@@ -78,46 +78,61 @@ def test_a_folder_of_videos(
     ]  # fmt: skip
 
 
-def read_as_actionformer(folder: Path, video: str, fps: float) -> tuple[Any, Any]:
-    """[C, T] features and segments' times, by libs/datasets/thumos14.py of actionformer_release:
-    ``<feat_folder>/<id>.npy``, feat_stride 4, num_frames 16.
-    """
-    stride, frames = 4, 16
+def read_as_actionformer(folder: Path, video: str) -> torch.Tensor:
+    """[C, T], by libs/datasets/thumos14.py of actionformer_release: no prefix, file_ext .npy."""
     feats = np.load(folder / (video + ".npy")).astype(np.float32)
-    offset = 0.5 * frames / stride
-    points = np.arange(feats.shape[0])
-    seconds = (
-        (points + offset) * stride / fps
-    )  # what a segment's (t * fps / stride) - offset undoes
-    return torch.from_numpy(np.ascontiguousarray(feats.transpose())), seconds
+    return torch.from_numpy(np.ascontiguousarray(feats.transpose()))
 
 
-def read_as_opentad(folder: Path, video: str, fps: float) -> tuple[Any, Any]:
-    """[T, C] features and times, by LoadFeats (npy) with snippet_stride 4 and offset_frames 8."""
-    feats = np.load(folder / f"{video}.npy").astype(np.float32)
-    return torch.from_numpy(feats), (np.arange(len(feats)) * 4 + 8) / fps
+def in_actionformer(seconds: Any, fps: float, stride: int, num_frames: int = 16) -> Any:
+    """Where a moment lies among features, by the same file."""
+    return seconds * fps / stride - 0.5 * num_frames / stride
 
 
-def test_the_preset_is_read_as_detectors_read_theirs(place: Path, tmp_path: Path) -> None:
+def read_as_opentad(folder: Path, video: str) -> torch.Tensor:
+    """[T, C], by LoadFeats (npy) and ConvertToTensor."""
+    return torch.from_numpy(np.load(folder / f"{video}.npy").astype(np.float32))
+
+
+def in_opentad(
+    seconds: Any, frames: int, duration: float, stride: int, offset_frames: int = 8
+) -> Any:
+    """Where a moment lies among features, by ThumosPaddingDataset; frames and duration are of the
+    annotation."""
+    return (np.floor(seconds / duration * frames + 1e-9) - offset_frames) / stride
+
+
+@pytest.mark.parametrize(
+    ("preset_name", "stride", "windows"), [("thumos14", 4, 7), ("fineaction", 16, 2)]
+)
+def test_the_preset_is_read_as_detectors_read_theirs(
+    preset_name: str, stride: int, windows: int, place: Path, tmp_path: Path
+) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VideoClassifier(MAEConfig(width=32, depth=1, heads=2), 5).eval()
     torch.save({"module": model.state_dict()}, tmp_path / "weights.pth")
-    video = write_video(tmp_path / "video_test_0000004.mp4", 25)
-    words = ("--preset", "thumos14", "--heads", 2, "--device", "cpu")
-    assert features(tmp_path / "weights.pth", video, tmp_path / "out", *words) == 0
-    about = told(tmp_path / "out" / "video_test_0000004.npy")
-    assert about["preset"] == "thumos14"
-    one, seconds = read_as_actionformer(tmp_path / "out", video.stem, about["fps"])
-    other, same = read_as_opentad(tmp_path / "out", video.stem, about["fps"])
+    video = write_video(tmp_path / "video_test_0000004.mp4", 41)
+    out = tmp_path / "out"
+    words = ("--preset", preset_name, "--heads", 2, "--device", "cpu")
+    assert features(tmp_path / "weights.pth", video, out, *words) == 0
+    about = told(out / "video_test_0000004.npy")
+    assert (about["preset"], about["frames"]) == (preset_name, 41)
+    one = read_as_actionformer(out, video.stem)
+    other = read_as_opentad(out, video.stem)
     assert one.dtype == other.dtype == torch.float32
-    assert one.shape == (32, 3)
+    assert one.shape == (32, windows)
     assert torch.equal(one.T, other)
-    assert np.load(tmp_path / "out" / "video_test_0000004.npy").dtype == np.float32
-    np.testing.assert_allclose(seconds, about["centres"])
-    np.testing.assert_allclose(same, about["centres"])
+    assert np.load(out / "video_test_0000004.npy").dtype == np.float32
+    centres, duration = np.array(about["centres"]), 41 / about["fps"]
+    there = np.arange(windows)
+    np.testing.assert_allclose(in_actionformer(centres, about["fps"], stride), there)
+    np.testing.assert_allclose(in_opentad(centres, 41, duration, stride), there)
+    # What OpenTAD makes of FineAction's
+    resized = torch.nn.functional.interpolate(one[None], 192, mode="linear", align_corners=True)
+    torch.testing.assert_close(resized[0, :, [0, -1]], one[:, [0, -1]])
     with open_video(video) as opened:
-        expected = video_features(FrozenFeatures(model), opened, preset("thumos14"))
+        expected = video_features(FrozenFeatures(model), opened, preset(preset_name))
     np.testing.assert_allclose(other.numpy(), expected, atol=1e-6)
 
 

@@ -55,7 +55,7 @@ def test_every_field_has_an_option(tiny_list: Path) -> None:
         "encoder_mask_ratio": "0.8", "max_failed_share": "0.3", "base_lr": "0.5", "seed": "3",
         "device_decoder": "dali", "cache": "here", "crop_on": "device", "optimizer": "apex",
         "layer_scale": "0.1", "min_lr": "0.002", "frames": "8", "mlp_ratio": "2.5",
-        "step_mode": "captured",
+        "step_mode": "captured", "order": "table",
     }  # fmt: skip
     for one in settings(PretrainConfig).values():
         if one.flat == "data":

@@ -121,8 +121,8 @@ def test_what_is_not_finite_spreads_as_in_the_reference(which: int, value: float
     clean = ours(tensors)
     tensors[which][0, 3, 1, 5] = value
     query, key, value_, grad = tensors
-    out, lse = reference._forward_reference(query, key, value_, None)
-    gradients = reference._backward_reference(grad, query, key, value_, None, out, lse)
+    out, lse = reference.attention_reference(query, key, value_, None)
+    gradients = reference.attention_backward_reference(grad, query, key, value_, None, out, lse)
     got = ours(tensors)
     for a, b in zip((got[0], *got[2:]), (out, *gradients), strict=True):
         assert not (a.isfinite() & ~b.isfinite()).any()

@@ -157,6 +157,7 @@ def test_a_child_that_loads_the_library_itself() -> None:
     )
 
 
+@pytest.mark.slow
 def test_processes_of_multiprocessing(whose: str, tmp_path: Path) -> None:
     """Forked ones, and ones that load the library anew."""
     # Not with -c: what a child is to import has to lie in a file.

@@ -172,6 +172,7 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "transcode", crash_or_hang)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trouble")
 def test_a_crash_a_kill_a_hang_and_a_bug_cost_their_file_only(tmp_path: Path) -> None:
     names = ["crashes", "one", "hangs", "two", "killed", "bug", "vanishes", "three"]

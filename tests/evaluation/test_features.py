@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import weakref
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,38 @@ def test_memory_does_not_grow_with_a_video(tiny: VideoClassifier) -> None:
         windows += len(part)
     assert windows == 500
     assert 0 < video.most <= 96
+
+
+class LongStream(ReaderBase):
+    """Two hours of 30 frames/s, 340 x 256, made when they are read; notes resident memory."""
+
+    frame_count = 2 * 3600 * 30
+
+    def __init__(self) -> None:
+        self.resident: list[int] = []
+
+    def read(self, ids: Sequence[int]) -> Frames:
+        if ids[0] % 6400 < len(ids):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.resident.append(pages * resource.getpagesize())
+        return np.full((len(ids), 256, 340, 3), ids[0] % 251, dtype=np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_memory_is_flat_over_two_hours(tiny: VideoClassifier) -> None:
+    """All 54,000 windows at stride 4 hold 11.6 GB of pixels; what is resident must not move."""
+    video = LongStream()
+    rule = WindowRule(stride=4, length=4, frame_stride=4)
+    settings = FeatureSettings(rule, (32, 32), "squash", UNIT)
+    windows = 0
+    with closing(clip_features(FrozenFeatures(tiny), video, settings, batch=64)) as parts:
+        for part in parts:
+            windows += len(part)
+    assert windows == rule.count(LongStream.frame_count) == 53_997
+    early, late = video.resident[2:8], video.resident[8:]
+    assert len(late) >= 20
+    assert max(late) - max(early) < 24 * 2**20  # a tenth of a percent of the frames would be 56 MB
 
 
 def test_refusals(tiny: VideoClassifier) -> None:

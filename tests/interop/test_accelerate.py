@@ -243,6 +243,7 @@ def test_a_model_in_bf16():
     torch.testing.assert_close(after.float(), before.float(), rtol=0.1, atol=0.1)
 
 
+@pytest.mark.slow
 def test_under_torch_compile():
     model = pretraining()
     images, (encoder_mask, decoder_mask) = normalized_images(frames()), masks_of("dual").to_bool()
@@ -585,6 +586,7 @@ def weighted_state(model: nn.Module) -> torch.Tensor:
     return weighted(lambda x: model(x).last_hidden_state, pixel_values())
 
 
+@pytest.mark.slow
 @needs_transformers
 def test_hugging_face_under_torch_compile():
     model = small_hugging_face("pretraining").eval()
@@ -603,6 +605,7 @@ def small_model(name: str) -> nn.Module:
     return small_hugging_face("pretraining" if name == "hugging-face" else "classification")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -654,7 +657,7 @@ def test_deterministic_attention_is_by_kernels_that_add_up_in_order(monkeypatch)
     def asked(*args, impl, **options):
         raise Asked(impl)
 
-    monkeypatch.setattr("videomae_fast.models.transformer.attention", asked)
+    monkeypatch.setattr("videomae_fast.models.transformer.packed_attention", asked)
     on_gpu = views.attention_impl
     monkeypatch.setattr(
         views, "attention_impl", lambda block, device: on_gpu(block, torch.device("cuda"))

@@ -135,6 +135,29 @@ def test_their_default_leaves_the_encoders_norm_out(
     assert read_weights(tmp_path / "c.pth", TOLD_CLASSIFIER).config.encoder_norm
 
 
+@pytest.mark.parametrize(
+    "architecture", ["VideoMAEForPreTraining", "VideoMAEForVideoClassification", "VideoMAEModel"]
+)
+def test_the_card_says_what_is_there_and_its_code_runs(architecture: str, tmp_path: Path) -> None:
+    weights = from_hugging_face(saved(their_model(architecture), tmp_path / "hf"))
+    write_weights(weights, tmp_path / "out", "hugging-face")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "from `hf`, Hugging Face's layout" in card
+    assert str(tmp_path) not in card
+    parameters = sum(value.numel() for value in weights.state.values())
+    assert f"| parameters | {parameters:,} |" in card
+    assert f"| clip | {weights.config.frames} frames of " in card
+    assert ("| classes |" in card) == (weights.kind == "classifier")
+    code = card.partition("```python\n")[2].partition("```")[0]
+    side = weights.config.image_size
+    names = {"clip": [np.zeros((side, side, 3), dtype=np.uint8)] * weights.config.frames}
+    exec(code.replace("FOLDER", str(tmp_path / "out")), names)
+    results = {"loss", "logits", "last_hidden_state"} & names.keys()
+    assert len(results) == 1
+    assert torch.isfinite(names[results.pop()]).all()
+
+
 @pytest.mark.parametrize("size", [(32, 32), (32, 48)])
 def test_their_processor_makes_the_clips_that_the_model_is_for(
     size: tuple[int, int], tmp_path: Path

@@ -98,6 +98,7 @@ def assert_same(model: nn.Module, compiled, frames: Tensor, masks: Masks) -> Non
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "steps"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from tests.support.backends import ALL
+from tests.support.interpreter import ON_GPU, SWITCH
 from videomae_fast import ActionDetector, Grid, MAEConfig
 from videomae_fast.models.detection_loss import detection_loss
 from videomae_fast.models.transformer import add
-from videomae_fast.ops.roi_features import roi_features
+from videomae_fast.ops import roi_features
+from videomae_fast.ops.registry import forced
 
 PATH = Path(__file__).parents[1] / "golden" / "downstream_ava_model.safetensors"
 Golden = tuple[dict[str, Any], dict[str, Tensor]]
@@ -59,6 +63,21 @@ def test_the_batch_is_the_official_one(model: ActionDetector, golden: Golden) ->
     torch.testing.assert_close(batch.norm(), data["batch_norm"], rtol=1e-5, atol=0.0)
 
 
+@pytest.fixture(params=ALL)
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """RoI features by each backend, on the CPU: Triton's kernels interpreted."""
+    name = request.param
+    if name == "triton" and ON_GPU:
+        pytest.skip("kernels are compiled here: tests/ops runs them on the GPU")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        forced("auto", roi_features=name, roi_features_backward=name),
+    ):
+        patch.setenv(SWITCH, "1" if name == "triton" else "0")
+        yield
+
+
+@pytest.mark.usefixtures("backend")
 def test_features_and_logits_are_the_official_ones(model: ActionDetector, golden: Golden) -> None:
     _, data = golden
     model.eval()
@@ -73,6 +92,7 @@ def test_features_and_logits_are_the_official_ones(model: ActionDetector, golden
     torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_training_step_is_the_official_one(model: ActionDetector, golden: Golden) -> None:
     _, data = golden
     batch = model.batch([data["clip0"], data["clip1"]])

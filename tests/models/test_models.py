@@ -258,6 +258,7 @@ def test_sinusoid_table():
     assert "positions" not in "".join(MaskedAutoencoder(tiny()).state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_gradient_along_with_the_loss(random_frames, compiled, autocast):

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-from typing import Any
-from unittest.mock import patch
-
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
+from benchmarks.scale.kept import per_clip
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 from videomae_fast.models.recomputing import recomputing
 from videomae_fast.models.transformer import set_recompute
-from videomae_fast.ops.registry import forced
 
 TINY = MAEConfig(
     image_size=32, frames=4, width=32, depth=3, heads=2, decoder_width=16, decoder_depth=2,
@@ -48,53 +40,13 @@ def test_loss_and_gradients_are_the_same_bits(precision: torch.dtype, decoder: s
     assert [name for name, value in kept.items() if not torch.equal(value, again[name])] == []
 
 
-class Alive(TorchDispatchMode):
-    """Counts the bytes of what was made within and is still there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: Any = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for each in tree_leaves(out):
-            if isinstance(each, Tensor):
-                storage = each.untyped_storage()
-                self.made[storage] = storage.nbytes()
-        return out
-
-    def total(self) -> int:
-        gc.collect()
-        return int(sum(self.made.values()))
-
-
-def kept_bytes(size: Any, recompute: bool, clips: int) -> int:
-    """What a forward pass in bf16 leaves for the backward pass; tensors have no values."""
-    config = MAEConfig.from_size(size)
-    masks = Masks.from_seeds(torch.arange(clips), config.grid, MaskSpec())
-    plain_init = patch("torch.nn.init.trunc_normal_", lambda tensor, **_: tensor)
-    as_on_a_gpu = forced("auto", linear="torch", attention="reference")
-    with FakeTensorMode(allow_non_fake_inputs=True), plain_init, as_on_a_gpu:
-        model = MaskedAutoencoder(config)
-        set_recompute(model, recompute)
-        frames = torch.zeros(clips, 16, 224, 224, 3, dtype=torch.uint8)
-        with Alive() as alive, torch.autocast("cpu", torch.bfloat16):
-            out = model(frames, masks, gradient_scale=1.0)
-            total = alive.total()
-        assert out.root is not None
-    return total
-
-
-def megabytes_per_clip(size: Any, recompute: bool) -> float:
-    """Without what there is once per step, as weights in bf16."""
-    return (kept_bytes(size, recompute, 3) - kept_bytes(size, recompute, 1)) / 2e6
-
-
+@pytest.mark.slow
 def test_what_is_kept_of_a_clip_of_vit_g(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing is computed; without it Triton refuses the fake tensors, which lie on the CPU.
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert megabytes_per_clip("giant", recompute=False) == pytest.approx(479, abs=5)
-    assert megabytes_per_clip("giant", recompute=True) == pytest.approx(301, abs=5)
+    giant = MAEConfig.from_size("giant")
+    assert per_clip(giant, "all") / 1e6 == pytest.approx(479, abs=5)
+    assert per_clip(giant, "recompute") / 1e6 == pytest.approx(301, abs=5)
 
 
 def test_only_the_value_itself_is_forgotten() -> None:

@@ -85,7 +85,7 @@ def test_against_truth(shape, counted, dtype, use_short, kernels, device):
 
     grad = torch.randn(out.shape).to(dtype).to(device)
     saved = (grad, *arguments, *reference)
-    got = kernels._backward(*saved, use_short=use_short)
+    got = kernels.backward_into(*saved, use_short=use_short)
     theirs = OPS.attention_backward(*saved, "reference")
     for mine, other, true in zip(
         got, theirs, OPS.attention_backward(*doubled(saved), "reference"), strict=True
@@ -134,8 +134,8 @@ def test_tokens_and_heads_beyond_32_bits(stride, use_short, kernels, tmp_path):
     expected = kernels._forward(*near[:3], None, use_short=use_short)
     assert torch.equal(out, expected[0])
     assert torch.equal(lse, expected[1])
-    got = kernels._backward(grad, query, key, value, None, out, lse, use_short=use_short)
-    right = kernels._backward(near[3], *near[:3], None, out, lse, use_short=use_short)
+    got = kernels.backward_into(grad, query, key, value, None, out, lse, use_short=use_short)
+    right = kernels.backward_into(near[3], *near[:3], None, out, lse, use_short=use_short)
     for mine, theirs in zip(got, right, strict=True):
         assert torch.equal(mine, theirs)
 
@@ -155,7 +155,7 @@ def test_large_scores_do_not_overflow(kernels, device):
             1e4 * query.double(), key.double(), value.double(), None, "reference"
         )
         torch.testing.assert_close(out.double(), exact, rtol=1e-2, atol=1e-2)
-        gradients = kernels._backward(
+        gradients = kernels.backward_into(
             out, 100 * query, 100 * key, value, None, out, lse, use_short=use_short
         )
         for gradient in gradients:
@@ -181,7 +181,7 @@ def test_repeated_runs_are_equal(use_short, kernels, device):
     runs = []
     for _ in range(2):
         out, lse = kernels._forward(*arguments, use_short=use_short)
-        back = kernels._backward(out, *arguments, out, lse, use_short=use_short)
+        back = kernels.backward_into(out, *arguments, out, lse, use_short=use_short)
         runs.append((out, lse, *back))
     for a, b in zip(*runs, strict=True):
         assert torch.equal(a, b)

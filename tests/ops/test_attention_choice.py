@@ -46,7 +46,7 @@ def on_cuda(dtype, dim=64, tokens=160):
 
 
 def chosen(query, key, value, key_count=None):
-    return op._ATTENTION.op.pick("auto", (query, key, value, key_count))
+    return op.ATTENTION.op.pick("auto", (query, key, value, key_count))
 
 
 def test_the_table_decides_and_its_gaps_go_to_sdpa(tmp_path, monkeypatch):
@@ -203,7 +203,7 @@ def test_unknown_and_unfit_backends():
     with pytest.raises(BackendUnavailableError, match="library takes fp32 and bf16, not"):
         attention(*heads(torch.float16), impl="native")
     with pytest.raises(BackendUnavailableError, match="needs CPU tensors, not meta"):
-        op._ATTENTION.op.choose("native", *heads(device="meta"), None)
+        op.ATTENTION.op.choose("native", *heads(device="meta"), None)
     assert attention(*heads(device="meta"), impl="native").is_meta  # a fake runs nothing
 
 

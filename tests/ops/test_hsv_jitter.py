@@ -7,14 +7,18 @@ import colorsys
 import pytest
 import torch
 
-from videomae_fast.ops.hsv_jitter import hsv_jitter
+from tests.support.backends import NATIVE, REFERENCE, same_bits
+from videomae_fast.ops import hsv_jitter
+
+BOTH = [REFERENCE, NATIVE]
 
 
-def test_near_the_exact_colours() -> None:
+@pytest.mark.parametrize("impl", BOTH)
+def test_near_the_exact_colours(impl: str) -> None:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (2, 1, 9, 11, 3), dtype=torch.uint8, generator=generator)
     shifts = torch.tensor([[7, 20, -15], [-10, -26, 26]])
-    found = hsv_jitter(frames, shifts)
+    found = hsv_jitter(frames, shifts, impl=impl)
     for clip, out, (hue, saturation, value) in zip(frames, found, shifts.tolist(), strict=True):
         for pixel, got in zip(clip.view(-1, 3).tolist(), out.view(-1, 3).tolist(), strict=True):
             h, s, v = colorsys.rgb_to_hsv(*(level / 255 for level in pixel))
@@ -24,11 +28,35 @@ def test_near_the_exact_colours() -> None:
             assert got == pytest.approx(wanted, abs=7)
 
 
-def test_grey_has_no_hue_and_the_ends_hold() -> None:
+@pytest.mark.parametrize("impl", BOTH)
+def test_grey_has_no_hue_and_the_ends_hold(impl: str) -> None:
     frames = torch.tensor([0, 100, 255], dtype=torch.uint8)[:, None].expand(1, 1, 1, 3, 3)
-    moved = hsv_jitter(frames, torch.tensor([[10, 0, 26]]))
+    moved = hsv_jitter(frames, torch.tensor([[10, 0, 26]]), impl=impl)
     assert moved.tolist()[0][0][0] == [[26] * 3, [126] * 3, [255] * 3]
-    assert hsv_jitter(frames, torch.tensor([[0, 0, -26]]))[0, 0, 0, 0].tolist() == [0, 0, 0]
+    moved = hsv_jitter(frames, torch.tensor([[0, 0, -26]]), impl=impl)
+    assert moved[0, 0, 0, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", [NATIVE])
+def test_bytes_are_those_of_the_reference(impl: str) -> None:
+    """Of random colours, of the ends of all channels, and of views of other memory."""
+    ends = torch.tensor([0, 1, 2, 90, 127, 128, 253, 254, 255], dtype=torch.uint8)
+    colours = torch.cartesian_prod(ends, ends, ends).view(1, 1, 27, 27, 3)
+    shifts = [[0, 0, 0], [10, 26, 26], [-10, -26, -26], [181, 999, -999], [-999, -999, 999]]
+    for shift in shifts:
+        moved = torch.tensor([shift])
+        found = hsv_jitter(colours, moved, impl=impl)
+        assert torch.equal(found, hsv_jitter(colours, moved, impl="reference")), shift
+    frames = torch.randint(0, 256, (5, 2, 113, 97, 3), dtype=torch.uint8)
+    every = torch.tensor(shifts)
+    wanted = hsv_jitter(frames, every, impl="reference")
+    same_bits(lambda: [hsv_jitter(frames, every, impl=impl)])
+    assert torch.equal(hsv_jitter(frames, every, impl=impl), wanted)
+    part = frames[:, :, 3:60, 5:70]
+    assert torch.equal(hsv_jitter(part, every, impl=impl), wanted[:, :, 3:60, 5:70])
+    none = hsv_jitter(frames[:0], every[:0], impl=impl)
+    assert none.shape == (0, 2, 113, 97, 3)
 
 
 def test_clips_have_their_own_shifts() -> None:

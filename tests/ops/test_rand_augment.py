@@ -98,8 +98,8 @@ def _pillow(name: str, argument: float | None, image: Image.Image) -> Image.Imag
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 3), (37, 23), (64, 128)])
-@pytest.mark.parametrize("kind", ["noise", "dark", "flat", "ramp"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 3), (37, 23), (64, 128), (40, 300)])
+@pytest.mark.parametrize("kind", ["noise", "dark", "flat", "ramp", "stripes"])
 def test_frames_of_all_sizes_give_pillows_bytes(
     size: tuple[int, int], kind: str, impl: str
 ) -> None:
@@ -110,6 +110,7 @@ def test_frames_of_all_sizes_give_pillows_bytes(
         "dark": rng.integers(0, 40, (h, w, 3)),
         "flat": np.full((h, w, 3), 77),
         "ramp": np.arange(h * w * 3).reshape(h, w, 3) % 256,
+        "stripes": np.repeat(rng.integers(0, 256, (h, 1, 3)), w, 1),
     }
     pixels = images[kind].astype(np.uint8)
     for name, argument in (

@@ -36,7 +36,7 @@ def arguments(name: str, device: str) -> tuple[Any, ...]:
 
 def test_what_has_no_kernel() -> None:
     """The linear layer, which is the library's of the device, and views of labelled clips."""
-    views = {"rand_augment", "bilinear_resize", "resized_view"}
+    views = {"rand_augment", "bilinear_resize", "resized_view", "hsv_jitter"}
     assert set(REGISTRY) - set(WITH_TRITON) == {"linear", "linear_backward", *views}
 
 

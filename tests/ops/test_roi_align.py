@@ -1,4 +1,4 @@
-"""RoIAlign and what stands on it, against the golden values and sample by sample in fp64."""
+"""RoIAlign against the golden values and sample by sample in fp64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from videomae_fast.ops.roi_align import RoiSpec, roi_align
-from videomae_fast.ops.roi_features import roi_features
 
 PATH = Path(__file__).parents[1] / "golden" / "downstream_ava_model.safetensors"
 BOTH = (0, 2), (False, True)
@@ -86,73 +85,6 @@ def test_any_box_is_the_mean_of_its_samples(ratio: int, aligned: bool) -> None:
         torch.testing.assert_close(one[0], _by_samples(plane, box, spec), rtol=1e-9, atol=1e-9)
 
 
-def _case() -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    tokens = torch.randn(2, 2 * 3 * 4, 5, dtype=torch.float64, generator=generator)
-    low = torch.rand(4, 2, dtype=torch.float64, generator=generator) * 30
-    boxes = torch.cat([low, low + 2 + low.flip(1)], 1)
-    return tokens, boxes, torch.tensor([1, 0, 0, 1])
-
-
-@pytest.mark.parametrize("aligned", BOTH[1])
-def test_features_are_those_of_the_chain(aligned: bool) -> None:
-    tokens, boxes, clip = _case()
-    spec = RoiSpec(7, 1 / 16, 0, aligned)
-    maps = tokens.view(2, 2, 3, 4, 5).mean(1).permute(0, 3, 1, 2)
-    wanted = roi_align(maps, boxes, clip, spec).amax((2, 3))
-    found = roi_features(tokens, boxes, clip, grid=(2, 3, 4), spec=spec)
-    torch.testing.assert_close(found, wanted)
-    half = roi_features(tokens.bfloat16(), boxes, clip, grid=(2, 3, 4), spec=spec)
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.double(), wanted, rtol=0.02, atol=0.02)
-
-
-@pytest.mark.parametrize("aligned", BOTH[1])
-def test_gradients_are_those_of_the_chain(aligned: bool) -> None:
-    tokens, boxes, clip = _case()
-    spec = RoiSpec(7, 1 / 16, 0, aligned)
-    grad = torch.randn(4, 5, dtype=torch.float64)
-    wanted, found = tokens.clone().requires_grad_(), tokens.clone().requires_grad_()
-    maps = wanted.view(2, 2, 3, 4, 5).mean(1).permute(0, 3, 1, 2)
-    roi_align(maps, boxes, clip, spec).flatten(2).max(2).values.backward(grad)
-    roi_features(found, boxes, clip, grid=(2, 3, 4), spec=spec).backward(grad)
-    torch.testing.assert_close(found.grad, wanted.grad)
-
-
-def test_autocast_changes_nothing() -> None:
-    tokens, boxes, clip = _case()
-    tokens = tokens.float().requires_grad_()
-
-    def both() -> tuple[Tensor, Tensor]:
-        found = roi_features(tokens, boxes, clip, grid=(2, 3, 4), spec=RoiSpec(7, 1 / 16))
-        (grad,) = torch.autograd.grad(found.sum(), tokens)
-        return found, grad
-
-    plain = both()
-    with torch.autocast("cpu", torch.bfloat16):
-        for one, other in zip(both(), plain, strict=True):
-            assert torch.equal(one, other)
-
-
-def test_gradients_are_derivatives() -> None:
-    tokens, boxes, clip = _case()
-    tokens.requires_grad_()
-    spec = RoiSpec(2, 1 / 16)
-    assert torch.autograd.gradcheck(
-        lambda x: roi_features(x, boxes, clip, grid=(2, 3, 4), spec=spec), (tokens,)
-    )
-
-
-def test_no_box_gives_no_feature() -> None:
-    tokens = torch.randn(2, 24, 5, requires_grad=True)
-    none = torch.zeros(0, dtype=torch.int64)
-    found = roi_features(tokens, torch.zeros(0, 4), none, grid=(2, 3, 4), spec=RoiSpec())
-    assert found.shape == (0, 5)
-    found.sum().backward()
-    assert tokens.grad is not None
-    assert not tokens.grad.any()
-
-
 @pytest.mark.parametrize(
     ("boxes", "clip", "told"),
     [
@@ -165,17 +97,12 @@ def test_no_box_gives_no_feature() -> None:
     ],
 )
 def test_bad_boxes_are_named(boxes: list[list[float]], clip: list[int], told: str) -> None:
-    tokens = torch.zeros(2, 24, 5)
     with pytest.raises(ValueError, match=told):
-        roi_features(
-            tokens, torch.tensor(boxes), torch.tensor(clip), grid=(2, 3, 4), spec=RoiSpec()
-        )
+        roi_align(torch.zeros(2, 5, 3, 4), torch.tensor(boxes), torch.tensor(clip), RoiSpec())
 
 
 def test_other_bad_arguments_are_named() -> None:
     boxes, clip = torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="tokens must be"):
-        roi_features(torch.zeros(2, 25, 5), boxes, clip, grid=(2, 3, 4), spec=RoiSpec())
     with pytest.raises(ValueError, match="features must be"):
         roi_align(torch.zeros(2, 5, 4), boxes, clip, RoiSpec())
     with pytest.raises(ValueError, match="scale above 0"):

@@ -18,6 +18,7 @@ from videomae_fast.ops import _native
 from videomae_fast.ops.patch_gather import patch_gather
 from videomae_fast.recipes.catalogue import names
 from videomae_fast.recipes.load import load
+from videomae_fast.recipes.plan import read_plan
 from videomae_fast.recipes.schema import PretrainConfig
 
 
@@ -41,6 +42,7 @@ def check_recipes() -> None:
     assert "vit_b_hybrid" in found, found
     for name in found:
         assert load(PretrainConfig, name).optim.videos_per_step > 0
+    assert len(read_plan("vit_g_progressive").stages) > 2
 
 
 def check_native(expected: bool) -> None:

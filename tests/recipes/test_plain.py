@@ -54,7 +54,7 @@ def test_the_format_before_is_read() -> None:
         model=Model(size="small", image_size=(128, 160), width=96, heads=3),
         masks=Masks(encoder="random", encoder_ratio=0.75, decoder="none"),
         target=Target(normalize=False),
-        data=Data(lists=lists, samples=2),
+        data=Data(lists=lists, samples=2, order="table"),  # the only one there was
         optim=Optim(videos_per_step=64, base_lr=3e-4, betas=(0.8, 0.9)),
         schedule=Schedule(epochs=30, warmup_epochs=3),
         run=Run(seed=7, precision="bf16", activation_checkpointing=True, log_every=5),

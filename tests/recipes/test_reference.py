@@ -15,7 +15,11 @@ from videomae_fast.recipes.plain import LIST_FIELDS
 from videomae_fast.recipes.reference import page
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
-PAGES = {"pretrain": "configuration.md", "finetune": "finetuning.md"}
+PAGES = {
+    "pretrain": "configuration.md",
+    "finetune": "finetuning.md",
+    "distill": "distillation.md",
+}
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -43,5 +47,5 @@ def test_the_recipe_on_the_page_is_one(task: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text(example)
     config = load(KINDS[task], mine)
-    assert config.model.image_size == {"pretrain": (128, 160), "finetune": 160}[task]
+    assert config.model.image_size == ((128, 160) if task == "pretrain" else 160)
     assert config.data.lists[0].weight == 2.0

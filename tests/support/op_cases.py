@@ -18,6 +18,8 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
     head = [torch.randn(2, 4, 2, 3, requires_grad=True) for _ in range(3)]
     count = torch.tensor([4, 2], dtype=torch.int32)
     table = torch.randn(4, 6)
+    boxes = torch.tensor([[1.0, 2.0, 6.0, 8.0], [0.0, 0.0, 9.0, 5.0], [3.0, 1.0, 4.0, 1.0]])
+    clip = torch.tensor([1, 0, 1])
     return {
         "patch_gather": (
             frames, index, 2, 4, list(IMAGENET_MEAN), list(IMAGENET_STD), torch.float32, "auto",
@@ -54,10 +56,29 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
         "decoder_assembly_backward": (x.detach(), 2, torch.float32, "auto"),
         "append_rows": (x, torch.randn(5, 6, requires_grad=True), index, "auto"),
         "append_rows_backward": (x.detach(), index, 5, "auto"),
+        "hsv_jitter": (frames, torch.tensor([[3, -20, 9], [-170, 300, 1]]), "auto"),
+        "roi_features": (x, boxes, clip, 1, 2, 2, 3, 0.25, 0, False, "auto"),
+        "roi_features_backward": (
+            torch.randn(3, 6), clip, torch.randint(9, (3, 6), dtype=torch.int32),
+            torch.rand(3, 3, 2), torch.rand(3, 3, 2), 2, 1, "auto",
+        ),
         "attention": (*head, count, "reference"),
         "attention_backward": (
             head[0].detach(), *(h.detach() for h in head), None, head[0].detach(),
             torch.randn(2, 2, 4), "reference",
+        ),
+        "packed_attention": (
+            torch.randn(2, 4, 2, 2, 3, requires_grad=True), head[0],
+            torch.randn(6, requires_grad=True), torch.randn(6, requires_grad=True), count,
+            "reference",
+        ),
+        "packed_attention_backward": (
+            head[0].detach(), torch.randn(2, 4, 3, 2, 3), None, torch.randn(6), torch.randn(6),
+            None, head[0].detach(), torch.randn(2, 2, 4), True, True, "reference",
+        ),
+        "packed_bias": (torch.randn(6), torch.randn(6), torch.bfloat16, "auto"),
+        "packed_join": (
+            *(h.detach() for h in head), torch.randn(6), torch.randn(6), False, "auto",
         ),
         "linear": (
             x, torch.randn(5, 6, requires_grad=True), torch.randn(5, requires_grad=True),
@@ -68,6 +89,14 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
         ),
         "bias_gelu": (x, torch.randn(6, requires_grad=True), "auto"),
         "bias_gelu_backward": (x.detach(), x.detach(), torch.randn(6), "auto"),
+        "gelu_mlp": (
+            x, torch.randn(5, 6, requires_grad=True), torch.randn(5, requires_grad=True),
+            torch.randn(3, 5, requires_grad=True), "auto",
+        ),
+        "gelu_mlp_backward": (
+            torch.randn(2, 4, 3), x.detach(), torch.randn(5, 6), torch.randn(5), torch.randn(3, 5),
+            torch.randn(2, 4, 5), torch.randn(2, 4, 5), True, "auto",
+        ),
         "add_layer_norm": (
             x, torch.randn(2, 4, 6, requires_grad=True),
             *(torch.randn(6, requires_grad=True) for _ in range(4)), torch.ones(2), 1e-6, "auto",

@@ -100,21 +100,33 @@ def test_accumulation_changes_nothing_where_nothing_is_mixed(lists: Lists, tmp_p
 
 @pytest.mark.slow
 def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> None:
-    found = []
-    for name, launcher in (("one", ()), ("two", TORCHRUN)):
+    """Sharded too: what is validated, averaged and kept as best is whole."""
+    found, best = [], []
+    sharded = ("--shard", "all", "--reshard", "yes")
+    for name, launcher, more in (
+        ("one", (), ()), ("two", TORCHRUN, ()), ("sharded", TORCHRUN, sharded)
+    ):  # fmt: skip
         words = [*launcher, "-m", "videomae_fast", "finetune", "--output", str(tmp_path / name)]
         words += ["--data", str(lists[0]), "--validation", str(lists[1]), "--classes", "none"]
         given = {**TINY, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "mix.mixup": 0.0,
                  "mix.cutmix": 0.0, "augment.area": "0.9,1.0", "optim.ema_decay": 0.5}  # fmt: skip
-        words += [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+        words += [
+            *more,
+            *(word for key, value in given.items() for word in ("--set", f"{key}={value}")),
+        ]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, *words], check=True, env=env, timeout=300)
         (epoch,) = History(tmp_path / name).epochs
         assert epoch.average is not None
         found.append([epoch.weights, epoch.average])
-    for one, two in zip(*found, strict=True):
-        assert (two.videos, two.failed) == (one.videos, one.failed) == (24, 0)
-        assert two.loss == pytest.approx(one.loss, rel=1e-4)
+        best.append(load_weights(tmp_path / name / "best.safetensors"))
+    for one, *others in zip(*found, strict=True):
+        for other in others:
+            assert (other.videos, other.failed) == (one.videos, one.failed) == (24, 0)
+            assert other.loss == pytest.approx(one.loss, rel=1e-4)
+    assert best[0].keys() == best[1].keys() == best[2].keys()
+    for name, tensor in best[1].items():
+        torch.testing.assert_close(best[2][name], tensor, rtol=1e-2, atol=1e-3, msg=name)
 
 
 def test_patience_ends_a_run_for_good(lists: Lists, tmp_path: Path) -> None:
@@ -156,6 +168,7 @@ def test_videos_that_cannot_be_read_are_left_out(lists: Lists, tmp_path: Path) -
          "3 clips of a micro-batch can't be mixed in pairs"),
         ("a.mp4 0\n" * 9, {"augment__area": (0.9, 0.1)}, "augment: area"),
         ("a.mp4 0\n" * 9, {"model__image_size": 33}, "the model can't be"),
+        ("a.mp4 0\n" * 9, {"model__head_index": "rows.json"}, "model.init names none"),
     ],
 )  # fmt: skip
 def test_what_is_refused_before_a_run(

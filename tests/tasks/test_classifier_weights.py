@@ -33,10 +33,14 @@ def _classifier(path: Path, names: tuple[str, ...] | None, count: int) -> VideoC
     return model
 
 
-def _begun(path: Path, classes: Classes) -> tuple[VideoClassifier, str]:
+def _begun(
+    path: Path, classes: Classes, head_index: str | None = None
+) -> tuple[VideoClassifier, str]:
     own = replace(CONFIG, decoder_width=32, decoder_depth=3, encoder_norm=False)  # not looked at
     model, said = VideoClassifier(own, classes.count), list[str]()
-    record = begin_classifier_from(model, path, classes, said.append, init_scale=0.001, seed=3)
+    record = begin_classifier_from(
+        model, path, classes, said.append, init_scale=0.001, seed=3, head_index=head_index
+    )
     assert record["sha256"]
     assert f"head: {record['head']}" in said
     return model, "\n".join(said)
@@ -103,6 +107,36 @@ def test_a_kinetics_710_head_gives_the_rows_of_a_smaller_set(count: int, tmp_pat
         _begun(path, Classes(count, None))
     _, said = _begun(path, Classes(count, tuple(f"own {i}" for i in range(count))))
     assert f"new: {count} of {count} classes are not among its 710" in said
+
+
+def test_rows_by_an_index_file_are_checked_and_their_names_compared(tmp_path: Path) -> None:
+    path, index = tmp_path / "tuned.safetensors", tmp_path / "rows.json"
+    before = _classifier(path, ("a", "b", "c"), 3)
+    index.write_text("[2, 0]")
+    for names, told in (
+        (("c", "a"), "2 rows of its 3, by {}; all names are the same"),
+        (("sea", "a"), "1 have other names: 'c' for 'sea'"),
+        (None, "names are not known on both sides"),
+    ):
+        model, said = _begun(path, Classes(2, names), str(index))
+        assert told.format(index) in said
+        assert torch.equal(model.head.weight, before.head.weight[[2, 0]])
+    for text, names, told in (
+        ("[2, 0]", ("a", "c"), "not one of its 2 rows has the name of the run's class, as 'c' for"),
+        ("[2, 3]", ("a", "c"), "the head has rows 0 to 2, not 3"),
+        ("[2]", ("a", "c"), "has 1 rows, and the run has 2 classes"),
+    ):
+        index.write_text(text)
+        with pytest.raises(WeightsError, match=told):
+            _begun(path, Classes(2, names), str(index))
+
+
+def test_an_unnamed_kinetics_710_head_knows_some_of_its_classes_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "k710.safetensors"
+    before, names = _classifier(path, None, 710), kinetics_names(710)
+    model, said = _begun(path, Classes(2, (names[500], names[3])))
+    assert "rows of 2 of its 710 classes, by name" in said
+    assert torch.equal(model.head.weight, before.head.weight[[500, 3]])
 
 
 def test_positions_of_another_grid_are_an_error_with_its_remedy(tmp_path: Path) -> None:

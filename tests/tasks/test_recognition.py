@@ -42,7 +42,8 @@ def _batch(frames: Tensor, labels: Tensor) -> Any:
         def __len__(self) -> int:
             return len(self.frames)
 
-    return Clips(frames=frames, labels=labels, ok=torch.ones(len(labels), dtype=torch.bool))
+    ok, seeds = torch.ones(len(labels), dtype=torch.bool), torch.arange(len(labels))
+    return Clips(frames=frames, labels=labels, ok=ok, mask_seeds=seeds)
 
 
 def test_two_steps_are_the_official_ones() -> None:
@@ -110,6 +111,7 @@ def test_balanced_classes_weigh_alike() -> None:
         "frames": torch.zeros(8, 1, 2, 2, 3),
         "ok": torch.ones(8, dtype=torch.bool),
         "labels": labels,
+        "seeds": labels,
         "class_weights": objective._weights,
         "own": torch.ones(8, dtype=torch.float64),
         "boxes": torch.zeros(8, 4, dtype=torch.int64),
@@ -125,5 +127,5 @@ class _Says(torch.nn.Module):
         super().__init__()
         self.logits = logits
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, clip_seeds: Tensor) -> Tensor:
         return self.logits

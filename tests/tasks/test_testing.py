@@ -57,6 +57,21 @@ def test_accuracies_tables_and_scores(
     assert str(broken) in (out / "failures.jsonl").read_text()
 
 
+def test_a_list_that_numbers_the_classes_otherwise(
+    learned: Learned, lists: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val, names = tmp_path / "val.csv", tmp_path / "names.txt"
+    lines = [line.rsplit(" ", 1) for line in lists[1].read_text().splitlines()]
+    val.write_text("".join(f"{path} {(int(label) + 1) % 4}\n" for path, label in lines))
+    assert _test(learned, val, tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "is no better than guessing among 4 classes (25.0%). Likely causes: the list num" in said
+    assert json.loads((tmp_path / "out/result.json").read_text())["warning"] in said
+    names.write_text("left\ndown\nright\nup\n")
+    assert _test(learned, val, tmp_path / "other", "--classes", str(names)) == 2
+    assert "names 'left' what the weights name 'down'" in capsys.readouterr().err
+
+
 def test_batch_and_interruption_change_nothing(
     learned: Learned, lists: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

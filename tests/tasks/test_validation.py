@@ -13,6 +13,7 @@ from videomae_fast.data import ListError
 from videomae_fast.data.loader.pipeline import every_entry
 from videomae_fast.evaluation.multi_view import score_videos
 from videomae_fast.tasks.validation import (
+    IN_TEST,
     Epoch,
     History,
     Numbers,
@@ -56,12 +57,15 @@ def test_shards_of_any_number_of_processes_give_the_same(lists: tuple[Path, Path
 def test_history_drops_what_is_made_again(tmp_path: Path) -> None:
     history = History(tmp_path)
     for step, top1 in ((2, 0.5), (4, 0.4), (6, 0.6)):
-        history.add(step, _numbers(top1), _numbers(0.45) if step == 4 else None)
+        average = _numbers(0.45) if step == 4 else None
+        history.add(history.judged(step, _numbers(top1), average))
     assert [one.best for one in history.epochs] == ["weights", None, "weights"]
     assert waited(history.epochs) == 0
     again = History(tmp_path)
     assert again.epochs == history.epochs
-    assert again.add(4, _numbers(0.3), _numbers(0.7)).best == "average"
+    line = again.judged(4, _numbers(0.3), _numbers(0.7))
+    assert line.best == "average"
+    again.add(line)
     assert [one.step for one in History(tmp_path).epochs] == [2, 4]
     again.path.write_text("{}\n")
     with pytest.raises(ListError, match=r"validation\.jsonl:1: found"):
@@ -69,9 +73,14 @@ def test_history_drops_what_is_made_again(tmp_path: Path) -> None:
 
 
 def test_warnings() -> None:
-    assert at_chance(_numbers(0.25), 4)
-    assert at_chance(_numbers(0.6), 4) is None
-    assert at_chance(_numbers(None), 4) is None
+    told = at_chance(0.25, 100, 4)
+    assert told is not None
+    assert all(f"{cause}" in told for cause in ("number the classes", "normalised", "began from"))
+    assert at_chance(0.6, 100, 4) is None
+    assert at_chance(None, 0, 4) is None
+    assert at_chance(1.0, 100, 1) is None
+    for cause in ("numbers the classes", "normalised", "head was never trained"):
+        assert cause in str(at_chance(0.3, 100, 4, IN_TEST))
     epochs = [Epoch(2, _numbers(0.7), None, "weights"), Epoch(4, _numbers(0.3), None, None)]
     warning = getting_worse(epochs, {2: 1.0, 4: 0.5})
     assert warning is not None

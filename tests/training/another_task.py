@@ -115,8 +115,11 @@ class Classification:
     def learning_rate(self, step: int) -> float:
         return 1e-2 / (1 + step)
 
+    def weight_decay(self, step: int) -> float:
+        return 0.05
+
     def describe(self) -> str:
-        return self.dataset.describe()
+        return self.dataset.describe(1)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         return clip_loader(

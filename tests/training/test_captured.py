@@ -57,6 +57,7 @@ def state(step: TrainStep[ClipBatch]) -> list[Tensor]:
         {"accumulation": 2, "drop_path": 0.5, "depth": 3},
         {"decoder_mask": "random", "clip_grad": 0.05},
         {"activation_checkpointing": True, "precision": "bf16"},
+        {"activation_checkpointing": True, "drop_path": 0.5, "depth": 3},
         {"recompute": True},
     ],
     ids=lambda changed: ", ".join(changed) or "plain",
@@ -77,7 +78,8 @@ def test_a_captured_step_is_the_eager_one(tiny: Make, changed: dict[str, Any]) -
 
 
 def test_the_order_of_calls(tiny: Make) -> None:
-    step, recorder = captured(tiny(accumulation=2, drop_path=0.5, depth=2))
+    step, recorder = captured(tiny(accumulation=2))
+    step.objective.draws = True  # type: ignore[misc]  # as with dropout before a head
     rows(step, [batch(8, 1), batch(8, 2)])
     first = ["seed 0", "seed 1", "run", "run", "record", "replay"]
     assert recorder.calls == [*first, "seed 0", "seed 1", "replay"]

@@ -190,8 +190,8 @@ def test_the_format_before_is_still_read(tmp_path: Path) -> None:
     rewrite(folder, lambda _: None, checksum=False)
     assert read(folder).step == 7
     assert found(tmp_path).step == 7
-    rewrite(write(tmp_path, 8), lambda state: state.update(format=3), checksum=True)
-    with pytest.raises(CheckpointError, match="has format 3, this version reads 1 and 2"):
+    rewrite(write(tmp_path, 8), lambda state: state.update(format=4), checksum=True)
+    with pytest.raises(CheckpointError, match="has format 4, this version reads 1, 2 and 3"):
         read(tmp_path / "step-00000008")
 
 

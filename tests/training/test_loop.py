@@ -14,7 +14,6 @@ import torch
 
 from tests.support.runs import altered, interrupt_after, losses, quiet
 from videomae_fast.data import FailureShareError, Source
-from videomae_fast.errors import UsageError
 from videomae_fast.recipes import PretrainConfig, from_plain
 from videomae_fast.training import load_model, pretrain
 from videomae_fast.training.checkpoint import read
@@ -229,9 +228,20 @@ def test_unreadable_files_are_left_out_counted_and_limited(
     assert losses(tmp_path / "strict") == losses(tmp_path / "run")
 
 
-def test_a_step_that_does_not_divide_says_what_does(tiny: Make, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="use 3 or 6 videos per step"):
-        pretrain(tiny(accumulation=3), output=tmp_path, log=quiet)
+def test_places_that_stay_empty_change_nothing(
+    tiny: Make, broken_list: Path, tmp_path: Path
+) -> None:
+    """Seven videos in three micro-batches of three; the empty places are no failed clips."""
+    said: list[str] = []
+    config = tiny(data=(Source(broken_list),), videos_per_step=7, decoder_mask="random")
+    pretrain(config, output=tmp_path / "one", log=quiet)
+    pretrain(altered(config, accumulation=3), output=tmp_path / "three", log=said.append)
+    assert any("2 of a step's 9 places stay empty" in line for line in said)
+    one, three = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "three"))
+    for expected, found in zip(one, three, strict=True):
+        for name in ("loss", "grad_norm", "failed_clips", "clips"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+    assert sum(line["failed_clips"] for line in three) > 0
 
 
 def test_accumulation_gives_the_same_run(tiny: Make, tmp_path: Path) -> None:

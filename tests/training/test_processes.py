@@ -26,6 +26,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_very_losses(tiny_list: Path, tmp_path: Path) -> None:
     words = options(epochs=30, checkpoint_every=5, drop_path=0.2, depth=2, data=tiny_list)
     killed = start([*words, "--output", str(tmp_path / "killed")])
@@ -42,6 +43,7 @@ def test_a_killed_run_goes_on_with_the_very_losses(tiny_list: Path, tmp_path: Pa
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(broken_list: Path, tmp_path: Path) -> None:
     """With a clip that can't be read, and different numbers of tokens in the processes' losses."""
     words = options(data=broken_list, decoder_mask="random", encoder_mask="random", clip_grad=0.05)

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes import Optim, PretrainConfig, load
 from videomae_fast.recipes import Schedule as Length
-from videomae_fast.training.schedule import Schedule, learning_rates, total_steps
+from videomae_fast.training.schedule import Schedule, learning_rates, total_steps, weight_decays
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "downstream_schedules.safetensors"
+
+
+def official_tables() -> list[tuple[dict[str, Any], list[float]]]:
+    """Arguments and table of each of the official code's."""
+    with safe_open(GOLDEN, "np") as file:
+        info = json.loads(file.metadata()["info"])
+        return [(said, file.get_tensor(name).tolist()) for name, said in info.items()]
+
+
+@pytest.mark.parametrize(("said", "table"), official_tables())
+def test_tables_of_the_official_code(said: dict[str, Any], table: list[float]) -> None:
+    per_epoch = said["niter_per_ep"]
+    warmup = said.get("warmup_steps", said.get("warmup_epochs", 0) * per_epoch)
+    rates = Schedule(said["base_value"], said["final_value"], warmup, len(table))
+    assert [rates(step) for step in range(len(table))] == pytest.approx(table, rel=1e-12)
+    if warmup == 0:  # the weight decays among them
+        optim = Optim(weight_decay=said["base_value"], weight_decay_end=said["final_value"])
+        length = Length(epochs=said["epochs"], warmup_epochs=2)
+        decays = weight_decays(length, optim, per_epoch)
+        assert [decays(step) for step in range(len(table))] == pytest.approx(table, rel=1e-12)
+
+
+def test_weight_decay_stays_without_an_end() -> None:
+    decays = weight_decays(Length(epochs=3, warmup_epochs=1), Optim(weight_decay=0.05), 4)
+    assert {decays(step) for step in range(13)} == {0.05}
+
+
+def test_an_end_without_a_decay_is_refused() -> None:
+    with pytest.raises(UsageError, match="weight_decay_end would do nothing"):
+        Optim(weight_decay=0.0, weight_decay_end=0.1)
 
 
 def official_table(peak: float, final: float, warmup: int, total: int) -> list[float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.support.steps import NoRead, batch, new_step, split
 from videomae_fast.data import ClipBatch
+from videomae_fast.errors import UsageError
 from videomae_fast.masks import Masks
 from videomae_fast.masks.spec import mask_spec
 from videomae_fast.recipes import PretrainConfig
@@ -153,16 +154,28 @@ def test_weights_stay_those_before_the_first_bad_step(
     assert _same(before, _state(step))
 
 
-def test_drop_path_depends_on_the_step_alone(tiny: Make) -> None:
-    config = tiny(drop_path=0.5, depth=3)
+def test_drop_path_is_drawn_from_each_clips_own_seed(tiny: Make) -> None:
+    """Not from the process, the micro-batch or torch's generator, with which losses would move."""
     losses = []
-    for burn in (0, 5):
-        step = new_step(config)
-        torch.rand(burn)
-        step.forward_backward(batch(8, 1), step=3, micro=0)
+    for parts in (1, 2, 4):
+        step = new_step(tiny(drop_path=0.5, depth=3, accumulation=parts))
+        torch.rand(parts)
+        for micro, part in enumerate(split(batch(8, 1), parts)):
+            step.forward_backward(part, step=parts, micro=micro)
         losses.append(float(step.update(0.0)[0]))
-    step.forward_backward(batch(8, 1), step=4, micro=0)
-    assert losses[0] == losses[1] != float(step.update(0.0)[0])
+    assert losses == [pytest.approx(losses[0], rel=1e-6)] * 3
+    step = new_step(tiny(depth=3))
+    step.forward_backward(batch(8, 1), step=0, micro=0)
+    assert losses[0] != pytest.approx(float(step.update(0.0)[0]), rel=1e-5)
+
+
+def test_a_parameter_without_a_gradient_is_an_error(tiny: Make) -> None:
+    """What wraps a model may lose gradients without a word."""
+    step = new_step(tiny())
+    step.forward_backward(batch(8, 1), step=0, micro=0)
+    step.model.decoder.head.bias.grad = None
+    with pytest.raises(UsageError, match=r"1 trained parameters no gradient: decoder\.head\.bias"):
+        step.update(1e-3)
 
 
 def test_the_seed_gives_the_weights(tiny: Make) -> None:

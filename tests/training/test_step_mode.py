@@ -42,7 +42,7 @@ def chosen(config: PretrainConfig, world: World, weights: int = 1000) -> Chosen:
         ({}, 1, "cpu", "a CUDA graph needs a CUDA device, not cpu"),
         ({}, 2, "cuda", "averaged over 2 processes"),
         ({"optimizer": "apex"}, 1, "cuda", "apex's optimizer was never captured"),
-        ({"activation_checkpointing": True, "drop_path": 0.1}, 1, "cuda", "drop path's generator"),
+        ({"weight_decay_end": 0.5}, 1, "cuda", "takes the weight decay, which changes each step"),
     ],
 )
 def test_what_cannot_be_captured_is_eager_or_refused(

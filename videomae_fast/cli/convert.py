@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from videomae_fast.errors import UsageError
 
 if TYPE_CHECKING:
-    from videomae_fast.interop import HeadRows
+    from videomae_fast.interop import HeadNames, HeadRows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "per class",
     )
     head.add_argument(
+        "--head-classes",
+        type=Path,
+        metavar="FILE",
+        help="take the rows of these classes of the classifier's head, by name: a file with one a "
+        "line; the source has to name its classes, or to be a Kinetics-710 head",
+    )
+    head.add_argument(
         "--labels",
         type=Path,
         metavar="FILE",
@@ -107,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     options = ConversionOptions(
         layout=args.to,
         classes=args.classes,
-        rows=_rows(args.head_index),
+        rows=_rows(args.head_index) if args.head_classes is None else _named(args.head_classes),
         official_eps=args.official_eps,
         biases=args.bias_names or "q_bias",
         labels=_labels(args.labels),
@@ -125,6 +132,15 @@ def _rows(given: Path | None) -> Path | HeadRows | None:
 
     classes = _kinetics(given)
     return given if classes is None else HeadRows(kinetics_rows(classes), of=710)
+
+
+def _named(given: Path) -> HeadNames:
+    """The rows of classes of these names."""
+    from videomae_fast.data.labels.kinetics import kinetics_names
+    from videomae_fast.data.labels.names import class_names
+    from videomae_fast.interop import HeadNames
+
+    return HeadNames(class_names(str(given)), known=kinetics_names(710))
 
 
 def _labels(given: Path | None) -> Path | list[str] | None:
@@ -151,6 +167,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"--classes must be 1 or more, not {args.classes}")
     if args.classifier and args.head_index is not None:
         raise UsageError("--classifier makes a new head, --head-index takes rows: give one of them")
+    if args.head_classes is not None and (args.classifier or args.head_index is not None):
+        raise UsageError("--head-classes takes rows by name: leave the other ways to a head out")
     if args.bias_names is not None and args.to != "hugging-face":
         raise UsageError("--bias-names says how --to hugging-face is written; leave it out")
     if args.labels is not None and args.to not in ("ours", "hugging-face"):

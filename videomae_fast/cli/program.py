@@ -52,6 +52,15 @@ COMMANDS: dict[str, Command] = {
       --data train.csv --validation val.csv --output runs/base-k400
   videomae-fast finetune --help             every recipe and every field""",
     ),
+    "distill": Command(
+        "videomae_fast.cli.distill",
+        "train a small classifier on what a large one says of the same clips; resumes where it was "
+        "stopped",
+        """\
+  videomae-fast distill --recipe vit_b_k710_from_g --teacher vit_g_k710.pth --init runs/base \\
+      --data train.csv --validation val.csv --output runs/distilled
+  videomae-fast distill --help              every recipe and every field""",
+    ),
     "test": Command(
         "videomae_fast.cli.test",
         "score a classifier in several views of each video: accuracies, tables, a picture",
@@ -59,6 +68,21 @@ COMMANDS: dict[str, Command] = {
   videomae-fast test runs/base-k400/best.safetensors val.csv --output runs/base-k400/test
   torchrun --nproc-per-node 8 -m videomae_fast test vit_g_k400.pth val.csv --segments 5 --crops 3 \\
       --classes kinetics-400 --output vit_g_k400_test""",
+    ),
+    "report": Command(
+        "videomae_fast.cli.report",
+        "show a run as one HTML page: curves, speed, accuracies, pictures, bad files, fields",
+        """\
+  videomae-fast report runs/base
+  videomae-fast report runs/base-k400 --output base-k400.html""",
+    ),
+    "progressive": Command(
+        "videomae_fast.cli.progressive",
+        "run a plan: pre-training, fine-tuning and tests one after the other, weights handed on; "
+        "goes on where it was stopped",
+        """\
+  videomae-fast progressive plan.toml --output runs/v2 --dry-run
+  torchrun --nproc-per-node 8 -m videomae_fast progressive plan.toml --output runs/v2""",
     ),
     "recipes": Command(
         "videomae_fast.cli.recipes",
@@ -73,6 +97,14 @@ COMMANDS: dict[str, Command] = {
         """\
   videomae-fast list videos > train.csv
   videomae-fast list k400/train --labels --classes classes.txt --output train.csv""",
+    ),
+    "labels": Command(
+        "videomae_fast.cli.labels",
+        "merge the lists of several sets to one label space, with a report of what was left out",
+        """\
+  videomae-fast labels merge --train k400/train.csv,classes=kinetics-400 \\
+      --train k600/train.csv,classes=kinetics-600 --train k700/train.csv,classes=kinetics-700 \\
+      --validation k400/val.csv,classes=kinetics-400 --classes kinetics-710 --output k710""",
     ),
     "probe": Command(
         "videomae_fast.cli.probe",

@@ -9,6 +9,8 @@ from videomae_fast.errors import UsageError, did_you_mean
 from videomae_fast.recipes.catalogue import names, recipe
 from videomae_fast.recipes.kinds import KINDS
 from videomae_fast.recipes.load import load
+from videomae_fast.recipes.multi_view import TestConfig
+from videomae_fast.recipes.plan import FOLDER, read_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,23 +48,34 @@ def task_of(name: str) -> str:
     Raises:
         UsageError: there is none of this name; says what was meant.
     """
-    for task in KINDS:
+    for task in (*KINDS, FOLDER):
         if name in names(task):
             return task
-    every = [one for task in KINDS for one in names(task)]
+    every = [one for task in (*KINDS, FOLDER) for one in names(task)]
     raise UsageError(f"no recipe {name!r}{did_you_mean(name, every)}; there are {', '.join(every)}")
 
 
 def table() -> str:
-    """A row per recipe: name, task, model, data, cost, score."""
+    """A row per recipe and plan: name, task, model, data, cost, score."""
     rows = [["name", "task", "model", "data", "cost", "expected score"]]
-    for task, kind in KINDS.items():
-        for name in names(task):
-            facts = recipe(task, name).facts
-            told = [facts[key].partition(";")[0] for key in ("data", "cost", "expected")]
-            rows.append([name, task, load(kind, name).model.size, *told])
+    models: dict[str, tuple[str, str]] = {
+        name: (task, load(kind, name).model.size)
+        for task, kind in KINDS.items()
+        for name in names(task)
+    }
+    models |= {name: (FOLDER, _size(name)) for name in names(FOLDER)}
+    for name, (task, size) in models.items():
+        facts = recipe(task, name).facts
+        told = [facts[key].partition(";")[0] for key in ("data", "cost", "expected")]
+        rows.append([name, task, size, *told])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def _size(plan: str) -> str:
+    """The model that a plan trains."""
+    configs = (stage.config for stage in read_plan(plan).stages)
+    return next(config.model.size for config in configs if not isinstance(config, TestConfig))

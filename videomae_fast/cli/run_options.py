@@ -19,7 +19,7 @@ from videomae_fast.recipes.plain import LIST_FIELDS, LISTS
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.recipes.source import BY_OPTION, ListFormat, Source
 
-K = TypeVar("K", PretrainConfig, FinetuneConfig)
+K = TypeVar("K", bound=PretrainConfig | FinetuneConfig)
 
 
 def add_run_arguments(

@@ -11,6 +11,7 @@ from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.run_options import parse_source, say
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.distillation import DistillConfig
 from videomae_fast.recipes.plain import from_plain
 
 _ROWS = 10
@@ -154,8 +155,10 @@ def _run_of(path: Path) -> FinetuneConfig | None:
     for folder in (path, *path.absolute().parents[:3]):
         file = folder / "config.json"
         if file.is_file() and (folder / "checkpoints").is_dir():
+            said = json.loads(file.read_text(encoding="utf-8"))
+            kind = DistillConfig if "distillation" in said else FinetuneConfig
             try:
-                return from_plain(FinetuneConfig, json.loads(file.read_text(encoding="utf-8")))
+                return from_plain(kind, said)
             except ValueError:  # of another task
                 return None
     return None

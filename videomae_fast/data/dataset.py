@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
+from videomae_fast.data.keyed_order import KeyedOrder
 from videomae_fast.data.lists import Entry
 from videomae_fast.data.lists.sources import LoadedSource, load_sources
-from videomae_fast.data.order import Draw, EpochOrder, item_words
+from videomae_fast.data.order import Draw, EpochOrder, Order, item_words
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.data.views.clips import as_size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
@@ -55,6 +56,7 @@ def clip_dataset(
     samples: int,
     seed: int,
     rule: ViewRule = MULTI_SCALE,
+    kind: Callable[..., ClipDataset] | None = None,
 ) -> ClipDataset:
     """The clips of lists, read as a configuration says.
 
@@ -66,13 +68,14 @@ def clip_dataset(
         samples: clips of each video.
         seed: of all that is drawn.
         rule: which frames and views make the clips.
+        kind: makes the data set in place of :class:`ClipDataset`.
 
     Raises:
         ListError: a list can't be read.
         BackendUnavailableError: the decoder is not installed.
     """
     cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
-    return ClipDataset(
+    return (kind or ClipDataset)(
         sources,
         frames=frames,
         stride=data.stride,
@@ -83,6 +86,9 @@ def clip_dataset(
         epoch_size=data.epoch_size,
         cache=cached,
         rule=rule,
+        order=data.order,
+        block=data.block,
+        window=data.window,
     )
 
 
@@ -97,7 +103,8 @@ class ClipDataset(Dataset[ClipSample]):
     image_size: side or (height, width) of the clips in pixels; samples: clips per video;
     decoder: see :func:`~videomae_fast.data.decoders.find_decoder`; seed: at least 0;
     epoch_size: draws per epoch, None takes the number of entries of all sources; cache: a folder of
-    decoded videos that stands before the decoder; rule: which frames and views make the clips.
+    decoded videos that stands before the decoder; rule: which frames and views make the clips;
+    order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`.
 
     Raises ``ValueError`` for impossible settings, and what
     :func:`~videomae_fast.data.lists.sources.load_sources` and ``find_decoder`` raise.
@@ -116,6 +123,9 @@ class ClipDataset(Dataset[ClipSample]):
         epoch_size: int | None = None,
         cache: CachedVideos | None = None,
         rule: ViewRule = MULTI_SCALE,
+        order: str = "computed",
+        block: int = 1,
+        window: int = 64,
     ) -> None:
         if min(frames, stride, samples) < 1:
             raise ValueError(
@@ -131,12 +141,13 @@ class ClipDataset(Dataset[ClipSample]):
         self.rule = rule
         self.decoder = find_decoder(decoder).name
         lengths = [len(source) for source in self.sources]
-        self.order = EpochOrder(
-            lengths,
-            [source.share for source in self.sources],
-            sum(lengths) if epoch_size is None else epoch_size,
-            seed,
-        )
+        size = sum(lengths) if epoch_size is None else epoch_size
+        shares = [source.share for source in self.sources]
+        self.order: Order
+        if order == "table":
+            self.order = EpochOrder(lengths, shares, size, seed)
+        else:
+            self.order = KeyedOrder(lengths, shares, size, seed, block=block, window=window)
 
     def __len__(self) -> int:
         """Draws (videos) per epoch."""
@@ -146,13 +157,22 @@ class ClipDataset(Dataset[ClipSample]):
     def source_names(self) -> list[str]:
         return [source.source.label for source in self.sources]
 
-    def describe(self) -> str:
-        """One line per source: entries, share of the draws, stride."""
-        return "\n".join(
+    def describe(self, videos_per_step: int) -> str:
+        """One line per source: entries, share of the draws, stride; and how blocks are mixed."""
+        lines = [
             f"{source.source.label}: {len(source):,} entries, {source.share:.1%} of "
             f"{len(self):,} draws per epoch, stride {source.source.stride or self.stride}"
             for source in self.sources
-        )
+        ]
+        order = self.order
+        if isinstance(order, KeyedOrder) and order.block > 1:
+            distance, share = order.mixing(videos_per_step)
+            lines.append(
+                f"blocks of {order.block} entries, {order.window} mixed: neighbours are drawn "
+                f"{distance:,.0f} draws apart on average, {share:.1%} of a step at most are of one "
+                "block"
+            )
+        return "\n".join(lines)
 
     def entry(self, draw: Draw) -> Entry:
         """The line of the list that a draw stands for."""

@@ -5,6 +5,7 @@ Nothing here knows of ranks, workers or micro-batches; they take slices of the s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Separate streams of random words for separate purposes.
-_ASSIGN: Final = 1
-_PERMUTE: Final = 2
+ASSIGN: Final = 1
+PERMUTE: Final = 2
 _ITEM: Final = 3
 
 
@@ -59,17 +60,22 @@ def permutation(count: int, *key: int) -> NDArray[np.int64]:
     return np.argsort(random_words(count, *key), kind="stable")
 
 
-class EpochOrder:
+class Order(ABC):
     """Deterministic weighted draws from several sources, epoch by epoch.
 
-    Each source is gone through in random permutations, one after the other and **across**
-    epochs, so that no entry is drawn a second time before every entry of its source was drawn
-    once. How many draws of an epoch a source gets follows its share exactly, with the rounding
-    carried over to the next epoch. One source drawn as often as it is long gives the usual
-    fresh permutation per epoch.
+    How many draws of an epoch a source gets follows its share exactly, with the rounding carried
+    over to the next epoch. Each source is gone through in random permutations, one after the other
+    and **across** epochs. One source drawn as often as it is long gives the usual fresh permutation
+    per epoch.
 
-    lengths: entries per source; shares: part of the draws per source (any positive scale);
-    epoch_size: draws per epoch.
+    Args:
+        lengths: entries per source.
+        shares: part of the draws per source, on any positive scale.
+        epoch_size: draws per epoch.
+        seed: at least 0.
+
+    Raises:
+        ValueError: no source, an empty one, or an epoch or seed that can't be.
     """
 
     def __init__(
@@ -88,13 +94,10 @@ class EpochOrder:
         self._shares = [Fraction(share) / total for share in shares]
         # _drawn[e][s]: draws of source s before epoch e.
         self._drawn: list[list[int]] = [[0] * len(lengths)]
-        self._cached: tuple[int, NDArray[np.int32], NDArray[np.int64]] | None = None
 
-    def epoch(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Sources int32 [epoch_size] and entries int64 [epoch_size] in the epoch's order."""
-        if self._cached is None or self._cached[0] != epoch:
-            self._cached = (epoch, *self._make(epoch))
-        return self._cached[1:]
+    @abstractmethod
+    def at(self, epoch: int, begin: int, end: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Sources and entries, [end - begin], of the positions from `begin` on of an epoch."""
 
     def draws(self, step: int, videos_per_step: int, first: int, last: int) -> list[Draw]:
         """Videos ``first`` ... ``last - 1`` (of 0 ... videos_per_step - 1) of a global step.
@@ -102,11 +105,11 @@ class EpochOrder:
         Videos left over at an epoch's end, too few for a step, are dropped (as officially).
         """
         epoch, index = divmod(step, self.steps_per_epoch(videos_per_step))
-        sources, entries = self.epoch(epoch)
-        begin = index * videos_per_step
+        begin = index * videos_per_step + first
+        found = zip(*self.at(epoch, begin, begin - first + last), strict=True)
         return [
-            Draw(step, epoch, position, int(sources[position]), int(entries[position]))
-            for position in range(begin + first, begin + last)
+            Draw(step, epoch, position, int(source), int(entry))
+            for position, (source, entry) in enumerate(found, begin)
         ]
 
     def steps_per_epoch(self, videos_per_step: int) -> int:
@@ -119,31 +122,11 @@ class EpochOrder:
             )
         return steps
 
-    def _make(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        while len(self._drawn) < epoch + 2:
+    def _before(self, epoch: int) -> list[int]:
+        """Draws of each source before an epoch."""
+        while len(self._drawn) <= epoch:
             self._drawn.append(self._next_counts(self._drawn[-1], len(self._drawn)))
-        before, after = self._drawn[epoch], self._drawn[epoch + 1]
-        counts = [last - first for first, last in zip(before, after, strict=True)]
-
-        sources = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        if len(counts) > 1:
-            sources = sources[permutation(self.epoch_size, self.seed, _ASSIGN, epoch)]
-        entries = np.empty(self.epoch_size, dtype=np.int64)
-        for source, (first, last) in enumerate(zip(before, after, strict=True)):
-            entries[sources == source] = self._entries(source, first, last)
-        return sources, entries
-
-    def _entries(self, source: int, first: int, last: int) -> NDArray[np.int64]:
-        """Entries of draws ``first`` ... ``last - 1`` of a source, counted over the whole run."""
-        length = self.lengths[source]
-        parts = [np.empty(0, dtype=np.int64)]
-        while first < last:
-            cycle, offset = divmod(first, length)
-            taken = min(last - first, length - offset)
-            order = permutation(length, self.seed, _PERMUTE, source, cycle)
-            parts.append(order[offset : offset + taken])
-            first += taken
-        return np.concatenate(parts)
+        return self._drawn[epoch]
 
     def _next_counts(self, before: list[int], epochs: int) -> list[int]:
         """Draws per source after ``epochs`` epochs: as near to the shares as whole numbers go."""
@@ -158,3 +141,52 @@ class EpochOrder:
             after[chosen] += sign
             missing -= sign
         return after
+
+
+class EpochOrder(Order):
+    """Every epoch's order is a table, made when the epoch begins.
+
+    No entry is drawn a second time before every entry of its source was drawn once. It takes
+    memory and time for all entries: :class:`~videomae_fast.data.keyed_order.KeyedOrder` does not.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], shares: Sequence[float], epoch_size: int, seed: int
+    ) -> None:
+        super().__init__(lengths, shares, epoch_size, seed)
+        self._cached: tuple[int, NDArray[np.int32], NDArray[np.int64]] | None = None
+
+    def at(self, epoch: int, begin: int, end: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """See :meth:`Order.at`."""
+        sources, entries = self.epoch(epoch)
+        return sources[begin:end], entries[begin:end]
+
+    def epoch(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Sources int32 [epoch_size] and entries int64 [epoch_size] in the epoch's order."""
+        if self._cached is None or self._cached[0] != epoch:
+            self._cached = (epoch, *self._make(epoch))
+        return self._cached[1:]
+
+    def _make(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        before, after = self._before(epoch), self._before(epoch + 1)
+        counts = [last - first for first, last in zip(before, after, strict=True)]
+
+        sources = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        if len(counts) > 1:
+            sources = sources[permutation(self.epoch_size, self.seed, ASSIGN, epoch)]
+        entries = np.empty(self.epoch_size, dtype=np.int64)
+        for source, (first, last) in enumerate(zip(before, after, strict=True)):
+            entries[sources == source] = self._entries(source, first, last)
+        return sources, entries
+
+    def _entries(self, source: int, first: int, last: int) -> NDArray[np.int64]:
+        """Entries of draws ``first`` ... ``last - 1`` of a source, counted over the whole run."""
+        length = self.lengths[source]
+        parts = [np.empty(0, dtype=np.int64)]
+        while first < last:
+            cycle, offset = divmod(first, length)
+            taken = min(last - first, length - offset)
+            order = permutation(length, self.seed, PERMUTE, source, cycle)
+            parts.append(order[offset : offset + taken])
+            first += taken
+        return np.concatenate(parts)

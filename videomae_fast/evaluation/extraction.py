@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -52,7 +52,7 @@ class Extraction:
         about: what else decides the values (the weights' digest among it), for the JSON.
         notes: what does not decide them (versions, where the weights are), for the JSON.
         device: of the model.
-        batch: windows per forward pass.
+        batch: windows per forward pass; None: as the device has it.
         bf16: compute in bf16.
         decoder: of video files.
         name_pattern: of the images in a frame folder.
@@ -64,7 +64,7 @@ class Extraction:
     about: Mapping[str, Any]
     notes: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device | str = "cpu"
-    batch: int = 8
+    batch: int | None = None
     bf16: bool = False
     decoder: str = "pyav"
     name_pattern: str = "img_{:05}.jpg"
@@ -208,9 +208,10 @@ def extract(
         for done, index in enumerate(todo):
             clip, before = clips[index], outcome.windows
             try:
-                for count, windows in _make(clip, folder / names[index], how, outcome):
-                    outcome.windows += count
-                    progress.update(done, windows)
+                with closing(_make(clip, folder / names[index], how, outcome)) as parts:
+                    for count, windows in parts:
+                        outcome.windows += count
+                        progress.update(done, windows)
             except DecodeError as error:
                 outcome.windows = before
                 outcome.failed.append((clip.path, error.reason))
@@ -249,7 +250,7 @@ class _Progress:
         return failed if self._videos == 1 else {"windows_per_s": self._outcome.windows, **failed}
 
 
-def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Iterator[tuple[int, int]]:
+def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Generator[tuple[int, int]]:
     """Writes one video's features; yields the windows of each batch and of all."""
     rule, made_from = how.settings.windows, how.made_from(clip)
     with one_file():
@@ -275,8 +276,9 @@ def _make(clip: Clip, array: Path, how: Extraction, outcome: Outcome) -> Iterato
             **how.notes,
         }
         shape = (rule.count(frames), *how.model.shape(rule.length, how.settings.size))
-        for count in write_features(array, shape, parts, told):
-            yield count, shape[0]
+        with closing(parts):  # before the video, which it reads
+            for count in write_features(array, shape, parts, told):
+                yield count, shape[0]
     outcome.made += 1
     outcome.padded += rule.pads(frames)
 

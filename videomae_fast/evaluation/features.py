@@ -1,30 +1,33 @@
-"""Features of a video's windows: decoded once, resized once, batched."""
+"""Features of a video's windows: decoded once and ahead of the model, resized once, batched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae_fast.data.decoders import VideoReader
 from videomae_fast.data.decoders.in_order import read_in_order
+from videomae_fast.data.decoders.running_ahead import running_ahead
 from videomae_fast.data.errors import DecodeError, one_file
+from videomae_fast.data.loader.turns import ShortTurns
 from videomae_fast.data.views.evaluation import Evaluation, View
 from videomae_fast.data.views.evaluation_crops import centre_corner, short_side_resized
 from videomae_fast.data.views.rule import ClipShape
+from videomae_fast.data.views.squashed import squashed
 from videomae_fast.evaluation.windows import PRESETS, WindowRule, sliding
 from videomae_fast.models.frozen import FrozenFeatures
 from videomae_fast.models.pixels import IMAGENET, UNIT, Pixels
 
 Fit = Literal["squash", "crop"]
-_CHUNK: Final = 16  # frames resized at once
+_CHUNK: Final = 16  # frames decoded, handed over and resized at once
 
 
 @dataclass(frozen=True)
@@ -77,25 +80,32 @@ def preset(name: str) -> FeatureSettings:
     return FeatureSettings(PRESETS[name], (224, 224), "squash", UNIT)
 
 
+def usual_batch(device: torch.device | str) -> int:
+    """Windows per forward pass, unless asked for: 8, on a CPU 1, whose cache then holds the MLP's
+    hidden values."""
+    return 1 if torch.device(device).type == "cpu" else 8
+
+
 def clip_features(
     model: FrozenFeatures,
     video: VideoReader,
     settings: FeatureSettings,
     *,
-    batch: int = 8,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
     bf16: bool = False,
-) -> Iterator[NDArray[np.float32]]:
+) -> Generator[NDArray[np.float32]]:
     """Features of the windows of an open video, in order.
 
-    Each frame is decoded, moved and resized once. Memory holds the frames of one window and the
-    clips of one batch, however long the video is.
+    Each frame is decoded, moved and resized once; a thread decodes while the model computes.
+    Memory holds 48 frames, those of one window and the clips of one batch, however long the
+    video is. The video is in use until the generator has ended or is closed.
 
     Args:
         model: on the device.
         video: open.
         settings: windows and pixels.
-        batch: windows per forward pass.
+        batch: windows per forward pass; None: :func:`usual_batch`.
         device: of the model.
         bf16: compute in bf16 under autocast; results are float32 all the same.
 
@@ -106,20 +116,22 @@ def clip_features(
         DecodeError: a frame can't be decoded, or the video is too short and not to be padded.
         ValueError: a batch below 1, or a clip that the model does not take.
     """
+    device = torch.device(device)
+    batch = usual_batch(device) if batch is None else batch
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     rule, count = settings.windows, video.frame_count
     model.shape(rule.length, settings.size)
     if not rule.count(count):
         raise DecodeError(f"has {count} frames, and a window spans {rule.span}")
-    device = torch.device(device)
-    windows = sliding(_prepared(video, settings, device), rule, count)
-    while some := list(islice(windows, batch)):
-        clips = torch.stack([torch.stack(frames) for frames in some])
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            features = model(clips)
-        found: NDArray[np.float32] = features.cpu().numpy()
-        yield found
+    with ShortTurns(), closing(running_ahead(_decoded(video, rule.needed(count)))) as chunks:
+        windows = sliding(_prepared(chunks, settings, device), rule, count)
+        while some := list(islice(windows, batch)):
+            clips = torch.stack([torch.stack(frames) for frames in some])
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                features = model(clips)
+            found: NDArray[np.float32] = features.cpu().numpy()
+            yield found
 
 
 def video_features(
@@ -127,7 +139,7 @@ def video_features(
     video: VideoReader,
     settings: FeatureSettings,
     *,
-    batch: int = 8,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> NDArray[np.float32]:
@@ -146,13 +158,9 @@ def video_features(
     return np.concatenate(list(parts))
 
 
-def _prepared(
-    video: VideoReader, settings: FeatureSettings, device: torch.device
-) -> Iterator[Tensor]:
-    """fp32 [height, width, 3], normalised, of each frame that a window has."""
-    frames = read_in_order(video, settings.windows.needed(video.frame_count))
-    mean = torch.tensor(settings.pixels.mean, device=device)
-    std = torch.tensor(settings.pixels.std, device=device)
+def _decoded(video: VideoReader, numbers: Iterator[int]) -> Iterator[NDArray[np.uint8]]:
+    """uint8 [some, H, W, 3] of the frames with these numbers."""
+    frames = read_in_order(video, numbers)
     while True:
         with one_file():
             some = list(islice(frames, _CHUNK))
@@ -160,24 +168,26 @@ def _prepared(
             return
         if len({frame.shape for frame in some}) > 1:
             raise DecodeError("its frames have different sizes")
-        raw = torch.from_numpy(np.stack(some)).to(device)
-        small = (
-            _squashed(raw, settings.size)
-            if settings.fit == "squash"
-            else _cropped(raw, settings.size)
-        )
-        yield from (small - mean) / std
+        yield np.stack(some)
 
 
-def _squashed(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [N, H, W, 3] to fp32 [N, height, width, 3] in 0..1."""
-    values = frames.permute(0, 3, 1, 2).contiguous().float() / 255
-    small = F.interpolate(values, size, mode="bilinear", align_corners=False)
-    return small.permute(0, 2, 3, 1).contiguous()
+def _prepared(
+    chunks: Iterator[NDArray[np.uint8]], settings: FeatureSettings, device: torch.device
+) -> Iterator[Tensor]:
+    """fp32 [height, width, 3], normalised, of each frame of the chunks."""
+    mean, std = settings.pixels.mean, settings.pixels.std
+    for some in chunks:
+        raw = torch.from_numpy(some).to(device)
+        if settings.fit == "squash":
+            yield from squashed(raw, settings.size, mean, std)
+        else:
+            offset, scale = torch.tensor([mean, std], device=device)
+            yield from (_cropped(raw, settings.size) - offset) / scale
 
 
 def _cropped(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """As :func:`_squashed`: validation's crop, whose values are whole grey levels."""
+    """uint8 [N, H, W, 3] to fp32 [N, height, width, 3] in 0..1: validation's crop, whose values
+    are whole grey levels."""
     side = size[0]
     resized = short_side_resized((frames.shape[1], frames.shape[2]), side)
     view = View(tuple(range(len(frames))), centre_corner(resized, side))

@@ -6,6 +6,7 @@ from videomae_fast.interop.weights.contents import to_hugging_face
 from videomae_fast.interop.weights.convert import ConversionOptions, ConversionReport, convert
 from videomae_fast.interop.weights.encoder import read_encoder
 from videomae_fast.interop.weights.heads import (
+    HeadNames,
     HeadRows,
     read_rows,
     select_classes,
@@ -20,6 +21,7 @@ from videomae_fast.interop.weights.write import write_weights
 __all__ = [
     "ConversionOptions",
     "ConversionReport",
+    "HeadNames",
     "HeadRows",
     "ModelWeights",
     "SourceHints",

@@ -27,7 +27,12 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean over clips of ``t² · KL(softmax(teacher / t) ‖ softmax(student / t))``, in fp32.
+    """Mean over clips of :func:`distillation_terms`, a scalar in fp32."""
+    return distillation_terms(student, teacher, temperature).mean()
+
+
+def distillation_terms(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Of each clip ``t² · KL(softmax(teacher / t) ‖ softmax(student / t))``, fp32 [B].
 
     Args:
         student: float [B, classes], logits.
@@ -48,5 +53,5 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
         raise ValueError(f"temperature ({temperature}) must be above 0")
     told = (teacher.detach().float() / temperature).log_softmax(-1)
     said = (student.float() / temperature).log_softmax(-1)
-    divergence = F.kl_div(said, told, reduction="batchmean", log_target=True)
+    divergence = F.kl_div(said, told, reduction="none", log_target=True).sum(-1)
     return divergence * temperature**2

@@ -67,21 +67,23 @@ class VideoClassifier(VisionTransformer):
             self.head.weight.mul_(init_scale)
             self.head.bias.mul_(init_scale)
 
-    def features(self, frames: Tensor) -> Tensor:
+    def features(self, frames: Tensor, clip_seeds: Tensor | None = None) -> Tensor:
         """Frames [B, T, H, W, 3] to mean-pooled, normalised features [B, width].
+
+        clip_seeds: int64 [B], what drop path is drawn from; None: torch's generator.
 
         Raises:
             ValueError: frames of a wrong shape or dtype.
         """
         config = self.config
         grid = Grid(*check_frames(frames, config.tubelet_size, config.patch_size, floats=True))
-        x = add(*self.blocks(self.embed(frames, None, grid)))
+        x = add(*self.blocks(self.embed(frames, None, grid), seeds=clip_seeds))
         out: Tensor = self.fc_norm(x.mean(1))
         return out
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames [B, T, H, W, 3] to logits [B, num_classes]."""
-        out: Tensor = self.head(self.head_dropout(self.features(frames)))
+    def forward(self, frames: Tensor, clip_seeds: Tensor | None = None) -> Tensor:
+        """Frames [B, T, H, W, 3] to logits [B, num_classes]; `clip_seeds`: see `features`."""
+        out: Tensor = self.head(self.head_dropout(self.features(frames, clip_seeds)))
         return out
 
     def no_weight_decay(self) -> set[str]:

@@ -13,9 +13,9 @@ from videomae_fast.models.config import MAEConfig
 from videomae_fast.models.pixels import SLOWFAST, Pixels
 from videomae_fast.models.transformer import add
 from videomae_fast.models.vision_transformer import VisionTransformer
+from videomae_fast.ops import roi_features
 from videomae_fast.ops.checks import check_frames
 from videomae_fast.ops.roi_align import RoiSpec
-from videomae_fast.ops.roi_features import roi_features
 
 
 class ActionDetector(VisionTransformer):
@@ -82,12 +82,15 @@ class ActionDetector(VisionTransformer):
         """
         return normalised_batch(clips, self.config.patch_size, self.pixels)
 
-    def features(self, frames: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    def features(
+        self, frames: Tensor, boxes: Sequence[Tensor], clip_seeds: Tensor | None = None
+    ) -> Tensor:
         """Features of all boxes, clip by clip, [N, width].
 
         Args:
             frames: [B, T, H, W, 3]: uint8, or floating point and normalised (:meth:`batch`).
             boxes: for each clip float [n, 4]: x1, y1, x2, y2 in pixels of the batch.
+            clip_seeds: int64 [B], what drop path is drawn from; None: torch's generator.
 
         Raises:
             ValueError: wrong shapes or dtypes, or boxes that can't be.
@@ -99,15 +102,17 @@ class ActionDetector(VisionTransformer):
                 raise ValueError(f"boxes of clip {k} must be [n, 4], got {list(each.shape)}")
         config = self.config
         size = check_frames(frames, config.tubelet_size, config.patch_size, floats=True)
-        x = self.norm(add(*self.blocks(self.embed(frames, None, Grid(*size)))))
+        x = self.norm(add(*self.blocks(self.embed(frames, None, Grid(*size)), seeds=clip_seeds)))
         clip = torch.cat(
             [torch.full((len(each),), k, device=x.device) for k, each in enumerate(boxes)]
         )
         return roi_features(x, torch.cat(list(boxes)), clip, grid=size, spec=self.rois)
 
-    def forward(self, frames: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, frames: Tensor, boxes: Sequence[Tensor], clip_seeds: Tensor | None = None
+    ) -> Tensor:
         """As :meth:`features`, to logits [N, num_classes]; one sigmoid for each class."""
-        out: Tensor = self.head(self.features(frames, boxes))
+        out: Tensor = self.head(self.features(frames, boxes, clip_seeds))
         return out
 
     def no_weight_decay(self) -> set[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from videomae_fast.masks import Grid, Masks
 from videomae_fast.models.config import MAEConfig
@@ -66,6 +67,15 @@ class MAEOutput:
         start_backward(self.root)
 
 
+# What wraps a module (FSDP's hooks for backward, say) looks for tensors in the nodes of trees only.
+pytree.register_pytree_node(
+    MAEOutput,
+    lambda output: ([getattr(output, field.name) for field in fields(MAEOutput)], None),
+    lambda values, _: MAEOutput(*values),
+    serialized_type_name="videomae_fast.MAEOutput",
+)
+
+
 class Encoder(VisionTransformer):
     """The ViT over visible tokens only."""
 
@@ -87,9 +97,14 @@ class Encoder(VisionTransformer):
         if config.encoder_norm:
             self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
-    def forward(self, frames: Tensor, index: Tensor, grid: Grid) -> Tensor:
-        """uint8 [B, T, H, W, 3] and the visible tokens' positions to [B, V, width]."""
-        stream, branch = self.blocks(self.embed(frames, index, grid))
+    def forward(
+        self, frames: Tensor, index: Tensor, grid: Grid, seeds: Tensor | None = None
+    ) -> Tensor:
+        """uint8 [B, T, H, W, 3] and the visible tokens' positions to [B, V, width].
+
+        seeds: int64 [B], what drop path is drawn from; None: torch's generator.
+        """
+        stream, branch = self.blocks(self.embed(frames, index, grid), seeds=seeds)
         if self.norm is None:
             return add(stream, branch)
         return add_norm(stream, branch, self.norm)[0]
@@ -111,12 +126,18 @@ class Decoder(nn.Module):
             layer_scale=config.layer_scale,
             norm_eps=config.norm_eps,
             activation_checkpointing=activation_checkpointing,
+            number=config.depth,
         )
         self.norm = nn.LayerNorm(config.decoder_width, eps=config.final_norm_eps)
         self.head = Linear(config.decoder_width, config.patch_values)
 
     def forward(
-        self, x: Tensor, queries: Tensor, key_count: Tensor | None, shared: SharedTokens
+        self,
+        x: Tensor,
+        queries: Tensor,
+        key_count: Tensor | None,
+        shared: SharedTokens,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """[B, L, decoder width] and the tokens in the loss (int32 [B, P]) to their pixels.
 
@@ -124,7 +145,9 @@ class Decoder(nn.Module):
         The first block makes queries, keys and values of the mask tokens, which all clips share,
         once per position.
         """
-        stream, branch = self.blocks(x, queries=queries, key_count=key_count, shared=shared)
+        stream, branch = self.blocks(
+            x, queries=queries, key_count=key_count, shared=shared, seeds=seeds
+        )
         normal, _ = add_norm(stream, branch, self.norm)
         out: Tensor = self.head(normal)
         return out
@@ -185,6 +208,7 @@ class MaskedAutoencoder(nn.Module):
         *,
         return_prediction: bool = False,
         gradient_scale: float | None = None,
+        clip_seeds: Tensor | None = None,
     ) -> MAEOutput:
         """
         Args:
@@ -195,6 +219,8 @@ class MaskedAutoencoder(nn.Module):
                 loss; :meth:`MAEOutput.backward` goes on from there. It saves reading predictions
                 and frames again where the factor is known before, as in a training step. None: the
                 losses have a graph, and ``loss.backward()`` works as ever.
+            clip_seeds: int64 [B], what drop path is drawn from, so that a clip is treated alike in
+                any batch and process. None: it is drawn from torch's generator.
 
         Raises:
             ValueError: frames of a wrong shape or dtype, or masks of another grid or batch.
@@ -205,7 +231,7 @@ class MaskedAutoencoder(nn.Module):
             raise ValueError(
                 f"{len(masks)} masks of {masks.grid} don't fit {len(frames)} clips of {grid}"
             )
-        encoded = self.encoder(frames, masks.visible, grid)
+        encoded = self.encoder(frames, masks.visible, grid, clip_seeds)
         positions = self.decoder_positions(grid)
         sequence = decoder_assembly(
             self.encoder_to_decoder(encoded),
@@ -222,6 +248,7 @@ class MaskedAutoencoder(nn.Module):
             masks.loss_slot + visible,
             key_count,
             SharedTokens(mask_tokens, masks.decoder),
+            clip_seeds,
         )
         inputs = (prediction, frames, masks.loss_index, masks.loss_weight)
         settings: _LossSettings = {

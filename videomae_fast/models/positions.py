@@ -82,7 +82,16 @@ class SinusoidPositions(nn.Module):
     def __init__(self, grid: Grid, width: int, other_grids: OtherGrids = "interpolated") -> None:
         super().__init__()
         self.grid, self.other_grids = grid, other_grids
-        self.register_buffer("table", sinusoid_table(grid.tokens, width), persistent=False)
+        # Computed on the CPU, so that it is the same everywhere; within ``torch.device("meta")`` it
+        # is on meta as all else, and not there by surprise
+        table = sinusoid_table(grid.tokens, width).to(torch.get_default_device())
+        self.register_buffer("table", table, persistent=False)
+
+    def remake(self) -> None:
+        """Makes the table anew, where it lies: no state dict has it, and memory that was only
+        allocated (``to_empty``) has anything in it."""
+        made = sinusoid_table(self.grid.tokens, self.table.shape[1])
+        self.table.copy_(made)
 
     def forward(self, grid: Grid) -> Tensor:
         """fp32 [tokens, width] for clips of this grid."""
@@ -91,6 +100,23 @@ class SinusoidPositions(nn.Module):
         if self.other_grids == "recomputed":
             return sinusoid_table(grid.tokens, self.table.shape[1], self.table.device)
         return interpolate_table(self.table, self.grid, grid)
+
+
+def remake_tables(model: nn.Module) -> None:
+    """Makes anew what no state dict holds of a model that was built on meta and then allocated.
+
+    Raises:
+        RuntimeError: it has such a buffer in a module that can't make it.
+    """
+    for path, module in model.named_modules():
+        lost = module._non_persistent_buffers_set
+        if isinstance(module, SinusoidPositions):
+            module.remake()
+        elif lost:
+            raise RuntimeError(
+                f"{path}: {', '.join(sorted(lost))} is in no state dict, and "
+                f"{type(module).__name__} has no way to make it again"
+            )
 
 
 def learned_positions(grid: Grid, width: int) -> nn.Parameter:

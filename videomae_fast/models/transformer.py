@@ -6,6 +6,7 @@ bias, LayerScale, drop path and residual in its own pass over the stream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -14,13 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from videomae_fast.models.drop_path import DropPath, branch_keys
 from videomae_fast.models.recomputing import recomputing
 from videomae_fast.ops import (
     add_layer_norm,
     append_rows,
-    attention,
     bias_gelu,
+    gelu_mlp,
     linear,
+    packed_attention,
+    packed_bias,
     token_gather,
 )
 
@@ -123,27 +127,40 @@ class Attention(nn.Module):
         Returns:
             [B, K or N (with M shared ones: N + M), D], `proj.bias` not yet added.
         """
-        b, _, width = x.shape
-        split = (b, -1, self.heads, width // self.heads)
-        if shared is not None:
-            packed = append_rows(self._packed(x), self._packed(shared.rows), shared.positions)
-            q, k, v = packed.chunk(3, dim=-1)
-            q = q if queries is None else token_gather(q, queries)
-        elif queries is None:
-            q, k, v = self._packed(x).chunk(3, dim=-1)
+        width = x.shape[-1]
+        heads = (self.heads, width // self.heads)
+        asking = None
+        if shared is None and queries is not None:
+            asking = linear(token_gather(x, queries), self.qkv.weight[:width], self.q_bias.detach())
+            packed = self._packed(x, keys_only=True)
         else:
-            asking = token_gather(x, queries)
-            q = linear(asking, self.qkv.weight[:width], self.q_bias)
-            bias = torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
-            k, v = linear(x, self.qkv.weight[width:], bias).chunk(2, dim=-1)
-        q, k, v = q.reshape(split), k.reshape(split), v.reshape(split)
-        out = attention(q, k, v, key_count=key_count, impl=self.impl)
-        return linear(out.reshape(b, -1, width), self.proj.weight)
+            packed = self._packed(x)
+            if shared is not None:
+                packed = append_rows(packed, self._packed(shared.rows), shared.positions)
+            if queries is not None:
+                asking, packed = token_gather(packed[..., :width], queries), packed[..., width:]
+        out = packed_attention(
+            packed.reshape(*packed.shape[:2], -1, *heads),
+            query=None if asking is None else asking.reshape(*asking.shape[:2], *heads),
+            q_bias=self.q_bias,
+            v_bias=self.v_bias,
+            key_count=key_count,
+            impl=self.impl,
+        )
+        return linear(out.flatten(2), self.proj.weight)
 
-    def _packed(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of tokens [..., D]: [..., 3 D]."""
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        return linear(x, self.qkv.weight, bias)
+    def _packed(self, x: Tensor, *, keys_only: bool = False) -> Tensor:
+        """Queries, keys and values of tokens [..., D]: [..., 3 D]; without queries [..., 2 D].
+
+        The biases are in it; their gradients come with attention's.
+        """
+        device = x.device.type
+        lowered = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if lowered else self.v_bias.dtype
+        bias = packed_bias(None if keys_only else self.q_bias, self.v_bias, dtype)
+        # Even a slice that is the whole has a backward, which copies
+        weight = self.qkv.weight[x.shape[-1] :] if keys_only else self.qkv.weight
+        return linear(x, weight, bias)
 
 
 class Mlp(nn.Module):
@@ -155,9 +172,12 @@ class Mlp(nn.Module):
 
     Attributes:
         recompute: the backward pass makes GELU's output again instead of keeping it.
+        fused: bias, GELU and its slope in the matmuls' epilogues (:func:`gelu_mlp`), by this
+            library's matmuls; not measured, so off. Does not go with `recompute`.
     """
 
     recompute = False
+    fused = False
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -176,6 +196,10 @@ class Mlp(nn.Module):
         if missing:
             first = F.pad(first, (0, 0, 0, missing))
             bias, second = F.pad(bias, (0, missing)), F.pad(second, (0, missing))
+        if self.fused:
+            if self.recompute:
+                raise ValueError("an MLP is either fused or recomputed")
+            return gelu_mlp(x, first, bias, second)
         hidden = linear(x, first)
         active = bias_gelu(hidden, bias)
         if not self.recompute:
@@ -185,35 +209,20 @@ class Mlp(nn.Module):
             return linear(active, second)
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for a whole clip, and scales it up otherwise."""
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, batch: Tensor) -> Tensor | None:
-        """Each clip's factor, [B] in the dtype of `batch` [B, ...]; None where nothing drops."""
-        if self.probability == 0.0 or not self.training:
-            return None
-        kept = 1.0 - self.probability
-        return batch.new_empty(batch.shape[0]).bernoulli_(kept).div_(kept)
-
-    def extra_repr(self) -> str:
-        return f"probability={self.probability:.3f}"
-
-
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)).
 
     Attributes:
         recompute: the backward pass makes normalised tokens again instead of keeping them, where
             they come with an addition.
+        sharded: its parameters are whole only while it works, so what it hands on are copies of
+            them and no parameters.
 
     Source: Block in models/modeling_finetune.py of the official V2 code.
     """
 
     recompute = False
+    sharded = False
 
     def __init__(
         self,
@@ -245,6 +254,7 @@ class Block(nn.Module):
         queries: Tensor | None = None,
         key_count: Tensor | None = None,
         shared: SharedTokens | None = None,
+        factors: Tensor | None = None,
     ) -> tuple[Tensor, Branch]:
         """
         Args:
@@ -254,6 +264,7 @@ class Block(nn.Module):
                 as keys and values only.
             key_count: int32 [B], how many of the first tokens take part as keys; None: all.
             shared: the last tokens of `x`, where nothing is to be added to it.
+            factors: [2, B], drop path's of both branches; None: it draws them itself, or none.
 
         Returns:
             The stream, [B, K or N, D], and what is still to be added to it.
@@ -268,11 +279,16 @@ class Block(nn.Module):
             delta = self.attn(normal, queries=queries, key_count=key_count, shared=shared)
         if queries is not None:
             x = token_gather(x, queries)
-        branch = Branch(delta, self.attn.proj.bias, self.gamma_1, self.drop_path(x))
+        first, second = (self.drop_path(x), None) if factors is None else factors.unbind(0)
+        branch = Branch(delta, self.attn.proj.bias, self.gamma_1, first)
         normal, x = add_norm(x, branch, self.norm2)
         with self._recomputing(normal, x, branch, self.norm2):
             delta = self.mlp(normal)
-        return x, Branch(delta, self.mlp.fc2.bias, self.gamma_2, self.drop_path(x))
+        second = self.drop_path(x) if factors is None else second
+        bias, scale = self.mlp.fc2.bias, self.gamma_2
+        if self.sharded:
+            return x, Branch(delta, bias.clone(), scale if scale is None else scale.clone(), second)
+        return x, Branch(delta, bias, scale, second)
 
     def _recomputing(
         self, normal: Tensor, stream: Tensor, branch: Branch | None, norm: nn.LayerNorm
@@ -284,6 +300,13 @@ class Block(nn.Module):
         return recomputing(normal, lambda: norm_again(kept, norm))
 
 
+def set_sharded(model: nn.Module, sharded: bool = True) -> None:
+    """Lets all blocks of a model hand on copies of parameters, or the parameters themselves."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.sharded = sharded
+
+
 def set_recompute(model: nn.Module, recompute: bool) -> None:
     """Lets all blocks of a model make normalised tokens and GELU's output again, or keep them."""
     for module in model.modules():
@@ -291,8 +314,19 @@ def set_recompute(model: nn.Module, recompute: bool) -> None:
             module.recompute = recompute
 
 
+def set_fused_mlp(model: nn.Module, fused: bool) -> None:
+    """Lets all MLPs of a model have GELU in their matmuls' epilogues, or beside them."""
+    for module in model.modules():
+        if isinstance(module, Mlp):
+            module.fused = fused
+
+
 class Blocks(nn.ModuleList):
-    """A stack of blocks, drop path rising linearly from 0 to its rate."""
+    """A stack of blocks, drop path rising linearly from 0 to its rate.
+
+    Args:
+        number: of the first block among all of the model, which drop path is drawn for.
+    """
 
     def __init__(
         self,
@@ -305,6 +339,7 @@ class Blocks(nn.ModuleList):
         layer_scale: float,
         norm_eps: float,
         activation_checkpointing: bool,
+        number: int = 0,
     ) -> None:
         rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
         super().__init__(
@@ -319,12 +354,21 @@ class Blocks(nn.ModuleList):
             for rate in rates
         )
         self.activation_checkpointing = activation_checkpointing
+        self.number = number
 
     @property
     def draws(self) -> bool:
-        """Whether a pass draws random numbers, as drop path does."""
+        """Whether a pass without clips' seeds draws random numbers, as drop path does."""
         rates = [module.probability for module in self.modules() if isinstance(module, DropPath)]
         return self.training and any(rate > 0 for rate in rates)
+
+    def factors(self, seeds: Tensor | None, dtype: torch.dtype) -> list[Tensor | None]:
+        """Drop path's factors of each block, [2, B], from the clips' seeds: see :class:`Block`."""
+        if seeds is None or not self.draws:
+            return [None] * len(self)
+        keys = branch_keys(seeds, self.number, len(self))
+        paths: list[Any] = [block.drop_path for block in self]
+        return [path.factors(own, dtype) for path, own in zip(paths, keys, strict=True)]
 
     def forward(
         self,
@@ -333,6 +377,8 @@ class Blocks(nn.ModuleList):
         queries: Tensor | None = None,
         key_count: Tensor | None = None,
         shared: SharedTokens | None = None,
+        seeds: Tensor | None = None,
+        after: Callable[[int, Tensor, Branch], None] | None = None,
     ) -> tuple[Tensor, Branch]:
         """All blocks in order.
 
@@ -341,16 +387,22 @@ class Blocks(nn.ModuleList):
             queries: of the last block; see :class:`Block`.
             key_count: of every block.
             shared: the last tokens of `x`; of the first block, after which they differ by clip.
+            seeds: int64 [B], of the clips, which drop path then depends on alone; None: it draws
+                from torch's generator.
+            after: called after each block with the number of blocks done, the stream, and what is
+                still to be added to it.
 
         Returns:
             The stream and what is still to be added to it: see :func:`add_norm` and :func:`add`.
         """
         branch: Branch | None = None
+        factors = self.factors(seeds, x.dtype)
         for i, block in enumerate(self):
             options: dict[str, Any] = {
                 "queries": queries if i == len(self) - 1 else None,
                 "key_count": key_count,
                 "shared": shared if i == 0 else None,
+                "factors": factors[i],
             }
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x, branch = checkpoint(
@@ -359,10 +411,12 @@ class Blocks(nn.ModuleList):
                     branch,
                     use_reentrant=False,
                     # Reading the generator's state waits for the host, and breaks a recording
-                    preserve_rng_state=self.draws,
+                    preserve_rng_state=seeds is None and self.draws,
                     **options,
                 )
             else:
                 x, branch = block(x, branch, **options)
+            if after is not None:
+                after(i + 1, x, branch)
         assert branch is not None
         return x, branch

@@ -8,8 +8,12 @@ from videomae_fast.ops.bias_gelu import bias_gelu
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 from videomae_fast.ops.crop_resize import crop_resize
 from videomae_fast.ops.decoder_assembly import decoder_assembly
+from videomae_fast.ops.gelu_mlp import gelu_mlp
+from videomae_fast.ops.hsv_jitter import hsv_jitter
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
+from videomae_fast.ops.packed_attention import packed_attention
+from videomae_fast.ops.packed_qkv import packed_bias
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
 from videomae_fast.ops.pixel_mse import pixel_mse
 from videomae_fast.ops.pixel_mse_with_gradient import (
@@ -20,6 +24,7 @@ from videomae_fast.ops.pixel_mse_with_gradient import (
 from videomae_fast.ops.pixel_target import pixel_target
 from videomae_fast.ops.rand_augment import rand_augment
 from videomae_fast.ops.resized_view import resized_view
+from videomae_fast.ops.roi_features import roi_features
 from videomae_fast.ops.token_gather import token_gather, token_scatter
 
 __all__ = [
@@ -32,15 +37,20 @@ __all__ = [
     "bilinear_resize",
     "crop_resize",
     "decoder_assembly",
+    "gelu_mlp",
     "gradient_root",
+    "hsv_jitter",
     "linear",
     "mask_indices",
+    "packed_attention",
+    "packed_bias",
     "patch_gather",
     "pixel_mse",
     "pixel_mse_with_gradient",
     "pixel_target",
     "rand_augment",
     "resized_view",
+    "roi_features",
     "start_backward",
     "token_gather",
     "token_scatter",

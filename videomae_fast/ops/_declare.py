@@ -149,10 +149,7 @@ class Declared:
             BackendUnavailableError: `impl` can't run here.
         """
         if self._composite:
-            # A name of the op's own is looked at where it runs: not by fakes, which run nothing.
-            impl = self.op.meant(impl)
-            if impl not in self._runs:
-                impl = self.op.pick(impl, args)
+            impl = self.serving(impl, args)
             if impl not in self._runs:
                 return self.op.backends[impl].run(*args)
         if _watched():
@@ -167,6 +164,17 @@ class Declared:
         if apply is None:
             apply = self._applies[impl, name] = self._function(impl, name).apply
         return apply(*args)  # type: ignore[no-untyped-call]
+
+    def serving(self, impl: str, args: tuple[Any, ...]) -> str:
+        """The name of the backend for these arguments.
+
+        A name of the op's own is looked at where it runs: not by fakes, which run nothing.
+
+        Raises:
+            BackendUnavailableError: `impl` can't run here.
+        """
+        impl = self.op.meant(impl)
+        return impl if impl in self._runs else self.op.pick(impl, args)
 
     def run(self, impl: str, args: tuple[Any, ...]) -> Any:
         """The results of plain tensors, without a gradient and without the dispatcher."""

@@ -51,6 +51,13 @@ def attention(
 
     Source: Attention in models/modeling_finetune.py of the official V2 code.
     """
+    checked(query, key, value, key_count)
+    out: Tensor | tuple[Tensor, Tensor] = ATTENTION(impl, query, key, value, key_count)
+    return out[0] if isinstance(out, tuple) else out  # libraries keep their log-sum-exp
+
+
+def checked(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> None:
+    """Raises ValueError where the shapes don't go together."""
     if query.ndim != 4 or key.ndim != 4 or key.shape != value.shape:
         raise ValueError(
             "query, key, value must be [B, N, heads, head dim], got "
@@ -60,11 +67,9 @@ def attention(
         raise ValueError(f"query {list(query.shape)} does not fit key {list(key.shape)}")
     if key_count is not None and key_count.shape != (key.shape[0],):
         raise ValueError(f"key_count must be [{key.shape[0]}], got {list(key_count.shape)}")
-    out: Tensor | tuple[Tensor, Tensor] = _ATTENTION(impl, query, key, value, key_count)
-    return out[0] if isinstance(out, tuple) else out  # libraries keep their log-sum-exp
 
 
-def _forward_reference(
+def attention_reference(
     query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """(output [B, Nq, heads, head dim], log-sum-exp [B, heads, Nq] for the backward)."""
@@ -75,7 +80,7 @@ def _forward_reference(
     return out.to(query.dtype), lse
 
 
-def _backward_reference(
+def attention_backward_reference(
     grad: Tensor,
     query: Tensor,
     key: Tensor,
@@ -124,9 +129,9 @@ def _triton_unfit(query: Tensor, key: Tensor, value: Tensor) -> str | None:
     return None
 
 
-_ATTENTION = declare(
+ATTENTION = declare(
     "attention",
-    _forward_reference,
+    attention_reference,
     policy=TablePolicy(),
     native=native(
         _native.in_fp32(_native.attention, 0, None),
@@ -137,7 +142,7 @@ _ATTENTION = declare(
     **LIBRARIES,
     triton=triton("attention", "forward", unfit=_triton_unfit),
     gradient=Gradient(
-        _backward_reference,
+        attention_backward_reference,
         of=("query", "key", "value"),
         backends={
             "triton": triton("attention", "backward", unfit=_triton_unfit),
@@ -150,4 +155,4 @@ _ATTENTION = declare(
         results=("out", "lse"),
     ),
 )
-IMPLS = ("auto", *_ATTENTION.op.backends)
+IMPLS = ("auto", *ATTENTION.op.backends)

@@ -47,10 +47,15 @@ def _forward_reference(x: Tensor, bias: Tensor) -> Tensor:
 def _backward_reference(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.float32)
     z = x.to(dtype) + bias.to(dtype)
+    out = grad.to(dtype) * gelu_slope(z)
+    return out.to(x.dtype), out.flatten(0, -2).sum(0).to(bias.dtype)
+
+
+def gelu_slope(z: Tensor) -> Tensor:
+    """GELU's derivative."""
     cdf = 0.5 * (1 + torch.erf(z * math.sqrt(0.5)))
     density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    out = grad.to(dtype) * (cdf + z * density)
-    return out.to(x.dtype), out.flatten(0, -2).sum(0).to(bias.dtype)
+    return cdf + z * density
 
 
 _BIAS_GELU = declare(

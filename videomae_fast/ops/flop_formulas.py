@@ -28,6 +28,20 @@ def linear_backward_flop(grad: Any, x: Any, weight: Any, needs_x: bool, *_: Any,
     return linear_flop(x, weight) * (2 if needs_x else 1)
 
 
+@register_flop_formula(torch.ops.videomae_fast.gelu_mlp)
+def gelu_mlp_flop(x: Any, first: Any, bias: Any, second: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: x [..., in], first [hidden, in], second [out, hidden]."""
+    return int(2 * prod(x[:-1]) * first[0] * (first[1] + second[0]))
+
+
+@register_flop_formula(torch.ops.videomae_fast.gelu_mlp_backward)
+def gelu_mlp_backward_flop(
+    grad: Any, x: Any, first: Any, bias: Any, second: Any, *_: Any, **__: Any
+) -> int:
+    """Of shapes: two products of each layer."""
+    return 2 * gelu_mlp_flop(x, first, bias, second)
+
+
 @register_flop_formula(torch.ops.videomae_fast.attention)
 def attention_flop(query: Any, key: Any, *_: Any, **__: Any) -> int:
     """Of shapes: query [B, Nq, heads, head dim], key [B, Nk, heads, head dim]; two products."""
@@ -38,3 +52,16 @@ def attention_flop(query: Any, key: Any, *_: Any, **__: Any) -> int:
 def attention_backward_flop(grad: Any, query: Any, key: Any, *_: Any, **__: Any) -> int:
     """Of shapes: five products, the scores' again among them, as torch counts its own."""
     return attention_flop(query, key) * 5 // 2
+
+
+@register_flop_formula(torch.ops.videomae_fast.packed_attention)
+def packed_attention_flop(packed: Any, query: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: packed [B, N, 3 or 2, heads, head dim], query [B, K, heads, head dim] or None."""
+    key = (*packed[:2], *packed[3:])
+    return attention_flop(key if query is None else query, key)
+
+
+@register_flop_formula(torch.ops.videomae_fast.packed_attention_backward)
+def packed_attention_backward_flop(grad: Any, packed: Any, query: Any, *_: Any, **__: Any) -> int:
+    """Of shapes: five products."""
+    return packed_attention_flop(packed, query) * 5 // 2

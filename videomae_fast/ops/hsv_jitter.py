@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from videomae_fast.ops import _native
+from videomae_fast.ops._declare import declare, native
+
 _HUES = 180
 # Of a pixel's value, its least channel and the two between, which are red, green and blue in each
 # sixth of the circle of hues.
 _CHANNELS = ((0, 3, 1), (2, 0, 1), (1, 0, 3), (1, 2, 0), (3, 1, 0), (0, 1, 2))
 
 
-def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
+def hsv_jitter(frames: Tensor, shifts: Tensor, *, impl: str = "auto") -> Tensor:
     """Clips with their hue, saturation and value moved.
 
     To HSV in integers with 12-bit reciprocals; back in fp32 with fused multiply-add, truncated.
@@ -20,12 +23,14 @@ def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
         frames: uint8 [B, T, H, W, 3], RGB.
         shifts: integers [B, 3], of each clip: hue in steps of 2 degrees, around the circle of 180;
             saturation and value in 0..255, which end there.
+        impl: "auto", "native" (CPU) or "reference": the same bytes.
 
     Returns:
         uint8 [B, T, H, W, 3].
 
     Raises:
         ValueError: wrong shapes or dtypes.
+        BackendUnavailableError: `impl` can't run here.
 
     Source: the official AVA code, which calls OpenCV frame by frame; found by experiment against
     OpenCV 4.10.
@@ -38,8 +43,13 @@ def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
         raise ValueError(
             f"shifts must be integers [B={len(frames)}, 3], got {shifts.dtype} {list(shifts.shape)}"
         )
+    out: Tensor = _HSV_JITTER(impl, frames, shifts.to(frames.device, torch.int64))
+    return out
+
+
+def _reference(frames: Tensor, shifts: Tensor) -> Tensor:
     hue, saturation, value = _to_hsv(frames)
-    by = shifts.to(frames.device, torch.int32)[:, :, None, None, None]
+    by = shifts.int()[:, :, None, None, None]
     hue = (hue + by[:, 0]) % _HUES
     saturation = (saturation + by[:, 1]).clamp(0, 255)
     value = (value + by[:, 2]).clamp(0, 255)
@@ -85,3 +95,6 @@ def _to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 def _one_minus(a: Tensor, b: Tensor) -> Tensor:
     """``1 - a * b`` in fp32 with one rounding: the product of two is exact in fp64."""
     return (1 - a.double() * b.double()).float()
+
+
+_HSV_JITTER = declare("hsv_jitter", _reference, native=native(_native.hsv_jitter))

@@ -6,6 +6,7 @@ sums over a grid of samples: a box's bins are ``rows @ features @ columns.T``.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -54,42 +55,64 @@ def roi_align(features: Tensor, boxes: Tensor, clip: Tensor, spec: RoiSpec) -> T
             f"{list(features.shape)}"
         )
     check_rois(boxes, clip, features.shape[0], spec)
-    return box_bins(features.permute(0, 2, 3, 1), boxes, clip, spec).permute(0, 3, 1, 2)
+    compute = torch.promote_types(features.dtype, torch.float32)
+    down, across = box_weights(boxes.to(compute), features.shape[2], features.shape[3], spec)
+    bins = box_bins(features.permute(0, 2, 3, 1), clip, down, across)
+    return bins.permute(0, 3, 1, 2).to(features.dtype)
 
 
-def box_bins(maps: Tensor, boxes: Tensor, clip: Tensor, spec: RoiSpec) -> Tensor:
-    """Channels-last maps [B, H, W, C] to bins [N, size, size, C]; arguments are checked already."""
-    compute = torch.promote_types(maps.dtype, torch.float32)
-    down, across = box_weights(boxes, maps.shape[1], maps.shape[2], spec, compute)
-    with torch.autocast(maps.device.type, enabled=False):
-        rows = torch.einsum("nph,nhwc->npwc", down, maps.to(compute)[clip])
-        return torch.einsum("nqw,npwc->npqc", across, rows).to(maps.dtype)
+def box_bins(maps: Tensor, clip: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Channels-last maps [B, H, W, C] to bins [N, size, size, C] in the dtype of the weights.
+
+    Of a box whose clip there is not: NaN.
+    """
+    known = (clip >= 0) & (clip < len(maps))
+    with in_its_own_dtype(maps.device):
+        own = maps.to(down.dtype)[torch.where(known, clip, 0)]
+        bins = torch.einsum("nqw,npwc->npqc", across, torch.einsum("nph,nhwc->npwc", down, own))
+    return torch.where(known[:, None, None, None], bins, torch.nan)
 
 
-def box_weights(
-    boxes: Tensor, height: int, width: int, spec: RoiSpec, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """What rows [N, size, height] and columns [N, size, width] count in the bins of boxes."""
+def in_its_own_dtype(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast, whose matmuls would be in half precision; on "meta" there is none."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def box_weights(boxes: Tensor, height: int, width: int, spec: RoiSpec) -> tuple[Tensor, Tensor]:
+    """What rows [N, size, height] and columns [N, size, width] count in the bins of boxes.
+
+    Of a box that is not finite, or ends before it begins: NaN.
+
+    Args:
+        boxes: fp32 or fp64 [N, 4]; computed in that dtype.
+        height, width: of the feature map.
+        spec: how they are sampled.
+    """
     left, top, right, bottom = boxes.unbind(1)
-    down = axis_weights(top, bottom, height, spec)
-    return down.to(dtype), axis_weights(left, right, width, spec).to(dtype)
+    good = (boxes.isfinite().all(1) & (right >= left) & (bottom >= top))[:, None, None]
+    down, across = axis_weights(top, bottom, height, spec), axis_weights(left, right, width, spec)
+    return torch.where(good, down, torch.nan), torch.where(good, across, torch.nan)
 
 
 def axis_weights(low: Tensor, high: Tensor, length: int, spec: RoiSpec) -> Tensor:
     """What each of `length` cells counts in each bin along one axis, [N, size, length].
 
     Args:
-        low, high: [N], where the boxes begin and end.
+        low, high: fp32 or fp64 [N], where the boxes begin and end; computed in that dtype, every
+            operation rounded, since a bin's size is rounded up to its number of samples.
         length: of the feature map.
         spec: how they are sampled.
     """
-    compute = torch.promote_types(low.dtype, torch.float32)
+    compute = low.dtype
     offset = 0.5 if spec.aligned else 0.0
-    begin = low.to(compute) * spec.scale - offset
-    extent = high.to(compute) * spec.scale - offset - begin
+    begin = low * spec.scale - offset
+    extent = high * spec.scale - offset - begin
     if not spec.aligned:
         extent = extent.clamp(min=1.0)
-    bin_size = (extent / spec.size)[:, None]  # [N, 1]
+    # By a tensor: on a GPU torch multiplies by a number's reciprocal.
+    bin_size = (extent / torch.full_like(extent, spec.size))[:, None]  # [N, 1]
     bins = torch.arange(spec.size, dtype=compute, device=low.device)
     start = begin[:, None] + bins * bin_size  # [N, size]
     if spec.sampling_ratio > 0:

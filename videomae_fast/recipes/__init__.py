@@ -19,6 +19,7 @@ from videomae_fast.recipes.classification import (
     LabelledData,
     Mix,
 )
+from videomae_fast.recipes.distillation import Distillation, DistillConfig
 from videomae_fast.recipes.load import load
 from videomae_fast.recipes.plain import changed, from_plain, to_plain
 from videomae_fast.recipes.schema import (
@@ -37,6 +38,8 @@ __all__ = [
     "Augment",
     "ClassifierModel",
     "Data",
+    "DistillConfig",
+    "Distillation",
     "FinetuneConfig",
     "FinetuneOptim",
     "FinetuneSchedule",

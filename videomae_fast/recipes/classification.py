@@ -19,13 +19,19 @@ class ClassifierModel(Encoder):
 
     drop_path: float = option(
         0.1,
-        "stochastic depth rate of the last block; seeded by (seed, step, process), so it "
-        "differs between numbers of processes",
+        "stochastic depth rate of the last block; drawn for each clip from its own seed, as masks "
+        "are, so it is the same in any number of processes",
         least=0,
         below=1,
     )
     head_dropout: float = option(0.0, "dropout before the head", least=0, below=1)
     init_scale: float = option(0.001, "factor on a new head's initial weights", least=0)
+    head_index: str | None = option(
+        None,
+        "rows of the head of the weights to start from that are the run's classes, by label: an "
+        "official JSON list as label_710to400.json, or a row number a line (none: by the classes' "
+        "names)",
+    )
     trained_image_size: int | tuple[int, int] | None = option(
         None,
         "clip size that the positions of the weights to start from are for (none: image_size)",

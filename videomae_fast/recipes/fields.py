@@ -42,6 +42,7 @@ class Option:
         above, below: bounds that are not.
         resumable: it may differ when a run is resumed, since it changes nothing that is computed.
         flat: its name on the command line and in configurations of format 1, "" for the field's.
+        formerly: what runs did that were written before there was this field; None: its default.
     """
 
     text: str
@@ -52,6 +53,7 @@ class Option:
     below: float | None = None
     resumable: bool = False
     flat: str = ""
+    formerly: Any = None
 
 
 def option(default: Any, text: str, **more: Any) -> Any:

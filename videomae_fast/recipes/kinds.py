@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.distillation import DistillConfig
 from videomae_fast.recipes.schema import PretrainConfig
 
 KINDS: Final[dict[str, type[PretrainConfig] | type[FinetuneConfig]]] = {
-    kind.task: kind for kind in (PretrainConfig, FinetuneConfig)
+    kind.task: kind for kind in (PretrainConfig, FinetuneConfig, DistillConfig)
 }
 """In the order in which they are listed."""

@@ -49,20 +49,30 @@ def to_plain(config: Config) -> dict[str, Any]:
 
 
 def from_plain(kind: type[C], values: Mapping[str, Any]) -> C:
-    """The inverse of :func:`to_plain`; also of format 1. Fields left out take their defaults.
+    """The inverse of :func:`to_plain`; also of format 1.
+
+    Fields left out are of a version that had them not: they take what was done then, which is their
+    default if nothing else is declared.
 
     Raises:
         SettingError: a key that is no field, or a value that can't be.
     """
     if "format" not in values:
-        return changed(kind(), from_flat(kind, values))
+        return changed(kind(), _formerly(kind) | from_flat(kind, values))
     if values["format"] != FORMAT:
         raise SettingError(
             "format",
             f"format {values['format']!r} is none that this version reads: 1 (no number) or "
             f"{FORMAT}",
         )
-    return changed(kind(), dotted(kind, {k: v for k, v in values.items() if k != "format"}))
+    given = dotted(kind, {k: v for k, v in values.items() if k != "format"})
+    return changed(kind(), _formerly(kind) | given)
+
+
+def _formerly(kind: type[Config]) -> dict[str, Any]:
+    """What was done before there were some of the fields, by dotted name."""
+    told = {name: setting.option.formerly for name, setting in settings(kind).items()}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def dotted(kind: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,8 +57,8 @@ class Encoder(Section):
     )
     drop_path: float = option(
         0.0,
-        "stochastic depth rate of the last block; seeded by (seed, step, process), so it "
-        "differs between numbers of processes",
+        "stochastic depth rate of the last block; drawn for each clip from its own seed, as masks "
+        "are, so it is the same in any number of processes",
         least=0,
         below=1,
     )
@@ -153,6 +153,27 @@ class Reading(Section):
     epoch_size: int | None = option(
         None, "drawn per epoch (none: as many as the lists have)", unit="videos", least=1
     )
+    order: Literal["computed", "table"] = option(
+        "computed",
+        "how the order of the draws is made: computed, for lists of any length, or by a table of "
+        "each epoch, as runs did before there was this field",
+        formerly="table",
+    )
+    block: int = option(
+        1,
+        "entries next to each other that are drawn soon after one another, for storage that is "
+        "read in blocks; 1 shuffles each entry by itself",
+        unit="entries",
+        least=1,
+        flat="shuffle_block",
+    )
+    window: int = option(
+        64,
+        "blocks whose entries are mixed, where they are blocks",
+        unit="blocks",
+        least=1,
+        flat="shuffle_window",
+    )
     decoder: str = option(
         "pyav",
         "video decoder: pyav, decord or torchcodec; all give the same frames",
@@ -204,6 +225,10 @@ class Reading(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.block > 1 and self.order == "table":
+            raise SettingError(
+                "data.block", "blocks are of the computed data.order, not of a table"
+            )
         if self.cache is not None and self.device_decoder != "none":
             raise SettingError(
                 "data.cache",
@@ -257,10 +282,22 @@ class Optim(Section):
     weight_decay: float = option(
         0.05, "of weights; 1-D parameters, biases and the mask token have none", least=0
     )
+    weight_decay_end: float | None = option(
+        None,
+        "weight decay at the end of half a cosine over the run, in groups that decay (none: "
+        "weight_decay all along)",
+        least=0,
+    )
     clip_grad: float = option(0.0, "largest norm of the gradient; 0 does not clip", least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weight_decay == 0 and self.weight_decay_end is not None:
+            raise SettingError(
+                "optim.weight_decay_end",
+                "optim.weight_decay 0 means that no group decays, so optim.weight_decay_end would "
+                "do nothing: leave it out, or begin above 0",
+            )
         if self.min_lr > self.base_lr:
             raise SettingError(
                 "optim.min_lr",
@@ -327,6 +364,18 @@ class Run(Section):
         "all else by algorithms that add up in a fixed order",
         resumable=True,
     )
+    shard: str = option(
+        "none",
+        "processes that hold one copy of weights, gradients and moments together: none (each all "
+        "of it), node (those of a machine), all, or their number",
+        resumable=True,
+    )
+    reshard: Literal["auto", "yes", "no"] = option(
+        "auto",
+        "whether sharded weights are freed after each block and gathered again for backward: yes, "
+        "no, or auto (where all together would take over a tenth of a GPU's memory)",
+        resumable=True,
+    )
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass: less memory, more time", resumable=True
     )
@@ -346,6 +395,12 @@ class Run(Section):
     tensorboard: bool = option(
         False, "also write TensorBoard events to OUTPUT/tensorboard", resumable=True
     )
+    prometheus: str | None = option(
+        None,
+        "file that the newest numbers are written to as Prometheus's text, for a node exporter's "
+        "textfile collector (none: no such file)",
+        resumable=True,
+    )
     checkpoint_every: int = option(
         1000,
         "between checkpoints; the last step always has one",
@@ -354,6 +409,20 @@ class Run(Section):
         resumable=True,
     )
     keep_checkpoints: int = option(3, "newest checkpoints kept", least=1, resumable=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number = self.shard.isdecimal() and int(self.shard) > 0
+        if not number and self.shard not in ("none", "node", "all"):
+            raise SettingError(
+                "run.shard", f"run.shard is {self.shard!r}: none, node, all or a number"
+            )
+        if self.reshard != "auto" and self.shard in ("none", "1"):
+            raise SettingError(
+                "run.reshard",
+                f"run.reshard {self.reshard} is for sharded weights, and run.shard is "
+                f"{self.shard}: leave it auto, or shard",
+            )
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from videomae_fast.data.augment.mixing import MixSettings
+from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.loader.pipeline import (
     ClipBatch,
     every_entry,
@@ -19,13 +21,14 @@ from videomae_fast.data.loader.pipeline import (
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.evaluation.multi_view import score_videos
-from videomae_fast.interop import ModelWeights, write_weights
+from videomae_fast.interop import ModelWeights
 from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plain import to_plain
+from videomae_fast.tasks.best import BestWeights
 from videomae_fast.tasks.classifier_weights import begin_classifier_from
 from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
 from videomae_fast.tasks.initial import check_same_beginning
@@ -50,10 +53,11 @@ from videomae_fast.tasks.validation import (
     training_losses,
     waited,
 )
-from videomae_fast.training.checkpoint import Log, Saved
+from videomae_fast.training.checkpoint import Log, Saved, checkpoints
 from videomae_fast.training.loop import RunResult, run
+from videomae_fast.training.parallel.fsdp import gathered, shards, whole_tensors
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
-from videomae_fast.training.schedule import learning_rates
+from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.step import uses_bf16
 from videomae_fast.training.task import Evaluated, Fingerprint, Settings
 
@@ -74,7 +78,7 @@ def finetune(
     Raises:
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """
-    shape_of(config)  # before any process starts on anything
+    check_model(config)  # before any process starts on anything
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
         lambda world: Classification(config, settings, world, Path(output)),
@@ -83,6 +87,16 @@ def finetune(
         resume=resume,
         log=log,
     )
+
+
+def check_model(config: FinetuneConfig) -> None:
+    """Raises UsageError for a model that can't be, or rows of the head of no weights."""
+    shape_of(config)
+    if config.model.head_index is not None and config.model.init is None:
+        raise UsageError(
+            "model.head_index takes rows of the head of weights to start from, and model.init "
+            "names none: give --init, or leave --head-index out"
+        )
 
 
 def shape_of(config: FinetuneConfig) -> MAEConfig:
@@ -106,17 +120,20 @@ def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
     """The model with weights drawn from the seed: the same on every process and device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        model = VideoClassifier(
-            shape_of(config),
-            classes,
-            drop_path=config.model.drop_path,
-            head_dropout=config.model.head_dropout,
-            init_scale=config.model.init_scale,
-            activation_checkpointing=config.run.activation_checkpointing,
-            other_grids=config.model.other_grids,
-        )
+        model = VideoClassifier(shape_of(config), classes, **classifier_options(config))
     set_recompute(model, config.run.recompute)
     return model
+
+
+def classifier_options(config: FinetuneConfig) -> dict[str, Any]:
+    """Arguments of :class:`VideoClassifier` by name, but for its shape and classes."""
+    return {
+        "drop_path": config.model.drop_path,
+        "head_dropout": config.model.head_dropout,
+        "init_scale": config.model.init_scale,
+        "activation_checkpointing": config.run.activation_checkpointing,
+        "other_grids": config.model.other_grids,
+    }
 
 
 class Classification:
@@ -140,19 +157,21 @@ class Classification:
     ) -> None:
         self._config, self.settings, self.world, self.output = config, settings, world, output
         self.feeding = PipelineStats(config.data.workers)
-        self.dataset = training_clips(config)
+        self.dataset = self._training_clips()
         self.validation = validation_clips(config)
         self.classes = classes_of(config.data.classes, self.dataset)
         check_labels(self.dataset.sources, self.classes)
         if self.validation is not None:
             check_labels(self.validation.sources, self.classes)
         self.counts = videos_of_classes(self.dataset.sources, self.classes)
-        self.objective = Recognition(config, self.counts)
-        self._check_pairs()
+        check_pairs(config, world.size)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
+        self.weight_decay = weight_decays(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
+        self._told: list[str] = []
+        self.objective = self._objective()
         validated = [] if self.validation is None else self.validation.sources
         self.data = {
             "entries": [len(source) for source in self.dataset.sources],
@@ -161,10 +180,16 @@ class Classification:
             "steps_per_epoch": self.steps_per_epoch,
         }
 
+    def _training_clips(self) -> ClipDataset:
+        return training_clips(self._config)
+
+    def _objective(self) -> Recognition:
+        return Recognition(self._config, self.counts)
+
     def describe(self) -> str:
         optim, rates = self._config.optim, self.learning_rate
         lines = [
-            self.dataset.describe(),
+            self.dataset.describe(optim.videos_per_step),
             f"{self.classes.count} classes, {int(self.counts.min())} to {int(self.counts.max())} "
             "training videos of each",
             f"learning rate {rates.peak:.3g} falling to {rates.final:.3g}: base_lr "
@@ -176,7 +201,7 @@ class Classification:
         else:
             lines.append(f"validation: {len(self.validation):,} videos after each epoch")
         warning = without_videos(self.counts, self.classes)
-        return "\n".join([*lines, warning] if warning else lines)
+        return "\n".join([*lines, *self._told, *([warning] if warning else [])])
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         steps = range(start_step, self.fingerprint.total_steps)
@@ -196,6 +221,7 @@ class Classification:
 
     def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
         assert isinstance(model, VideoClassifier)
+        self._return_to(0)
         section = self._config.model
         if section.init is None:
             log("no weights to begin from are named (--init): all are drawn from the seed")
@@ -205,28 +231,28 @@ class Classification:
             section.init,
             self.classes,
             log,
+            head_index=section.head_index,
             init_scale=section.init_scale,
             seed=self._config.run.seed,
             digest=digest,
         )
 
     def began(self, saved: Saved) -> dict[str, Any] | None:
+        self._return_to(saved.step)
         return check_same_beginning(saved, self._config.model.init)
 
     def fingerprint_of(self, saved: Saved) -> Fingerprint:
-        return fingerprint_of(config_of(FinetuneConfig, saved), self.steps_per_epoch)
+        return fingerprint_of(config_of(type(self._config), saved), self.steps_per_epoch)
 
     def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
         """Validates, keeps the best weights, and warns of what looks wrong.
 
-        Nothing is done where this epoch was validated already, by a run that was stopped later.
+        Nothing is done where the run goes on from here and was validated here already.
         """
         if self.validation is None:
             return None
         history = History(self.output)
         known = next((one for one in history.epochs if one.step == done), None)
-        if known is not None and known.best and not (self.output / BEST).exists():
-            known = None  # stopped before the weights were written
         known = self.world.from_main(known)
         if known is None:
             known = self._validate(done, model, history, log)
@@ -247,19 +273,19 @@ class Classification:
         log(f"validation after {done} steps: {weights}")
         if average is not None:
             log(f"validation of the weights' average: {average}")
-        if not self.world.is_main:
-            epoch = None
-        else:
-            epoch = history.add(done, weights, average)
-            if epoch.best == "average":
-                with averaged(model, optimizer):
-                    self._write_best(model)
-            elif epoch.best is not None:
-                self._write_best(model)
-            if epoch.best is not None:
+        epoch = history.judged(done, weights, average) if self.world.is_main else None
+        found: Epoch = self.world.from_main(epoch)
+        if found.best is not None:  # before the line that says so
+            with averaged(model, optimizer) if found.best == "average" else nullcontext():
+                best = self._weights(model)  # of all processes, where they are sharded
+            if best is not None:
+                BestWeights(self.output).write(done, best)
+        if self.world.is_main:
+            history.add(found)
+            if found.best is not None:
+                BestWeights(self.output).follow(history, self._checkpoints())
                 log(f"the best so far: kept in {self.output / BEST}")
             self._warn(history.epochs, log)
-        found: Epoch = self.world.from_main(epoch)
         return found
 
     def _numbers(self, model: nn.Module, log: Log) -> Numbers:
@@ -267,56 +293,79 @@ class Classification:
         assert self.validation is not None
         data, world = self._config.data, self.world
         mine = every_entry(self.validation)[world.rank :: world.size]
-        scored = [
-            Scored.of(one)
-            for one in score_videos(
-                model,
-                self.validation,
-                mine,
-                clips=data.validation_batch,
-                workers=data.workers,
-                device=world.device,
-                bf16=uses_bf16(self.settings, world.device),
-                time_limit=data.decode_timeout,
-            )
-        ]
+        with gathered(model):
+            scored = [
+                Scored.of(one)
+                for one in score_videos(
+                    model,
+                    self.validation,
+                    mine,
+                    clips=data.validation_batch,
+                    workers=data.workers,
+                    device=world.device,
+                    bf16=uses_bf16(self.settings, world.device) and not shards(model),
+                    time_limit=data.decode_timeout,
+                )
+            ]
         every = [one for part in world.gather(scored) for one in part]
         for one in sorted(every, key=lambda one: one.place):
             if one.failure is not None:
                 log(f"left out of validation: {one.failure}")
         return Numbers.of(every)
 
-    def _write_best(self, model: nn.Module) -> None:
+    def _weights(self, model: nn.Module) -> ModelWeights | None:
+        """Those of a file, for the main process. All call it."""
         assert isinstance(model, VideoClassifier)
-        state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        path = self.output / BEST
-        partial = path.with_name(f"new-{BEST}")
-        partial.unlink(missing_ok=True)
+        every = whole_tensors(self._classifier(model), self.world)
+        if not self.world.is_main:
+            return None
+        state = {key: value.detach().cpu() for key, value in every.items()}
         origin = origin_of(str(self.output), "ours", state)
-        weights = ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
-        write_weights(weights, partial, "ours")
-        os.replace(partial, path)
+        return ModelWeights("classifier", model.config, state, origin, labels=self.classes.names)
+
+    def _return_to(self, step: int) -> None:
+        """Validation's history, and the best weights, become those until this step."""
+        if self.validation is None or not self.world.is_main:
+            return
+        validates = step > 0 and (
+            step % self.steps_per_epoch == 0 or step == self.fingerprint.total_steps
+        )
+        history, files = History(self.output), BestWeights(self.output)
+        self._told = files.return_to(step, history, validates=validates)
+        files.follow(history, self._checkpoints(until=step))
+
+    def _checkpoints(self, until: int | None = None) -> list[int]:
+        """Steps of the run's checkpoints."""
+        folders = checkpoints(self.output / "checkpoints")
+        steps = [int(folder.name.removeprefix("step-")) for folder in folders]
+        return [step for step in steps if until is None or step <= until]
+
+    def _classifier(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """The model's weights but for those that only training has."""
+        return model.state_dict()
 
     def _warn(self, epochs: list[Epoch], log: Log) -> None:
         now = epochs[-1]
         warm = self._config.schedule.warmup_epochs * self.steps_per_epoch
         better = now.average if now.average and now.average.top1 == now.top1 else now.weights
-        if now.step > warm and (warning := at_chance(better, self.classes.count)):
+        warning = at_chance(better.top1, better.videos, self.classes.count)
+        if now.step > warm and warning is not None:
             log(warning)
         losses = training_losses(self.output, self.steps_per_epoch)
         if warning := getting_worse(epochs, losses):
             log(warning)
 
-    def _check_pairs(self) -> None:
-        """Raises UsageError where clips of a micro-batch can't be mixed in pairs."""
-        optim = self._config.optim
-        videos = videos_per_micro_batch(optim.videos_per_step, self.world.size, optim.accumulation)
-        clips = videos * self._config.data.samples
-        if self.objective.mixing.active and clips % 2:
-            raise UsageError(
-                f"{clips} clips of a micro-batch can't be mixed in pairs: make videos per process "
-                "and micro-batch times samples_per_video even, or set mixup and cutmix to 0"
-            )
+
+def check_pairs(config: FinetuneConfig, processes: int) -> None:
+    """Raises UsageError where clips of a micro-batch can't be shared out, or mixed in pairs."""
+    optim = config.optim
+    videos = videos_per_micro_batch(optim.videos_per_step, processes, optim.accumulation)
+    clips = videos * config.data.samples
+    if MixSettings(**asdict(config.mix)).active and clips % 2:
+        raise UsageError(
+            f"{clips} clips of a micro-batch can't be mixed in pairs: make videos per process and "
+            "micro-batch times samples_per_video even, or set mixup and cutmix to 0"
+        )
 
 
 def _told(epoch: Epoch) -> dict[str, float]:

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from videomae_fast.data.labels.kinetics import SETS, kinetics_names, kinetics_rows
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop import ModelWeights, load_into, select_classes, to_classifier
+from videomae_fast.interop import (
+    ModelWeights,
+    load_into,
+    read_rows,
+    select_classes,
+    to_classifier,
+)
 from videomae_fast.interop.weights.parts import tally
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig
@@ -29,6 +35,7 @@ def begin_classifier_from(
     *,
     init_scale: float,
     seed: int,
+    head_index: str | None = None,
     digest: bool = True,
 ) -> dict[str, Any]:
     """Loads weights into a new classifier; what they don't hold is made new.
@@ -43,6 +50,7 @@ def begin_classifier_from(
         classes: of the run.
         log: is told what was kept, left out and made new.
         init_scale, seed: of a new head.
+        head_index: file with the rows of the head that are the run's classes; None goes by names.
         digest: read the files once more for their SHA-256.
 
     Returns:
@@ -50,13 +58,13 @@ def begin_classifier_from(
 
     Raises:
         WeightsError: they don't fit the model (names what is missing, unused or different), are
-            not finite, or are for other classes of the same number.
+            not finite, have no such rows, or are for other classes of the same number.
     """
     path, weights = weights_for(path, model.config, decoder=False)
     _check_positions(weights, model.config)
     layout, kind = weights.origin.layout, weights.kind
     known = len(weights.changes)
-    weights, head = _headed(weights, classes, init_scale, seed)
+    weights, head = _headed(weights, classes, init_scale, seed, head_index)
     bad = not_finite(dict(weights.state))
     if bad is not None:
         raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
@@ -91,11 +99,14 @@ def _check_positions(weights: ModelWeights, config: MAEConfig) -> None:
 
 
 def _headed(
-    weights: ModelWeights, classes: Classes, init_scale: float, seed: int
+    weights: ModelWeights, classes: Classes, init_scale: float, seed: int, head_index: str | None
 ) -> tuple[ModelWeights, str]:
     """A classifier's weights for the run's classes, and what became of the head."""
+    if head_index is not None:
+        chosen, why = _rows_by_index(weights, classes, head_index)
+        return replace(select_classes(weights, chosen), labels=classes.names), why
     if weights.kind == "classifier":
-        rows, why = _rows(weights, classes)
+        rows, why = rows_of_classes(weights, classes)
         if rows is not None:
             if rows != list(range(weights.classes)):
                 weights = select_classes(weights, rows)
@@ -107,11 +118,55 @@ def _headed(
     return to_classifier(weights, classes.count, init_scale=init_scale, seed=seed), why
 
 
-def _rows(weights: ModelWeights, classes: Classes) -> tuple[list[int] | None, str]:
-    """Which row of a classifier's head is each class's, None for a new head; and why."""
-    name, there = weights.origin.name, weights.labels
-    if there is None and weights.classes == _K710 and classes.count in SETS:
+def _rows_by_index(
+    weights: ModelWeights, classes: Classes, head_index: str
+) -> tuple[list[int], str]:
+    """The rows that a file names, and how many of their names are those of the run."""
+    name = weights.origin.name
+    if weights.kind != "classifier":
+        raise WeightsError(
+            f"{name}: holds {weights.kind} weights, which have no head to take the rows of "
+            f"--head-index {head_index} from: leave it out"
+        )
+    rows = read_rows(head_index, weights.classes)
+    if len(rows) != classes.count:
+        raise WeightsError(
+            f"{head_index}: has {len(rows)} rows, and the run has {classes.count} classes"
+        )
+    why = f"{len(rows)} rows of its {weights.classes}, by {head_index}"
+    there = weights.labels
+    if there is None and weights.classes == _K710:
         there = tuple(kinetics_names(_K710))
+    if there is None or classes.names is None:
+        return rows, f"{why}; names are not known on both sides and were not compared"
+    other = [(own, there[row]) for own, row in zip(classes.names, rows, strict=True)]
+    other = [(own, their) for own, their in other if own != their]
+    if not other:
+        return rows, f"{why}; all names are the same"
+    if len(other) == len(rows):
+        raise WeightsError(
+            f"{head_index}: not one of its {len(rows)} rows has the name of the run's class, as "
+            f"{other[0][1]!r} for {other[0][0]!r}: it is for another order of classes"
+        )
+    shown = ", ".join(f"{their!r} for {own!r}" for own, their in other[:5])
+    return rows, f"{why}; {len(other)} have other names: {shown}{', ...' if other[5:] else ''}"
+
+
+def rows_of_classes(weights: ModelWeights, classes: Classes) -> tuple[list[int] | None, str]:
+    """Which row of a classifier's head is each class's, None where they are not; and why.
+
+    Args:
+        weights: a classifier's.
+        classes: of the run.
+
+    Raises:
+        WeightsError: a Kinetics-710 head, and a run whose classes have no names.
+    """
+    name, there = weights.origin.name, weights.labels
+    kinetics = tuple(kinetics_names(_K710))
+    named = classes.names is not None and set(classes.names) <= set(kinetics)
+    if there is None and weights.classes == _K710 and (named or classes.count in SETS):
+        there = kinetics
         if classes.names is None:
             raise WeightsError(
                 f"{name}: its head has the 710 classes of Kinetics-710, and the run has "

@@ -23,7 +23,7 @@ from videomae_fast.training.schedule import total_steps
 from videomae_fast.training.task import Fingerprint, Settings
 
 Trained = PretrainConfig | FinetuneConfig
-T = TypeVar("T", PretrainConfig, FinetuneConfig)
+T = TypeVar("T", bound=PretrainConfig | FinetuneConfig)
 
 
 def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
@@ -50,7 +50,19 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
         keep_checkpoints=run.keep_checkpoints,
         tensorboard=run.tensorboard,
         max_failed_share=data.max_failed_share,
+        shard=run.shard,
+        reshard=run.reshard,
+        prometheus=run.prometheus,
     )
+
+
+def why_not_captured(optim: Optim) -> str | None:
+    """Why a step with these settings can't be recorded as one CUDA graph, or None."""
+    if optim.optimizer == "apex":
+        return "apex's optimizer was never captured"
+    if optim.weight_decay_end is not None:
+        return "AdamW's kernel takes the weight decay, which changes each step, from the host"
+    return None
 
 
 def crop_on(data: Reading, device: torch.device) -> CropOn:

@@ -144,14 +144,21 @@ def _told(path: Path, config: MAEConfig, decoder: bool) -> SourceHints:
     )
 
 
-def _check_same_shape(weights: ModelWeights, config: MAEConfig, decoder: bool) -> None:
-    fields = _ENCODER + (_DECODER if decoder and weights.kind == "pre-training" else ())
-    wrong = [
-        f"{name} is {getattr(weights.config, name)} there and {getattr(config, name)} in this run"
-        for name in fields
-        if getattr(weights.config, name) != getattr(config, name)
+def differences_of_shape(there: MAEConfig, here: MAEConfig, *, decoder: bool) -> list[str]:
+    """What of a model's shape keeps weights of another one from fitting, in words.
+
+    decoder: whether both have one that has to be the same.
+    """
+    return [
+        f"{name} is {getattr(there, name)} there and {getattr(here, name)} in this run"
+        for name in _ENCODER + (_DECODER if decoder else ())
+        if getattr(there, name) != getattr(here, name)
     ]
-    if wrong:
+
+
+def _check_same_shape(weights: ModelWeights, config: MAEConfig, decoder: bool) -> None:
+    both = decoder and weights.kind == "pre-training"
+    if wrong := differences_of_shape(weights.config, config, decoder=both):
         raise WeightsError(
             f"{weights.origin.name}: not of this run's model: {'; '.join(wrong)}: give the run the "
             "same size, or other weights"

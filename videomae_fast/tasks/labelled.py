@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from videomae_fast.data.augment.policy import AugmentSettings
 from videomae_fast.data.dataset import ClipDataset, clip_dataset
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.labels.kinetics import SETS, kinetics_names
+from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.lists.sources import LoadedSource
 from videomae_fast.data.views.augmented import Augmented
 from videomae_fast.data.views.evaluation import Evaluation
@@ -20,7 +19,6 @@ from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.source import Source
 
-_KINETICS = {f"kinetics-{classes}": classes for classes in SETS}
 _SHOWN = 10
 
 
@@ -46,8 +44,14 @@ class Classes:
         return tuple(self.name(label) for label in range(self.count))
 
 
-def training_clips(config: FinetuneConfig) -> ClipDataset:
+def training_clips(
+    config: FinetuneConfig, kind: Callable[..., ClipDataset] = ClipDataset
+) -> ClipDataset:
     """The augmented clips of the training lists.
+
+    Args:
+        config: of the run.
+        kind: which clips they are.
 
     Raises:
         UsageError, ListError: a list can't be read, or augmentation that can't be.
@@ -57,7 +61,7 @@ def training_clips(config: FinetuneConfig) -> ClipDataset:
     except ValueError as error:
         raise UsageError(f"augment: {error}") from None
     rule = Augmented(config.data.sampling, settings)
-    return _clips(config, config.data.lists, rule, config.data.samples)
+    return _clips(config, config.data.lists, rule, config.data.samples, kind)
 
 
 def validation_clips(config: FinetuneConfig) -> ClipDataset | None:
@@ -76,6 +80,7 @@ def _clips(
     lists: Sequence[Source],
     rule: Augmented | Evaluation,
     samples: int,
+    kind: Callable[..., ClipDataset] = ClipDataset,
 ) -> ClipDataset:
     check_formats(lists)
     size = config.model.image_size
@@ -87,6 +92,7 @@ def _clips(
         samples=samples,
         seed=config.run.seed,
         rule=rule,
+        kind=kind,
     )
 
 
@@ -102,42 +108,13 @@ def check_formats(lists: Sequence[Source]) -> None:
             )
 
 
-def names_of(classes: str | None) -> tuple[str, ...] | None:
-    """The names that ``data.classes`` stands for.
-
-    Raises:
-        UsageError: no such file, an empty line, or two classes of one name.
-    """
-    if classes is None:
-        return None
-    if classes in _KINETICS:
-        return tuple(kinetics_names(_KINETICS[classes]))
-    path = Path(classes)
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(
-            f"data.classes {classes}: can't be read ({error.strerror}): give a file with a class "
-            f"name a line, or {', '.join(_KINETICS)}"
-        ) from None
-    names = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    first: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if not name.strip():
-            raise UsageError(f"{path}:{number}: is empty; each line names a class")
-        if name in first:
-            raise UsageError(f"{path}:{number}: {name!r} is the class of line {first[name]} too")
-        first[name] = number
-    return tuple(names)
-
-
 def classes_of(classes: str | None, dataset: ClipDataset) -> Classes:
     """The classes of a run: the named ones, or 0 to the largest label of the training lists.
 
     Raises:
         UsageError: names that can't be read.
     """
-    names = names_of(classes)
+    names = None if classes is None else class_names(classes)
     if names is not None:
         return Classes(len(names), names)
     return Classes(max(int(s.entries.label.max()) for s in dataset.sources) + 1, None)

@@ -9,6 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from videomae_fast.training.parallel.fsdp import local
+
 KIND: Final = "ema"
 """The entry of each parameter's state."""
 
@@ -27,17 +29,16 @@ def keep_average(optimizer: torch.optim.Optimizer, decay: float) -> None:
     Source: ModelEma in timm/utils/model_ema.py (0.4.12), which the official V2 code calls.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    averages: list[Tensor] = []
     for parameter in parameters:
-        averages.append(parameter.detach().clone())
-        optimizer.state[parameter][KIND] = averages[-1]
+        optimizer.state[parameter][KIND] = parameter.detach().clone()
 
     @torch.no_grad()
     def move_on(stepped: torch.optim.Optimizer, args: Any, options: Any) -> None:
         found_inf: Tensor = stepped.found_inf  # type: ignore[attr-defined]
         share = torch.where(found_inf > 0, 0.0, 1 - decay)
+        averages = [local(stepped.state[parameter][KIND]) for parameter in parameters]
         torch._foreach_mul_(averages, 1 - share)
-        torch._foreach_add_(averages, torch._foreach_mul(parameters, share))
+        torch._foreach_add_(averages, torch._foreach_mul(list(map(local, parameters)), share))
 
     optimizer.register_step_post_hook(move_on)
 

@@ -22,13 +22,19 @@ from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.recipes.schema import PretrainConfig
-from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
+from videomae_fast.tasks.engine import (
+    config_of,
+    engine_settings,
+    fingerprint_of,
+    micro_batches,
+    why_not_captured,
+)
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.optimizer import make_optimizer, parameter_groups
 from videomae_fast.training.parallel.world import World
-from videomae_fast.training.schedule import learning_rates
+from videomae_fast.training.schedule import learning_rates, weight_decays
 from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
 
 PretrainResult = RunResult
@@ -126,18 +132,14 @@ class Reconstruction:
     def __init__(self, config: PretrainConfig) -> None:
         self.optim, self.run = config.optim, config.run
         self.grid, self.spec = grid_and_masks(config)
-        self.draws = config.model.drop_path > 0
+        self.draws = False
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
 
     def matmul_parameters(self, model: nn.Module) -> list[str]:
         return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
-        if self.optim.optimizer == "apex":
-            return "apex's optimizer was never captured"
-        if self.run.activation_checkpointing and self.draws:
-            return "recomputed blocks ask the host for the state of drop path's generator"
-        return None
+        return why_not_captured(self.optim)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)
@@ -146,14 +148,20 @@ class Reconstruction:
         return make_optimizer(groups, betas=optim.betas, impl=optim.optimizer)
 
     def inputs(self, batch: ClipBatch, place: Place) -> dict[str, Tensor]:
-        """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; mask_seeds: int64 [B]."""
+        """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; mask_seeds: int64 [B], of masks and drop
+        path."""
         return {"frames": batch.frames, "ok": batch.ok, "mask_seeds": batch.mask_seeds}
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
         ok = inputs["ok"]
         masks = Masks.from_seeds(inputs["mask_seeds"], self.grid, self.spec)
         # Weights even where all are 1: shapes and code paths never change.
-        out: MAEOutput = model(inputs["frames"], masks.weighted(ok), gradient_scale=scale)
+        out: MAEOutput = model(
+            inputs["frames"],
+            masks.weighted(ok),
+            gradient_scale=scale,
+            clip_seeds=inputs["mask_seeds"],
+        )
         return MicroLoss(out.loss_sum, out.loss_weight, (~ok).sum(), out.backward)
 
 
@@ -179,6 +187,7 @@ class Pretraining:
         self.dataset = dataset_of(config)
         self.steps_per_epoch = steps_per_epoch(self.dataset, config.optim.videos_per_step)
         self.learning_rate = learning_rates(config.schedule, config.optim, self.steps_per_epoch)
+        self.weight_decay = weight_decays(config.schedule, config.optim, self.steps_per_epoch)
         self.fingerprint = fingerprint_of(config, self.steps_per_epoch)
         self.config = to_plain(config)
         self.data = {
@@ -187,7 +196,7 @@ class Pretraining:
         }
 
     def describe(self) -> str:
-        return self.dataset.describe()
+        return self.dataset.describe(self._config.optim.videos_per_step)
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         steps = range(start_step, self.fingerprint.total_steps)

@@ -23,6 +23,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.tasks.engine import why_not_captured
 from videomae_fast.tasks.moving_average import keep_average
 from videomae_fast.training.layer_decay import layered_groups
 from videomae_fast.training.optimizer import make_optimizer
@@ -50,7 +51,7 @@ class Recognition:
         self.config, self.classes = config, len(videos)
         self.mixing = MixSettings(**asdict(config.mix))
         model = config.model
-        self.draws = model.drop_path > 0 or model.head_dropout > 0
+        self.draws = model.head_dropout > 0
         size = model.image_size
         self.size = (size, size) if isinstance(size, int) else size
         weights = np.ones(self.classes)
@@ -63,11 +64,7 @@ class Recognition:
         return matmul_parameters(model)
 
     def why_not_captured(self) -> str | None:
-        if self.config.optim.optimizer == "apex":
-            return "apex's optimizer was never captured"
-        if self.config.run.activation_checkpointing and self.config.model.drop_path > 0:
-            return "recomputed blocks ask the host for the state of drop path's generator"
-        return None
+        return why_not_captured(self.config.optim)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, VideoClassifier)
@@ -88,8 +85,8 @@ class Recognition:
         return made
 
     def inputs(self, batch: ClipBatch, place: Place) -> dict[str, Tensor]:
-        """frames: fp32 [B, T, H, W, 3]; ok: bool [B]; labels: int64 [B]; own, boxes: how clips are
-        mixed; class_weights: fp32 [classes].
+        """frames: fp32 [B, T, H, W, 3]; ok: bool [B]; labels: int64 [B]; seeds: int64 [B], of drop
+        path; own, boxes: how clips are mixed; class_weights: fp32 [classes].
 
         Raises:
             UsageError: an odd number of clips, which can't be mixed in pairs.
@@ -103,24 +100,32 @@ class Recognition:
             "frames": batch.frames,
             "ok": batch.ok,
             "labels": batch.labels,
+            "seeds": batch.mask_seeds,
             "own": mix.own,
             "boxes": mix.boxes,
             "class_weights": self._weights,
         }
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], *, scale: float) -> MicroLoss:
-        ok, labels = inputs["ok"], inputs["labels"]
-        clips, smoothing = inputs["frames"], self.mixing.smoothing
-        mix = MixTensors(inputs["own"], inputs["boxes"]).between(ok)
-        if self.mixing.active:
-            clips = mix_clips(clips, mix)
-        target = mix_targets(labels, self.classes, mix, smoothing)
-        logits: Tensor = model(clips).float()
-        terms = target * inputs["class_weights"] * logits.log_softmax(-1)
+        ok = inputs["ok"]
+        clips, target = self.mixed(inputs)
+        logits: Tensor = model(clips, inputs["seeds"]).float()
         weight = ok.float()
-        total = -(terms.sum(-1) * weight).sum()
+        total = (self.label_terms(logits, target, inputs) * weight).sum()
         with torch.no_grad():
             hits = ((logits.argmax(-1) == target.argmax(-1)) * weight).sum()
         return MicroLoss(
             total.detach(), weight.sum(), (~ok).sum(), (scale * total).backward, (hits,)
         )
+
+    def mixed(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mixed clips fp32 [B, T, H, W, 3], and their soft targets fp32 [B, classes]."""
+        clips = inputs["frames"]
+        mix = MixTensors(inputs["own"], inputs["boxes"]).between(inputs["ok"])
+        if self.mixing.active:
+            clips = mix_clips(clips, mix)
+        return clips, mix_targets(inputs["labels"], self.classes, mix, self.mixing.smoothing)
+
+    def label_terms(self, logits: Tensor, target: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The weighted cross-entropy of each clip, fp32 [B]."""
+        return -(target * inputs["class_weights"] * logits.log_softmax(-1)).sum(-1)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.files import AppendFile, make_folder, write_lines
+from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.loader.pipeline import every_entry
 from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.views.augmented import Sampling
@@ -35,7 +36,8 @@ from videomae_fast.interop.weights.model_weights import ModelWeights
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.recipes.source import Source
 from videomae_fast.tasks.initial import digests
-from videomae_fast.tasks.labelled import Classes, check_formats, check_labels, names_of
+from videomae_fast.tasks.labelled import Classes, check_formats, check_labels
+from videomae_fast.tasks.validation import IN_TEST, at_chance
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.parallel.launcher import ending_with_launcher
@@ -190,10 +192,18 @@ class _Test:
         world: World,
     ) -> None:
         self.weights, self.settings, self.output, self.world = weights, settings, output, world
-        names = names_of(classes) or weights.labels
+        names = weights.labels if classes is None else class_names(classes)
         if names is not None and len(names) != weights.classes:
             raise UsageError(
                 f"{classes}: names {len(names)} classes, and the weights have {weights.classes}"
+            )
+        if weights.labels is not None and names is not None and names != weights.labels:
+            own, their = next(
+                pair for pair in zip(names, weights.labels, strict=True) if pair[0] != pair[1]
+            )
+            raise UsageError(
+                f"{classes}: names {own!r} what the weights name {their!r}: label the list by the "
+                "weights' classes (as classes.txt of their run), and leave --classes out"
             )
         self.classes = Classes(weights.classes, names)
         rule = Evaluation(settings.sampling, settings.segments, settings.crops)
@@ -281,12 +291,16 @@ class _Test:
             tuple(by_class(table, self.classes.labels)),
             table,
         )
+        warning = at_chance(result.top1, result.videos, self.classes.count, IN_TEST)
+        if warning is not None:
+            log(warning)
         said = {
             "videos": result.videos,
             "failed": len(failed),
             "top1": result.top1,
             "top5": result.top5,
             "mean_class": result.mean_class,
+            "warning": warning,
             "segments": self.settings.segments,
             "crops": self.settings.crops,
         }

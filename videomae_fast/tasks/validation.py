@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -110,7 +110,7 @@ class Epoch:
 
 
 class History:
-    """``validation.jsonl``, a line per epoch; lines of steps that are made again are dropped.
+    """``validation.jsonl``, a line per epoch of the steps that a run has made.
 
     Args:
         folder: of the run.
@@ -124,40 +124,81 @@ class History:
         """The epochs up to, and not with, this number of steps."""
         return [one for one in self.epochs if one.step < step]
 
-    def add(self, step: int, weights: Numbers, average: Numbers | None) -> Epoch:
-        """Notes an epoch, and writes the file anew, whole."""
-        kept = self.before(step)
+    def best_until(self, step: int | None = None) -> int | None:
+        """The step after which the weights were the best, until this one or of all; or None."""
+        bests = [
+            one.step
+            for one in self.epochs
+            if one.best is not None and (step is None or one.step <= step)
+        ]
+        return max(bests, default=None)
+
+    def judged(self, step: int, weights: Numbers, average: Numbers | None) -> Epoch:
+        """An epoch's line: whether it is the best of those whose weights are still there."""
         now = Epoch(step, weights, average, None)
-        most = max((one.top1 for one in kept), default=-1.0)
-        if now.top1 > most:
-            which = "weights" if weights.top1 == now.top1 else "average"
-            now = Epoch(step, weights, average, which)
-        self.epochs = [*kept, now]
-        write_lines(self.path, [json.dumps(asdict(one)) + "\n" for one in self.epochs])
-        return now
+        most = max((one.top1 for one in self.before(step) if one.best is not None), default=-1.0)
+        if now.top1 <= most:
+            return now
+        return replace(now, best="weights" if weights.top1 == now.top1 else "average")
+
+    def add(self, epoch: Epoch) -> None:
+        """Notes an epoch; lines of later steps are dropped."""
+        self._write([*self.before(epoch.step), epoch])
+
+    def keep(self, wanted: Callable[[Epoch], bool]) -> None:
+        """Drops the other lines."""
+        kept = [one for one in self.epochs if wanted(one)]
+        if kept != self.epochs:
+            self._write(kept)
+
+    def forget(self, step: int) -> None:
+        """Notes that the weights after a number of steps are not there any more."""
+        self._write([replace(one, best=None) if one.step == step else one for one in self.epochs])
+
+    def _write(self, epochs: list[Epoch]) -> None:
+        """The file anew, whole."""
+        self.epochs = epochs
+        write_lines(self.path, [json.dumps(asdict(one)) + "\n" for one in epochs])
 
 
 def waited(epochs: Sequence[Epoch]) -> int:
-    """Epochs since the one with the best weights."""
-    best = max((i for i, one in enumerate(epochs) if one.best is not None), default=-1)
-    return len(epochs) - 1 - best
+    """Epochs since the first of those that validated best."""
+    tops = [one.top1 for one in epochs]
+    return len(tops) - 1 - tops.index(max(tops))
 
 
-def at_chance(now: Numbers, classes: int) -> str | None:
+IN_TRAINING: Final = (
+    "training and validation lists number the classes differently (make both with videomae-fast "
+    "list --labels --classes FILE)",
+    "the weights that the run began from are of another kind (see 'began from' above), were "
+    "trained on pixels normalised otherwise than by ImageNet's mean and deviation, or none were "
+    "given (--init)",
+    "the learning rate is too high or too low for the batch",
+    "flips where left and right are classes (--flip 0)",
+    "too few epochs yet",
+)
+IN_TEST: Final = (
+    "the list numbers the classes otherwise than the run that trained the weights (--classes gives "
+    "their names, which are compared with the weights')",
+    "the head was never trained: weights of pre-training, or a head that was made new",
+    "the weights were trained on pixels normalised otherwise than by ImageNet's mean and deviation",
+    "stride, frames or sampling are not those of the training",
+)
+
+
+def at_chance(
+    top1: float | None, videos: int, classes: int, causes: Sequence[str] = IN_TRAINING
+) -> str | None:
     """A warning where top-1 is what guessing gives, within two standard errors; else None."""
-    if now.top1 is None or classes < 2:
+    if top1 is None or classes < 2:
         return None
     chance = 1 / classes
-    margin = 2 * math.sqrt(chance * (1 - chance) / now.videos)
-    if now.top1 > chance + margin:
+    margin = 2 * math.sqrt(chance * (1 - chance) / videos)
+    if top1 > chance + margin:
         return None
     return (
-        f"warning: top-1 {now.top1:.1%} is no better than guessing among {classes} classes "
-        f"({chance:.1%}). Likely causes: training and validation lists number the classes "
-        "differently (make both with videomae-fast list --labels --classes FILE); the weights that "
-        "the run began from are of another kind (see 'began from' above) or none were given "
-        "(--init); the learning rate is too high or too low for the batch; flips where left and "
-        "right are classes (--flip 0); too few epochs yet"
+        f"warning: top-1 {top1:.1%} is no better than guessing among {classes} classes "
+        f"({chance:.1%}). Likely causes: {'; '.join(causes)}"
     )
 
 

@@ -13,6 +13,8 @@ from videomae_fast.data.lock import FolderLock
 from videomae_fast.training.checkpoint import Log, folder_name
 from videomae_fast.training.metrics import MetricsFile, Number, StepMetrics, TensorBoard
 from videomae_fast.training.parallel.world import World
+from videomae_fast.training.per_rank import PerRank
+from videomae_fast.training.prometheus import PrometheusFile
 
 
 class RunFolder:
@@ -29,6 +31,8 @@ class RunFolder:
         self._report: FailureReport | None = None
         self._metrics: MetricsFile | None = None
         self._tensorboard: TensorBoard | None = None
+        self._prometheus: PrometheusFile | None = None
+        self.ranks: PerRank | None = None
 
     def lock(self, activity: str) -> None:
         """Keeps other runs out: of the main process.
@@ -45,6 +49,7 @@ class RunFolder:
         draws_before: int,
         config: Mapping[str, Any],
         tensorboard: str | None,
+        prometheus: str | None = None,
         log: Log,
     ) -> int:
         """Opens what is written on, from a step on; lines of later steps are dropped.
@@ -54,6 +59,7 @@ class RunFolder:
             draws_before: of this process, in these steps.
             config: for ``config.json``.
             tensorboard: prefix of its scalars; None writes none.
+            prometheus: file for its text; None writes none.
 
         Returns:
             Videos of all processes that could not be read before.
@@ -72,6 +78,10 @@ class RunFolder:
             asides += [] if self._metrics.aside is None else [self._metrics.aside]
             if tensorboard is not None:
                 self._tensorboard = TensorBoard(self.path / "tensorboard", start, tensorboard)
+            if prometheus is not None:
+                self._prometheus = PrometheusFile(Path(prometheus), str(self.path.absolute()))
+                self._prometheus.write({"step": start})
+        self.ranks = PerRank(self.path / "ranks.jsonl", self.world, start, log)
         for path in asides:
             log(f"damaged lines behind step {start} are left out; as it was: {path}")
         return self.world.total(self._report.failed)
@@ -80,6 +90,8 @@ class RunFolder:
         """The folder of checkpoints, made by the main process."""
         if self.world.is_main:
             make_folder(self.path / "checkpoints")
+            if self.world.size > 1 and self.world.device.type == "cuda":
+                make_folder(self.path / "hang")  # NCCL makes none for its reports
         return self.path / "checkpoints"
 
     def checkpoint(self, step: int) -> Path:
@@ -103,6 +115,8 @@ class RunFolder:
                     sink.write(one, **speed)
         if self._metrics is not None:
             self._metrics.flush()
+        if self._prometheus is not None and steps:
+            self._prometheus.write({**steps[-1].to_dict(), **speed})
 
     def evaluated(self, step: int, numbers: Mapping[str, float]) -> None:
         """The numbers of an evaluation after a number of steps, for TensorBoard."""
@@ -124,7 +138,7 @@ class RunFolder:
             written.sync()
 
     def close(self) -> None:
-        for opened in (self._report, self._metrics, self._tensorboard, self._lock):
+        for opened in (self._report, self._metrics, self._tensorboard, self.ranks, self._lock):
             if opened is not None:
                 opened.close()
 

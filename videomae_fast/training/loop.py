@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Final, Generic
 
+import torch
 from torch import Tensor
 
 from videomae_fast.data.errors import FailureShareError, WorkerDiedError
@@ -20,9 +21,12 @@ from videomae_fast.training.deterministic import deterministic_algorithms
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
 from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.folder import RunFolder
+from videomae_fast.training.hangs import hang_reports, telling_stacks
 from videomae_fast.training.metrics import Progress
-from videomae_fast.training.optimizer import load_optimizer_state
+from videomae_fast.training.optimizer import load_optimizer_state, set_weight_decay
+from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
+from videomae_fast.training.parallel.layout import layout_of
 from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.records import NonFiniteStep, StepBuffer
@@ -31,7 +35,7 @@ from videomae_fast.training.saving import Saver
 from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
-from videomae_fast.training.task import Batch, Settings, Task
+from videomae_fast.training.task import Batch, Settings, Task, Timed
 from videomae_fast.training.telling import Teller
 
 ENOUGH_DRAWS: Final = 1000
@@ -86,7 +90,7 @@ def run(
         NonFiniteError: the loss or gradient was NaN or infinite; the state before it was saved.
         InterruptedRunError: SIGTERM or SIGINT; the state after the step in progress was saved.
     """
-    with ending_with_launcher():
+    with ending_with_launcher(), telling_stacks(), hang_reports(Path(output)):
         world = World.start(settings.device)
         together = False
         try:
@@ -97,7 +101,7 @@ def run(
             ):
                 if settings.deterministic:
                     promises.enter_context(deterministic_algorithms(world.device))
-                videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
+                layout_of(settings.shard, world)  # what can't be leaves no folder
                 folder = RunFolder(Path(output), world)
                 try:
                     task = make(world)
@@ -127,9 +131,13 @@ def _open(
     saved = found or (None if path is None else checkpoint.read(Path(path), verify=False))
     start = 0 if saved is None else saved.step
 
-    model = task.model()
+    sharded = layout_of(settings.shard, world) > 1
+    real = world.is_main or not sharded  # the others get their parts from the main process
+    with nullcontext() if real else torch.device("meta"):
+        model = task.model()
     if saved is None:
-        init = task.begin(model, log, digest=world.is_main)
+        init = task.begin(model, log, digest=world.is_main) if real else None
+        init = world.from_main(init) if sharded else init
     else:
         before = task.fingerprint_of(saved)
         check_same_run(saved, before, task.fingerprint, task.data)
@@ -138,7 +146,8 @@ def _open(
         weights, moments = saved.model(), saved.optimizer()
         if world.is_main:
             _check_finite(saved.folder, weights, moments)
-        load_into(model, weights, origin=str(saved.folder))
+        if real:
+            load_into(model, weights, origin=str(saved.folder))
     step = make_step(task.objective, model, settings, world, log)
     if saved is not None:
         with step.whole_weights():
@@ -152,9 +161,17 @@ def _open(
         draws_before=start * settings.videos_per_step // world.size,
         config=task.config,
         tensorboard=task.name if settings.tensorboard else None,
+        prometheus=settings.prometheus,
         log=log,
     )
     log(task.describe())
+    videos, parts = settings.videos_per_step, world.size * settings.accumulation
+    places = parts * videos_per_micro_batch(videos, world.size, settings.accumulation)
+    if places > videos:
+        log(
+            f"{places - videos} of a step's {places} places stay empty, as {videos} videos don't "
+            f"divide by processes x accumulation ({world.size} x {settings.accumulation})"
+        )
     log(
         f"{task.fingerprint.total_steps:,} steps of {settings.videos_per_step} videos x "
         f"{settings.clips_per_video} clips on {world.size} process(es), {world.device.type}; "
@@ -213,6 +230,7 @@ class _Loop(Generic[Batch]):
                 names += batch.names
                 self.step.forward_backward(batch, step=step, micro=micro)
             rate = self.task.learning_rate(step)
+            set_weight_decay(self.step.optimizer, self.task.weight_decay(step))
             self.buffer.add(step, rate, self.step.update(rate), names)
 
             done = step + 1
@@ -220,12 +238,14 @@ class _Loop(Generic[Batch]):
             if save or done % settings.log_every == 0:
                 last_loss = self._look(done)
             if save:
-                self._save(done)
+                # What an evaluation keeps depends on which checkpoints are there
+                self._save(done, wait=done % self.per_epoch == 0 or done == self.total)
             ended = self._evaluate(done)
         if done < self.total:
             if len(self.buffer):
                 last_loss = self._look(done)
             self._save(done)
+        self.saver.finish()
         if self.start == self.total:
             self._save(self.total)  # where it came from another folder
             self.log(f"nothing left to do: all {self.total} steps were done")
@@ -271,9 +291,13 @@ class _Loop(Generic[Batch]):
         self.folder.check()
         steps, bad = self.buffer.fetch()
         speed = self.progress.speed(done)
+        if isinstance(self.task.objective, Timed):
+            speed |= self.progress.shares(speed, self.task.objective.ms_per_step(len(steps)))
         clips = sum(one.failed_clips for one in steps)
         self.failed_videos += clips // self.settings.clips_per_video
         self.folder.write(steps, speed)
+        if self.folder.ranks is not None:
+            self.folder.ranks.look(done, len(steps), speed, self.step.forward_time.seconds())
         if bad is not None:
             self._stop_non_finite(bad)
         at_end = done == self.total
@@ -290,8 +314,8 @@ class _Loop(Generic[Batch]):
                 raise
         return steps[-1].loss
 
-    def _save(self, done: int) -> None:
-        self.saver.save(done)
+    def _save(self, done: int, *, wait: bool = True) -> None:
+        self.saver.save(done, wait=wait)
         self.progress.skip(done)
 
     def _stop(self, done: int, signum: int) -> None:
@@ -314,8 +338,11 @@ class _Loop(Generic[Batch]):
         shown = "; ".join(names[:_NAMED_CLIPS])
         more = f"; and {len(names) - _NAMED_CLIPS} more" if len(names) > _NAMED_CLIPS else ""
         said = f"step {bad.step}: loss {bad.loss}, gradient norm {bad.grad_norm}. "
+        said += _whose(self.world.gather(self.step.own_fault))
         with self.step.whole_weights():
-            weight = not_finite(self.step.model.state_dict())
+            state = self.step.model.state_dict()
+            weight = not_finite({name: local(tensor) for name, tensor in state.items()})
+        weight = next((found for found in self.world.gather(weight) if found is not None), None)
         if weight is not None:
             raise NonFiniteError(
                 f"{said}The weights were not finite before this step already: {weight}. So neither "
@@ -327,6 +354,16 @@ class _Loop(Generic[Batch]):
             f"the videos of the step in its clips.json: {shown}{more}. Look at these, try a lower "
             "base_lr or a clip_grad"
         )
+
+
+def _whose(faults: list[bool]) -> str:
+    """Which processes' own losses were not finite, where there are several processes."""
+    if len(faults) == 1:
+        return ""
+    ranks = [str(rank) for rank, fault in enumerate(faults) if fault]
+    if not ranks:
+        return "Every process's own loss was finite, so it was in the backward pass. "
+    return f"The loss of rank {', '.join(ranks)} was not finite. "
 
 
 def _check_finite(

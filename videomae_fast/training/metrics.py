@@ -150,6 +150,19 @@ class Progress:
         self.skip(done)
         return out
 
+    def shares(self, speed: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:
+        """What parts of a step cost, and their shares of it: ``NAME_ms`` and ``NAME_share``.
+
+        Args:
+            speed: of these steps.
+            parts: milliseconds of a step by name.
+        """
+        per_second = speed["clips_per_s"] / self.clips_per_step
+        found: dict[str, float] = {}
+        for name, ms in parts.items():
+            found |= {f"{name}_ms": ms, f"{name}_share": min(1.0, ms * per_second / 1000)}
+        return found
+
     def skip(self, done: int) -> None:
         """Leaves the time since the last call out: it went into something else."""
         self._since, self._from_step, self._waited = self._clock(), done, 0.0
@@ -158,12 +171,16 @@ class Progress:
         """A line for people: of the last step made, with the speed and what is left."""
         left = (self.total_steps - metrics.step - 1) * self.clips_per_step
         eta = duration(left / speed["clips_per_s"]) if speed["clips_per_s"] else "?"
+        parts = "".join(
+            f"{name} {speed[f'{name}_ms']:.3g} ms ({speed[f'{name}_share']:.0%})  "
+            for name in (key.removesuffix("_ms") for key in speed if key.endswith("_ms"))
+        )
         return (
             f"step {metrics.step + 1}/{self.total_steps}  "
             f"epoch {metrics.epoch + 1}/{self.epochs}  "
             f"loss {_shown(metrics.loss, '.4f')}  lr {metrics.learning_rate:.2e}  "
             f"grad norm {_shown(metrics.grad_norm, '.3g')}  {speed['clips_per_s']:.1f} clips/s  "
-            f"data wait {speed['data_wait']:.0%}  failed videos {failed_videos}  ETA {eta}"
+            f"data wait {speed['data_wait']:.0%}  {parts}failed videos {failed_videos}  ETA {eta}"
         )
 
 

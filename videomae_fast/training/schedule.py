@@ -1,4 +1,4 @@
-"""The official learning rate schedule, as a function of the step."""
+"""The official schedules of learning rate and weight decay, as functions of the step."""
 
 from __future__ import annotations
 
@@ -93,3 +93,15 @@ def learning_rates(schedule: schema.Schedule, optim: schema.Optim, per_epoch: in
         warmup_steps=warmup,
         total_steps=total,
     )
+
+
+def weight_decays(schedule: schema.Schedule, optim: schema.Optim, per_epoch: int) -> Schedule:
+    """The weight decay of each step of a run, in groups that decay; per_epoch: steps of an epoch.
+
+    Half a cosine without a warm-up, from ``weight_decay`` to ``weight_decay_end``, which the last
+    step falls just short of; the first all along where no end is given.
+
+    Source: wd_schedule_values in run_class_finetuning.py of the official V2 code.
+    """
+    end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
+    return Schedule(optim.weight_decay, end, 0, total_steps(schedule, per_epoch))

@@ -9,10 +9,14 @@ from typing import Generic
 import torch
 from torch import Tensor, nn
 
+from videomae_fast.errors import UsageError
 from videomae_fast.training.optimizer.adamw import set_learning_rate
 from videomae_fast.training.optimizer.shadows import Shadows
 from videomae_fast.training.parallel.ddp import replicate, without_sync
+from videomae_fast.training.parallel.fsdp import shard, whole, without_scatter
+from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
+from videomae_fast.training.per_rank import Stopwatch
 from videomae_fast.training.task import Batch, Objective, Place, Settings
 
 
@@ -36,8 +40,10 @@ class TrainStep(Generic[Batch]):
 
     Args:
         objective: the task's part of a step.
-        model: on the CPU, weights loaded.
-        compiled: the model under ``torch.compile``.
+        model: on the CPU, weights loaded; where it is to be sharded, the main process's, and
+            the others may have theirs on meta.
+        compiled: the model under ``torch.compile``; a sharded one block by block.
+        layout: where its states lie.
     """
 
     def __init__(
@@ -48,26 +54,37 @@ class TrainStep(Generic[Batch]):
         world: World,
         *,
         compiled: bool = False,
+        layout: Layout = Layout(),  # noqa: B008  (frozen)
     ) -> None:
+        self.layout = layout
         self.objective, self.settings, self.world = objective, settings, world
         self.device = world.device
-        self.autocast = uses_bf16(settings, self.device)
-        self.model = model.to(self.device).train()
+        bf16 = uses_bf16(settings, self.device)
+        self.autocast = bf16 and not layout.sharded  # which casts weights when it gathers them
+        if layout.sharded:
+            shard(model, layout, world, bf16=bf16, compiled=compiled)
+            self.model = model.train()
+        else:
+            self.model = model.to(self.device).train()
         self.optimizer = objective.optimizer(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._shadows: Shadows | None = None
         if settings.shadow_weights:
             self._shadows = Shadows(self.model, objective.matmul_parameters(self.model))
-        if compiled:
+        if compiled and not layout.sharded:
             self.model.compile()  # in place: keys keep their names
-        self.replica = replicate(self.model, world)
+        self.replica = self.model if layout.sharded else replicate(self.model, world)
         self.columns = columns(objective)
         videos = videos_per_micro_batch(settings.videos_per_step, world.size, settings.accumulation)
         clips = videos * settings.clips_per_video * settings.accumulation
+        # Of all processes: places without a video, which are no failed clips
+        self._empty = clips * world.size - settings.videos_per_step * settings.clips_per_video
         self.weight = float(clips * objective.weight_per_clip)
         sums = 3 + len(objective.metrics)
         self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._non_finite = torch.zeros((), dtype=torch.float32, device=self.device)
+        self._own_fault = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.forward_time = Stopwatch(self.device, active=world.size > 1)
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """While entered the model's parameters are those that are trained and saved: where its
@@ -85,6 +102,11 @@ class TrainStep(Generic[Batch]):
         }
         self._add_gradient(inputs, micro)
 
+    @property
+    def own_fault(self) -> bool:
+        """Whether this process's own loss was not finite in the first step that was not."""
+        return bool(self._own_fault)
+
     def update(self, learning_rate: float) -> Tensor:
         """Updates the weights from the gradients.
 
@@ -94,11 +116,22 @@ class TrainStep(Generic[Batch]):
         set_learning_rate(self.optimizer, learning_rate)
         return self._apply_gradient()
 
+    def _without_gradient(self) -> str:
+        names = [n for n, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        return (
+            f"backward gave {len(names)} trained parameters no gradient: "
+            f"{', '.join(names[:5])}{more}. Freeze what the loss does not depend on; else "
+            "what wraps the model lost it"
+        )
+
     def _add_gradient(self, inputs: Mapping[str, Tensor], micro: int) -> None:
         """A micro-batch's forward and backward pass, from inputs on the device."""
         last = micro == self.settings.accumulation - 1
+        without_scatter(self.model, not last, self.layout)
         with without_sync(self.replica, not last):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+            with autocast, self.forward_time:
                 loss = self.objective.loss(self.replica, inputs, scale=1 / self.weight)
             loss.backward()
         with torch.no_grad():
@@ -109,14 +142,20 @@ class TrainStep(Generic[Batch]):
     def _apply_gradient(self) -> Tensor:
         """The update by the learning rates that the optimizer has. What goes from one step to the
         next keeps its place, so that a recorded step can go on from it."""
+        if self.world.size > 1:  # all that follows is the same everywhere
+            first = self._non_finite == 0
+            self._own_fault = torch.where(first, ~self._sums[0].isfinite(), self._own_fault)
         sums = self.world.add_up(self._sums)
+        sums[2] -= self._empty
         loss_sum, weight = sums[0], sums[1]
         # From the gradient that backward left to the one of the mean over all weights
         to_mean = self.weight * self.world.size / weight
         if self._shadows is not None:
             self._shadows.hand_over()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients) * to_mean
+        if len(gradients) < len(self._parameters):
+            raise UsageError(self._without_gradient())
+        norm = whole(torch.nn.utils.get_total_norm(gradients)) * to_mean
         empty = weight == 0  # not one clip could be read: no update
         bad = ~(loss_sum.isfinite() & norm.isfinite()) & ~empty
         torch.maximum(self._non_finite, bad.float(), out=self._non_finite)

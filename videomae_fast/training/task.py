@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class Settings:
         videos_per_step: over all processes.
         clips_per_video: samples of each.
         accumulation: micro-batches of a process's part of a step.
-        seed: of what is drawn on the device (drop path).
+        seed: of what is drawn on the device (dropout).
         precision: "auto", "fp32" or "bf16".
         step_mode: "auto", "eager", "compiled" or "captured".
         shadow_weights: matmuls work on bf16 copies of the weights that the update writes.
@@ -38,6 +38,9 @@ class Settings:
         keep_checkpoints: the newest ones.
         tensorboard: write its events too.
         max_failed_share: of draws that can't be read, above which the run ends.
+        shard: "none", "node", "all", or a number: processes that hold one copy of the states.
+        reshard: "auto", "yes" or "no": whether gathered weights are freed after each block.
+        prometheus: file for Prometheus's text, or None.
     """
 
     device: str
@@ -55,6 +58,9 @@ class Settings:
     keep_checkpoints: int
     tensorboard: bool
     max_failed_share: float
+    shard: str = "none"
+    reshard: str = "auto"
+    prometheus: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,19 @@ class Objective(Protocol[Taken]):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """An objective that knows what a part of its steps costs; no objective has to."""
+
+    def ms_per_step(self, steps: int) -> Mapping[str, float]:
+        """Milliseconds of a step by the part's name, in the mean.
+
+        Args:
+            steps: made since the last call; the device has finished them.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """What makes a run the one that wrote a checkpoint.
@@ -222,6 +241,10 @@ class Task(Protocol[Batch]):
         ...
 
     def learning_rate(self, step: int) -> float: ...
+
+    def weight_decay(self, step: int) -> float:
+        """Of the optimizer's groups that decay."""
+        ...
 
     def describe(self) -> str:
         """The data, for the log."""

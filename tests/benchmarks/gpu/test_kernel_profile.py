@@ -14,8 +14,9 @@ from benchmarks.common.workload import TINY, Workload
 from benchmarks.contenders.base import Variant
 from benchmarks.contenders.build import build
 from benchmarks.gpu import kernel_profile
+from benchmarks.gpu.calls import KNOWN, LABEL, Call, Ceilings, Recorder
 from benchmarks.gpu.kernel_profile import ProfileError, Timed, groups, kernels_of
-from benchmarks.gpu.step_model import KNOWN, LABEL, Call, Ceilings, Recorder, modelled_step, step
+from benchmarks.gpu.step_model import modelled_step, step
 from videomae_fast import MAEConfig
 from videomae_fast.models.flops import flops
 

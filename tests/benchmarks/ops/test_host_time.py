@@ -20,9 +20,9 @@ def test_it_runs_and_writes(tmp_path, capsys):
     (path,) = tmp_path.glob("*.json")
     record = json.loads(path.read_text())
     forward = {name for name in REGISTRY if not name.endswith("_backward")}
-    # Masks and views are made once a batch, by the reference or within milliseconds
-    views = {"crop_resize", "rand_augment", "bilinear_resize", "resized_view"}
-    assert set(record["microseconds"]) == forward - views - {"mask_indices"}
+    # Masks, views and features of boxes are made once a batch
+    views = {"crop_resize", "rand_augment", "bilinear_resize", "resized_view", "hsv_jitter"}
+    assert set(record["microseconds"]) == forward - views - {"mask_indices", "roi_features"}
     assert set(record["before"]) == set(record["microseconds"])
     told = capsys.readouterr().out
     assert "before / by hand" in told

@@ -135,6 +135,7 @@ def test_what_differs_is_left_out_and_told(tmp_path, capsys, monkeypatch):
     assert "* ViT-S, dual, ours, eager: not timed, differs from the reference" in out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not study.CLEAR.exists(), reason="peak memory is read as Linux has it")
 def test_peak_memory_is_of_a_process_of_its_own(paper_record, capsys):
     part = paper_record["parts"][0]
@@ -237,6 +238,7 @@ def test_breakdown(ran):
     assert rows[1].endswith("| **2.00×** | 100% | **2.00×** |")
 
 
+@pytest.mark.slow
 def test_ablation_of_masks(ran):
     record = ran(ablation.main, "masks")
     values = [part["value"] for part in record["parts"]]
@@ -249,6 +251,7 @@ def test_ablation_of_masks(ran):
     assert all(len(part["runs"]) == 2 for part in record["parts"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "values", "field"),
     [
@@ -272,7 +275,8 @@ def test_ablation_of_shapes(ran, what, values, field):
     assert "**4.00×**" in text
 
 
-def test_sizes_and_wrong_values(capsys):
+def test_sizes_and_wrong_values(capsys, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # of this process
     args = study.study_arguments("x", None).parse_args([])
     args.values, args.size, args.tiny = None, "small", False
     assert [p.size for p in ablation.points("size", args)] == ["small", "base"]

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from videomae_fast.data.labels.kinetics import kinetics_names, kinetics_rows, other_names
 from videomae_fast.errors import UsageError
+
+GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "downstream_k710_labels.json"
+
+
+@pytest.mark.skipif(not GOLDEN.is_file(), reason="the official repository's data are not here")
+def test_names_and_rows_are_the_official_ones() -> None:
+    golden = json.loads(GOLDEN.read_text())
+    for classes in (400, 600, 700, 710):
+        assert kinetics_names(classes) == golden["names"][str(classes)]
+    for classes in (400, 600, 700):
+        assert kinetics_rows(classes) == golden["index_710_to"][str(classes)]
+    assert other_names() == golden["merged_names"]
 
 
 @pytest.mark.parametrize("classes", [400, 600, 700])

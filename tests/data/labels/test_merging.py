@@ -13,8 +13,10 @@ A, B, C = "aaaaaaaaaa1", "bbbbbbbbbb2", "cccccccccc3"
 def test_a_video_is_told_by_its_youtube_id() -> None:
     assert video_id(f"k400/train/{A}_000010_000020.mp4") == A
     assert video_id(f"{A}.mp4") == A
-    assert video_id("some/own video.v2.mp4") == "own video.v2"
-    assert video_id(f"{A}_10_20.mp4") == f"{A}_10_20"
+    assert video_id("some/own video.v2.mp4") == "some/own video.v2.mp4"
+    assert video_id("some/own video.v2.mp4", "name") == "own video.v2"
+    assert video_id(f"{A}_10_20.mp4") == f"{A}_10_20.mp4"
+    assert video_id(f"k/{A}.mp4", "path") == f"k/{A}.mp4"
 
 
 def test_names_then_videos_are_unified() -> None:
@@ -49,6 +51,15 @@ def test_conflicts_are_told_and_the_first_is_taken() -> None:
     assert merged.train == [(f"a/{A}.mp4", 0)]
     assert merged.conflicts == [(A, [(f"a/{A}.mp4", "x"), (f"b/{A}.mp4", "y")])]
     assert f'"x" (a/{A}.mp4), "y" (b/{A}.mp4)' in merged.report()
+
+
+def test_a_fixed_name_is_a_class_of_its_own() -> None:
+    source = LabelSource("a", "train", [("p.mp4", "throwing ball"), ("q.mp4", "hugging")])
+    other = {"throwing ball": "throwing", "hugging": "hug"}
+    names = ["throwing ball", "throwing", "hug"]
+    merged = merge_labels([source], names=names, other_names=other)
+    assert merged.train == [("p.mp4", 0), ("q.mp4", 2)]
+    assert 'warning: 1 classes have no video for training: "throwing"' in merged.report()
 
 
 def test_fixed_names_refuse_others() -> None:

@@ -196,8 +196,6 @@ def test_steps_per_epoch(clip_list: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"world": 3}, "multiple of processes"),
-        ({"micro_batches": 3}, "multiple of processes"),
         ({"rank": 1}, "below world"),
         ({"workers": -1}, "workers"),
         ({"start_step": -1}, "start_step"),
@@ -395,6 +393,7 @@ def test_processes_that_are_killed_from_outside_are_replaced(clip_list: Path) ->
     assert sum(len(batch.failures) for batch in [first, *rest]) <= 2  # what they had in hand
 
 
+@pytest.mark.slow
 def test_nothing_leaks_over_many_clips(clip_list: Path) -> None:
     dataset = make_faultless(clip_list)
 

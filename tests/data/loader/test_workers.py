@@ -154,6 +154,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_seconds_in_which_the_job_is_stopped_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(STOPPED)
     job = subprocess.Popen(

@@ -15,8 +15,8 @@ from torch import Tensor
 from videomae_fast.data.boxes.geometry import Size, clipped, flipped, resized
 from videomae_fast.data.randomness import Randomness
 from videomae_fast.data.views.evaluation_crops import short_side_resized
+from videomae_fast.ops import hsv_jitter
 from videomae_fast.ops.bilinear_resize import bilinear_resize
-from videomae_fast.ops.hsv_jitter import hsv_jitter
 
 BoxRule = Literal["repaired", "official"]
 """Boxes outside of a crop: "repaired" leaves them out, with their labels; "official" keeps them as

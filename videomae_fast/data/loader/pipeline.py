@@ -40,6 +40,9 @@ TIME_LIMIT: Final = 120.0
 class ClipBatch:
     """One micro-batch of V videos with S samples each; a video's samples are adjacent.
 
+    Behind a step's last video its places are empty: as those of a video that could not be read,
+    but without a name, and no failure.
+
     frames: [V*S, T, H, W, 3], uint8 or, of views that are normalised, fp32;
     mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
     ok: bool [V*S], False where the video could not be read and its frames are zero;
@@ -85,15 +88,19 @@ class StepDraws:
 
     @property
     def videos(self) -> int:
-        """Of a micro-batch."""
-        return self.videos_per_step // (self.world * self.micro_batches)
+        """Places of a micro-batch; the last ones of a step may stay empty."""
+        return -(-self.videos_per_step // (self.world * self.micro_batches))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        size = self.videos
         for step in self.steps:
             for micro in range(self.micro_batches):
-                first = (self.rank * self.micro_batches + micro) * size
-                yield self.dataset.order.draws(step, self.videos_per_step, first, first + size)
+                yield self.part(step, micro)
+
+    def part(self, step: int, micro: int) -> list[Draw]:
+        """The draws of one micro-batch."""
+        size, every = self.videos, self.videos_per_step
+        first = min((self.rank * self.micro_batches + micro) * size, every)
+        return self.dataset.order.draws(step, every, first, min(first + size, every))
 
 
 def clip_loader(
@@ -116,11 +123,11 @@ def clip_loader(
 ) -> Iterator[ClipBatch]:
     """Iterates over the batches of steps ``start_step`` ... ``total_steps - 1``, across epochs.
 
-    Gives ``micro_batches`` batches per step, each of ``videos_per_step / (world *
-    micro_batches)`` videos; step ``s`` belongs to epoch ``s // steps_per_epoch``. The content of
-    a step depends on the data set's seed and the step alone. Nothing is drawn from torch's global
-    random generator. Closing the iterator (or its end) ends the processes. While they run, Python's
-    threads take shorter turns (:mod:`videomae_fast.data.loader.turns`).
+    Gives ``micro_batches`` batches per step, each with places for ``videos_per_step / (world *
+    micro_batches)`` videos, rounded up; step ``s`` belongs to epoch ``s // steps_per_epoch``. The
+    content of a step depends on the data set's seed and the step alone. Nothing is drawn from
+    torch's global random generator. Closing the iterator (or its end) ends the processes. While
+    they run, Python's threads take shorter turns (:mod:`videomae_fast.data.loader.turns`).
 
     Args:
         dataset: to draw from.
@@ -144,7 +151,7 @@ def clip_loader(
         Batches, each of a micro-batch's clips on the device.
 
     Raises:
-        ValueError: the numbers do not divide, or are below their least.
+        ValueError: numbers below their least.
         BackendUnavailableError: the device can't use the decoder.
         WorkerDiedError: while iterating, where loader processes can't be started.
     """
@@ -152,11 +159,6 @@ def clip_loader(
         raise ValueError(
             f"videos_per_step ({videos_per_step}), micro_batches ({micro_batches}), world "
             f"({world}) must be at least 1 and rank ({rank}) below world"
-        )
-    if videos_per_step % (world * micro_batches):
-        raise ValueError(
-            f"videos_per_step ({videos_per_step}) must be a multiple of processes x micro-batches "
-            f"({world} x {micro_batches})"
         )
     if workers < 0 or prefetch < 1:
         raise ValueError(
@@ -186,7 +188,7 @@ def clip_loader(
     elif crop_on == "device":
         settings = replace(settings, hand_over="frames")
     stage = ClipStage(settings.rule, settings.shape, device, decoder)
-    joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers))
+    joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers), draws.videos)
     if workers == 0:
         return _here(draws, joiner)
     return _ahead(draws, joiner, workers, prefetch, time_limit)
@@ -249,13 +251,23 @@ def every_entry(dataset: ClipDataset) -> list[Draw]:
     return [Draw(0, 0, place, *where) for place, where in enumerate(places)]
 
 
+_EMPTY: Final = DecodeError("no video")
+"""In the place of one, behind a step's last."""
+
+
 class _Joiner:
-    """What was read, to batches."""
+    """What was read, to batches; of `places` videos each, or of as many as there are."""
 
     def __init__(
-        self, dataset: ClipDataset, settings: ReadSettings, stage: ClipStage, stats: PipelineStats
+        self,
+        dataset: ClipDataset,
+        settings: ReadSettings,
+        stage: ClipStage,
+        stats: PipelineStats,
+        places: int = 0,
     ) -> None:
         self.dataset, self.settings, self.stage, self.stats = dataset, settings, stage, stats
+        self.places = places
 
     def requests(self, draws: Sequence[Draw]) -> list[ClipRequest]:
         return [self.dataset.request(draw) for draw in draws]
@@ -266,7 +278,8 @@ class _Joiner:
         """The batch, and when its clips are on the device."""
         begin = time.perf_counter()
         samples = self.settings.samples
-        clips, failed, event = self.stage(results)
+        empty = max(0, self.places - len(results))
+        clips, failed, event = self.stage([*results, *[_EMPTY] * empty])
         outcomes = [failed.get(number, result) for number, result in enumerate(results)]
         pairs = list(zip(requests, outcomes, strict=True))
         for request, result in zip(requests, results, strict=True):
@@ -282,9 +295,13 @@ class _Joiner:
                 )
         batch = ClipBatch(
             frames=clips,
-            mask_seeds=torch.tensor([s for r in requests for s in r.mask_seeds]),
-            ok=_repeated([isinstance(r, ReadResult) for r in outcomes], samples, torch.bool),
-            labels=_repeated([r.label for r in requests], samples, torch.int64),
+            mask_seeds=torch.tensor(
+                [s for r in requests for s in r.mask_seeds] + [0] * (empty * samples)
+            ),
+            ok=_repeated(
+                [isinstance(r, ReadResult) for r in outcomes] + [False] * empty, samples, torch.bool
+            ),
+            labels=_repeated([r.label for r in requests] + [-1] * empty, samples, torch.int64),
             names=[clip_name(q, r) if isinstance(r, ReadResult) else q.name for q, r in pairs],
             failures=[failure_of(q, r) for q, r in pairs if isinstance(r, DecodeError)],
         )

@@ -71,7 +71,7 @@ def attention_impl(block: nn.Module, device: torch.device) -> str:
 class MlpView:
     """What :class:`videomae_fast.models.transformer.Mlp` reads of a module."""
 
-    recompute = False
+    recompute = fused = False
     __call__ = cast(Any, Mlp.forward)
     _forward = cast(Any, Mlp._forward)
 
@@ -118,7 +118,7 @@ class DropPathView:
 class BlockView:
     """What :class:`videomae_fast.models.transformer.Block` reads of a module."""
 
-    recompute = False
+    recompute = sharded = False
     __call__ = cast(Any, Block.forward)
     _recomputing = cast(Any, Block._recomputing)
 
@@ -150,6 +150,10 @@ class BlocksView(list[BlockView]):
         super().__init__(views)
         self.activation_checkpointing = activation_checkpointing
         self.draws = True  # what other code's blocks draw, nobody knows
+
+    def factors(self, seeds: None, dtype: torch.dtype) -> list[None]:
+        """None: other code's blocks draw for themselves."""
+        return [None] * len(self)
 
 
 class Kind(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,10 @@ from videomae_fast.interop.weights.config_json import (
     settings_for,
 )
 from videomae_fast.interop.weights.description import METADATA, describe
-from videomae_fast.interop.weights.hub_folders import CONFIG, PROCESSOR
+from videomae_fast.interop.weights.hub_folders import CARD, CONFIG, PROCESSOR
 from videomae_fast.interop.weights.layouts.hugging_face import BiasNames, to_hugging_face_keys
 from videomae_fast.interop.weights.layouts.mmaction2 import POSITIONS, to_mmaction2_keys
+from videomae_fast.interop.weights.model_card import model_card
 from videomae_fast.interop.weights.model_weights import (
     HEADED,
     Change,
@@ -29,6 +31,11 @@ from videomae_fast.interop.weights.shapes import SourceHints, infer_config
 from videomae_fast.models.positions import sinusoid_table
 
 
+def as_json(said: Mapping[str, Any]) -> str:
+    """The text of a JSON file."""
+    return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+
+
 @dataclass(frozen=True)
 class Content:
     """What goes into the files of a layout.
@@ -37,14 +44,14 @@ class Content:
         state: tensors by the layout's names.
         changes: what the layout can't say, or says besides.
         metadata: of a safetensors file.
-        documents: JSON files beside the weights, by name; then the destination is a folder.
+        documents: texts of the files beside the weights, by name; then the destination is a folder.
         container: the key of the state dict in a .pth file.
     """
 
     state: Mapping[str, Tensor]
     changes: tuple[Change, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
-    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)
     container: str = "model"
 
 
@@ -67,7 +74,9 @@ def content_of(weights: ModelWeights, layout: Layout, *, biases: BiasNames = "q_
     if layout == "hugging-face":
         settings, state, changes = to_hugging_face(weights, biases=biases)
         documents = {CONFIG: settings, PROCESSOR: processor_settings(weights.config)}
-        return Content(state, tuple(changes), documents=documents)
+        texts = {name: as_json(said) for name, said in documents.items()}
+        texts[CARD] = model_card(weights, settings, changes)
+        return Content(state, tuple(changes), documents=texts)
     _check_official_eps(weights)
     return _mmaction2(weights) if layout == "mmaction2" else _official(weights)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.weights.check import check_finite
 from videomae_fast.interop.weights.heads import (
+    HeadNames,
     HeadRows,
     read_rows,
+    rows_named,
     select_classes,
     to_classifier,
     with_labels,
@@ -35,8 +37,8 @@ class ConversionOptions:
     Attributes:
         layout: of the destination.
         classes: a classifier with a new head for so many classes.
-        rows: of the classifier's head that make the new one: a file with their numbers, or the
-            numbers with the size of the head that they are for.
+        rows: of the classifier's head that make the new one: a file with their numbers, the numbers
+            with the size of the head that they are for, or the classes' names.
         official_eps: compute with the official LayerNorm epsilon whatever the source has.
         biases: spelling of the q and v biases in Hugging Face's layout.
         labels: names of the classes of the result, or a file with one a line.
@@ -44,7 +46,7 @@ class ConversionOptions:
 
     layout: Layout
     classes: int | None = None
-    rows: Path | HeadRows | None = None
+    rows: Path | HeadRows | HeadNames | None = None
     official_eps: bool = False
     biases: BiasNames = "q_bias"
     labels: Path | Sequence[str] | None = None
@@ -148,9 +150,11 @@ def changed(weights: ModelWeights, options: ConversionOptions) -> ModelWeights:
     return with_official_eps(weights) if options.official_eps else weights
 
 
-def _rows_for(weights: ModelWeights, asked: Path | HeadRows) -> Sequence[int]:
+def _rows_for(weights: ModelWeights, asked: Path | HeadRows | HeadNames) -> Sequence[int]:
     if isinstance(asked, Path):
         return read_rows(asked, weights.classes)
+    if isinstance(asked, HeadNames):
+        return rows_named(weights, asked)
     if asked.of != weights.classes:
         raise WeightsError(
             f"{weights.origin.name}: its head has {weights.classes} rows, and the rows asked for "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.weights.check import check_finite, load_into
@@ -77,8 +78,22 @@ def weights_digest(model: nn.Module) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    return state_digest(model.state_dict())
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors: names, shapes and values in fp32, in the order of their names.
+
+    Files of equal tensors need not be equal: safetensors writes its metadata in any order.
+
+    Args:
+        state: on any device.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(state.items()):
         digest.update(f"{name} {list(value.shape)}\n".encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -31,6 +31,44 @@ class HeadRows:
     of: int
 
 
+@dataclass(frozen=True)
+class HeadNames:
+    """Classes of a head by name, one for each class of a new one.
+
+    Attributes:
+        names: of the new head's classes.
+        known: names of the old one's by row, where its files don't say them; they are taken only
+            for a head of as many rows.
+    """
+
+    names: Sequence[str]
+    known: Sequence[str] | None = None
+
+
+def rows_named(weights: ModelWeights, asked: HeadNames) -> list[int]:
+    """Which rows of a head are the classes of these names.
+
+    Raises:
+        WeightsError: nobody names the head's classes, or it has none of a name (says which).
+    """
+    there = weights.labels
+    if there is None and asked.known is not None and len(asked.known) == weights.classes:
+        there = tuple(asked.known)
+    if there is None:
+        raise WeightsError(
+            f"{weights.origin.name}: does not name the {weights.classes} classes of its head: take "
+            "rows by number (--head-index)"
+        )
+    places = {name: row for row, name in enumerate(there)}
+    missing = [name for name in asked.names if name not in places]
+    if missing:
+        raise WeightsError(
+            f"{weights.origin.name}: {len(missing)} of {len(asked.names)} classes are not among "
+            f"the {len(there)} of its head, as {missing[0]!r}"
+        )
+    return [places[name] for name in asked.names]
+
+
 def to_classifier(
     weights: ModelWeights, classes: int, *, init_scale: float = 0.001, seed: int = 0
 ) -> ModelWeights:

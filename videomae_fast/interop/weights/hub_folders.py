@@ -16,6 +16,7 @@ from videomae_fast.interop.weights.state_dicts import load_weights
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 PROCESSOR: Final = "preprocessor_config.json"
+CARD: Final = "README.md"
 _FILES: Final = (WEIGHTS, "pytorch_model.bin")
 _INDEX: Final = ".index.json"
 _SHARD: Final = re.compile(r"-\d+-of-\d+\.")

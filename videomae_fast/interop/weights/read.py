@@ -38,6 +38,7 @@ from videomae_fast.interop.weights.model_weights import Change, ModelWeights, or
 from videomae_fast.interop.weights.positions import is_sinusoid, without_sinusoids
 from videomae_fast.interop.weights.shapes import SourceHints, infer_config
 from videomae_fast.interop.weights.state_dicts import load_weights
+from videomae_fast.models.feature_alignment import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,19 @@ def _hub_folder(folder: Path) -> Source:
 
 def _of_our_file(source: Source, said: Description, hints: SourceHints) -> ModelWeights:
     hints.check(said.config, source.name)
+    alone = {key: value for key, value in source.state.items() if key.startswith(ALIGNMENT)}
+    changes: tuple[Change, ...] = ()
+    if said.kind == "classifier" and alone:
+        why = "projections to a teacher's features, which distillation alone has"
+        changes = (Change("left out", why, alone),)
     return ModelWeights(
         said.kind,
         said.config,
-        source.state,
+        {k: v for k, v in source.state.items() if not changes or k not in alone},
         origin_of(source.name, "ours", source.state),
         options=said.options,
         labels=said.labels,
+        changes=changes,
     )
 
 

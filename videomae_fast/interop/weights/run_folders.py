@@ -3,7 +3,9 @@
 ``OUTPUT/checkpoints/step-00000123`` (123 steps done) holds ``model.safetensors``,
 ``optimizer.safetensors``, ``state.json``, which names the size and the CRC-32 of these two, and
 ``state.json.sha256``, as ``sha256sum`` writes it. So no byte is without a checksum; format 1 had
-none for ``state.json`` and is still read. :mod:`videomae_fast.training.checkpoint` writes them.
+none for ``state.json`` and is still read. A run whose states are sharded writes format 3: in place
+of ``optimizer.safetensors`` a folder ``optimizer`` with a file of each process, which any number of
+processes reads. :mod:`videomae_fast.training.checkpoint` writes them.
 """
 
 from __future__ import annotations
@@ -23,16 +25,22 @@ from torch import Tensor
 
 from videomae_fast.errors import CheckpointError
 from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.interop.weights.sharded import read_shards
 from videomae_fast.interop.weights.state_dicts import load_weights
 
 FORMAT: Final = 2
 WITHOUT_CHECKSUM: Final = 1
 """The format before, without a checksum of ``state.json``."""
 
+SHARDED: Final = 3
+"""The format with the optimizer's state in a file of each process."""
+
 MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.safetensors"
+SHARDS: Final = "optimizer"
 STATE: Final = "state.json"
 CHECKSUM: Final = "state.json.sha256"
+_SHARD: Final = re.compile(SHARDS + r"/shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _NAME: Final = re.compile(r"step-(\d{8,})")
 _CHUNK: Final = 1 << 22
 
@@ -73,6 +81,8 @@ class Saved:
         Raises:
             WeightsError: the file is damaged.
         """
+        if self.state["format"] == SHARDED:
+            return read_shards(self.folder / SHARDS)
         with refused(self.folder / OPTIMIZER, "not a whole safetensors file"):
             return load_file(self.folder / OPTIMIZER)
 
@@ -196,10 +206,10 @@ def _state(folder: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise TypeError(f"a {type(state).__name__}")
     version = state["format"]
-    if version not in (FORMAT, WITHOUT_CHECKSUM):
+    if version not in (WITHOUT_CHECKSUM, FORMAT, SHARDED):
         raise CheckpointError(
-            f"checkpoint {folder} has format {version!r}, this version reads {WITHOUT_CHECKSUM} "
-            f"and {FORMAT}: it was written by {state.get('versions')}"
+            f"checkpoint {folder} has format {version!r}, this version reads {WITHOUT_CHECKSUM}, "
+            f"{FORMAT} and {SHARDED}: it was written by {state.get('versions')}"
         )
     if said is None and version != WITHOUT_CHECKSUM:
         raise CheckpointError(f"checkpoint {folder} is not whole: {CHECKSUM} is missing")
@@ -207,9 +217,13 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _files(state: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Sizes and checksums of the tensors' files: of both."""
+    """Sizes and checksums of the tensors' files: of all."""
     files: dict[str, dict[str, int]] = state["files"]
-    if set(files) != {MODEL, OPTIMIZER}:
+    if state["format"] == SHARDED:
+        parts = [name for name in files if _SHARD.fullmatch(name)]
+        if not parts or set(files) != {MODEL, *parts}:
+            raise ValueError(f"files are {', '.join(files) or 'none'}, not {MODEL} and shards")
+    elif set(files) != {MODEL, OPTIMIZER}:
         raise ValueError(f"files are {', '.join(files) or 'none'}, not {MODEL} and {OPTIMIZER}")
     for one in files.values():
         if set(one) != {"bytes", "crc32"} or any(type(n) is not int for n in one.values()):

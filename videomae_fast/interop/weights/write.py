@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -82,8 +81,7 @@ def _write_new(path: Path, content: Content, state: dict[str, Tensor]) -> None:
         if content.documents:
             partial.mkdir()
             file = partial / WEIGHTS
-            for name, said in content.documents.items():
-                text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+            for name, text in content.documents.items():
                 (partial / name).write_text(text, encoding="utf-8")
         if path.suffix == ".pth":
             torch.save({content.container: state}, file)

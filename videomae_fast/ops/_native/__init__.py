@@ -11,12 +11,18 @@ from videomae_fast.ops._native.augment import (
     AFFINE,
     KINDS,
     bilinear_resize,
+    hsv_jitter,
     rand_augment,
     resized_view,
 )
 from videomae_fast.ops._native.calls import in_fp32
 from videomae_fast.ops._native.crops import crop_resize
-from videomae_fast.ops._native.heads import attention, attention_backward
+from videomae_fast.ops._native.heads import (
+    attention,
+    attention_backward,
+    packed_attention,
+    packed_attention_backward,
+)
 from videomae_fast.ops._native.loader import (
     instruction_set,
     library,
@@ -29,6 +35,7 @@ from videomae_fast.ops._native.pixels import (
     pixel_mse_backward,
     pixel_mse_with_gradient,
 )
+from videomae_fast.ops._native.rois import roi_features, roi_features_backward
 from videomae_fast.ops._native.rows import (
     add_layer_norm,
     add_layer_norm_backward,
@@ -59,16 +66,21 @@ __all__ = [
     "crop_resize",
     "decoder_assembly",
     "decoder_assembly_backward",
+    "hsv_jitter",
     "in_fp32",
     "instruction_set",
     "library",
     "library_path",
+    "packed_attention",
+    "packed_attention_backward",
     "patch_gather",
     "pixel_mse",
     "pixel_mse_backward",
     "pixel_mse_with_gradient",
     "rand_augment",
     "resized_view",
+    "roi_features",
+    "roi_features_backward",
     "token_gather",
     "token_scatter",
     "why_missing",

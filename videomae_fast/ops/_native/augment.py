@@ -1,4 +1,4 @@
-"""The native ops on frames of one clip: RandAugment, resizes without antialiasing."""
+"""The native ops on frames: RandAugment, jitter of colours, resizes without antialiasing."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ def rand_augment(frames: Tensor, operations: Tensor) -> Tensor:
         "vmf_rand_augment", "ppppiiii",
         frames, operations, out, spare, len(operations), count, height, width,
     )  # fmt: skip
+    return out
+
+
+def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
+    """uint8 [B, T, H, W, 3] with colours moved by int64 [B, 3], OpenCV's bytes."""
+    frames, shifts = frames.contiguous(), shifts.contiguous()
+    out = torch.empty_like(frames)
+    pixels = frames[0].numel() // 3 if len(frames) else 0
+    call("vmf_hsv_jitter", "pppii", frames, shifts, out, len(frames), pixels)
     return out
 
 

@@ -58,12 +58,88 @@ def attention_backward(
     Raises:
         ValueError: no keys.
     """
-    query, key, value, key_count, strides, sizes = _arguments(query, key, value, key_count)
-    grad, out, lse = contiguous(grad, out, lse)
     gradients = tuple(torch.empty(x.shape, dtype=torch.float32) for x in (query, key, value))
+    saved = (grad, query, key, value, key_count, out, lse)
+    _backward(*saved, gradients=gradients, sums=(None, None))
+    grad_query, grad_key, grad_value = gradients
+    return grad_query, grad_key, grad_value
+
+
+def packed_attention(
+    packed: Tensor,
+    query: Tensor | None,
+    q_bias: Tensor | None,
+    v_bias: Tensor | None,
+    key_count: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`attention` of what one tensor holds, fp32; the biases are for its gradients alone.
+
+    Args:
+        packed: [B, N, 3, heads, head dim], or [B, N, 2, heads, head dim] with a query of its own.
+        query: [B, K, heads, head dim] or None.
+    """
+    return attention(*_views(packed, query), key_count)
+
+
+def packed_attention_backward(
+    grad: Tensor,
+    packed: Tensor,
+    query: Tensor | None,
+    q_bias: Tensor | None,
+    v_bias: Tensor | None,
+    key_count: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    needs_q_bias: bool,
+    needs_v_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of packed, query and both biases; empty where there is none or it is not needed.
+
+    The same bits for any thread count.
+    """
+    grad_packed = torch.empty(packed.shape, dtype=torch.float32)
+    grad_query = None if query is None else torch.empty(query.shape, dtype=torch.float32)
+    saved = (grad, *_views(packed, query), key_count, out, lse)
+    q_sum, v_sum = (
+        torch.empty(bias.shape, dtype=torch.float32) if bias is not None and needed else None
+        for bias, needed in ((q_bias, needs_q_bias), (v_bias, needs_v_bias))
+    )
+    _backward(*saved, gradients=_views(grad_packed, grad_query), sums=(q_sum, v_sum))
+    empty = packed.new_empty
+    return (
+        grad_packed,
+        empty(0) if grad_query is None else grad_query,
+        empty(0) if q_sum is None else q_sum,
+        empty(0) if v_sum is None else v_sum,
+    )
+
+
+def _views(packed: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values."""
+    first, second, *third = packed.unbind(2)
+    return (first, second, third[0]) if query is None else (query, first, second)
+
+
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_count: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    *,
+    gradients: tuple[Tensor, ...],
+    sums: tuple[Tensor | None, Tensor | None],
+) -> None:
+    """Writes the gradients of query, key and value into tensors of any strides whose last
+    dimension is dense, and those of queries and values, summed over all tokens, into `sums`."""
+    query, key, value, key_count, _, sizes = _arguments(query, key, value, key_count)
+    grad, out, lse = contiguous(grad, out, lse)
+    strides = torch.tensor([x.stride()[:3] for x in (query, key, value, *gradients)])
     call(
         "vmf_attention_backward",
-        "pppppppppppiiiii",
+        "pppppppppppppiiiii",
         grad,
         query,
         key,
@@ -73,10 +149,9 @@ def attention_backward(
         out,
         lse,
         *gradients,
+        *sums,
         *sizes,
     )
-    grad_query, grad_key, grad_value = gradients
-    return grad_query, grad_key, grad_value
 
 
 def _arguments(

@@ -57,44 +57,97 @@ def save(
     Raises:
         CheckpointError: it can't be written (a full disk, say); what was there is untouched.
     """
-    partial = folder.parent / f"{_PARTIAL}{folder.name}"
-    replaced = folder.parent / f"{_PARTIAL}replaced-{folder.name}"
     try:
-        folder.parent.mkdir(exist_ok=True)
-        for stale in folder.parent.glob(f"{_PARTIAL}*"):
-            with suppress(OSError):  # another save tries again, and this one if it is in its way
-                _remove(stale)
-        _remove(partial)
-        _remove(replaced)
-        partial.mkdir()
-        shape = {"model": state["model"], "options": state["model_options"]}
-        shape |= {key: state[key] for key in ("kind", "labels") if key in state}
+        partial = begin(folder)
         files = {
-            MODEL: _write_tensors(partial / MODEL, model, {"videomae_fast": json.dumps(shape)}),
+            MODEL: write_model(partial, model, state),
             OPTIMIZER: _write_tensors(partial / OPTIMIZER, optimizer, {}),
         }
-        text = json.dumps({"format": FORMAT, **state, "versions": versions(), "files": files})
-        _write_text(partial / STATE, text)
-        _write_text(partial / CHECKSUM, checksum(text.encode()))
-        _sync(partial)
-        if os.path.lexists(folder):
-            folder.rename(replaced)
-        partial.rename(folder)
-        _sync(folder.parent)
+        commit(partial, folder, {"format": FORMAT, **state}, files)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            _remove(partial)
-            if os.path.lexists(replaced) and not os.path.lexists(folder):
-                replaced.rename(folder)
-        raise CheckpointError(_cannot_write(folder, model, optimizer, error)) from error
-    # The checkpoint is there: what can't be removed now (a reader has it open on a network's file
-    # system), the next save removes.
+        roll_back(folder)
+        needed = sum(t.numel() * t.element_size() for t in (*model.values(), *optimizer.values()))
+        raise CheckpointError(cannot_write(folder, needed, error)) from error
+    tidy(folder, keep)
+    return folder
+
+
+def begin(folder: Path) -> Path:
+    """The folder, under another name, that is to become ``folder``; what others left is gone.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    partial = folder.parent / f"{_PARTIAL}{folder.name}"
+    folder.parent.mkdir(exist_ok=True)
+    for stale in folder.parent.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):  # another save tries again, and this one if it is in its way
+            _remove(stale)
+    _remove(partial)
+    _remove(_replaced(folder))
+    partial.mkdir()
+    return partial
+
+
+def write_model(
+    partial: Path, model: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> dict[str, int]:
+    """Writes the weights and what model they are of; the file's size and checksum.
+
+    Raises:
+        OSError, SafetensorError: it can't be written.
+    """
+    shape = {"model": state["model"], "options": state["model_options"]}
+    shape |= {key: state[key] for key in ("kind", "labels") if key in state}
+    return _write_tensors(partial / MODEL, model, {"videomae_fast": json.dumps(shape)})
+
+
+def commit(
+    partial: Path, folder: Path, state: Mapping[str, Any], files: Mapping[str, dict[str, int]]
+) -> None:
+    """Makes what is in ``partial`` the checkpoint: from here on it is there, and whole.
+
+    files: size and checksum of each, by its name.
+
+    Raises:
+        OSError: it can't be.
+    """
+    text = json.dumps({**state, "versions": versions(), "files": files})
+    _write_text(partial / STATE, text)
+    _write_text(partial / CHECKSUM, checksum(text.encode()))
+    for inner in {(partial / name).parent for name in files} - {partial}:
+        _sync(inner)
+    _sync(partial)
+    if os.path.lexists(folder):
+        folder.rename(_replaced(folder))
+    partial.rename(folder)
+    _sync(folder.parent)
+
+
+def roll_back(folder: Path) -> None:
+    """After a failure: what was there before is there again."""
+    replaced = _replaced(folder)
+    with suppress(OSError):
+        _remove(folder.parent / f"{_PARTIAL}{folder.name}")
+        if os.path.lexists(replaced) and not os.path.lexists(folder):
+            replaced.rename(folder)
+
+
+def tidy(folder: Path, keep: int | None) -> None:
+    """Removes what a new checkpoint takes the place of; ``keep``: see :func:`save`.
+
+    What can't be removed now (a reader has it open on a network's file system), the next save
+    removes.
+    """
     old = [] if keep is None else checkpoints(folder.parent)[keep:]
-    for each in (replaced, *old):
+    for each in (_replaced(folder), *old):
         if each != folder:
             with suppress(OSError):
                 _remove(_renamed(each))
-    return folder
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.parent / f"{_PARTIAL}replaced-{folder.name}"
 
 
 def set_aside(parent: Path, step: int, log: Log) -> None:
@@ -168,10 +221,8 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _cannot_write(
-    folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], error: Exception
-) -> str:
-    needed = sum(t.numel() * t.element_size() for t in (*model.values(), *optimizer.values()))
+def cannot_write(folder: Path, needed: int, error: object) -> str:
+    """What is said of a checkpoint that can't be written. needed: bytes of all of it."""
     try:
         free = f", {shutil.disk_usage(folder.parent).free / 1e6:.0f} MB are free there"
     except OSError:

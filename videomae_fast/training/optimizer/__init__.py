@@ -1,6 +1,6 @@
 """The optimizer: AdamW by one of two fused kernels, its groups, and its state by name."""
 
-from videomae_fast.training.optimizer.adamw import make_optimizer
+from videomae_fast.training.optimizer.adamw import make_optimizer, set_weight_decay
 from videomae_fast.training.optimizer.groups import has_no_decay, parameter_groups
 from videomae_fast.training.optimizer.state import load_optimizer_state, optimizer_state
 
@@ -10,4 +10,5 @@ __all__ = [
     "make_optimizer",
     "optimizer_state",
     "parameter_groups",
+    "set_weight_decay",
 ]

@@ -43,6 +43,8 @@ def make_optimizer(
         optimizer = apex_adam.ApexAdamW(groups, betas=betas, eps=eps)
     else:
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+    for group in optimizer.param_groups:
+        group["decays"] = group["weight_decay"] > 0
     for parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -63,6 +65,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(own)
         else:
             group["lr"] = own
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """The weight decay of the next step, of the groups that were made with one.
+
+    A number of the host's for both kernels, so a recorded step keeps the one that it was recorded
+    with: what changes it from step to step is not captured.
+    """
+    for group in optimizer.param_groups:
+        if group["decays"]:
+            group["weight_decay"] = decay
 
 
 def rates_to_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from videomae_fast.training.errors import CheckpointError
 from videomae_fast.training.optimizer.apex_adam import ApexAdamW
 from videomae_fast.training.optimizer.groups import trained
+from videomae_fast.training.parallel.fsdp import write
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -52,4 +53,4 @@ def load_optimizer_state(
                 "can't go on from: use optimizer adamw"
             )
     for name, tensor in own.items():
-        tensor.copy_(state[name])
+        write(tensor, state[name])

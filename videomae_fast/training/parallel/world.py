@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -20,13 +21,15 @@ from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[att
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
 
+_RUNS: Final = count()
+
 
 @dataclass(frozen=True)
 class World:
     """This process among those of the run.
 
     rank, size: of all processes; device: this process's; control: the gloo group, and store: what
-    the processes have in common, None where there is one process.
+    the processes have in common, None where there is one process; per_node: processes of a machine.
     """
 
     rank: int
@@ -34,10 +37,18 @@ class World:
     device: torch.device
     control: dist.ProcessGroup | None = None
     store: Store | None = None
+    per_node: int = 1
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of this process's GPU; None without one."""
+        if self.device.type != "cuda":
+            return None
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     @staticmethod
     def start(device: str = "auto") -> World:
@@ -68,7 +79,8 @@ class World:
                 f"rank {rank} can't join the {size} processes of the run: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
-        return World(rank, size, chosen, control, store)
+        per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        return World(rank, size, chosen, control, store, per_node)
 
     def close(self, *, together: bool) -> None:
         """Leaves the others; with `together`, when all of them are here.
@@ -121,29 +133,22 @@ class World:
 
 
 def videos_per_micro_batch(videos_per_step: int, world: int, accumulation: int) -> int:
-    """Videos of one process's micro-batch.
+    """Places for videos in one process's micro-batch: with all of them together, enough for a step.
 
-    Raises:
-        UsageError: the numbers don't divide; the message names ones that do.
+    What is more than its videos stays empty: places of weight 0, which change nothing.
     """
-    parts = world * accumulation
-    if videos_per_step % parts == 0:
-        return videos_per_step // parts
-    lower = videos_per_step // parts * parts
-    near = " or ".join(str(n) for n in (lower, lower + parts) if n)
-    raise UsageError(
-        f"videos_per_step ({videos_per_step}) is not a multiple of processes x accumulation "
-        f"({world} x {accumulation}): use {near} videos per step, or another accumulation"
-    )
+    return -(-videos_per_step // (world * accumulation))
 
 
 def _store() -> Store:
-    """What the processes have in common, as torchrun says; empty for each restart in place.
+    """What the processes have in common, as torchrun says; empty for each restart in place, and for
+    each run of a process that makes several.
 
-    torchrun's own survives a restart, with the addresses of processes that are no more.
+    torchrun's own survives both, with the addresses of processes and groups that are no more.
     """
     store, _, _ = next(rendezvous("env://"))
-    return PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"restart-{restart}-run-{next(_RUNS)}", store)
 
 
 def _device(name: str, local_rank: int) -> torch.device:

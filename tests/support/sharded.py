@@ -1,0 +1,223 @@
+"""Steps of a tiny model in several processes, in every layout; ``python -m`` under torchrun.
+
+Writes, as JSON, what each variant's steps gave. One launch makes all variants, since starting
+processes takes longer than their steps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.support.runs import TINY, altered
+from tests.support.steps import batch, split
+from videomae_fast.data import ClipBatch
+from videomae_fast.models.transformer import set_sharded
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
+from videomae_fast.training.optimizer import optimizer_state
+from videomae_fast.training.parallel.fsdp import gathered, local, whole
+from videomae_fast.training.parallel.layout import choose_layout
+from videomae_fast.training.parallel.world import World
+from videomae_fast.training.step import TrainStep
+
+STEPS: Final = 20
+FEW: Final = 5
+RATE: Final = 1e-2
+BASE: Final = {
+    **TINY, "depth": 2, "decoder_depth": 2, "layer_scale": 0.1, "videos_per_step": 8,
+    "samples_per_video": 1,
+}  # fmt: skip
+MASKS: Final[dict[str, dict[str, Any]]] = {
+    "dual": {},
+    "random": {"decoder_mask": "random", "encoder_mask": "random"},
+}
+LAYOUTS: Final[dict[str, dict[str, Any]]] = {
+    "ddp": {},
+    "all, yes": {"shard": "all", "reshard": "yes"},
+    "all, no": {"shard": "all", "reshard": "no"},
+    "two, yes": {"shard": "2", "reshard": "yes"},
+    "two, no": {"shard": "2", "reshard": "no"},
+}
+MORE: Final[dict[str, dict[str, Any]]] = {
+    "drop path": {"drop_path": 0.2},
+    "checkpointing": {"activation_checkpointing": True},
+    "recompute": {"recompute": True},
+    "learned positions": {"learned_positions": True},
+}
+
+
+def config_of(**options: Any) -> PretrainConfig:
+    return altered(PretrainConfig(), **{**BASE, **options})
+
+
+def batches(steps: int) -> list[ClipBatch]:
+    """Of all processes; clips of some can't be read."""
+    failed = {0: (0, 1), 3: (5,), 4: (2, 3)}  # 0, 1: all of the first of four processes
+    return [batch(8, number, failed=failed.get(number, ())) for number in range(steps)]
+
+
+def new_step(config: PretrainConfig, world: World) -> TrainStep[ClipBatch]:
+    settings, model = settings_of(config), build_model(config)
+    layout = choose_layout(
+        settings.shard, settings.reshard, model, world, bf16=False, log=lambda _: None
+    )
+    compiled = settings.step_mode == "compiled"
+    objective = Reconstruction(config)
+    return TrainStep(objective, model, settings, world, compiled=compiled, layout=layout)
+
+
+def trained(step: TrainStep[ClipBatch], world: World, steps: int) -> list[tuple[float, float]]:
+    """(loss, gradient norm) of each step."""
+    found = []
+    for number, every in enumerate(batches(steps)):
+        mine = split(every, world.size)[world.rank]
+        for micro, part in enumerate(split(mine, step.settings.accumulation)):
+            step.forward_backward(part, step=number, micro=micro)
+        row = dict(zip(step.columns, step.update(RATE).tolist(), strict=True))
+        found.append((row["loss_sum"] / row["loss_weight"], row["grad_norm"]))
+    return found
+
+
+def weights(step: TrainStep[ClipBatch]) -> dict[str, list[float]]:
+    return {
+        name: whole(tensor.detach()).flatten().tolist()
+        for name, tensor in step.model.state_dict().items()
+    }
+
+
+def held(step: TrainStep[ClipBatch]) -> int:
+    """Bytes of this process's parts of weights, gradients and moments."""
+    parameters = list(step.model.parameters())
+    tensors = [*parameters, *(p.grad for p in parameters if p.grad is not None)]
+    tensors += [s[k] for s in step.optimizer.state.values() for k in ("exp_avg", "exp_avg_sq")]
+    return sum(local(t).numel() * t.element_size() for t in tensors)
+
+
+class Collectives(TorchDispatchMode):
+    """Counts them, and the bytes that this process sends in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.sent = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            name = func.name().removeprefix("c10d::")
+            self.counts[name] += 1
+            self.sent += _sent(name, args)
+        return func(*args, **(kwargs or {}))
+
+
+def _sent(name: str, args: Any) -> float:
+    if name in ("_allgather_base_", "_reduce_scatter_base_"):  # to a tensor, from a tensor
+        sizes = [tensor.numel() * tensor.element_size() for tensor in args[:2]]
+        return max(sizes) - min(sizes)
+    assert name == "allreduce_", name
+    size = dist.ProcessGroup.unbox(args[1]).size()
+    return 2 * (size - 1) / size * sum(t.numel() * t.element_size() for t in args[0])
+
+
+def collectives(step: TrainStep[ClipBatch], world: World) -> dict[str, Any]:
+    """Those of a step, once all is set up."""
+    trained(step, world, 2)
+    with Collectives() as counting:
+        trained(step, world, 1)
+    return {"counts": counting.counts, "sent": counting.sent}
+
+
+def variants(world: World) -> dict[str, dict[str, Any]]:
+    """Options by name; of two processes, two are all."""
+    found = {}
+    layouts = {
+        name: options
+        for name, options in LAYOUTS.items()
+        if name == "ddp" or (world.size > 1 and (world.size > 2 or name.startswith("all")))
+    }
+    for name, layout in layouts.items():
+        for masks, masking in MASKS.items():
+            for micro in (1, 2):
+                found[f"{name}; {masks}; {micro}"] = {
+                    **layout, **masking, "accumulation": micro
+                }  # fmt: skip
+    for name, options in MORE.items():
+        layout = LAYOUTS["ddp" if world.size == 1 else "all, yes"]
+        found[name] = {**layout, **options}
+    return found
+
+
+def evaluated(step: TrainStep[ClipBatch], world: World) -> float:
+    """A forward pass that one process alone makes."""
+    with gathered(step.model), torch.no_grad():
+        if not world.is_main:
+            return 0.0
+        part = split(batches(1)[0], 2)[1]
+        inputs = step.objective.inputs(part, None)  # type: ignore[arg-type]
+        return float(step.objective.loss(step.model, inputs, scale=1.0).total)
+
+
+def mutation(kind: str, world: World) -> Any:
+    """What a fault makes of the steps: numbers, or the error."""
+    step = new_step(config_of(**LAYOUTS["all, yes"]), world)
+    if kind == "no clone":
+        set_sharded(step.model, False)
+    else:  # than the one that the update corrects
+        forward = step.objective.loss
+        step.objective.loss = lambda *args, scale: forward(*args, scale=2 * scale)  # type: ignore[method-assign]
+    try:
+        return trained(step, world, 3)
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def main(words: list[str]) -> None:
+    path, kind = Path(words[0]), words[1]
+    torch.set_num_threads(1)
+    world = World.start("cpu")
+    if kind != "all":
+        found: Mapping[str, Any] = {kind: mutation(kind, world)}
+    else:
+        found = _everything(world)
+    if world.is_main:
+        path.write_text(json.dumps(found))
+    world.close(together=True)
+
+
+def _everything(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, options in variants(world).items():
+        step = new_step(config_of(**options), world)
+        steps = trained(step, world, FEW if name in MORE else STEPS)
+        one: dict[str, Any] = {"steps": steps, "evaluated": evaluated(step, world)}
+        one["weights"] = weights(step)
+        one["moments"] = [
+            float(whole(t.detach()).double().norm())
+            for t in optimizer_state(step.model, step.optimizer).values()
+        ]
+        found[name] = one
+    found["wrong divisor"] = mutation("wrong divisor", world)
+    for name, layout in LAYOUTS.items() if world.size > 1 else ():
+        if name.startswith("two") and world.size == 2:
+            continue
+        step = new_step(config_of(**layout), world)
+        said = collectives(step, world)
+        trained_once = split(split(batches(1)[0], world.size)[world.rank], 1)[0]
+        step.forward_backward(trained_once, step=0, micro=0)
+        said["held"] = world.gather(held(step))
+        said["whole"] = sum(p.numel() for p in step.model.parameters())
+        found[f"collectives; {name}"] = said
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+    assert not dist.is_initialized()

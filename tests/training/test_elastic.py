@@ -1,0 +1,127 @@
+"""Runs that change their number of processes and their layout, are killed, and go on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.runs import ROOT, finish, losses, options, start
+from videomae_fast import cli
+from videomae_fast.errors import CheckpointError
+from videomae_fast.tasks.trained import load_model
+from videomae_fast.training.checkpoint import checkpoints, read
+
+pytestmark = pytest.mark.slow
+STEPS = 16
+
+
+def torchrun(processes: int) -> tuple[str, ...]:
+    launcher = "-m", "torch.distributed.run", "--standalone"
+    return *launcher, "--nproc-per-node", str(processes)
+
+
+@pytest.fixture(scope="module")
+def words(broken_list: Path) -> list[str]:
+    """Seven videos a step, which only one and seven processes divide; one can't be read."""
+    return options(
+        data=broken_list, epochs=STEPS, videos_per_step=7, drop_path=0.2, depth=2,
+        checkpoint_every=2, log_every=1, decoder_mask="random", base_lr=0.02,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to, in one process."""
+    output = tmp_path_factory.mktemp("whole")
+    assert cli.main(["pretrain", *words, "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def changed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four processes, sharded by two; killed. Three, all; killed. Two, DDP, to the end."""
+    output = tmp_path_factory.mktemp("changed")
+    for processes, more, until in (
+        (4, ["--shard", "2", "--reshard", "yes"], 4),
+        (3, ["--shard", "all"], 10),
+        (2, [], STEPS),
+    ):
+        run = start([*words, *more, "--output", str(output)], launcher=torchrun(processes))
+        if until < STEPS:
+            deadline = time.monotonic() + 200
+            while not (output / "checkpoints" / f"step-{until:08d}").exists():
+                assert run.poll() is None, finish(run)
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            run.send_signal(signal.SIGKILL)
+            finish(run, -signal.SIGKILL)
+            wait_for_lock(output)
+        else:
+            finish(run)
+    return output
+
+
+def wait_for_lock(output: Path) -> None:
+    """Processes end soon after their launcher; the folder is theirs until then."""
+    deadline = time.monotonic() + 100
+    while (output / ".lock").exists() and (output / ".lock").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_losses_are_those_of_one_process(whole: Path, changed: Path) -> None:
+    one, other = losses(whole), losses(changed)
+    assert len(one) == len(other) == STEPS
+    for expected, found in zip(one, other, strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+    lines = [json.loads(line) for line in (changed / "metrics.jsonl").read_text().splitlines()]
+    expected_lines = [
+        json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()
+    ]
+    failed = [line["failed_clips"] for line in lines]
+    assert failed == [line["failed_clips"] for line in expected_lines], "empty places are none"
+
+
+def test_what_a_sharded_run_saved_is_read_by_all(
+    words: list[str], whole: Path, tmp_path: Path
+) -> None:
+    run = start(
+        [*words, "--shard", "all", "--output", str(tmp_path)], launcher=torchrun(2)
+    )  # fmt: skip
+    finish(run)
+    saved, plain = (read(checkpoints(each / "checkpoints")[0]) for each in (tmp_path, whole))
+    assert saved.step == plain.step == STEPS
+    assert [saved.state["format"], plain.state["format"]] == [3, 2]
+    for one, other in ((saved.model(), plain.model()), (saved.optimizer(), plain.optimizer())):
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            assert tensor.shape == other[name].shape
+            torch.testing.assert_close(tensor, other[name], rtol=1e-2, atol=1e-3, msg=name)
+    model, _ = load_model(tmp_path)
+    assert model.state_dict().keys() == saved.model().keys()
+
+    shard = next(path for path in (saved.folder / "optimizer").iterdir())
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"not whole: optimizer/{shard.name} has"):
+        read(saved.folder)
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=f"not whole: .*{shard.name}"):
+        read(saved.folder)
+
+
+def test_kills_at_any_moment_leave_whole_checkpoints(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.lives", str(tmp_path / "run"), "20", "1"],
+        cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("life ") == 20

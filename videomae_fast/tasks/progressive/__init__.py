@@ -1,0 +1,3 @@
+"""Progressive training: the stages of a plan one after the other, weights handed on, resumable."""
+
+from __future__ import annotations
