@@ -129,7 +129,8 @@ def describe(workload: Workload) -> Model:
 def _clip(args: argparse.Namespace, workload: Workload, masking: Masking) -> Clip:
     seconds, update = args.clip_ms, args.update_ms
     if seconds is None or update is None:
-        from benchmarks.gpu.step_model import Ceilings, modelled_step
+        from benchmarks.gpu.calls import Ceilings
+        from benchmarks.gpu.step_model import modelled_step
 
         card = Ceilings(args.card, *_RATES[args.card])
         calls = modelled_step(workload, masking)

@@ -17,7 +17,7 @@ from videomae_fast.recipes.plain import to_plain
 from videomae_fast.report import read_run
 from videomae_fast.report.charts import MOST_POINTS, Line, chart, thinned
 from videomae_fast.report.page import MOST_FILES, page
-from videomae_fast.tasks.validation import History, Numbers
+from videomae_fast.tasks.validation import Epoch, History, Numbers
 
 STEPS = 40
 
@@ -67,8 +67,9 @@ def folder(tmp_path: Path) -> Path:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "config.json").write_text(json.dumps(to_plain(PretrainConfig())))
     history = History(run)
-    history.add(20, Numbers(0.5, 0.9, 1.25, 60, 1), None)
-    history.add(40, Numbers(0.625, 0.9, 1.0, 60, 1), Numbers(0.75, 0.9, 0.9, 60, 1))
+    history.add(Epoch(20, Numbers(0.5, 0.9, 1.25, 60, 1), None, "weights"))
+    average = Numbers(0.75, 0.9, 0.9, 60, 1)
+    history.add(Epoch(40, Numbers(0.625, 0.9, 1.0, 60, 1), average, "average"))
     bad = [
         Failure(f"clip <{i % (MOST_FILES + 5)}>.mp4", "train.csv", i + 1, "moov atom", i, 0, i)
         for i in range(MOST_FILES + 8)
