@@ -98,7 +98,7 @@ def test_what_cannot_be_is_named(values: dict[str, Any], message: str) -> None:
 def test_every_value_comes_back_as_it_was() -> None:
     other = {
         "model.image_size": (32, 48), "model.init": "w.pth", "optim.betas": (0.5, 0.6),
-        "data.lists": (Source(Path("a")),), "run.seed": 2**62, "masks.encoder_ratio": 0.5,
+        "data.lists": (Source(Path("a")),), "run.seed": 2**62, "run.shard": "node", "masks.encoder_ratio": 0.5,
         "model.drop_path": 0.5, "data.max_failed_share": 0.5, "optim.min_lr": 1e-4,
             "schedule.warmup_epochs": 3,
     }  # fmt: skip
