@@ -29,6 +29,7 @@ def test_over_a_restart_with_steps_that_are_made_again(tmp_path: Path) -> None:
     clock, path = Clock(), tmp_path / "goodput.json"
     first = Goodput(path, 0, clock(), clock)
     clock.now += 20
+    first.spend("data", 7.0)  # of the first step, which is within the start
     first.stepped()
     first.stepped()
     first.spend("data", 5.0)

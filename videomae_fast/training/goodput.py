@@ -47,13 +47,14 @@ class Goodput:
         self._began: float | None = began
 
     def spend(self, cause: str, seconds: float) -> None:
-        """Counts time that went into something else than steps."""
-        self.spent[cause] += seconds
+        """Counts time that went into something else than steps; before the first, all is start."""
+        if self._began is None:
+            self.spent[cause] += seconds
 
     def stepped(self) -> None:
         """Called after each step: the first one of a start ends what belongs to the start."""
         if self._began is not None:
-            self.spend("start", self._clock() - self._began)
+            self.spent["start"] += self._clock() - self._began
             self._began = None
 
     def look(self, done: int, step_seconds: float) -> float:
