@@ -164,6 +164,7 @@ data-bench: setup
 reference: setup
 	$(BIN)/python -m videomae_fast.recipes.reference pretrain > docs/reference/configuration.md
 	$(BIN)/python -m videomae_fast.recipes.reference finetune > docs/reference/finetuning.md
+	$(BIN)/python -m videomae_fast.recipes.reference detect > docs/reference/detection.md
 	$(BIN)/python -m videomae_fast.recipes.reference distill > docs/reference/distillation.md
 
 lint: setup

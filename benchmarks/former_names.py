@@ -1,10 +1,11 @@
-"""``python -m benchmarks.step`` and its like, as they were spelt before there was one command.
+"""Benchmarks as modules to run (``benchmarks.step``), as they were before there was one command.
 
 For one version: they run the command of today, after a warning.
 """
 
 from __future__ import annotations
 
+import runpy
 import sys
 import warnings
 from collections.abc import Sequence
@@ -31,9 +32,7 @@ FORMER = {
     "step": "step",
     "tables": "report",
 }
-_SOURCE = (
-    "import sys\nfrom benchmarks.former_names import run\nsys.exit(run({name!r}, sys.argv[1:]))"
-)
+_SOURCE = "import sys\nfrom benchmarks.former_names import run\nrun({name!r}, sys.argv[1:])"
 
 
 class FormerCommands(MetaPathFinder, InspectLoader):
@@ -61,10 +60,8 @@ class FormerCommands(MetaPathFinder, InspectLoader):
         raise ImportError(f"{module.__name__} is now the command: python -m benchmarks {command}")
 
 
-def run(name: str, words: Sequence[str]) -> int:
-    """Runs the command that the module `name` has become; returns its exit status."""
-    from benchmarks.__main__ import main
-
+def run(name: str, words: Sequence[str]) -> None:
+    """Runs the command that the module `name` has become; it ends as that does."""
     command = FORMER[name]
     warnings.warn(
         f"python -m benchmarks.{name} is now python -m benchmarks {command}; the next version "
@@ -72,7 +69,8 @@ def run(name: str, words: Sequence[str]) -> int:
         FutureWarning,
         stacklevel=2,
     )
-    return main([command, *words])
+    sys.argv = [sys.argv[0], command, *words]
+    runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
 
 
 def install() -> None:

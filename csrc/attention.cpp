@@ -32,6 +32,9 @@ constexpr int64_t kLanes = 8, kVectors = 2;
 #include "attention_heads.h"
 }  // namespace level_3
 #pragma GCC pop_options
+#endif
+
+#if defined(VMF_HAVE_AVX512)
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 namespace level_4 {
@@ -50,10 +53,12 @@ struct Functions {
 Functions functions() {
 #if defined(VMF_HAVE_CLONES)
   __builtin_cpu_init();
+#if defined(VMF_HAVE_AVX512)
   if (__builtin_cpu_supports("x86-64-v4")) {
     return {level_4::forward, level_4::backward, level_4::forward_scratch,
             level_4::backward_scratch};
   }
+#endif
   if (__builtin_cpu_supports("x86-64-v3")) {
     return {level_3::forward, level_3::backward, level_3::forward_scratch,
             level_3::backward_scratch};

@@ -1,4 +1,4 @@
-// Bias + GELU (the exact, erf form), forward and backward, fp32.
+// Bias + GELU (the exact, erf form), forward and backward, of fp32 or bf16; computed in fp32.
 //
 // gelu(x) = x Phi(x) = max(x, 0) - z Q(z), z = |x|. The normal distribution's tail Q(z) is
 // exp(-z²/2) R(z), where R is smooth: a quotient of polynomials. One exponential then serves Phi and
@@ -8,6 +8,7 @@
 
 #include "columns.h"
 #include "common.h"
+#include "elements.h"
 #include "parallel.h"
 
 namespace vmf {
@@ -60,30 +61,32 @@ VMF_INLINE float gelu_slope(float x) {
   return x < 0.0f ? below : 1.0f - below;
 }
 
-template <bool with_bias>
-VMF_INLINE void forward_row(const float* __restrict x, const float* __restrict bias,
-                            float* __restrict out, int64_t width) {
+template <bool with_bias, typename T>
+VMF_INLINE void forward_row(const T* __restrict x, const float* __restrict bias,
+                            T* __restrict out, int64_t width) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) {
-    const float v = with_bias ? x[i] + bias[i] : x[i];
-    out[i] = gelu(v);
+    const float v = with_bias ? load(x[i]) + bias[i] : load(x[i]);
+    store(out[i], gelu(v));
   }
 }
 
-template <bool with_bias>
-VMF_INLINE void backward_row(const float* __restrict grad, const float* __restrict x,
-                             const float* __restrict bias, float* __restrict out,
+template <bool with_bias, typename T>
+VMF_INLINE void backward_row(const T* __restrict grad, const T* __restrict x,
+                             const float* __restrict bias, T* __restrict out,
                              float* __restrict sum, int64_t width) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) {
-    const float v = with_bias ? x[i] + bias[i] : x[i];
-    out[i] = grad[i] * gelu_slope(v);
-    if (with_bias) sum[i] += out[i];
+    const float v = with_bias ? load(x[i]) + bias[i] : load(x[i]);
+    const float slope = load(grad[i]) * gelu_slope(v);
+    store(out[i], slope);
+    if (with_bias) sum[i] += slope;
   }
 }
 
-VMF_CLONES void forward(const float* x, const float* bias, float* out, int64_t width,
-                        int64_t begin, int64_t end) {
+template <typename T>
+VMF_INLINE void forward_rows(const T* x, const float* bias, T* out, int64_t width, int64_t begin,
+                             int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t o = row * width;
     if (bias != nullptr) {
@@ -94,8 +97,9 @@ VMF_CLONES void forward(const float* x, const float* bias, float* out, int64_t w
   }
 }
 
-VMF_CLONES void backward(const float* grad, const float* x, const float* bias, float* out,
-                         float* sum, int64_t width, int64_t begin, int64_t end) {
+template <typename T>
+VMF_INLINE void backward_rows(const T* grad, const T* x, const float* bias, T* out, float* sum,
+                              int64_t width, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t o = row * width;
     if (bias != nullptr) {
@@ -106,18 +110,33 @@ VMF_CLONES void backward(const float* grad, const float* x, const float* bias, f
   }
 }
 
-}  // namespace
-}  // namespace vmf
+VMF_CLONES void forward(const float* x, const float* bias, float* out, int64_t width,
+                        int64_t begin, int64_t end) {
+  forward_rows(x, bias, out, width, begin, end);
+}
 
-VMF_API int64_t vmf_bias_gelu(const float* x,     // [rows, width]
-                              const float* bias,  // [width] or null
-                              float* out,         // [rows, width]
-                              int64_t rows, int64_t width, int64_t threads) {
-  using namespace vmf;
+VMF_CLONES void forward(const Bf16* x, const float* bias, Bf16* out, int64_t width, int64_t begin,
+                        int64_t end) {
+  forward_rows(x, bias, out, width, begin, end);
+}
+
+VMF_CLONES void backward(const float* grad, const float* x, const float* bias, float* out,
+                         float* sum, int64_t width, int64_t begin, int64_t end) {
+  backward_rows(grad, x, bias, out, sum, width, begin, end);
+}
+
+VMF_CLONES void backward(const Bf16* grad, const Bf16* x, const float* bias, Bf16* out,
+                         float* sum, int64_t width, int64_t begin, int64_t end) {
+  backward_rows(grad, x, bias, out, sum, width, begin, end);
+}
+
+template <typename T>
+int64_t run_forward(const void* x, const float* bias, void* out, int64_t rows, int64_t width,
+                    int64_t threads) {
   if (rows < 0 || width < 1) return kBadArgument;
   try {
     parallel_for(rows, width / 4, threads, [&](int64_t begin, int64_t end) {
-      forward(x, bias, out, width, begin, end);
+      forward(static_cast<const T*>(x), bias, static_cast<T*>(out), width, begin, end);
     });
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
@@ -125,20 +144,17 @@ VMF_API int64_t vmf_bias_gelu(const float* x,     // [rows, width]
   return kOk;
 }
 
-VMF_API int64_t vmf_bias_gelu_backward(const float* grad,  // [rows, width]
-                                       const float* x,     // [rows, width], forward's input
-                                       const float* bias,  // [width] or null
-                                       float* grad_x,      // [rows, width]
-                                       float* grad_bias,   // [width]; null if bias is
-                                       int64_t rows, int64_t width, int64_t threads) {
-  using namespace vmf;
+template <typename T>
+int64_t run_backward(const void* grad, const void* x, const float* bias, void* grad_x,
+                     float* grad_bias, int64_t rows, int64_t width, int64_t threads) {
   if (rows < 0 || width < 1 || (bias == nullptr) != (grad_bias == nullptr)) return kBadArgument;
   try {
     ColumnSums sums(rows, bias == nullptr ? 0 : width);
     parallel_for(sums.blocks(), sums.block_rows() * width / 4, threads,
                  [&](int64_t begin, int64_t end) {
                    for (int64_t block = begin; block < end; ++block) {
-                     backward(grad, x, bias, grad_x, sums.of(block), width, sums.begin(block),
+                     backward(static_cast<const T*>(grad), static_cast<const T*>(x), bias,
+                              static_cast<T*>(grad_x), sums.of(block), width, sums.begin(block),
                               sums.end(block));
                    }
                  });
@@ -147,4 +163,26 @@ VMF_API int64_t vmf_bias_gelu_backward(const float* grad,  // [rows, width]
     return kOutOfMemory;
   }
   return kOk;
+}
+
+}  // namespace
+}  // namespace vmf
+
+VMF_API int64_t vmf_bias_gelu(const void* x,      // [rows, width], fp32 or bf16
+                              const float* bias,  // [width] or null
+                              void* out,          // [rows, width], dtype of x
+                              int64_t rows, int64_t width, int32_t bf16, int64_t threads) {
+  const auto run = bf16 ? vmf::run_forward<vmf::Bf16> : vmf::run_forward<float>;
+  return run(x, bias, out, rows, width, threads);
+}
+
+VMF_API int64_t vmf_bias_gelu_backward(const void* grad,   // [rows, width], dtype of x
+                                       const void* x,      // [rows, width], forward's input
+                                       const float* bias,  // [width] or null
+                                       void* grad_x,       // [rows, width], dtype of x
+                                       float* grad_bias,   // [width]; null if bias is
+                                       int64_t rows, int64_t width, int32_t bf16,
+                                       int64_t threads) {
+  const auto run = bf16 ? vmf::run_backward<vmf::Bf16> : vmf::run_backward<float>;
+  return run(grad, x, bias, grad_x, grad_bias, rows, width, threads);
 }

@@ -9,8 +9,10 @@
 // A function marked so is compiled once per instruction set; the loader picks the best one that the
 // machine has, so a build runs on any x86-64. What its loops call must be VMF_INLINE or a builtin: a
 // plain inline function (std::bit_cast too) keeps the compiler from vectorising them.
-#if defined(VMF_HAVE_CLONES)  // set by CMake where the compiler and the loader know how
+#if defined(VMF_HAVE_AVX512)  // set by CMake where the compiler and the loader know how
 #define VMF_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#elif defined(VMF_HAVE_CLONES)
+#define VMF_CLONES __attribute__((target_clones("default", "arch=x86-64-v3")))
 #else
 #define VMF_CLONES
 #endif

@@ -127,7 +127,7 @@ def _forward(
             flash.flash_forward[(clips * heads * triton.cdiv(queries, launch.queries),)](
                 **arguments,
                 n_keys=keys,
-                **flash.shape(dim, launch),
+                **flash.shape(dim, launch, query.element_size()),
                 num_warps=launch.num_warps,
                 num_stages=launch.num_stages,
             )
@@ -234,14 +234,14 @@ def backward_into(
         flash.flash_backward_query[(clips * heads * triton.cdiv(queries, by_query.queries),)](
             **arguments,
             **of_query,
-            **flash.shape(dim, by_query),
+            **flash.shape(dim, by_query, query.element_size()),
             num_warps=by_query.num_warps,
             num_stages=by_query.num_stages,
         )
         flash.flash_backward_key[(clips * heads * triton.cdiv(keys, by_key.keys),)](
             **arguments,
             **of_key,
-            **flash.shape(dim, by_key),
+            **flash.shape(dim, by_key, query.element_size()),
             num_warps=by_key.num_warps,
             num_stages=by_key.num_stages,
         )

@@ -41,8 +41,7 @@ MIDDLE = (
     Launch(queries=128, keys=32, num_warps=8, num_stages=2),
     Launch(queries=32, keys=128, num_warps=8, num_stages=2),
 )
-# fp32 of wider heads than 64 (ViT-H, ViT-g): larger blocks spill. ViT-H's last one, heads of 80,
-# spills in every form that was tried.
+# fp32 of wider heads than 64 (ViT-H, ViT-g): larger blocks spill.
 SMALLEST = (Launch(queries=16, keys=16, num_warps=4, num_stages=2),) * 3
 # Other fp32, and wider heads, which no official size has.
 SMALL = (
@@ -260,8 +259,14 @@ def launches(dim: int, itemsize: int) -> tuple[Launch, Launch, Launch]:
     return NARROW if width <= 64 else MIDDLE
 
 
-def shape(dim: int, launch: Launch) -> dict[str, Any]:
-    """The constants of a kernel that follow from the head dim and the launch."""
+def shape(dim: int, launch: Launch, itemsize: int) -> dict[str, Any]:
+    """The constants of a kernel that follow from the head dim and the launch.
+
+    Of fp32 heads the second part is 32 wide at least: with 16, heads of 80 spill 384 bytes in the
+    backward of keys, and 32 to 1,480 in ten other forms; with 32 they need 215 registers.
+    """
     first, second = head_parts(dim)
+    if itemsize > 2 and second > 0:
+        second = max(second, 32)
     blocks = {"QUERIES": launch.queries, "KEYS": launch.keys}
     return {"DIM": dim, "DIM_A": first, "DIM_B": second, **blocks}

@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.official.step import normalized_images, pretraining_loss
 from tests.support import stand_ins
+from tests.support.boxed import write_boxed
 from tests.support.documents import ROOT, blocks, commands
 from tests.support.known import know_the_stand_ins
 from videomae_fast import Grid, MAEConfig, Masks, MaskSpec, VideoClassifier, masked_pixel_loss
@@ -40,6 +41,8 @@ SHORT = {
     "distill": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
     f"{TINY_RUN} --device cpu --precision fp32",
     "test": "--workers 0 --device cpu",
+    "train": "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 "
+    f"--short-side 32 {TINY_RUN} --device cpu --precision fp32",
     "reconstruct": "--mask-ratio 0.75 --stride 1",
     "demo": "--steps 20",
 }
@@ -74,6 +77,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, place in enumerate(("train/jump", "train/run", "val/jump", "val/run")):
         (folder / "actions" / place).mkdir(parents=True)
         (folder / "actions" / place / "0.mp4").write_bytes(videos[number].read_bytes())
+    write_ava(folder / "ava")
     for number, place in enumerate(("jump", "swim")):
         (folder / "sports" / place).mkdir(parents=True)
         (folder / "sports" / place / "0.mp4").write_bytes(videos[number].read_bytes())
@@ -85,6 +89,18 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_ava(folder: Path) -> None:
+    """Lists, videos and detected persons as of AVA, whose videos begin at second 900."""
+    folder.mkdir()
+    write_boxed(folder, 4, 2, videos=True)
+    (folder / "frames").rename(folder / "videos")
+    for name in ("train.csv", "val.csv"):
+        rows = [line.split(",", 2) for line in (folder / name).read_text().splitlines()]
+        (folder / name).write_text("".join(f"{video},0901,{rest}\n" for video, _, rest in rows))
+    persons = [f"{video},901,{rest.rpartition(',')[0]},,0.9\n" for video, _, rest in rows]
+    (folder / "persons.csv").write_text("".join(persons))
+
+
 def test_documents_have_commands() -> None:
     told = {command.split()[1] for _, command in RUN if command.startswith("videomae-fast ")}
     assert told >= {
@@ -92,6 +108,7 @@ def test_documents_have_commands() -> None:
         "finetune",
         "distill",
         "test",
+        "detect",
         "progressive",
         "list",
         "labels",
@@ -100,6 +117,7 @@ def test_documents_have_commands() -> None:
         "cache",
         "reconstruct",
         "features",
+        "probe-features",
         "convert",
         "flops",
         "doctor",

@@ -2,6 +2,7 @@
 
     python -m benchmarks loss-curves --size small --steps 300 --batch 32 --device cuda
     python -m benchmarks loss-curves --tiny --steps 300
+    python -m benchmarks loss-curves --steps 200 --ours bf16    # what bf16 does to the curve
 
 Both start from the same weights and take the same learning rates; each is updated by its own
 gradients and optimizer, so what one of them does differently adds up. The clips are rendered
@@ -41,7 +42,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=300, help="default: 300")
     parser.add_argument("--clips", type=int, default=64, help="rendered clips; default: 64")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak; default: 1e-3")
-    parser.add_argument("--precision", choices=AUTOCAST, default="fp32", help="of both")
+    parser.add_argument("--precision", choices=AUTOCAST, default="fp32", help="default: fp32")
+    parser.add_argument("--ours", choices=AUTOCAST, help="precision of ours; default: of both")
     return parser
 
 
@@ -79,7 +81,8 @@ def run(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
     ]
     schedule = Schedule(args.learning_rate, args.learning_rate / 100, args.steps // 10, args.steps)
     clips, draw = clips_of(config, args.clips, args.seed), torch.Generator().manual_seed(args.seed)
-    autocast = AUTOCAST[args.precision]
+    precision = args.ours or args.precision
+    autocast, lowered = AUTOCAST[args.precision], AUTOCAST[precision]
     losses: dict[str, list[float]] = {"official": [], "ours": []}
     for step in range(args.steps):
         chosen = torch.randint(len(clips), (args.batch,), generator=draw)
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
             for group in optimizer.param_groups:
                 group["lr"] = schedule(step)
             optimizer.zero_grad()
-        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+        with torch.autocast(device.type, lowered or torch.bfloat16, enabled=lowered is not None):
             loss = ours(frames.to(device), masks.to(device)).loss
         encoder_mask, decoder_mask = masks.to_bool()
         truth = pretraining_loss(
@@ -114,6 +117,7 @@ def run(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         **environment(args.device, command),
         "workload": workload.describe(),
         "precision": args.precision,
+        "precision of ours": precision,
         "clips": args.clips,
         "learning_rate": args.learning_rate,
         "losses": losses,
@@ -134,8 +138,10 @@ def plot(record: dict[str, Any], path: Path) -> Path:
     losses = record["losses"]
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.plot(losses["official"], color="#9aa5b1", linewidth=4, label="official computation")
-    above.plot(losses["ours"], color="#1f77b4", linewidth=1.2, label="ours")
+    official = f"official computation, {record['precision']}"
+    ours = f"ours, {record['precision of ours']}"
+    above.plot(losses["official"], color="#9aa5b1", linewidth=4, label=official)
+    above.plot(losses["ours"], color="#1f77b4", linewidth=1.2, label=ours)
     above.set_ylabel("loss")
     above.legend(frameon=False)
     difference = [
@@ -156,7 +162,8 @@ def main(words: Sequence[str]) -> int:
     args = arguments().parse_args(words)
     record = run(args, command_of("loss-curves", words))
     size = "tiny" if args.tiny else args.size
-    name = f"loss-curves-{size}-{args.precision}-{args.device.replace(':', '')}-{stamp()}"
+    precision = "-".join(dict.fromkeys((args.precision, args.ours or args.precision)))
+    name = f"loss-curves-{size}-{precision}-{args.device.replace(':', '')}-{stamp()}"
     path = write(record, results_folder(args) / f"{name}.json")
     plot(record, path.with_suffix(".png"))
     print(f"largest relative difference of a step: {apart(record):.1e}; {path}")

@@ -2,7 +2,8 @@
 
     python -m benchmarks step --size small --batch 4 --threads 2
 
-Forward, backward and AdamW in fp32, dual and encoder-only masking, in one process, interleaved.
+Forward, backward and AdamW in fp32, dual and encoder-only masking, in one process, interleaved;
+with ``--bf16`` ours in bf16, too, whose gradients are compared within what bf16 rounds.
 Loss and every gradient are compared with the transcription's before anything is timed; where they
 differ nothing is timed and the exit code is 1. Writes JSON, a markdown table and a plot.
 """
@@ -29,10 +30,11 @@ from benchmarks.measure.timing import interleaved
 from benchmarks.report.records import finish
 from videomae_fast import MAEConfig
 
-OFFICIAL, OURS = "official", "ours"
+OFFICIAL, OURS, OURS_BF16 = "official", "ours", "ours, bf16"
 VARIANTS = {
     OFFICIAL: Variant("official"),
     OURS: Variant("ours", lean=True),
+    OURS_BF16: Variant("ours", lean=True, precision="bf16"),
 }
 
 
@@ -46,6 +48,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=16, help="per clip; default: 16")
     parser.add_argument("--image-size", type=int, default=224, help="pixels; default: 224")
     parser.add_argument("--depth", type=int, help="blocks of the encoder; default: the size's")
+    parser.add_argument("--bf16", action="store_true", help="ours with --precision bf16, too")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory (Linux)")
     parser.add_argument(
         "--profile", action="store_true", help="where the time goes instead of how long it takes"
@@ -68,7 +71,7 @@ def checked(contenders: Sequence[Contender]) -> list[Check]:
     for masking in dict.fromkeys(c.masking for c in contenders):
         of = {c.name: c for c in contenders if c.masking == masking}
         against = truth(of[OFFICIAL])
-        found.append(check(of[OURS], against))
+        found += [check(of[name], against) for name in of if name != OFFICIAL]
         # The reference against itself: what it keeps for backward, and that it repeats
         found.append(check(of[OFFICIAL], against))
     return found
@@ -83,6 +86,7 @@ def measure(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         build(name, variant, workload, masking)
         for masking in maskings
         for name, variant in VARIANTS.items()
+        if args.bf16 or name != OURS_BF16
     ]
     checks = checked(contenders)
     for result in checks:

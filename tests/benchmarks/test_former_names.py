@@ -25,7 +25,8 @@ def test_each_is_a_command_now_and_no_module():
 
 
 @pytest.mark.parametrize("name", sorted(FORMER))
-def test_it_runs_with_a_warning(name, capsys):
+def test_it_runs_with_a_warning(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
     told = f"is now python -m benchmarks {FORMER[name]};"
     with pytest.warns(FutureWarning, match=told), pytest.raises(SystemExit, match=r"^0$"):
         run(name, ["--help"])

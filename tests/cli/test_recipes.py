@@ -16,10 +16,8 @@ def test_the_table_has_a_row_per_recipe(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["recipes"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split("  ")[0] == "name"
-    assert [row.split()[0] for row in rows] == [
-        *names("pretrain"), *names("finetune"), *names("distill"), *names("progressive"),
-    ]  # fmt: skip
-    tasks = ("pretrain", "finetune", "distill", "progressive")
+    tasks = ("pretrain", "finetune", "distill", "detect", "progressive")
+    assert [row.split()[0] for row in rows] == [name for task in tasks for name in names(task)]
     assert all(row.split()[1] in tasks for row in rows)
     (giant,) = (row for row in rows if row.startswith("vit_g_hybrid"))
     for told in ("giant", "UnlabeledHybrid", "241 h on 64 A100", "K400 87.2"):

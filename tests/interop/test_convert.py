@@ -273,7 +273,7 @@ def test_heads_are_asked_for(tmp_path: Path) -> None:
         ('{"model": %s, "options": {"normalize_target": 1}}', "normalize_target is no bool"),
         ('{"model": %s, "options": {}, "labels": "abc"}', "labels are no list of names"),
         ('{"model": %s, "options": {}, "kind": ["classifier"]}', "says that it is"),
-        ('{"kind": "detector", "model": {}, "options": {}}', "says that it is 'detector'"),
+        ('{"kind": "segmenter", "model": {}, "options": {}}', "says that it is 'segmenter'"),
         ('{"model": {}, "options": {"magic": 1}}', "unknown model option .*magic"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from videomae_fast.interop import (
     convert,
     read_weights,
     to_classifier,
+    write_weights,
 )
 from videomae_fast.interop.weights.layouts.mmaction2 import from_mmaction2_keys, to_mmaction2_keys
+from videomae_fast.interop.weights.model_weights import detector_options
+from videomae_fast.models.detector import ActionDetector
 from videomae_fast.models.positions import sinusoid_table
 
 State = dict[str, Tensor]
@@ -145,12 +149,12 @@ def test_a_detector_is_told_from_a_classifier_of_the_first_token(tmp_path: Path)
 
 def test_what_becomes_of_a_detector(tmp_path: Path) -> None:
     torch.save({"model": detector()}, tmp_path / "ava.pth")
-    for layout, name, reason in (
-        ("ours", "a.safetensors", r"holds a detector, which no model here is.*--classifier"),
-        ("hugging-face", "hf", "Hugging Face's VideoMAE has no detector"),
-    ):
-        with pytest.raises(WeightsError, match=reason):
-            convert(tmp_path / "ava.pth", tmp_path / name, ConversionOptions(layout), DETECTOR)
+    with pytest.raises(WeightsError, match="Hugging Face's VideoMAE has no detector"):
+        convert(tmp_path / "ava.pth", tmp_path / "hf", ConversionOptions("hugging-face"), DETECTOR)
+    convert(tmp_path / "ava.pth", tmp_path / "a.safetensors", ConversionOptions("ours"), DETECTOR)
+    ours = read_weights(tmp_path / "a.safetensors")
+    assert (ours.kind, ours.classes) == ("detector", 80)
+    assert same(dict(ours.state), detector())
     official = ConversionOptions("official")
     report = convert(tmp_path / "ava.pth", tmp_path / "b.pth", official, DETECTOR)
     assert any("that it is a detector: to be said again" in c.reason for c in report.changes)
@@ -160,8 +164,14 @@ def test_what_becomes_of_a_detector(tmp_path: Path) -> None:
     assert left == {"head.weight", "head.bias", "norm.weight", "norm.bias"}
     assert torch.equal(made.state["fc_norm.weight"], torch.ones(32))
     assert torch.equal(made.state["blocks.0.attn.q_bias"], detector()["blocks.0.attn.q_bias"])
-    with pytest.raises(WeightsError, match="holds a detector; make a classifier of it"):
-        read_weights(tmp_path / "ava.pth", DETECTOR).model()
+    model = read_weights(tmp_path / "ava.pth", DETECTOR).model()
+    assert isinstance(model, ActionDetector)
+    assert detector_options(model) == detector_options(ActionDetector(model.config, 80))
+    told = replace(ours, options={**detector_options(model), "bins": 8, "mean": [0.5] * 3})
+    write_weights(told, tmp_path / "c.safetensors", "ours")
+    again = read_weights(tmp_path / "c.safetensors").model()
+    assert isinstance(again, ActionDetector)
+    assert (again.rois.size, again.pixels.mean) == (8, (0.5, 0.5, 0.5))
 
 
 def test_weights_that_are_not_finite_are_not_converted(tmp_path: Path) -> None:

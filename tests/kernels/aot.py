@@ -67,6 +67,8 @@ def steps() -> Iterator[tuple[str, Launch]]:
         yield from _named(size, "bf16", option_launches(size, BATCH, half))
     for size in ("small", "base", "giant"):  # all widths of decoders
         yield from _named(size, "fp32", step_launches(size, BATCH, single))
+    heads = ("packed_attention", "packed_attention_backward")  # ViT-H's are 80 wide, unlike others
+    yield from _named("huge", "fp32", step_launches("huge", BATCH, single, heads))
     yield from _named("giant", "fp32", option_launches("giant", BATCH, single, LOSSES))
 
 

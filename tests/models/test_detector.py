@@ -166,3 +166,26 @@ def test_what_does_not_fit_is_refused() -> None:
         model.batch([])
     with pytest.raises(ValueError, match="num_classes"):
         ActionDetector(model.config, 0)
+
+
+def test_a_step_has_the_official_loss(model: ActionDetector, golden: Golden) -> None:
+    """Boxes of all clips with the clip of each, divided by the clips of the step, or by boxes."""
+    from videomae_fast.recipes import DetectConfig, changed
+    from videomae_fast.tasks.acting import Acting
+
+    _, data = golden
+    boxes = [data["train.boxes0"], data["train.boxes1"]]
+    inputs = {
+        "frames": model.batch([data["clip0"], data["clip1"]]),
+        "ok": torch.tensor([True, True]),
+        "boxes": torch.cat(boxes),
+        "clip": torch.tensor([0] * len(boxes[0]) + [1] * len(boxes[1])),
+        "labels": torch.cat([data["labels0"], data["labels1"]]).bool(),
+        "seeds": torch.tensor([1, 2]),
+    }
+    for over, weight in (("clips", 2), ("boxes", len(inputs["boxes"]))):
+        config = changed(DetectConfig(), {"optim.mean_over": over})
+        found = Acting(config, 2.0).loss(model, inputs, scale=1.0)
+        torch.testing.assert_close(found.total, data["train.loss"].view(()), rtol=1e-5, atol=0.0)
+        assert found.weight.item() == weight
+        assert found.failed.item() == 0

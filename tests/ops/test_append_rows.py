@@ -46,7 +46,7 @@ def test_forward_copies(impl: str, shape: tuple[int, ...], dtype: torch.dtype, d
     assert torch.equal(out, append_rows(*tensors, impl="reference"))
 
 
-@pytest.mark.parametrize(("impl", "dtype"), with_dtypes([torch.float32]))
+@pytest.mark.parametrize(("impl", "dtype"), with_dtypes(FLOATS[:2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_backward(impl: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
     b, v, m, n, c = shape

@@ -138,20 +138,24 @@ def test_one_backend_of_torch_serves_alone():
     assert why_not("attention", "cudnn", *on_cuda(torch.bfloat16), None) is None
 
 
-def test_on_a_cpu_native_serves_fp32_where_torch_leaves_avx_512_unused(monkeypatch):
+def test_on_a_cpu_native_serves_where_torchs_products_are_slower(monkeypatch):
     monkeypatch.setattr(choice, "WHY_NO_GAIN", None)
     monkeypatch.setattr(choice, "native_missing", lambda: None)
     monkeypatch.setattr(_native, "library", lambda: "there")
     monkeypatch.setattr(_native, "instruction_set", lambda: "x86-64-v4 (AVX-512)")
     assert chosen(*heads()) == "native"
-    assert chosen(*heads(torch.bfloat16)) == chosen(*heads(torch.float64)) == "sdpa"
+    assert chosen(*heads(torch.bfloat16)) == "native"
+    assert chosen(*heads(torch.float16)) == chosen(*heads(torch.float64)) == "sdpa"
     assert chosen(*heads(device="meta")) == "sdpa"
     assert chosen(*heads(), torch.ones(1)) == "sdpa"  # key_count is no int32
     with torch.autocast("cpu", torch.bfloat16):
-        assert chosen(*heads()) == "sdpa"
+        assert chosen(*heads()) == "sdpa"  # which autocast casts for
+        assert chosen(*heads(torch.bfloat16)) == "native"
+    monkeypatch.setattr(_native, "instruction_set", lambda: "x86-64-v3 (AVX2)")
+    assert chosen(*heads()) == "native"
     monkeypatch.setattr(_native, "instruction_set", lambda: "x86-64 (SSE2)")
     assert chosen(*heads()) == "sdpa"
-    assert "built without AVX-512" in choice.why_not_native()
+    assert "built without AVX2" in choice.why_not_native()
     monkeypatch.setattr(choice, "native_missing", lambda: "it is elsewhere")
     assert chosen(*heads()) == "sdpa"
     assert choice.why_not_native() == "it is elsewhere"
@@ -196,8 +200,8 @@ def test_unknown_and_unfit_backends():
         attention(*heads(), impl="fastest")
     with pytest.raises(BackendUnavailableError, match="fp32, bf16 and fp16"):
         attention(*heads(torch.float64), impl="triton")
-    with pytest.raises(BackendUnavailableError, match="native library takes fp32, not"):
-        attention(*heads(torch.bfloat16), impl="native")
+    with pytest.raises(BackendUnavailableError, match="library takes fp32 and bf16, not"):
+        attention(*heads(torch.float16), impl="native")
     with pytest.raises(BackendUnavailableError, match="needs CPU tensors, not meta"):
         op.ATTENTION.op.choose("native", *heads(device="meta"), None)
     assert attention(*heads(device="meta"), impl="native").is_meta  # a fake runs nothing
@@ -207,7 +211,7 @@ def test_forced():
     picked = []
     for impl in ("reference", "native", "onednn"):
         with forced(impl):
-            picked.append(chosen(*heads(torch.bfloat16 if impl == "onednn" else torch.float32)))
+            picked.append(chosen(*heads(torch.float16 if impl == "onednn" else torch.float32)))
     assert picked == ["reference", "native", "sdpa"]  # attention has no "onednn": sdpa serves
     with forced("triton"), pytest.raises(BackendUnavailableError, match="'triton' can't run"):
         attention(*heads())

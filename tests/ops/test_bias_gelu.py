@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.support.backends import (
+    FLOATS,
     KERNELS,
     assert_accurate,
     same_bits,
@@ -37,7 +38,7 @@ def exact(x, bias, grad):
     return (out.detach(), *torch.autograd.grad(out, (x, bias), grad.double()))
 
 
-@pytest.mark.parametrize(("impl", "dtype"), with_dtypes([torch.float32]))
+@pytest.mark.parametrize(("impl", "dtype"), with_dtypes(FLOATS[:2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_against_truth(shape, impl, dtype, device):
     torch.manual_seed(0)

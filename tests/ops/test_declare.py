@@ -251,7 +251,7 @@ def test_the_order_and_the_reasons() -> None:
 
 def test_why_not_by_name() -> None:
     x = torch.zeros(2, 3, dtype=torch.float64)
-    assert "takes fp32, not torch.float64" in str(why_not("bias_gelu", "native", x, x[0]))
+    assert "takes fp32 and bf16, not torch.float64" in str(why_not("bias_gelu", "native", x, x[0]))
     assert why_not("bias_gelu", "reference", x, x[0]) is None
     assert why_not("bias_gelu", "reference") is None
 

@@ -40,7 +40,7 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Tens
     return [tensor.to(device) for tensor in tensors]
 
 
-@pytest.mark.parametrize(("impl", "dtype"), with_dtypes([torch.float32]))
+@pytest.mark.parametrize(("impl", "dtype"), with_dtypes(FLOATS[:2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward(impl: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
     tensors = inputs(shape, dtype, device)
@@ -56,7 +56,7 @@ def test_forward(impl: str, shape: tuple[int, ...], dtype: torch.dtype, device: 
     [
         pytest.param(*case.values, mask, marks=case.marks, id=f"{case.id}-{mask}")
         for mask in (torch.float32, torch.bfloat16)
-        for case in with_dtypes([torch.float32] if mask == torch.float32 else [])
+        for case in with_dtypes(FLOATS[:2] if mask == torch.float32 else [])
     ],
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

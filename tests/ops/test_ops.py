@@ -157,7 +157,7 @@ def test_bad_arguments_are_errors(random_frames):
         add_layer_norm(x, x, ones, ones, factor=torch.ones(3))
     with pytest.raises(ValueError, match=r"x and delta must be \[B, N, D\]"):
         add_layer_norm(x, x[:, 1:], ones, ones)
-    with pytest.raises(BackendUnavailableError, match="takes fp32, not torch"):
+    with pytest.raises(BackendUnavailableError, match="takes fp32 and bf16, not torch"):
         add_layer_norm(x.double(), x.double(), ones, ones, impl="native")
     head = torch.zeros(2, 3, 2, 4)
     with pytest.raises(ValueError, match="query, key, value must be"):

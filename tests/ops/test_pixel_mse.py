@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.backends import ALL, KERNELS, assert_accurate, with_dtypes
+from tests.support.backends import ALL, FLOATS, KERNELS, assert_accurate, with_dtypes
 from tests.support.cubes import cubes_by_hand, random_index
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import pixel_mse, pixel_mse_with_gradient
@@ -73,7 +73,7 @@ def compare(impl: str, prediction: Tensor, *args: Tensor | None, **settings: Any
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize(("impl", "dtype"), with_dtypes([torch.float32]))
+@pytest.mark.parametrize(("impl", "dtype"), with_dtypes(FLOATS[:2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_accuracy(
     shape: tuple[int, ...],

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.without_gpu
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 CASES = [
     *(("reference", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
-    pytest.param("native", torch.float32, marks=native),
+    *(pytest.param("native", dtype, marks=native) for dtype in (torch.float32, torch.bfloat16)),
 ]
 # batch, frames, height, width, tubelet, patch: odd sizes, the official patches
 SHAPES = [(2, 4, 32, 48, 2, 16), (1, 2, 14, 28, 2, 14), (3, 3, 10, 15, 3, 5), (2, 4, 6, 4, 1, 2)]
@@ -218,5 +218,5 @@ def test_bad_arguments_are_errors(random_frames):
         pixel_mse_with_gradient(prediction[:, 1:], frames, index, **sizes)
     with pytest.raises(ValueError, match="weight must be fp32"):
         pixel_mse_with_gradient(prediction, frames, index, weight.double(), **sizes)
-    with pytest.raises(BackendUnavailableError, match="takes fp32, not"):
+    with pytest.raises(BackendUnavailableError, match="takes fp32 and bf16, not"):
         pixel_mse_with_gradient(prediction.half(), frames, index, **sizes, impl="native")

@@ -13,17 +13,11 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from safetensors import safe_open
 
+from tests.support.official_operations import OURS
 from videomae_fast.ops.rand_augment import rand_augment
 from videomae_fast.ops.resized_view import resized_view
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-OURS = {
-    "AutoContrast": "auto_contrast", "Equalize": "equalize", "Invert": "invert",
-    "Rotate": "rotate", "PosterizeIncreasing": "posterize", "SolarizeIncreasing": "solarize",
-    "SolarizeAdd": "solarize_add", "ColorIncreasing": "color", "ContrastIncreasing": "contrast",
-    "BrightnessIncreasing": "brightness", "SharpnessIncreasing": "sharpness", "ShearX": "shear_x",
-    "ShearY": "shear_y", "TranslateXRel": "translate_x", "TranslateYRel": "translate_y",
-}  # fmt: skip
 
 
 def _golden(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -45,7 +45,7 @@ def test_gather_copies(impl: str, shape: tuple[int, ...], dtype: torch.dtype, de
 
 
 @pytest.mark.parametrize("repeats", [False, True])
-@pytest.mark.parametrize(("impl", "dtype"), with_dtypes([torch.float32]))
+@pytest.mark.parametrize(("impl", "dtype"), with_dtypes(FLOATS[:2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_scatter(
     impl: str,

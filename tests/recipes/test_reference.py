@@ -19,6 +19,7 @@ PAGES = {
     "pretrain": "configuration.md",
     "finetune": "finetuning.md",
     "distill": "distillation.md",
+    "detect": "detection.md",
 }
 
 
@@ -31,7 +32,7 @@ def test_the_page_is_up_to_date(task: str) -> None:
 @pytest.mark.parametrize("task", KINDS)
 def test_help_and_page_say_the_same(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main([task, "--help"])
+        cli.main([*KINDS[task].command_line().split(), "--help"])
     shown = re.sub(r"\s+", "", capsys.readouterr().out)
     text = re.sub(r"\s+", "", page(KINDS[task]))
     for one in settings(KINDS[task]).values():

@@ -99,3 +99,18 @@ def test_a_section_stands_in_its_place() -> None:
 def test_a_list_names_itself(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Data(lists=(Source(Path("a.csv"), **values),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run.shard": "half"}, "run.shard is 'half': none, node, all or a number"),
+        ({"run.shard": "0"}, "run.shard is '0'"),
+        ({"run.reshard": "yes"}, "run.reshard yes is for sharded weights"),
+        ({"run.shard": "1", "run.reshard": "no"}, "run.reshard no is for sharded weights"),
+    ],
+)
+def test_what_sharding_can_be(changes, said):
+    with pytest.raises(UsageError, match=said):
+        changed(PretrainConfig(), changes)
+    assert changed(PretrainConfig(), {"run.shard": "8", "run.reshard": "yes"}).run.shard == "8"

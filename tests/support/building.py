@@ -33,7 +33,15 @@ def without_levels(name: str, levels: Sequence[str], folder: Path, *options: str
         source = source.replace(asked, "false")
     (folder / name).write_text(source)
     usual = ["-std=c++20", "-O3", "-fopenmp-simd", "-ffp-contract=fast", "-fno-trapping-math"]
-    command = [compiler, *usual, *options, "-shared", "-fPIC", "-DVMF_HAVE_CLONES"]
+    command = [
+        compiler,
+        *usual,
+        *options,
+        "-shared",
+        "-fPIC",
+        "-DVMF_HAVE_CLONES",
+        "-DVMF_HAVE_AVX512",
+    ]
     command += [name, "parallel.cpp"]
     built = subprocess.run(
         [*command, "-o", "library.so"], cwd=folder, capture_output=True, text=True, check=False

@@ -52,7 +52,7 @@ def config_from(args: argparse.Namespace) -> DistillConfig:
         args,
         format="labels",
         line="path label",
-        made_by="videomae-fast list FOLDER --labels --classes classes.txt > train.csv",
+        of="video (videomae-fast list FOLDER --labels --classes classes.txt > train.csv makes one)",
     )
     if config.distillation.teacher is None:
         raise UsageError(

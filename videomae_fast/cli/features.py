@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from videomae_fast.cli.list_options import check_folder
-from videomae_fast.cli.options import add_default
+from videomae_fast.cli.options import add_default, device_named
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.recipes.source import BY_OPTION
 
 if TYPE_CHECKING:
-    import torch
-
     from videomae_fast.evaluation.extraction import Clip
     from videomae_fast.evaluation.features import FeatureSettings
     from videomae_fast.models.config import MAEConfig
@@ -156,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     hints = SourceHints(args.heads, args.decoder_heads, args.frames, args.image_size)
     weights = read_weights(args.weights, hints)
     model = encoder_of(weights)
-    device = _device(args.device)
+    device = device_named(args.device)
     try:
         made = _settings(args, weights.config)
         frozen = FrozenFeatures(
@@ -264,15 +262,6 @@ def _settings(args: argparse.Namespace, config: MAEConfig) -> FeatureSettings:
         args.fit or "crop",
         pixels,
     )
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here (videomae-fast doctor says why)")
-    cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if cuda else "cpu")
 
 
 def _versions() -> dict[str, str]:

@@ -50,5 +50,5 @@ def config_from(args: argparse.Namespace) -> FinetuneConfig:
         args,
         format="labels",
         line="path label",
-        made_by="videomae-fast list FOLDER --labels --classes classes.txt > train.csv",
+        of="video (videomae-fast list FOLDER --labels --classes classes.txt > train.csv makes one)",
     )

@@ -6,12 +6,15 @@ import argparse
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.fields import Config, Setting, SettingError, sections, settings
 from videomae_fast.recipes.load import parse, parse_set
 from videomae_fast.recipes.plain import LIST_FIELDS
+
+if TYPE_CHECKING:
+    import torch
 
 _METAVARS: Final[dict[Any, str]] = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
@@ -128,3 +131,17 @@ def _reader(setting: Setting) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(told) from None
 
     return read
+
+
+def device_named(name: str) -> torch.device:
+    """What "auto", "cpu" or "cuda" of a --device is here.
+
+    Raises:
+        UsageError: a GPU is asked for, and there is none.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here (videomae-fast doctor says why)")
+    cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")

@@ -58,5 +58,5 @@ def config_from(args: argparse.Namespace) -> PretrainConfig:
         args,
         format="pretrain",
         line="path 0 -1",
-        made_by="videomae-fast list FOLDER > train.csv",
+        of="video (videomae-fast list FOLDER > train.csv makes one)",
     )

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -68,6 +68,19 @@ COMMANDS: dict[str, Command] = {
   videomae-fast test runs/base-k400/best.safetensors val.csv --output runs/base-k400/test
   torchrun --nproc-per-node 8 -m videomae_fast test vit_g_k400.pth val.csv --segments 5 --crops 3 \\
       --classes kinetics-400 --output vit_g_k400_test""",
+    ),
+    "detect": Command(
+        "videomae_fast.cli.detect",
+        "train and test a detector of what each person of a key frame does, as on AVA",
+        """\
+  videomae-fast detect train --recipe vit_b_ava_after_k400 --init runs/base-k400/best.safetensors \\
+      --data train.csv,root=frames,begin=900 \\
+      --validation val.csv,root=frames,begin=900,proposals=persons.csv \\
+      --label-map actions.pbtxt --output runs/base-ava
+  videomae-fast detect test runs/base-ava/best.safetensors \\
+      val.csv,root=frames,begin=900,proposals=persons.csv --label-map actions.pbtxt \\
+      --output runs/base-ava/test
+  videomae-fast detect train --help         every recipe and every field""",
     ),
     "report": Command(
         "videomae_fast.cli.report",
@@ -140,6 +153,16 @@ COMMANDS: dict[str, Command] = {
         """\
   videomae-fast features vit_g_hybrid_pt_1200e_k710_ft.pth videos features --preset thumos14
   videomae-fast features runs/base test.csv tokens --pooling tokens --layer 9 --stride 8""",
+    ),
+    "probe-features": Command(
+        "videomae_fast.cli.probe_features",
+        "train linear, attentive and nearest-neighbour probes on stored features, many rates at "
+        "once",
+        """\
+  videomae-fast probe-features features train.csv val.csv --output probes.json
+  videomae-fast probe-features train-features train.csv val.csv \\
+      --validation-features val-features --rates 1e-2 1e-3 1e-4
+  videomae-fast probe-features tokens train.csv val.csv --probe attentive --heads 12""",
     ),
     "convert": Command(
         "videomae_fast.cli.convert",
@@ -231,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(subparsers[name])
         args, unknown = parser.parse_known_args(words)
         if unknown:
-            known = [s for action in subparsers[name]._actions for s in action.option_strings]
+            known = list(_options(subparsers[name]))
             hint = _did_you_mean(unknown[0], known)
             subparsers[name].error(f"unknown argument {unknown[0]!r}{hint}")
         code = module.run(args)
@@ -245,6 +268,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM} {name}: interrupted", file=sys.stderr)
         return 130
     return 0 if code is None else int(code)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a command, and of the commands that it has itself."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _options(inner)
 
 
 def _rank() -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from videomae_fast.cli.list_options import check_folder
-from videomae_fast.cli.run_options import parse_source, say
+from videomae_fast.cli.run_options import parse_source, run_of, say
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.distillation import DistillConfig
-from videomae_fast.recipes.plain import from_plain
 
 _ROWS = 10
 
@@ -151,14 +149,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_of(path: Path) -> FinetuneConfig | None:
-    """The configuration of the fine-tuning run that weights lie in."""
-    for folder in (path, *path.absolute().parents[:3]):
-        file = folder / "config.json"
-        if file.is_file() and (folder / "checkpoints").is_dir():
-            said = json.loads(file.read_text(encoding="utf-8"))
-            kind = DistillConfig if "distillation" in said else FinetuneConfig
-            try:
-                return from_plain(kind, said)
-            except ValueError:  # of another task
-                return None
-    return None
+    """The configuration of the run of fine-tuning or distillation that weights lie in."""
+    return run_of(path, FinetuneConfig) or run_of(path, DistillConfig)

@@ -15,10 +15,10 @@ from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.keyed_order import KeyedOrder
+from videomae_fast.data.keyed_order import draw_order, told_mixing
 from videomae_fast.data.lists import Entry
 from videomae_fast.data.lists.sources import LoadedSource, load_sources
-from videomae_fast.data.order import Draw, EpochOrder, Order, item_words
+from videomae_fast.data.order import Draw, Order, item_words
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.data.views.clips import as_size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
@@ -143,11 +143,9 @@ class ClipDataset(Dataset[ClipSample]):
         lengths = [len(source) for source in self.sources]
         size = sum(lengths) if epoch_size is None else epoch_size
         shares = [source.share for source in self.sources]
-        self.order: Order
-        if order == "table":
-            self.order = EpochOrder(lengths, shares, size, seed)
-        else:
-            self.order = KeyedOrder(lengths, shares, size, seed, block=block, window=window)
+        self.order: Order = draw_order(
+            order, lengths, shares, size, seed, block=block, window=window
+        )
 
     def __len__(self) -> int:
         """Draws (videos) per epoch."""
@@ -164,15 +162,8 @@ class ClipDataset(Dataset[ClipSample]):
             f"{len(self):,} draws per epoch, stride {source.source.stride or self.stride}"
             for source in self.sources
         ]
-        order = self.order
-        if isinstance(order, KeyedOrder) and order.block > 1:
-            distance, share = order.mixing(videos_per_step)
-            lines.append(
-                f"blocks of {order.block} entries, {order.window} mixed: neighbours are drawn "
-                f"{distance:,.0f} draws apart on average, {share:.1%} of a step at most are of one "
-                "block"
-            )
-        return "\n".join(lines)
+        mixed = told_mixing(self.order, videos_per_step)
+        return "\n".join([*lines, *mixed])
 
     def entry(self, draw: Draw) -> Entry:
         """The line of the list that a draw stands for."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.bijection import Bijection, BlockShuffle
-from videomae_fast.data.order import ASSIGN, PERMUTE, Order, random_words
+from videomae_fast.data.order import ASSIGN, PERMUTE, EpochOrder, Order, random_words
 
 _MIXED: Final = 1024
 """Neighbouring draws among which the sources are mixed."""
@@ -141,3 +141,34 @@ def _split(
         ranks[mine] = np.where(is_first, passed, at - passed)
         stack += [(low, middle, mine[is_first]), (middle, high, mine[~is_first])]
     return sources, ranks.astype(np.int64)
+
+
+def draw_order(
+    kind: str,
+    lengths: Sequence[int],
+    shares: Sequence[float],
+    epoch_size: int,
+    seed: int,
+    *,
+    block: int = 1,
+    window: int = 64,
+) -> Order:
+    """The order of draws, "computed" or by a "table": ``data.order`` of a configuration.
+
+    Raises:
+        ValueError: numbers that can't be.
+    """
+    if kind == "table":
+        return EpochOrder(lengths, shares, epoch_size, seed)
+    return KeyedOrder(lengths, shares, epoch_size, seed, block=block, window=window)
+
+
+def told_mixing(order: Order, videos_per_step: int) -> list[str]:
+    """How blocks of an order are mixed, a line; none where entries are drawn each by itself."""
+    if not isinstance(order, KeyedOrder) or order.block == 1:
+        return []
+    distance, share = order.mixing(videos_per_step)
+    return [
+        f"blocks of {order.block} entries, {order.window} mixed: neighbours are drawn "
+        f"{distance:,.0f} draws apart on average, {share:.1%} of a step at most are of one block"
+    ]

@@ -94,6 +94,22 @@ class ReadSettings:
     def shape(self) -> ClipShape:
         return ClipShape(self.samples, self.frames, self.size)
 
+    def ids(self, video: VideoReader, request: ClipRequest) -> tuple[int, ...]:
+        """Numbers of the frames that are read of an open video."""
+        return self.rule.ids(video.frame_count, request.stride, request.words, self.shape)
+
+    def plans(self, frame: Size, duration: int, request: ClipRequest) -> Plans:
+        """What is done to frames of this (height, width), for each sample."""
+        return self.rule.plans(frame, duration, request.stride, request.words, self.shape)
+
+    def bytes_of(self, plans: Plans) -> tuple[int, ...]:
+        """The shape of the clips of plans, as bytes: [samples, T, h, w, bytes of a pixel]."""
+        return (self.samples, self.frames, *self.size, 3 * self.rule.dtype.itemsize)
+
+    def make(self, frames: NDArray[np.uint8], plans: Plans, out: NDArray[np.uint8]) -> None:
+        """Frames [N, H, W, 3] to clips of these bytes."""
+        self.rule.make(frames, plans, self.shape, out.view(self.rule.dtype))
+
 
 @dataclass(frozen=True)
 class ReadResult:
@@ -103,7 +119,7 @@ class ReadResult:
         kind: which of three forms the data has.
         data: uint8, [S, T, h, w, 3] clips (of fp32 ones the bytes, [S, T, h, w, 12]), [N, H, W, 3]
             frames or [bytes] of a file.
-        plans: of the samples, where they are still to be made.
+        plans: of the samples.
         ids: frame numbers.
         frame_count: of the video.
         decode_seconds, crop_seconds: of this process.
@@ -157,11 +173,11 @@ def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> Re
             return result
         kept_back = result
     with _open(request, settings) as video:
-        ids = _ids(video.frame_count, request, settings)
+        ids = settings.ids(video, request)
         decoded = video.read(ids)
         count, numbering = video.frame_count, video.numbered_by_decoding
     cached = None if settings.cache is None else settings.cache.take_counts()
-    plans = _plans(decoded.shape[1], decoded.shape[2], count, request, settings)
+    plans = settings.plans((decoded.shape[1], decoded.shape[2]), count, request)
     seconds, waited, queued = clock.told()
     told: dict[str, Any] = {
         "decode_seconds": seconds,
@@ -173,19 +189,18 @@ def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> Re
     }
     if settings.hand_over != "clips":
         return ReadResult("frames", decoded, plans, ids, count, **told)
-    size = settings.rule.dtype.itemsize
-    shape = (settings.samples, settings.frames, *settings.size, 3 * size)
+    shape = settings.bytes_of(plans)
     out = np.empty(shape, dtype=np.uint8) if room is None else room(shape)
-    settings.rule.make(decoded, plans, settings.shape, out.view(settings.rule.dtype))
+    settings.make(decoded, plans, out)
     crop_seconds = clock.told()[0] - seconds
-    return ReadResult("clips", out, (), ids, count, crop_seconds=crop_seconds, **told)
+    return ReadResult("clips", out, plans, ids, count, crop_seconds=crop_seconds, **told)
 
 
 def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
     """The file with what the device needs to know of it, or why the device can't decode it."""
     clock = _Clock()
     with PyAVReader(request.file) as video:
-        ids = _ids(video.frame_count, request, settings)
+        ids = settings.ids(video, request)
         context = video.stream.codec_context
         codec, pixels = context.codec.canonical_name, context.pix_fmt
         if codec not in settings.codecs:
@@ -198,7 +213,7 @@ def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
         if orientation(first) != UPRIGHT:
             return "rotated by metadata"
         count = video.frame_count
-        plans = _plans(first.height, first.width, count, request, settings)
+        plans = settings.plans((first.height, first.width), count, request)
     data = np.fromfile(request.file, dtype=np.uint8)
     seconds, waited, queued = clock.told()
     return ReadResult(
@@ -219,17 +234,6 @@ class _Clock:
         idle = max(0.0, seconds - (time.process_time() - self._computed))
         queued = min(idle, seconds_without_core() - self._queued)
         return seconds, idle - queued, queued
-
-
-def _ids(duration: int, request: ClipRequest, settings: ReadSettings) -> tuple[int, ...]:
-    return settings.rule.ids(duration, request.stride, request.words, settings.shape)
-
-
-def _plans(
-    height: int, width: int, duration: int, request: ClipRequest, settings: ReadSettings
-) -> Plans:
-    shape, words = settings.shape, request.words
-    return settings.rule.plans((height, width), duration, request.stride, words, shape)
 
 
 def _open(request: ClipRequest, settings: ReadSettings) -> VideoReader:

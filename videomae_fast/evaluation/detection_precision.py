@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from videomae_fast.data.boxes.boxes import Boxes, Key
+from videomae_fast.data.boxes.boxes import Boxes, Key, overlaps
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,6 @@ def average_precision(
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.flatnonzero(recall[1:] != recall[:-1]) + 1
     return float(((recall[steps] - recall[steps - 1]) * precision[steps]).sum())
-
-
-def overlaps(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of boxes [N, 4] and [M, 4] (x1, y1, x2, y2), float64 [N, M]."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = (high - low).clip(min=0).prod(-1)
-    areas = [(each[:, 2:] - each[:, :2]).prod(-1) for each in (one, other)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    out: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return out
 
 
 def _hits(found: Boxes, truth: Boxes | None, threshold: float) -> NDArray[np.bool_]:

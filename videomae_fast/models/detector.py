@@ -31,6 +31,7 @@ class ActionDetector(VisionTransformer):
             with; its decoder part is not used.
         num_classes: of the head; a box may have several.
         drop_path: stochastic depth rate of the last block.
+        head_dropout: dropout before the head.
         init_scale: factor on the head's initial weights.
         activation_checkpointing: recompute blocks in the backward pass instead of storing.
         pixels: how uint8 frames are normalised.
@@ -49,6 +50,7 @@ class ActionDetector(VisionTransformer):
         num_classes: int,
         *,
         drop_path: float = 0.0,
+        head_dropout: float = 0.0,
         init_scale: float = 0.001,
         activation_checkpointing: bool = False,
         pixels: Pixels = SLOWFAST,
@@ -68,6 +70,7 @@ class ActionDetector(VisionTransformer):
         self.config, self.pixels = config, pixels
         self.rois = RoiSpec(bins, 1 / config.patch_size, sampling_ratio, aligned)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.head_dropout = nn.Dropout(head_dropout)
         self.head = nn.Linear(config.width, num_classes)
         self.apply(_initialise)
         with torch.no_grad():
@@ -83,41 +86,62 @@ class ActionDetector(VisionTransformer):
         return normalised_batch(clips, self.config.patch_size, self.pixels)
 
     def features(
-        self, frames: Tensor, boxes: Sequence[Tensor], clip_seeds: Tensor | None = None
+        self,
+        frames: Tensor,
+        boxes: Sequence[Tensor] | Tensor,
+        clip_seeds: Tensor | None = None,
+        *,
+        clip: Tensor | None = None,
     ) -> Tensor:
         """Features of all boxes, clip by clip, [N, width].
 
         Args:
             frames: [B, T, H, W, 3]: uint8, or floating point and normalised (:meth:`batch`).
-            boxes: for each clip float [n, 4]: x1, y1, x2, y2 in pixels of the batch.
+            boxes: for each clip float [n, 4]: x1, y1, x2, y2 in pixels of the batch. With `clip`
+                those of all clips, float [N, 4].
             clip_seeds: int64 [B], what drop path is drawn from; None: torch's generator.
+            clip: int64 [N], the clip of each box, where `boxes` are not by clip.
 
         Raises:
             ValueError: wrong shapes or dtypes, or boxes that can't be.
         """
-        if len(boxes) != frames.shape[0]:
-            raise ValueError(f"boxes of {len(boxes)} clips for {frames.shape[0]} clips")
-        for k, each in enumerate(boxes):
-            if each.ndim != 2 or each.shape[1] != 4:
-                raise ValueError(f"boxes of clip {k} must be [n, 4], got {list(each.shape)}")
+        if clip is None:
+            boxes, clip = _joined(boxes, frames.shape[0], frames.device)
+        assert isinstance(boxes, Tensor)
         config = self.config
         size = check_frames(frames, config.tubelet_size, config.patch_size, floats=True)
         x = self.norm(add(*self.blocks(self.embed(frames, None, Grid(*size)), seeds=clip_seeds)))
-        clip = torch.cat(
-            [torch.full((len(each),), k, device=x.device) for k, each in enumerate(boxes)]
-        )
-        return roi_features(x, torch.cat(list(boxes)), clip, grid=size, spec=self.rois)
+        return roi_features(x, boxes, clip, grid=size, spec=self.rois)
 
     def forward(
-        self, frames: Tensor, boxes: Sequence[Tensor], clip_seeds: Tensor | None = None
+        self,
+        frames: Tensor,
+        boxes: Sequence[Tensor] | Tensor,
+        clip_seeds: Tensor | None = None,
+        *,
+        clip: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`features`, to logits [N, num_classes]; one sigmoid for each class."""
-        out: Tensor = self.head(self.features(frames, boxes, clip_seeds))
+        features = self.features(frames, boxes, clip_seeds, clip=clip)
+        out: Tensor = self.head(self.head_dropout(features))
         return out
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that get no weight decay, besides 1-D ones and biases."""
         return {"pos_embed"}
+
+
+def _joined(
+    boxes: Sequence[Tensor] | Tensor, clips: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Boxes by clip to all of them, and the clip of each."""
+    if len(boxes) != clips:
+        raise ValueError(f"boxes of {len(boxes)} clips for {clips} clips")
+    for k, each in enumerate(boxes):
+        if each.ndim != 2 or each.shape[1] != 4:
+            raise ValueError(f"boxes of clip {k} must be [n, 4], got {list(each.shape)}")
+    clip = [torch.full((len(each),), k, device=device) for k, each in enumerate(boxes)]
+    return torch.cat(list(boxes)), torch.cat(clip)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def add_layer_norm(
@@ -164,13 +164,13 @@ _ADD_LAYER_NORM = declare(
     "add_layer_norm",
     _forward_reference,
     triton=triton("add_layer_norm", "forward"),
-    native=native(_native.add_layer_norm, dtypes=FP32),
+    native=native(_native.add_layer_norm, dtypes=FP32_BF16),
     gradient=Gradient(
         _backward_reference,
         of=("x", "delta", "weight", "bias", "delta_bias", "scale"),
         backends={
             "triton": triton("add_layer_norm", "backward"),
-            "native": native(_native.add_layer_norm_backward, dtypes=FP32),
+            "native": native(_native.add_layer_norm_backward, dtypes=FP32_BF16),
         },
         results=("out", "stream", "mean", "rstd"),
         differentiable=2,

@@ -8,7 +8,7 @@ from torch import Tensor
 from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
 from videomae_fast.ops.checks import check_index
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def append_rows(x: Tensor, table: Tensor, index: Tensor, *, impl: str = "auto") -> Tensor:
@@ -62,7 +62,7 @@ _APPEND_ROWS = declare(
         of=("x", "table"),
         backends={
             "triton": triton("append_rows", "append_rows_backward"),
-            "native": native(_native.append_rows_backward, dtypes=FP32),
+            "native": native(_native.in_fp32(_native.append_rows_backward, 0), dtypes=FP32_BF16),
         },
         keep=lambda table, index: (index, table.shape[0]),
         finish=lambda result, grad, index: (grad[:, : grad.shape[1] - index.shape[1]], result),

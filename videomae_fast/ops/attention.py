@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._attention.choice import TablePolicy, native_held_back
+from videomae_fast.ops._attention.choice import TablePolicy, why_not_native
 from videomae_fast.ops._attention.libraries import LIBRARIES, key_mask
 from videomae_fast.ops._declare import Gradient, declare, native, triton
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def attention(
@@ -32,11 +32,11 @@ def attention(
         key_count: int32 [B] or None: only the first `key_count[b]` keys of a clip take part, at
             least one.
         impl: "auto": on a GPU what attention_table.json holds for the device and the shape (bf16
-            and fp16 without key_count), on CPUs with AVX-512 that are not Intel's "native" for
-            fp32 outside autocast, else "sdpa";
+            and fp16 without key_count), on CPUs with AVX2 that are not Intel's "native" for fp32
+            and bf16 (not where autocast would cast), else "sdpa";
             "sdpa": torch's scaled_dot_product_attention, which picks its own backend;
             "cudnn", "flash", "efficient": one of these backends of it, and no other;
-            "triton", "native": this library's kernels for a GPU and, fp32, for a CPU;
+            "triton", "native": this library's kernels for a GPU and for a CPU (in fp32);
             "flash-attn", "flash-attn-4", "xformers": these
             libraries, where installed; "reference": the softmax written out, in fp32.
             Under ``torch.use_deterministic_algorithms`` those whose gradients are added up in any
@@ -133,7 +133,12 @@ ATTENTION = declare(
     "attention",
     attention_reference,
     policy=TablePolicy(),
-    native=native(_native.attention, dtypes=FP32, unfit=_native_unfit, held_back=native_held_back),
+    native=native(
+        _native.in_fp32(_native.attention, 0, None),
+        dtypes=FP32_BF16,
+        unfit=_native_unfit,
+        held_back=why_not_native,
+    ),
     **LIBRARIES,
     triton=triton("attention", "forward", unfit=_triton_unfit),
     gradient=Gradient(
@@ -141,7 +146,11 @@ ATTENTION = declare(
         of=("query", "key", "value"),
         backends={
             "triton": triton("attention", "backward", unfit=_triton_unfit),
-            "native": native(_native.attention_backward, dtypes=FP32, unfit=_native_unfit),
+            "native": native(
+                _native.in_fp32(_native.attention_backward, 1, 2, 3),
+                dtypes=FP32_BF16,
+                unfit=_native_unfit,
+            ),
         },
         results=("out", "lse"),
     ),

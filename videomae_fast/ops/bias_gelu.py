@@ -14,7 +14,7 @@ from torch import Tensor
 
 from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def bias_gelu(x: Tensor, bias: Tensor, *, impl: str = "auto") -> Tensor:
@@ -62,13 +62,13 @@ _BIAS_GELU = declare(
     "bias_gelu",
     _forward_reference,
     triton=triton("bias_gelu", "forward"),
-    native=native(_native.bias_gelu, dtypes=FP32),
+    native=native(_native.bias_gelu, dtypes=FP32_BF16),
     gradient=Gradient(
         _backward_reference,
         of=("x", "bias"),
         backends={
             "triton": triton("bias_gelu", "backward"),
-            "native": native(_native.bias_gelu_backward, dtypes=FP32),
+            "native": native(_native.bias_gelu_backward, dtypes=FP32_BF16),
         },
     ),
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
 from videomae_fast.ops.checks import check_index
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def decoder_assembly(
@@ -84,13 +84,15 @@ _DECODER_ASSEMBLY = declare(
     "decoder_assembly",
     _forward_reference,
     triton=triton("decoder_assembly", "decoder_assembly"),
-    native=native(_native.decoder_assembly, dtypes=FP32),
+    native=native(_native.in_fp32(_native.decoder_assembly, 0), dtypes=FP32_BF16),
     gradient=Gradient(
         _backward_reference,
         of=("visible", "mask_token"),
         backends={
             "triton": triton("decoder_assembly", "decoder_assembly_backward"),
-            "native": native(_native.decoder_assembly_backward, dtypes=FP32),
+            "native": native(
+                _native.in_fp32(_native.decoder_assembly_backward, 0, 2), dtypes=FP32_BF16
+            ),
         },
         keep=lambda visible, mask_token: (visible.shape[1], mask_token.dtype),
     ),

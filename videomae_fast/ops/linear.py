@@ -2,7 +2,8 @@
 
 On a GPU, and wherever nothing is gained, this is torch's own linear layer. On CPUs of other makers
 than Intel, torch's fp32 matmul (MKL) leaves AVX-512 unused; oneDNN, which torch's builds for x86
-bring along, uses it, and is about twice as fast (docs/performance-log.md).
+bring along, uses it, and is about twice as fast where it is full width, and by a few percent where
+it is not or only AVX2 is there (docs/performance-log.md).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, impl: str =
         weight: [out, in].
         bias: [out] or None.
         impl: "onednn" (CPU, fp32), "torch" (its linear layer) or "auto": onednn where it is faster,
-            on CPUs with AVX-512 that are not Intel's.
+            on CPUs with AVX2 that are not Intel's.
 
     Returns:
         [..., out].

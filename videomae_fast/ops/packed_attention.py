@@ -21,7 +21,7 @@ from videomae_fast.ops.attention import (
     checked,
 )
 from videomae_fast.ops.packed_qkv import join_gradients, summed
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def packed_attention(
@@ -170,14 +170,20 @@ def _triton_unfit(packed: Tensor, query: Tensor | None) -> str | None:
 _PACKED = declare(
     "packed_attention",
     _forward_reference,
-    native=native(_native.packed_attention, dtypes=FP32, unfit=_native_unfit),
+    native=native(
+        _native.in_fp32(_native.packed_attention, 0, None), dtypes=FP32_BF16, unfit=_native_unfit
+    ),
     triton=triton("packed_attention", "forward", unfit=_triton_unfit),
     gradient=Gradient(
         _backward_reference,
         of=("packed", "query", "q_bias", "v_bias"),
         backends={
             "triton": triton("packed_attention", "backward", unfit=_triton_unfit),
-            "native": native(_native.packed_attention_backward, dtypes=FP32, unfit=_native_unfit),
+            "native": native(
+                _native.in_fp32(_native.packed_attention_backward, 1, (2, 1), (3, 1), (4, 1)),
+                dtypes=FP32_BF16,
+                unfit=_native_unfit,
+            ),
         },
         results=("out", "lse"),
     ),

@@ -14,7 +14,7 @@ from videomae_fast.ops._declare import Gradient, declare, native, triton
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
 from videomae_fast.ops.pixel_target import flat_among, target_of
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def pixel_mse(
@@ -165,13 +165,15 @@ _PIXEL_MSE = declare(
     "pixel_mse",
     _forward_reference,
     triton=triton("pixel_mse", "pixel_mse", unfit=triton_unfit),
-    native=native(lambda *args: _native.pixel_mse(*args)[:2], dtypes=FP32),
+    native=native(
+        _native.in_fp32(lambda *args: _native.pixel_mse(*args)[:2], None, None), dtypes=FP32_BF16
+    ),
     gradient=Gradient(
         _backward_reference,
         of=("prediction",),
         backends={
             "triton": triton("pixel_mse", "pixel_mse_backward", unfit=triton_unfit),
-            "native": native(_native.pixel_mse_backward, dtypes=FP32),
+            "native": native(_native.in_fp32(_native.pixel_mse_backward, 1), dtypes=FP32_BF16),
         },
     ),
 )

@@ -22,7 +22,7 @@ from videomae_fast.ops.pixel_mse import (
     sums_of,
     triton_unfit,
 )
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def pixel_mse_with_gradient(
@@ -114,7 +114,9 @@ _PIXEL_MSE_WITH_GRADIENT = declare(
     "pixel_mse_with_gradient",
     _reference,
     triton=triton("pixel_mse", "pixel_mse_with_gradient", unfit=triton_unfit),
-    native=native(_native.pixel_mse_with_gradient, dtypes=FP32),
+    native=native(
+        _native.in_fp32(_native.pixel_mse_with_gradient, None, None, 0), dtypes=FP32_BF16
+    ),
 )
 
 

@@ -23,6 +23,7 @@ from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import _native
 
 FP32 = (torch.float32,)
+FP32_BF16 = (torch.float32, torch.bfloat16)
 UP_TO_FP32 = (torch.float32, torch.bfloat16, torch.float16)
 _DTYPES = (one for one in vars(torch).values() if isinstance(one, torch.dtype))
 _NOT_FLOATING = frozenset(one for one in _DTYPES if not one.is_floating_point)

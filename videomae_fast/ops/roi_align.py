@@ -35,7 +35,8 @@ def roi_align(features: Tensor, boxes: Tensor, clip: Tensor, spec: RoiSpec) -> T
 
     Args:
         features: float [B, C, H, W].
-        boxes: float [N, 4]: x1, y1, x2, y2. Samples more than one cell outside of the map are 0.
+        boxes: float [N, 4]: x1, y1, x2, y2; taken in fp32, of fp64 features in fp64. Samples more
+            than one cell outside of the map are 0.
         clip: int64 [N], the feature map of each box.
         spec: how they are sampled.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
 from videomae_fast.ops.checks import check_index
-from videomae_fast.ops.registry import FP32
+from videomae_fast.ops.registry import FP32_BF16
 
 
 def token_gather(x: Tensor, index: Tensor, *, impl: str = "auto") -> Tensor:
@@ -80,7 +80,7 @@ _SCATTER = declare(
     "token_scatter",
     _scatter_reference,
     triton=triton("token_gather", "token_scatter"),
-    native=native(_native.token_scatter, dtypes=FP32),
+    native=native(_native.in_fp32(_native.token_scatter, 0), dtypes=FP32_BF16),
 )
 _GATHER.differentiate(
     Gradient(_SCATTER, of=("x",), keep=lambda x, index: (index, x.shape[1])),

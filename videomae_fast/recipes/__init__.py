@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from videomae_fast.recipes.box_source import BoxSource
 from videomae_fast.recipes.classification import (
     Augment,
     ClassifierModel,
@@ -18,6 +19,14 @@ from videomae_fast.recipes.classification import (
     FinetuneSchedule,
     LabelledData,
     Mix,
+)
+from videomae_fast.recipes.detection import (
+    BoxAugment,
+    BoxData,
+    DetectConfig,
+    DetectOptim,
+    DetectorModel,
+    DetectSchedule,
 )
 from videomae_fast.recipes.distillation import Distillation, DistillConfig
 from videomae_fast.recipes.load import load
@@ -36,8 +45,15 @@ from videomae_fast.recipes.source import Source
 
 __all__ = [
     "Augment",
+    "BoxAugment",
+    "BoxData",
+    "BoxSource",
     "ClassifierModel",
     "Data",
+    "DetectConfig",
+    "DetectOptim",
+    "DetectSchedule",
+    "DetectorModel",
     "DistillConfig",
     "Distillation",
     "FinetuneConfig",

@@ -225,7 +225,14 @@ class Config:
     """
 
     task: ClassVar[str]
-    """What the configuration is for: the folder of its recipes, and the command's name."""
+    """What the configuration is for: the folder of its recipes."""
+    command: ClassVar[str] = ""
+    """The command that runs it, where that is not the task's name alone."""
+
+    @classmethod
+    def command_line(cls) -> str:
+        """The words of the command that runs it."""
+        return cls.command or cls.task
 
     def __post_init__(self) -> None:
         for name, kind in sections(type(self)).items():

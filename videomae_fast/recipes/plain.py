@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 from videomae_fast.errors import did_you_mean
+from videomae_fast.recipes.box_source import BoxSource
 from videomae_fast.recipes.fields import (
     Config,
     Setting,
@@ -152,7 +153,7 @@ def _hint(kind: type[Config], name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Source):
+    if isinstance(value, Source | BoxSource):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
@@ -164,29 +165,38 @@ def _typed(setting: Setting, value: Any) -> Any:
     if isinstance(value, (list, tuple)) and any(
         get_origin(k) is tuple for k in setting.plain_kinds
     ):
-        lists = any(get_args(kind)[:1] == (Source,) for kind in setting.plain_kinds)
-        return tuple(map(as_source, value)) if lists else tuple(value)
+        kind = source_kind(setting)
+        return tuple(value) if kind is None else tuple(as_source(one, kind) for one in value)
     return value
 
 
-def as_source(value: Any) -> Any:
+def source_kind(setting: Setting) -> type[Source] | type[BoxSource] | None:
+    """The class of the data lists that a field holds, None for a field of something else."""
+    for kind in setting.plain_kinds:
+        for one in (Source, BoxSource):
+            if get_args(kind)[:1] == (one,):
+                return one
+    return None
+
+
+def as_source(value: Any, source: type[Source] | type[BoxSource] = Source) -> Any:
     """A data list of a path or of a dict of its fields; anything else as it is.
 
     Raises:
         SettingError: no such option, none of its path, or a value that can't be.
     """
     if isinstance(value, str):
-        return Source(Path(value))
+        return source(Path(value))
     if not isinstance(value, Mapping):
         return value
-    known = {setting.field: setting for setting in settings_of(Source, LISTS)}
+    known = {setting.field: setting for setting in settings_of(source, LISTS)}
     given: dict[str, Any] = {}
     for name, one in value.items():
         if name not in known:
             meant = did_you_mean(name, known)
             raise SettingError(LISTS, f"unknown option of a data list: {name}{meant}")
         setting = known[name]
-        given[name] = one = Path(one) if name in _PATHS and isinstance(one, str) else (
+        given[name] = one = Path(one) if name in PATHS and isinstance(one, str) else (
             _typed(setting, one)
         )  # fmt: skip
         setting.check(one)
@@ -194,9 +204,10 @@ def as_source(value: Any) -> Any:
         if setting.default is MISSING and name not in given:
             raise SettingError(LISTS, f"a data list without {name}")
     try:
-        return Source(**given)
+        return source(**given)
     except ValueError as error:
         raise SettingError(LISTS, f"{LISTS}: {error}") from None
 
 
-_PATHS: Final = ("path", "root")
+PATHS: Final = ("path", "root", "proposals", "exclusions")
+"""Fields of data lists that say where something lies."""

@@ -8,17 +8,18 @@ from collections.abc import Iterable
 from dataclasses import MISSING
 from typing import Any, Final
 
+from videomae_fast.recipes.box_source import BOXES_BY_OPTION, BoxSource
 from videomae_fast.recipes.catalogue import names, recipe
 from videomae_fast.recipes.fields import Config, Setting, sections, settings, settings_of
 from videomae_fast.recipes.kinds import KINDS
-from videomae_fast.recipes.plain import LIST_FIELDS, LISTS
+from videomae_fast.recipes.plain import LIST_FIELDS, LISTS, source_kind
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.recipes.source import BY_OPTION, Source
 
 _HEAD: Final = """\
 # Configuration: {task}
 
-Written by `make reference` from the declarations of the fields; `videomae-fast {task} --help`
+Written by `make reference` from the declarations of the fields; `videomae-fast {command} --help`
 says the same.
 
 A value is the field's default, unless the recipe's file says another, unless the command line
@@ -71,7 +72,13 @@ def page(kind: type[Config] = PretrainConfig) -> str:
     lists = [flag for name, flag in LIST_FIELDS.items() if name in settings(kind)]
     pretraining = kind is PretrainConfig
     size = "[128, 160] # height, width" if pretraining else "160 # a side: clips are squares"
-    told = {"{task}": kind.task, "{size}": size, "{format}": _FORMAT_1 if pretraining else ""}
+    source = source_kind(settings(kind)[LISTS]) or Source
+    told = {
+        "{task}": kind.task,
+        "{command}": kind.command_line(),
+        "{size}": size,
+        "{format}": _FORMAT_1 if pretraining else "",
+    }
     head = _HEAD
     for place, text in told.items():
         head = head.replace(place, text)
@@ -81,7 +88,7 @@ def page(kind: type[Config] = PretrainConfig) -> str:
         parts.append(_table(settings_of(section, name)))
     parts += [
         _LISTS.replace("{flags}", "` or `".join(lists)),
-        _list_table(),
+        _list_table(source),
         _RECIPES,
         _recipe_table(kind.task),
     ]
@@ -97,10 +104,11 @@ def _table(settings: Iterable[Setting]) -> str:
     return _markdown(("field", "option", "values", "default", "meaning [unit]", "resume"), rows)
 
 
-def _list_table() -> str:
+def _list_table(source: type[Source] | type[BoxSource]) -> str:
+    options = BY_OPTION if source is Source else BOXES_BY_OPTION
     rows = []
-    for one in settings_of(Source, LISTS):
-        flat = f"`{one.flat}`" if one.flat in BY_OPTION else ""
+    for one in settings_of(source, LISTS):
+        flat = f"`{one.flat}`" if one.flat in options else ""
         rows.append((f"`{one.field}`", flat, one.values, _default(one), _text(one)))
     return _markdown(("field", "of `--data`", "values", "default", "meaning [unit]"), rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from videomae_fast.recipes.fields import SettingError, option, settings_of
 
@@ -60,26 +60,9 @@ class Source:
     name: str | None = option(None, "for logs (none: the list's name, and `contains`)")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
-        if self.root is not None:
-            object.__setattr__(self, "root", Path(self.root))
-        for setting in settings_of(Source):
-            try:
-                setting.check(getattr(self, setting.field))
-            except SettingError as error:
-                raise SettingError(setting.name, f"{self.path}: {error}") from None
-        try:
-            names = {self.name_pattern.format(number) for number in (1, 2)}
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{self.path}: name_pattern {self.name_pattern!r} can't be formatted with a frame "
-                f"number ({error}); write it like 'img_{{:05}}.jpg'"
-            ) from error
-        if len(names) == 1:
-            raise ValueError(
-                f"{self.path}: name_pattern {self.name_pattern!r} has no place for the frame "
-                "number; write it like 'img_{:05}.jpg'"
-            )
+        for name in ("path", "root"):
+            as_path(self, name)
+        check_source(self)
 
     @property
     def label(self) -> str:
@@ -87,6 +70,42 @@ class Source:
         if self.name is not None:
             return self.name
         return self.path.name + (f"[{self.contains}]" if self.contains else "")
+
+
+def as_path(source: Any, name: str) -> None:
+    """Makes a field of a frozen source a path, where it is a text."""
+    if getattr(source, name) is not None:
+        object.__setattr__(source, name, Path(getattr(source, name)))
+
+
+def check_source(source: Any, **words: str) -> None:
+    """Checks the fields of a source, and that its ``name_pattern`` has a place for a number.
+
+    Args:
+        source: with ``path`` and ``name_pattern``.
+        words: what else the pattern may name, with an example.
+
+    Raises:
+        ValueError: a value that can't be; the message begins with the list's path.
+    """
+    path, pattern = source.path, source.name_pattern
+    for setting in settings_of(type(source)):
+        try:
+            setting.check(getattr(source, setting.field))
+        except SettingError as error:
+            raise SettingError(setting.name, f"{path}: {error}") from None
+    try:
+        names = {pattern.format(number, **words) for number in (1, 2)}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: name_pattern {pattern!r} can't be formatted with a frame "
+            f"number ({error}); write it like 'img_{{:05}}.jpg'"
+        ) from error
+    if len(names) == 1:
+        raise ValueError(
+            f"{path}: name_pattern {pattern!r} has no place for the frame "
+            "number; write it like 'img_{:05}.jpg'"
+        )
 
 
 BY_OPTION: Final = {

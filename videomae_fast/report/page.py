@@ -90,6 +90,9 @@ def _tiles(run: RunRecord) -> str:
     best = max((one.top1 for one in run.validation), default=-1.0)
     if best >= 0:
         tiles.append((f"{best:.1%}", "best top-1 in validation"))
+    means = [one.mean for one in run.detection if one.mean is not None]
+    if means:
+        tiles.append((f"{max(means):.1%}", "best mAP in validation"))
     files = len({one.path for one in run.failures})
     tiles.append((f"{files:,}", "files that could not be read"))
     cells = (f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for value, name in tiles)
@@ -121,6 +124,8 @@ def _speed(run: RunRecord) -> str:
 
 def _validation(run: RunRecord) -> str:
     epochs = run.validation
+    if run.detection:
+        return _detection(run)
     if not epochs:
         return ""
     steps = [one.step for one in epochs]
@@ -139,6 +144,19 @@ def _validation(run: RunRecord) -> str:
     head = ("step", "top-1", "top-5", "top-1, averaged", "loss", "videos", "failed", "best so far")
     picture = chart(lines, left="share of the videos")
     return _drawn(picture, "accuracy in validation") + _folded("every validation", head, rows)
+
+
+def _detection(run: RunRecord) -> str:
+    lines = run.detection
+    rows = [
+        (f"{one.step:,}", _share(one.mean), "-" if one.loss is None else f"{one.loss:.4f}",
+         f"{one.key_frames:,}", f"{one.boxes:,}", f"{one.failed:,}", one.best or "")
+        for one in lines
+    ]  # fmt: skip
+    head = ("step", "mAP", "loss", "key frames", "boxes", "failed", "best so far")
+    mean = Line("mAP", [one.step for one in lines], [one.mean for one in lines], points=True)
+    picture = chart([mean], left="mean average precision")
+    return _drawn(picture, "mAP in validation") + _folded("every validation", head, rows)
 
 
 def _test(test: TestRecord) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from videomae_fast.data.failures import Failure, read_report
 from videomae_fast.errors import UsageError, VideoMAEFastError
+from videomae_fast.tasks.detection_history import DetectionHistory, Validated
 from videomae_fast.tasks.validation import Epoch, History
 from videomae_fast.training.metrics import read_metrics
 
@@ -55,12 +56,13 @@ class RunRecord:
         path: the folder.
         config: ``config.json``, by section.
         steps: ``metrics.jsonl``, in order of steps.
-        validation: ``validation.jsonl``, in order.
+        validation: ``validation.jsonl`` of a classifier, in order.
         failures: of all processes, in order of steps.
         tests: in the folders below.
         pictures: files in the folder and those below, without checkpoints.
         versions: of what computed the newest checkpoint; empty without one.
         unreadable: what could not be read of all this, in words.
+        detection: ``validation.jsonl`` of a detector, in order.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class RunRecord:
     pictures: Sequence[Path]
     versions: Mapping[str, str]
     unreadable: Sequence[str] = field(default_factory=tuple)
+    detection: Sequence[Validated] = ()
 
     @property
     def own_metrics(self) -> list[str]:
@@ -108,16 +111,19 @@ def read_run(path: Path) -> RunRecord:
     states = sorted((path / "checkpoints").glob("step-*/state.json"))
     empty: dict[str, Any] = {}
     newest = tried(_object, states[-1], empty) if states else empty
+    config = tried(_object, path / "config.json", empty)
+    detects = "bins" in config.get("model", empty)
     return RunRecord(
         path,
-        tried(_object, path / "config.json", empty),
+        config,
         tried(read_metrics, path / "metrics.jsonl", []),
-        tried(lambda run: History(run).epochs, path, []),
+        [] if detects else tried(lambda run: History(run).epochs, path, []),
         sorted(failures, key=lambda one: (one.step, one.position)),
         [one for one in results if one is not None],
         sorted(one for one in path.rglob("*") if _is_shown(one.relative_to(path))),
         newest.get("versions", empty),
         unreadable,
+        tried(lambda run: DetectionHistory(run).epochs, path, []) if detects else (),
     )
 
 

@@ -7,11 +7,13 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from videomae_fast.data.files import make_folder
 from videomae_fast.interop import ModelWeights, write_weights
-from videomae_fast.tasks.validation import BEST, History
+from videomae_fast.tasks.history import Validations
+from videomae_fast.tasks.validation import BEST
+from videomae_fast.training.checkpoint import checkpoints
 
 FOLDER: Final = "best"
 """Of the weights by the steps after which they were the best; the newest are also BEST."""
@@ -41,7 +43,7 @@ class BestWeights:
         write_weights(weights, partial, "ours")
         os.replace(partial, self._of(step))
 
-    def follow(self, history: History, checkpoints: Iterable[int]) -> None:
+    def follow(self, history: Validations[Any], checkpoints: Iterable[int]) -> None:
         """Shows the history's best, and removes what the run can't go back to.
 
         Args:
@@ -59,7 +61,7 @@ class BestWeights:
             if named is not None and int(named[1]) not in needed:
                 file.unlink()
 
-    def return_to(self, step: int, history: History, *, validates: bool) -> list[str]:
+    def return_to(self, step: int, history: Validations[Any], *, validates: bool) -> list[str]:
         """Drops what lies behind a step from the history, and finds the best until there.
 
         Args:
@@ -96,6 +98,14 @@ class BestWeights:
         _link(file, partial)
         os.replace(partial, self.path)
         partial.unlink(missing_ok=True)  # which stays where both are the same file
+
+
+def saved_steps(output: Path, until: int | None = None) -> list[int]:
+    """Steps of a run's checkpoints."""
+    steps = [
+        int(folder.name.removeprefix("step-")) for folder in checkpoints(output / "checkpoints")
+    ]
+    return [step for step in steps if until is None or step <= until]
 
 
 def _link(source: Path, target: Path) -> None:

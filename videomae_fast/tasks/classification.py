@@ -28,7 +28,7 @@ from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plain import to_plain
-from videomae_fast.tasks.best import BestWeights
+from videomae_fast.tasks.best import BestWeights, saved_steps
 from videomae_fast.tasks.classifier_weights import begin_classifier_from
 from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
 from videomae_fast.tasks.initial import check_same_beginning
@@ -53,7 +53,7 @@ from videomae_fast.tasks.validation import (
     training_losses,
     waited,
 )
-from videomae_fast.training.checkpoint import Log, Saved, checkpoints
+from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.parallel.fsdp import gathered, shards, whole_tensors
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
@@ -283,7 +283,7 @@ class Classification:
         if self.world.is_main:
             history.add(found)
             if found.best is not None:
-                BestWeights(self.output).follow(history, self._checkpoints())
+                BestWeights(self.output).follow(history, saved_steps(self.output))
                 log(f"the best so far: kept in {self.output / BEST}")
             self._warn(history.epochs, log)
         return found
@@ -332,13 +332,7 @@ class Classification:
         )
         history, files = History(self.output), BestWeights(self.output)
         self._told = files.return_to(step, history, validates=validates)
-        files.follow(history, self._checkpoints(until=step))
-
-    def _checkpoints(self, until: int | None = None) -> list[int]:
-        """Steps of the run's checkpoints."""
-        folders = checkpoints(self.output / "checkpoints")
-        steps = [int(folder.name.removeprefix("step-")) for folder in folders]
-        return [step for step in steps if until is None or step <= until]
+        files.follow(history, saved_steps(self.output, until=step))
 
     def _classifier(self, model: nn.Module) -> Mapping[str, Tensor]:
         """The model's weights but for those that only training has."""

@@ -13,8 +13,9 @@ from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.fields import settings
-from videomae_fast.recipes.plain import LIST_FIELDS, from_plain, to_plain
+from videomae_fast.recipes.plain import LIST_FIELDS, PATHS, from_plain, to_plain
 from videomae_fast.recipes.schema import Optim, PretrainConfig, Reading, Run
 from videomae_fast.training.checkpoint import Saved
 from videomae_fast.training.errors import CheckpointError
@@ -22,8 +23,8 @@ from videomae_fast.training.parallel.world import World
 from videomae_fast.training.schedule import total_steps
 from videomae_fast.training.task import Fingerprint, Settings
 
-Trained = PretrainConfig | FinetuneConfig
-T = TypeVar("T", bound=PretrainConfig | FinetuneConfig)
+Trained = PretrainConfig | FinetuneConfig | DetectConfig
+T = TypeVar("T", bound=PretrainConfig | FinetuneConfig | DetectConfig)
 
 
 def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
@@ -34,6 +35,9 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
     """
     step_mode = _step_mode(run)
     _check_recompute(run, step_mode)
+    if run.shard not in ("none", "1") and (optim.optimizer == "apex" or run.shadow_weights):
+        what = "optimizer apex" if optim.optimizer == "apex" else "shadow_weights"
+        raise UsageError(f"{what} can't work on sharded weights: leave it out, or use shard none")
     return Settings(
         device=run.device,
         videos_per_step=optim.videos_per_step,
@@ -107,7 +111,7 @@ def fingerprint_of(config: Trained, per_epoch: int) -> Fingerprint:
     values = {name: nested[one.section][one.field] for name, one in known.items()}
     for lists in LIST_FIELDS.keys() & values.keys():
         values[lists] = [  # they may lie elsewhere
-            {key: value for key, value in source.items() if key not in ("path", "root")}
+            {key: value for key, value in source.items() if key not in PATHS}
             for source in values[lists]
         ]
     free = frozenset(name for name, setting in known.items() if setting.option.resumable)

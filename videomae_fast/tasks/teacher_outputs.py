@@ -347,9 +347,10 @@ class StoredOutputs:
 
     def __init__(self, rows: Rows, draws: StepDraws) -> None:
         # The loader's thread works on the order of its own data set
-        self._dataset = copy.copy(draws.dataset)
-        self._dataset.order = copy.deepcopy(draws.dataset.order)
-        assert isinstance(self._dataset, FixedViews)
+        dataset = copy.copy(draws.dataset)
+        assert isinstance(dataset, FixedViews)
+        dataset.order = copy.deepcopy(dataset.order)
+        self._dataset = dataset
         self._draws = StepDraws(
             self._dataset, draws.videos_per_step, draws.micro_batches, draws.steps, draws.rank,
             draws.world,

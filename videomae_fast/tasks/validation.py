@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from videomae_fast.data.errors import ListError
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.files import write_lines
 from videomae_fast.evaluation.multi_view import VideoScores
+from videomae_fast.tasks.history import Validations
 from videomae_fast.training.metrics import read_metrics
 
-FILE: Final = "validation.jsonl"
 BEST: Final = "best.safetensors"
 _WORSE: Final = 0.05
 """Fall of top-1 below the best that is told where the training loss falls meanwhile."""
@@ -109,29 +106,17 @@ class Epoch:
         return max(-1.0 if top is None else top for top in tops)
 
 
-class History:
-    """``validation.jsonl``, a line per epoch of the steps that a run has made.
+class History(Validations[Epoch]):
+    """A line per epoch of the steps that a run has made."""
 
-    Args:
-        folder: of the run.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self.epochs = [_epoch(self.path, *line) for line in enumerate(_lines(self.path), 1)]
-
-    def before(self, step: int) -> list[Epoch]:
-        """The epochs up to, and not with, this number of steps."""
-        return [one for one in self.epochs if one.step < step]
-
-    def best_until(self, step: int | None = None) -> int | None:
-        """The step after which the weights were the best, until this one or of all; or None."""
-        bests = [
-            one.step
-            for one in self.epochs
-            if one.best is not None and (step is None or one.step <= step)
-        ]
-        return max(bests, default=None)
+    def parsed(self, said: Any) -> Epoch:
+        average = said["average"]
+        return Epoch(
+            int(said["step"]),
+            Numbers(**said["weights"]),
+            None if average is None else Numbers(**average),
+            said["best"],
+        )
 
     def judged(self, step: int, weights: Numbers, average: Numbers | None) -> Epoch:
         """An epoch's line: whether it is the best of those whose weights are still there."""
@@ -140,25 +125,6 @@ class History:
         if now.top1 <= most:
             return now
         return replace(now, best="weights" if weights.top1 == now.top1 else "average")
-
-    def add(self, epoch: Epoch) -> None:
-        """Notes an epoch; lines of later steps are dropped."""
-        self._write([*self.before(epoch.step), epoch])
-
-    def keep(self, wanted: Callable[[Epoch], bool]) -> None:
-        """Drops the other lines."""
-        kept = [one for one in self.epochs if wanted(one)]
-        if kept != self.epochs:
-            self._write(kept)
-
-    def forget(self, step: int) -> None:
-        """Notes that the weights after a number of steps are not there any more."""
-        self._write([replace(one, best=None) if one.step == step else one for one in self.epochs])
-
-    def _write(self, epochs: list[Epoch]) -> None:
-        """The file anew, whole."""
-        self.epochs = epochs
-        write_lines(self.path, [json.dumps(asdict(one)) + "\n" for one in epochs])
 
 
 def waited(epochs: Sequence[Epoch]) -> int:
@@ -232,24 +198,3 @@ def training_losses(folder: Path, per_epoch: int) -> dict[int, float]:
             end = (int(line["step"]) // per_epoch + 1) * per_epoch
             found.setdefault(end, []).append(float(line["loss"]))
     return {end: math.fsum(losses) / len(losses) for end, losses in found.items()}
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def _epoch(path: Path, number: int, line: str) -> Epoch:
-    try:
-        said = json.loads(line)
-        average = said["average"]
-        return Epoch(
-            int(said["step"]),
-            Numbers(**said["weights"]),
-            None if average is None else Numbers(**average),
-            said["best"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ListError(
-            f"{path}:{number}: found {line[:80]!r}, expected an epoch's validation as JSON; move "
-            "the file away to start a new one"
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from videomae_fast.data.failures import Failure, FailureReport
 from videomae_fast.data.files import AppendFile, make_folder, write_lines
 from videomae_fast.data.lock import FolderLock
 from videomae_fast.training.checkpoint import Log, folder_name
+from videomae_fast.training.goodput import Goodput
 from videomae_fast.training.metrics import MetricsFile, Number, StepMetrics, TensorBoard
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.per_rank import PerRank
@@ -33,6 +35,8 @@ class RunFolder:
         self._tensorboard: TensorBoard | None = None
         self._prometheus: PrometheusFile | None = None
         self.ranks: PerRank | None = None
+        self.goodput: Goodput | None = None
+        self._began = time.time()
 
     def lock(self, activity: str) -> None:
         """Keeps other runs out: of the main process.
@@ -81,6 +85,7 @@ class RunFolder:
             if prometheus is not None:
                 self._prometheus = PrometheusFile(Path(prometheus), str(self.path.absolute()))
                 self._prometheus.write({"step": start})
+            self.goodput = Goodput(self.path / "goodput.json", start, self._began)
         self.ranks = PerRank(self.path / "ranks.jsonl", self.world, start, log)
         for path in asides:
             log(f"damaged lines behind step {start} are left out; as it was: {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -199,6 +199,7 @@ class _Loop(Generic[Batch]):
     ) -> None:
         self.task, self.step, self.folder, self.saver = task, step, folder, saver
         self.world, self.log, self.settings = world, log, task.settings
+        self.goodput = folder.goodput
         self.start, self.total = start, task.fingerprint.total_steps
         self.failed_videos = failed_videos
         self.per_epoch = task.steps_per_epoch
@@ -232,6 +233,8 @@ class _Loop(Generic[Batch]):
             rate = self.task.learning_rate(step)
             set_weight_decay(self.step.optimizer, self.task.weight_decay(step))
             self.buffer.add(step, rate, self.step.update(rate), names)
+            if self.goodput is not None:
+                self.goodput.stepped()
 
             done = step + 1
             save = done % settings.checkpoint_every == 0 or done == self.total
@@ -260,7 +263,7 @@ class _Loop(Generic[Batch]):
         """Has the task evaluate where an epoch or the run ends; whether the run is to end here."""
         if done == 0 or (done % self.per_epoch and done != self.total):
             return False
-        with self.step.whole_weights():
+        with self.step.whole_weights(), self._spending("evaluation"):
             found = self.task.epoch_done(done, self.step.model, self.log)
         if found is None:
             return False
@@ -279,7 +282,10 @@ class _Loop(Generic[Batch]):
             if stop is not None and stop.signum:  # the signal went to the loaders as well
                 return None
             raise
-        self.progress.waited(perf_counter() - begin)
+        waited = perf_counter() - begin
+        self.progress.waited(waited)
+        if self.goodput is not None:
+            self.goodput.spend("data", waited)
         return batch
 
     def _look(self, done: int) -> float | None:
@@ -300,6 +306,8 @@ class _Loop(Generic[Batch]):
             self.folder.ranks.look(done, len(steps), speed, self.step.forward_time.seconds())
         if bad is not None:
             self._stop_non_finite(bad)
+        if self.goodput is not None and speed["clips_per_s"]:
+            self.goodput.look(done, self.progress.clips_per_step / speed["clips_per_s"])
         at_end = done == self.total
         if done % self.settings.log_every == 0 or at_end:
             self.teller.tell(steps[-1], speed, self.failed_videos, at_end=at_end)
@@ -315,8 +323,18 @@ class _Loop(Generic[Batch]):
         return steps[-1].loss
 
     def _save(self, done: int, *, wait: bool = True) -> None:
-        self.saver.save(done, wait=wait)
+        with self._spending("checkpoint"):
+            self.saver.save(done, wait=wait)
         self.progress.skip(done)
+
+    @contextmanager
+    def _spending(self, cause: str) -> Iterator[None]:
+        """What is done within is no step."""
+        begin = perf_counter()
+        yield
+        if self.goodput is not None:
+            self.goodput.spend(cause, perf_counter() - begin)
+            self.goodput.write()
 
     def _stop(self, done: int, signum: int) -> None:
         if len(self.buffer):

@@ -12,6 +12,7 @@ from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.graph import CudaRecorder
 from videomae_fast.training.parallel.layout import choose_layout
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
+from videomae_fast.training.precision import why_bf16_is_slow
 from videomae_fast.training.step import TrainStep, uses_bf16
 from videomae_fast.training.task import Batch, Objective, Settings
 
@@ -42,6 +43,9 @@ def make_step(
     if settings.shadow_weights:
         _check_shadows(settings, world)
     chosen = choose(objective, model, settings, world)
+    slow = why_bf16_is_slow() if world.device.type == "cpu" else None
+    if slow is not None and uses_bf16(settings, world.device):
+        log(f"precision bf16 will be slower than fp32: {slow}")
     if settings.step_mode == "auto":
         log(f"step mode {chosen.mode}: {chosen.reason}")
     if chosen.mode == "captured":

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from benchmarks.official.augmenting import OPERATIONS, augment, dense_numbers
-from tests.ops.test_rand_augment import OURS
+from tests.support.official_operations import OURS
 from videomae_fast.data.augment.policy import OPERATIONS as POLICY
 from videomae_fast.data.augment.policy import Augmentation, Operation
 from videomae_fast.data.views.labelled_frames import dense_draws, dense_ids

@@ -26,6 +26,15 @@ def test_ours_follows_the_official_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert "largest relative difference" in capsys.readouterr().out
 
 
+def test_ours_in_bf16_stays_beside_the_official_run_in_fp32(tmp_path: Path) -> None:
+    words = ["--tiny", "--steps", "6", "--batch", "2", "--clips", "4", "--out", str(tmp_path)]
+    assert loss_curves.main([*words, "--threads", "1", "--ours", "bf16"]) == 0
+    (path,) = tmp_path.glob("loss-curves-tiny-fp32-bf16-*.json")
+    record = json.loads(path.read_text())
+    assert (record["precision"], record["precision of ours"]) == ("fp32", "bf16")
+    assert 1e-6 < loss_curves.apart(record) < 0.02
+
+
 def test_another_function_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = MaskedAutoencoder.forward
 

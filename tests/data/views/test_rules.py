@@ -18,6 +18,7 @@ from videomae_fast.data.views.augmented import Augmented, augmented
 from videomae_fast.data.views.evaluation import Evaluation
 from videomae_fast.data.views.evaluation_crops import crop_corners, short_side_resized
 from videomae_fast.data.views.labelled_frames import dense_test_ids, sparse_test_ids
+from videomae_fast.data.views.rule import ClipShape
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 
 SIZE, FRAMES, STRIDE = 32, 4, 2
@@ -133,3 +134,14 @@ def test_validation_is_the_middle(clips: Path) -> None:
 def test_one_of_both_numbers_is_no_test() -> None:
     with pytest.raises(ValueError, match="must both be at least 1"):
         Evaluation("dense", 3, 0)
+
+
+@pytest.mark.parametrize("duration", [70, 150, 300, 1000])
+def test_a_test_of_5_x_3_decodes_a_tenth_of_the_official_frames_and_less(duration: int) -> None:
+    """Officially each of the 15 items decodes the whole strided video."""
+    officially = 15 * len(range(0, duration, 4))
+    rule, shape = Evaluation("dense", 5, 3), ClipShape(15, 16, (224, 224))
+    ids = rule.ids(duration, 4, (), shape)
+    assert len(set(ids)) == len(ids)
+    assert officially >= 10 * len(ids)
+    assert len(rule.plans((256, 340), duration, 4, (), shape)) == 15

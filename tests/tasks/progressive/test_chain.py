@@ -258,3 +258,6 @@ def test_a_stage_that_is_added_is_what_is_left_to_do(
     assert rows[-1].steps == 2
     assert rows[-1].validation is not None
     assert rows[-1].validation.videos == 12
+    other = ["student.distillation.teacher=other.safetensors"]
+    with pytest.raises(UsageError, match=r"distillation.teacher was .* and is 'other.safetensors'"):
+        run_plan(read_plan(longer, other), again, log=quiet)

@@ -29,6 +29,7 @@ class DetectionViews:
 
     Attributes:
         short_side: of the resized frames, in pixels; the long side has no bound.
+        longest: training draws the short side from `short_side` to this; None: it is that.
         crop: side of training's square in pixels.
         hue, saturation, value: the greatest shifts of training, see
             :func:`~videomae_fast.ops.hsv_jitter.hsv_jitter`.
@@ -46,10 +47,13 @@ class DetectionViews:
     value: int = 26
     flip: float = 0.5
     boxes: BoxRule = "repaired"
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.short_side:
             raise ValueError(f"crop ({self.crop}) must be 1 to the short side, {self.short_side}")
+        if self.longest is not None and self.longest < self.short_side:
+            raise ValueError(f"longest ({self.longest}) is below short_side ({self.short_side})")
         if min(self.hue, self.saturation, self.value) < 0 or not 0 <= self.flip <= 1:
             raise ValueError(f"{self}: shifts must be at least 0 and flip a probability")
         if self.boxes not in ("repaired", "official"):
@@ -82,7 +86,10 @@ def whole_view(settings: DetectionViews, frame: Size) -> DetectionView:
 
 def drawn_view(settings: DetectionViews, frame: Size, rng: Randomness) -> DetectionView:
     """A training view of frames (height, width)."""
-    height, width = size = short_side_resized(frame, settings.short_side)
+    side = settings.short_side
+    if settings.longest is not None:
+        side += rng.below(settings.longest - side + 1)
+    height, width = size = short_side_resized(frame, side)
     left = int(rng.uniform() * (width - settings.crop))
     top = int(rng.uniform() * (height - settings.crop))
     bounds = settings.hue, settings.saturation, settings.value

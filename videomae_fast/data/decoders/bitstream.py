@@ -18,7 +18,7 @@ _START_CODE: Final = re.compile(rb"\x00\x00\x01(?=.)", re.S)
 _VOP: Final = re.compile(rb"\x00\x00\x01\xb6(?=.)", re.S)  # MPEG-4 part 2
 _PICTURE: Final = re.compile(rb"\x00\x00\x01\x00(?=..)", re.S)  # MPEG-1 and -2
 
-_REMEMBERED: Final = 64  # parameters: files of one encoder have the same
+_REMEMBERED: Final = 64  # parameters; files of one encoder have the same
 _SEI: Final = 6
 _SPS: Final = 7
 _HIGH_PROFILES: Final = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)

@@ -11,10 +11,10 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from videomae_fast.data.failures import Failure
 from videomae_fast.data.loader.ahead import ReadAhead
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.loader.turns import ShortTurns
-from videomae_fast.data.order import Draw
+from videomae_fast.data.order import Draw, Order
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 
 CropOn = Literal["worker", "device"]
@@ -61,6 +61,10 @@ class ClipBatch:
         """Number of clips, V*S."""
         return len(self.frames)
 
+    def on_device(self) -> tuple[Tensor, ...]:
+        """What was copied to the device."""
+        return (self.frames,)
+
 
 def steps_per_epoch(dataset: ClipDataset, videos_per_step: int) -> int:
     """Optimizer steps per epoch; what is too little for a step at an epoch's end is dropped.
@@ -68,6 +72,13 @@ def steps_per_epoch(dataset: ClipDataset, videos_per_step: int) -> int:
     Raises ``ValueError`` where an epoch has too few draws for one step.
     """
     return dataset.order.steps_per_epoch(videos_per_step)
+
+
+class Ordered(Protocol):
+    """What has an order of draws."""
+
+    @property
+    def order(self) -> Order: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class StepDraws:
     videos in the same order, however many there are.
     """
 
-    dataset: ClipDataset
+    dataset: Ordered
     videos_per_step: int
     micro_batches: int
     steps: range
@@ -189,9 +200,7 @@ def clip_loader(
         settings = replace(settings, hand_over="frames")
     stage = ClipStage(settings.rule, settings.shape, device, decoder)
     joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers), draws.videos)
-    if workers == 0:
-        return _here(draws, joiner)
-    return _ahead(draws, joiner, workers, prefetch, time_limit)
+    return joined_batches(draws, joiner, workers=workers, prefetch=prefetch, time_limit=time_limit)
 
 
 @dataclass(frozen=True)
@@ -238,7 +247,7 @@ def once_loader(
     stage = ClipStage(settings.rule, settings.shape, device)
     joiner = _Joiner(dataset, settings, stage, PipelineStats(workers))
     parts = GivenDraws(draws, videos)
-    return _ahead(parts, joiner, workers, 2, time_limit) if workers else _here(parts, joiner)
+    return joined_batches(parts, joiner, workers=workers, time_limit=time_limit)
 
 
 def every_entry(dataset: ClipDataset) -> list[Draw]:
@@ -249,6 +258,52 @@ def every_entry(dataset: ClipDataset) -> list[Draw]:
         for entry in range(len(loaded))
     )
     return [Draw(0, 0, place, *where) for place, where in enumerate(places)]
+
+
+class Joinable(Protocol):
+    """A batch of which something was copied to the device."""
+
+    def on_device(self) -> Iterable[Tensor]:
+        """It is there when the event that comes with the batch is reached."""
+        ...
+
+
+Joined = TypeVar("Joined", bound=Joinable)
+Made = TypeVar("Made", bound=Joinable, covariant=True)
+
+
+class Joiner(Protocol[Made]):
+    """Draws to requests, and what was read to batches."""
+
+    @property
+    def settings(self) -> ReadSettings: ...
+
+    @property
+    def stats(self) -> PipelineStats: ...
+
+    def requests(self, draws: Sequence[Draw]) -> Sequence[ClipRequest]: ...
+
+    def join(
+        self, requests: Sequence[ClipRequest], results: Sequence[ReadResult | DecodeError]
+    ) -> tuple[Made, torch.cuda.Event | None]:
+        """The batch, and when its clips are on the device."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def joined_batches(
+    draws: StepDraws | GivenDraws,
+    joiner: Joiner[Joined],
+    *,
+    workers: int,
+    prefetch: int = 2,
+    time_limit: float | None = TIME_LIMIT,
+) -> Iterator[Joined]:
+    """Iterates over the batches that a joiner makes of draws; as :func:`clip_loader` reads."""
+    if workers == 0:
+        return _here(draws, joiner)
+    return _ahead(draws, joiner, workers, prefetch, time_limit)
 
 
 _EMPTY: Final = DecodeError("no video")
@@ -268,6 +323,9 @@ class _Joiner:
     ) -> None:
         self.dataset, self.settings, self.stage, self.stats = dataset, settings, stage, stats
         self.places = places
+
+    def close(self) -> None:
+        self.stage.close()
 
     def requests(self, draws: Sequence[Draw]) -> list[ClipRequest]:
         return [self.dataset.request(draw) for draw in draws]
@@ -313,9 +371,9 @@ def _repeated(values: Sequence[int | bool], times: int, dtype: torch.dtype) -> T
     return torch.tensor(values, dtype=dtype).repeat_interleave(times)
 
 
-def _here(draws: StepDraws | GivenDraws, joiner: _Joiner) -> Iterator[ClipBatch]:
+def _here(draws: StepDraws | GivenDraws, joiner: Joiner[Joined]) -> Iterator[Joined]:
     """Everything in this process, when it is asked for."""
-    with closing(joiner.stage):
+    with closing(joiner):
         for part in draws:
             requests = joiner.requests(part)
             yield _ready(*joiner.join(requests, [_read(r, joiner.settings) for r in requests]))
@@ -330,11 +388,11 @@ def _read(request: ClipRequest, settings: ReadSettings) -> ReadResult | DecodeEr
 
 def _ahead(
     draws: StepDraws | GivenDraws,
-    joiner: _Joiner,
+    joiner: Joiner[Joined],
     workers: int,
     prefetch: int,
     time_limit: float | None,
-) -> Iterator[ClipBatch]:
+) -> Iterator[Joined]:
     """Processes read, a thread joins, batches wait in a queue."""
     done: queue.Queue[Any] = queue.Queue(maxsize=prefetch)
     stop = threading.Event()
@@ -356,7 +414,7 @@ def _ahead(
             return True
         return False
 
-    def joined(part: list[Draw]) -> tuple[ClipBatch, torch.cuda.Event | None]:
+    def joined(part: list[Draw]) -> tuple[Joined, torch.cuda.Event | None]:
         requests = joiner.requests(part)
         taken = [ahead.take() for _ in requests]
         batch = joiner.join(requests, [result for result, _ in taken])
@@ -377,7 +435,7 @@ def _ahead(
 
     thread = threading.Thread(target=assemble, name="clip-joiner", daemon=True)
     with ShortTurns(), ExitStack() as ending:
-        ending.callback(joiner.stage.close)
+        ending.callback(joiner.close)
         ending.callback(ahead.close)
         ending.callback(thread.join)
         ending.callback(ahead.stop)
@@ -392,10 +450,11 @@ def _ahead(
             yield _ready(*item)
 
 
-def _ready(batch: ClipBatch, event: torch.cuda.Event | None) -> ClipBatch:
+def _ready(batch: Joined, event: torch.cuda.Event | None) -> Joined:
     """The batch, for the stream that the caller works on."""
     if event is not None:
-        stream = torch.cuda.current_stream(batch.frames.device)
-        stream.wait_event(event)
-        batch.frames.record_stream(stream)
+        for tensor in batch.on_device():
+            stream = torch.cuda.current_stream(tensor.device)
+            stream.wait_event(event)
+            tensor.record_stream(stream)
     return batch

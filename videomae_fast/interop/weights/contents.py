@@ -119,11 +119,10 @@ def to_hugging_face(
 
 
 def _ours(weights: ModelWeights) -> Content:
-    if weights.kind not in ("pre-training", "classifier"):
-        what = "an encoder alone" if weights.kind == "encoder" else "a detector"
+    if weights.kind == "encoder":
         raise WeightsError(
-            f"{weights.origin.name}: holds {what}, which no model here is; make a classifier of "
-            "it (--classifier --classes N)"
+            f"{weights.origin.name}: holds an encoder alone, which no model here is; make a "
+            "classifier of it (--classifier --classes N)"
         )
     return Content(weights.state, metadata={METADATA: describe(weights)})
 

@@ -14,15 +14,23 @@ from videomae_fast.errors import WeightsError
 from videomae_fast.interop.reading.contents import format_of
 from videomae_fast.interop.reading.json_files import parse_object
 from videomae_fast.interop.reading.refusal import refused
-from videomae_fast.interop.weights.model_weights import Kind, ModelWeights
+from videomae_fast.interop.weights.model_weights import HEADED, Kind, ModelWeights
 from videomae_fast.models.config import MAEConfig
 
 METADATA: Final = "videomae_fast"
-"""Key of the JSON in our files: kind, model (the config), options, and labels of a classifier."""
+"""Key of the JSON in our files: kind, model (the config), options, and labels of a head."""
 _OPTIONS: Final[dict[Kind, dict[str, type]]] = {
     "pre-training": {"normalize_target": bool, "ignore_flat_cubes": bool},
     "classifier": {"num_classes": int},
     "encoder": {},
+    "detector": {
+        "num_classes": int,
+        "bins": int,
+        "sampling_ratio": int,
+        "aligned": bool,
+        "mean": list,
+        "std": list,
+    },
 }
 
 
@@ -33,7 +41,7 @@ class Description:
     Attributes:
         kind: of the model.
         config: of the model.
-        options: other arguments of MaskedAutoencoder.
+        options: other arguments of MaskedAutoencoder or a detector.
         labels: names of the classes, where they are known.
     """
 
@@ -50,8 +58,8 @@ def describe(weights: ModelWeights) -> str:
         weights: that the file holds.
     """
     options = dict(weights.options)
-    if weights.kind == "classifier":
-        options = {"num_classes": weights.classes}
+    if weights.kind in HEADED:
+        options |= {"num_classes": weights.classes}
     said: dict[str, Any] = {
         "kind": weights.kind,
         "model": weights.config.to_dict(),
@@ -103,6 +111,6 @@ def description_of(path: Path) -> Description | None:
     return Description(
         kind,
         config,
-        options if kind == "pre-training" else {},
+        {name: value for name, value in options.items() if name != "num_classes"},
         None if labels is None else tuple(labels),
     )

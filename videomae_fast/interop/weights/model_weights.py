@@ -15,7 +15,9 @@ from videomae_fast.interop.weights.check import check_fits, check_floating, load
 from videomae_fast.interop.weights.parts import Tally, tally
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.detector import ActionDetector
 from videomae_fast.models.masked_autoencoder import MaskedAutoencoder
+from videomae_fast.models.pixels import Pixels
 
 Kind = Literal["pre-training", "classifier", "encoder", "detector"]
 Layout = Literal["official", "ours", "hugging-face", "mmaction2"]
@@ -67,7 +69,7 @@ class ModelWeights:
         config: of the model; only pre-training uses its decoder part.
         state: tensors by their official keys, which are those of our models.
         origin: where they come from.
-        options: other arguments of MaskedAutoencoder.
+        options: other arguments of MaskedAutoencoder, or of a detector (:func:`detector_options`).
         labels: names of the classes, where they are known.
         changes: what became of the source's weights on the way.
 
@@ -104,20 +106,16 @@ class ModelWeights:
         head = self.state.get("head.weight")
         return 0 if head is None or head.ndim != 2 else head.shape[0]
 
-    def model(self) -> MaskedAutoencoder | VideoClassifier:
+    def model(self) -> MaskedAutoencoder | VideoClassifier | ActionDetector:
         """The model on the CPU, in evaluation mode, in fp32.
 
         Raises:
-            WeightsError: it is an encoder alone, or a detector, which no model here is.
+            WeightsError: it is an encoder alone.
         """
-        if self.kind in ("encoder", "detector"):
-            what = (
-                "a detector"
-                if self.kind == "detector"
-                else ("an encoder without a decoder and without a head")
-            )
+        if self.kind == "encoder":
             raise WeightsError(
-                f"{self.origin.name}: holds {what}; make a classifier of it (to_classifier)"
+                f"{self.origin.name}: holds an encoder without a decoder and without a head; make "
+                "a classifier of it (to_classifier)"
             )
         values = self.config.grid.tokens * max(self.config.width, self.config.decoder_width)
         if values > _MOST_POSITIONS:
@@ -128,7 +126,7 @@ class ModelWeights:
             )
         with refused(self.origin.name, "its model can't be built", "see that memory is free"):
             model = self._empty(self.config)
-        assert isinstance(model, MaskedAutoencoder | VideoClassifier)
+        assert isinstance(model, MaskedAutoencoder | VideoClassifier | ActionDetector)
         load_into(model, self.state, origin=f"{self.origin.name}: its weights")
         return model.eval()
 
@@ -171,7 +169,7 @@ class ModelWeights:
         if self.kind == "classifier":
             return VideoClassifier(config, max(1, self.classes))
         if self.kind == "detector":
-            return _Detector(config, max(1, self.classes))
+            return ActionDetector(config, max(1, self.classes), **_arguments(self.options))
         return _EncoderOnly(config)
 
 
@@ -193,16 +191,25 @@ class _EncoderOnly(nn.Module):
         self.encoder = MaskedAutoencoder(config).encoder
 
 
-class _Detector(VideoClassifier):
-    """The names and shapes of action detection's model: a norm of every token before the pooling.
+def detector_options(model: ActionDetector) -> dict[str, Any]:
+    """What a detector computes with beside its config and weights, as plain values."""
+    rois, pixels = model.rois, model.pixels
+    return {
+        "bins": rois.size,
+        "sampling_ratio": rois.sampling_ratio,
+        "aligned": rois.aligned,
+        "mean": list(pixels.mean),
+        "std": list(pixels.std),
+    }
 
-    Source: VideoMAE-Action-Detection, modeling_finetune.py, VisionTransformer.
-    """
 
-    def __init__(self, config: MAEConfig, num_classes: int) -> None:
-        super().__init__(config, num_classes)
-        self.norm = self.fc_norm
-        del self.fc_norm
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a detector out of :func:`detector_options`; the official ones without any."""
+    found = dict(options)
+    if "mean" in found or "std" in found:
+        mean, std = (tuple(map(float, found.pop(name))) for name in ("mean", "std"))
+        found["pixels"] = Pixels(mean, std)  # type: ignore[arg-type]
+    return found
 
 
 def has_official_eps(config: MAEConfig) -> bool:

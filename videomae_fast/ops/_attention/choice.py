@@ -1,8 +1,9 @@
 """Which attention backend "auto" is.
 
 On a GPU: a table by device and shape that a benchmark writes; ``VIDEOMAE_FAST_ATTENTION_TABLE``
-names another file of that form, such as one measured on the GPU at hand. On a CPU: the native one
-for fp32 where torch's own attention, whose products are MKL's, leaves AVX-512 unused.
+names another file of that form, such as one measured on the GPU at hand. On a CPU: the native one,
+which computes in fp32 for bf16 too, where torch's own attention, whose products are MKL's, leaves
+AVX-512 unused or is slower with AVX2: on others than Intel's.
 """
 
 from __future__ import annotations
@@ -57,16 +58,11 @@ def lookup(device: str, head_dim: int, queries: int, keys: int) -> str:
 
 
 def why_not_native() -> str | None:
-    """Why "auto" does not take the native attention for fp32 on this CPU, or None."""
+    """Why "auto" does not take the native attention on this CPU, or None."""
     reason = native_missing() or WHY_NO_GAIN
-    if reason is None and "AVX-512" not in str(_native.instruction_set()):
-        return "the native library was built without AVX-512 (GCC 12 or newer makes it)"
+    if reason is None and "AVX" not in str(_native.instruction_set()):
+        return "the native library was built without AVX2 (GCC 12 or newer makes it)"
     return reason
-
-
-def native_held_back() -> str | None:
-    """As `why_not_native`, and under autocast, which casts for torch's own attention only."""
-    return "autocast is on" if torch.is_autocast_enabled("cpu") else why_not_native()
 
 
 def _on_device(device: torch.device, head_dim: int, queries: int, keys: int) -> str:
@@ -80,7 +76,8 @@ for _constant in (_on_device, why_not_native):
 
 
 class TablePolicy:
-    """On a GPU what the table holds for the device and the shape.
+    """On a GPU what the table holds for the device and the shape; on a CPU torch's own attention
+    where autocast is to cast for it, which it does for no other.
 
     The table was measured in bf16 with all keys taking part, and its backends may take nothing
     else: other calls go by the order of the backends, and so do those of a library that is not
@@ -94,6 +91,9 @@ class TablePolicy:
 
         The order is for what was not measured.
         """
+        if query.is_cpu:
+            cast = torch.is_autocast_enabled("cpu")
+            return "sdpa" if cast and query.dtype != torch.get_autocast_dtype("cpu") else None
         measured = query.dtype in (torch.bfloat16, torch.float16) and key_count is None
         if query.device.type != "cuda" or not measured or not ENTRIES:
             return None

@@ -15,6 +15,7 @@ from videomae_fast.ops._native.augment import (
     rand_augment,
     resized_view,
 )
+from videomae_fast.ops._native.calls import in_fp32
 from videomae_fast.ops._native.crops import crop_resize
 from videomae_fast.ops._native.heads import (
     attention,
@@ -66,6 +67,7 @@ __all__ = [
     "decoder_assembly",
     "decoder_assembly_backward",
     "hsv_jitter",
+    "in_fp32",
     "instruction_set",
     "library",
     "library_path",

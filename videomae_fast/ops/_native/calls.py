@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -67,6 +68,52 @@ def call(
         place -= positions.numel()
     shapes = ", ".join(str(list(a.shape)) if isinstance(a, Tensor) else str(a) for a in args)
     raise ValueError(f"{name} refuses its arguments ({shapes})")
+
+
+def in_fp32(run: Callable[..., Any], *like: int | tuple[int, ...] | None) -> Callable[..., Any]:
+    """A function of fp32 tensors, for bf16 ones too: widened, computed with and rounded at the end.
+
+    So do the references compute; what they round in between, such a function must not have.
+
+    Args:
+        run: takes the arguments of its op.
+        like: of each result the argument whose dtype it has (a tensor, or a dtype), by number, or
+            numbers, of which the first that is there counts; None: fp32, whatever comes in.
+
+    Returns:
+        A function of the same arguments.
+    """
+
+    def widened(*args: Any) -> Any:
+        # Each call of an op comes through here, and nearly all are of fp32
+        if not any(_lower(arg) for arg in args):
+            return run(*args)
+        found = run(*[_wide(arg) if _lower(arg) else arg for arg in args])
+        results = found if isinstance(found, tuple) else (found,)
+        rounded = tuple(
+            result if place is None else result.to(_dtype_at(args, place))
+            for result, place in zip(results, like, strict=True)
+        )
+        return rounded if isinstance(found, tuple) else rounded[0]
+
+    return widened
+
+
+def _dtype_at(args: tuple[Any, ...], place: int | tuple[int, ...]) -> torch.dtype:
+    places = (place,) if isinstance(place, int) else place
+    return _dtype(next(args[one] for one in places if args[one] is not None))
+
+
+def _dtype(arg: Tensor | torch.dtype) -> torch.dtype:
+    return arg if isinstance(arg, torch.dtype) else arg.dtype
+
+
+def _lower(arg: Any) -> bool:
+    return isinstance(arg, Tensor | torch.dtype) and _dtype(arg) == torch.bfloat16
+
+
+def _wide(arg: Tensor | torch.dtype) -> Tensor | torch.dtype:
+    return arg.float() if isinstance(arg, Tensor) else torch.float32
 
 
 def contiguous(*tensors: Any) -> tuple[Any, ...]:

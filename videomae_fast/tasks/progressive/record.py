@@ -18,7 +18,7 @@ from videomae_fast.recipes.source import Source
 
 FILE: Final = "stage.json"
 _FORMAT: Final = 1
-_LENGTH: Final = ("schedule", "model")
+_DECISIVE: Final = ("schedule", "model", "distillation")
 """Sections whose fields decide what a finished stage is, though a run may go on with others."""
 
 
@@ -158,7 +158,7 @@ def _other_fields(stage: Stage, record: Record) -> list[str]:
         was, now = old[setting.section][setting.field], new[setting.section][setting.field]
         if name in LIST_FIELDS:
             wrong += _other_lists(stage, record, name, was, now)
-        elif setting.option.resumable and setting.section not in _LENGTH:
+        elif setting.option.resumable and setting.section not in _DECISIVE:
             continue
         elif was != now:
             wrong.append(f"{name} was {was!r} and is {now!r}")

@@ -78,7 +78,7 @@ def begin(folder: Path) -> Path:
     Raises:
         OSError: it can't be made.
     """
-    partial = folder.parent / f"{_PARTIAL}{folder.name}"
+    partial = partial_of(folder)
     folder.parent.mkdir(exist_ok=True)
     for stale in folder.parent.glob(f"{_PARTIAL}*"):
         with suppress(OSError):  # another save tries again, and this one if it is in its way
@@ -128,7 +128,7 @@ def roll_back(folder: Path) -> None:
     """After a failure: what was there before is there again."""
     replaced = _replaced(folder)
     with suppress(OSError):
-        _remove(folder.parent / f"{_PARTIAL}{folder.name}")
+        _remove(partial_of(folder))
         if os.path.lexists(replaced) and not os.path.lexists(folder):
             replaced.rename(folder)
 
@@ -144,6 +144,11 @@ def tidy(folder: Path, keep: int | None) -> None:
         if each != folder:
             with suppress(OSError):
                 _remove(_renamed(each))
+
+
+def partial_of(folder: Path) -> Path:
+    """Where a checkpoint is written before it is one."""
+    return folder.parent / f"{_PARTIAL}{folder.name}"
 
 
 def _replaced(folder: Path) -> Path:

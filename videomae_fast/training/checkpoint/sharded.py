@@ -21,6 +21,7 @@ from videomae_fast.training.checkpoint.folder import (
     begin,
     cannot_write,
     commit,
+    partial_of,
     roll_back,
     tidy,
     write_model,
@@ -60,13 +61,12 @@ class ShardedWriter:
             CheckpointError: the checkpoint before this one could not be written.
         """
         self.wait()
-        self.world.agree(self._begun(folder))
-        self._raise()
+        self._begin(folder)
         weights = {
             name: tensor.clone() for name, tensor in whole_tensors(model, self.world).items()
         }
         mine = sum(t.numel() * t.element_size() for t in map(local, optimizer.values()))
-        writer = HuggingFaceStorageWriter(str(_partial(folder) / SHARDS), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(partial_of(folder) / SHARDS), save_distributed=True)
         writing = async_save(dict(optimizer), storage_writer=writer, process_group=self._group)
         args = (folder, weights, writing, dict(state), keep, mine)
         self._thread = threading.Thread(target=self._finish, args=args, name=_NAME, daemon=True)
@@ -88,7 +88,7 @@ class ShardedWriter:
             error, self._error = self._error, None
             raise CheckpointError(error)
 
-    def _begun(self, folder: Path) -> int:
+    def _begin(self, folder: Path) -> None:
         """Makes the folder, in the main process; what went wrong is everybody's error."""
         said = None
         if self.world.is_main:
@@ -97,7 +97,7 @@ class ShardedWriter:
             except OSError as error:
                 said = cannot_write(folder, 0, error)
         self._error = self.world.from_main(said)
-        return 0
+        self._raise()
 
     def _finish(
         self,
@@ -109,7 +109,7 @@ class ShardedWriter:
         mine: int,
     ) -> None:
         """In a thread of each process."""
-        partial, found, said = _partial(folder), {}, None
+        partial, found, said = partial_of(folder), {}, None
         try:
             writing.result()
             for path in (partial / SHARDS).glob(f"shard-{self.world.rank + 1:05d}-*.safetensors"):
@@ -117,7 +117,7 @@ class ShardedWriter:
             if self.world.is_main:
                 found[MODEL] = write_model(partial, weights, state)
         except Exception as error:  # each is to be told to all processes, which wait here
-            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            said = _first_line(error)
         needed = mine + sum(t.numel() * t.element_size() for t in weights.values())
         try:
             parts: list[Any] = [None] * self.world.size
@@ -132,7 +132,7 @@ class ShardedWriter:
             dist.broadcast_object_list(box, src=0, group=self._group)
             said = box[0]
         except Exception as error:
-            said = f"another process is gone ({str(error).strip().splitlines()[0]})"
+            said = f"another process is gone ({_first_line(error)})"
         if said is not None:
             self._error = cannot_write(folder, needed, said)
 
@@ -147,7 +147,7 @@ class ShardedWriter:
         if said is None:
             files = {name: print_ for part in parts for name, print_ in part[0].items()}
             try:
-                commit(_partial(folder), folder, {"format": SHARDED, **state}, files)
+                commit(partial_of(folder), folder, {"format": SHARDED, **state}, files)
             except OSError as error:
                 said = str(error)
         if said is not None:
@@ -157,5 +157,6 @@ class ShardedWriter:
         return said
 
 
-def _partial(folder: Path) -> Path:
-    return folder.parent / f".partial-{folder.name}"
+def _first_line(error: Exception) -> str:
+    """Its class, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no more'])[0]}"

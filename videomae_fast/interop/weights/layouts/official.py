@@ -39,6 +39,11 @@ def unwrapped(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     return state
 
 
+_NO_DETECTOR: Final = (
+    "holds no detector; leave --detector out (convert), or train one from it (detect train --init)"
+)
+
+
 def kind_of(state: Mapping[str, Tensor], origin: str, *, detector: bool = False) -> Kind:
     """What the official keys hold.
 
@@ -53,7 +58,7 @@ def kind_of(state: Mapping[str, Tensor], origin: str, *, detector: bool = False)
     if f"encoder.{_PATCHES}" in state:
         decoder = ("decoder.", "encoder_to_decoder.", "mask_token")
         if detector:
-            raise WeightsError(f"{origin}: holds no detector; leave --detector out")
+            raise WeightsError(f"{origin}: {_NO_DETECTOR}")
         return "pre-training" if any(key.startswith(decoder) for key in state) else "encoder"
     if _PATCHES not in state:
         raise WeightsError(
@@ -69,5 +74,5 @@ def kind_of(state: Mapping[str, Tensor], origin: str, *, detector: bool = False)
             "classifier that takes the first token, which the models here don't"
         )
     if detector:
-        raise WeightsError(f"{origin}: holds no detector; leave --detector out")
+        raise WeightsError(f"{origin}: {_NO_DETECTOR}")
     return "classifier"

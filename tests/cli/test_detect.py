@@ -1,0 +1,261 @@
+"""``videomae-fast detect``: moving squares learned and scored, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.boxed import FPS, TINY, write_boxed
+from tests.support.runs import ROOT, TORCHRUN
+from videomae_fast.cli import detect, main
+from videomae_fast.data.boxes.ava_files import read_boxes, read_label_map
+from videomae_fast.errors import UsageError
+from videomae_fast.evaluation.detection_precision import mean_average_precision
+from videomae_fast.recipes.catalogue import names
+from videomae_fast.recipes.detection import DetectConfig
+from videomae_fast.recipes.load import load
+from videomae_fast.recipes.plain import changed
+
+
+def config(*words: str) -> DetectConfig:
+    parser = argparse.ArgumentParser()
+    detect.add_arguments(parser)
+    return detect.config_from(parser.parse_args(["train", *words]))
+
+
+def listed(folder: Path, name: str, **others: Any) -> str:
+    given = {"root": folder / "frames", "fps": FPS, "pattern": "img_{:05}.png", **others}
+    return ",".join([str(folder / name), *(f"{key}={value}" for key, value in given.items())])
+
+
+def train_words(folder: Path, output: Path, **others: Any) -> list[str]:
+    words = ["detect", "train", "--output", str(output), "--data", listed(folder, "train.csv")]
+    words += ["--validation", listed(folder, "val.csv")]
+    words += ["--label-map", str(folder / "actions.pbtxt"), "--classes", "none"]
+    for key, value in {**TINY, **others}.items():
+        words += ["--set", f"{key}={value}"]
+    return words
+
+
+def scoring(folder: Path, weights: Path, output: Path, *more: str) -> list[str]:
+    return [
+        "detect", "test", str(weights), listed(folder, "val.csv"), "--output", str(output),
+        "--workers", "0", "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small set, and a run over it of two epochs."""
+    folder = tmp_path_factory.mktemp("boxed")
+    write_boxed(folder, 16, 6)
+    assert main(train_words(folder, folder / "run")) == 0
+    return folder, folder / "run"
+
+
+def test_a_recipe_alone_is_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,1,0,0,1,1,1\n")
+    (tmp_path / "p.csv").write_text("a,1,0,0,1,1,,1\n")
+    for name in names("detect"):
+        given = f"{tmp_path}/a.csv"
+        if load(DetectConfig, name).data.add_proposals is not None:
+            given += f",proposals={tmp_path}/p.csv"
+        found = config("--recipe", name, "--data", given)
+        assert changed(found, {"data.lists": ()}) == load(DetectConfig, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "a text file with a line 'video,timestamp,x1,y1,x2,y2,class' per action of a person"),
+        (["--data", "{},stride=2"], "unknown option 'stride=2'"),
+        (["--data", "{},proposals=no.csv"], "proposals no.csv is no file"),
+        (["--data", "{},trimmed=maybe"], "trimmed must be true or false"),
+        (["--data", "{}", "--recipe", "vit_b_k400"], "did you mean"),
+        (["--data", "{}", "--image-size", "300"], "data.short_side (256)"),
+    ],
+)
+def test_mistakes(words: list[str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,1,0,0,1,1,1\n")
+    with pytest.raises(UsageError) as caught:
+        config(*(word.format(path) for word in words))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--frames", "0"], "--frames must be 1 or more"),
+        (["--person-score", "2"], "--person-score must be 0 to 1"),
+        (["--label-map", "no"], "--label-map no: no such file"),
+        (["--personscore", "1"], "did you mean --person-score?"),
+    ],
+)
+def test_mistakes_of_testing(
+    more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "val.csv").write_text("a,1,0,0,1,1,1\n")
+    try:
+        code = main(scoring(tmp_path, tmp_path, tmp_path / "out", *more))
+    except SystemExit as error:
+        code = int(error.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_classifier_is_no_detector(
+    tiny: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from tests.support.random_weights import classifier
+    from videomae_fast.interop import ModelWeights, SourceHints, read_weights, write_weights
+
+    torch.save({"model": classifier(7)}, tmp_path / "a.pth")
+    weights = read_weights(tmp_path / "a.pth", SourceHints(heads=2, frames=4, image_size=32))
+    assert isinstance(weights, ModelWeights)
+    write_weights(weights, tmp_path / "b.safetensors", "ours")
+    assert main(scoring(tiny[0], tmp_path / "b.safetensors", tmp_path / "out")) == 2
+    assert "holds classifier weights and no detector: train one" in capsys.readouterr().err
+
+
+def test_a_test_gives_what_validation_did(
+    tiny: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tiny
+    lines = (output / "validation.jsonl").read_text().splitlines()
+    best = [one for one in map(json.loads, lines) if one["best"]][-1]
+    weights = output / "best.safetensors"
+    assert main(scoring(folder, weights, tmp_path, "--batch", "4", "--pictures", "2")) == 0
+    said = json.loads((tmp_path / "result.json").read_text())
+    assert said["map"] == pytest.approx(best["mean"], abs=1e-9)
+    assert said["loss"] == pytest.approx(best["loss"], rel=1e-5)
+    assert (said["key_frames"], said["boxes"], said["failed"]) == (6, 12, 0)
+    assert f"mAP {said['map']:.2%} over " in capsys.readouterr().out
+    # The files give the same score as the run does
+    found = mean_average_precision(
+        read_boxes(folder / "val.csv", "annotations"),
+        read_boxes(tmp_path / "detections.csv", "detections"),
+        read_label_map(folder / "actions.pbtxt"),
+    )
+    assert found.mean == pytest.approx(said["map"], abs=1e-12)
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    assert [row["name"] for row in rows] == ["left", "right", "up", "down", "big"]
+    assert (tmp_path / "failures.jsonl").read_text() == ""
+    pictures = tmp_path / "detections"
+    assert sorted(one.name for one in pictures.iterdir()) == ["0.gif", "0.png", "1.gif", "1.png"]
+    with Image.open(pictures / "0.gif") as animation:
+        assert (animation.n_frames, min(animation.size)) == (4, 320)  # type: ignore[attr-defined]
+    pixels = np.asarray(Image.open(pictures / "0.png"))
+    assert (pixels == (14, 116, 220)).all(-1).any()
+    assert (pixels == (22, 163, 74)).all(-1).any()
+
+
+def test_a_report_shows_what_validation_found(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    page = tmp_path / "run.html"
+    assert main(["report", str(tiny[1]), "--output", str(page)]) == 0
+    text = page.read_text()
+    assert "best mAP in validation" in text
+    assert 'class="warn"' not in text
+
+
+def test_batches_and_order_change_nothing(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, output = tiny
+    lines = (folder / "val.csv").read_text().splitlines(keepends=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "val.csv").write_text("".join(sorted(lines, reverse=True)))
+    (other / "frames").symlink_to(folder / "frames")
+    found = []
+    for where, batch in ((folder, "1"), (folder, "5"), (other, "3")):
+        target = tmp_path / f"out{batch}"
+        more = ("--batch", batch, "--pictures", "0")
+        assert main(scoring(where, output / "best.safetensors", target, *more)) == 0
+        found.append(sorted((target / "detections.csv").read_text().splitlines()))
+    for each in found[1:]:
+        for one, two in zip(found[0], each, strict=True):
+            assert one.rpartition(",")[0] == two.rpartition(",")[0]
+            assert float(one.rpartition(",")[2]) == pytest.approx(
+                float(two.rpartition(",")[2]), abs=2e-5
+            )
+
+
+def test_detected_persons_are_where_actions_are_looked_for(
+    tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, output = tiny
+    annotated = read_boxes(folder / "val.csv", "annotations")
+    (first, *others) = annotated
+    persons = []
+    for key in others:  # none in the first key frame: its boxes are missed
+        for box in np.unique(annotated[key].boxes, axis=0):
+            place = ",".join(map(str, box))
+            persons += [f"{key[0]},1.0,{place},,0.9\n", f"{key[0]},1,{place},,0.5\n"]
+    (tmp_path / "persons.csv").write_text("".join([*persons, "elsewhere,1,0,0,1,1,,0.9\n"]))
+    words = scoring(folder, output / "best.safetensors", tmp_path / "out", "--pictures", "0")
+    words[3] = listed(folder, "val.csv", proposals=tmp_path / "persons.csv")
+    assert main(words) == 0
+    found = read_boxes(tmp_path / "out/detections.csv", "detections")
+    assert list(found) == others
+    for key, boxes in found.items():
+        np.testing.assert_allclose(
+            np.unique(boxes.boxes, axis=0), np.unique(annotated[key].boxes, axis=0), atol=2e-5
+        )
+        assert boxes.scores.max() <= 0.9  # that of the person is a factor
+    assert first not in found
+
+
+@pytest.mark.slow
+def test_moving_squares_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_boxed(tmp_path, 160, 60, videos=True)
+    more = {"schedule.epochs": 8, "schedule.warmup_epochs": 2}
+    assert main(train_words(tmp_path, tmp_path / "run", **more)) == 0
+    weights = tmp_path / "run/best.safetensors"
+    assert main(scoring(tmp_path, weights, tmp_path / "out")) == 0
+    assert json.loads((tmp_path / "out/result.json").read_text())["map"] > 0.8
+    rows = list(csv.DictReader((tmp_path / "out/classes.csv").open()))
+    assert all(float(row["precision"]) > 0.6 for row in rows)
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, _ = tiny
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    runs: dict[str, Any] = {}
+    for name, launcher in (("one", ()), ("two", TORCHRUN), ("sharded", TORCHRUN)):
+        start = [sys.executable, *launcher, "-m", "videomae_fast"]
+        output = tmp_path / name
+        more: dict[str, Any] = {"schedule.epochs": 1, "schedule.warmup_epochs": 0}
+        more |= {"optim.base_lr": 0.001}
+        more |= {"model.drop_path": 0.2}
+        if name == "sharded":
+            more |= {"run.shard": "all"}
+        words = train_words(folder, output, **more)
+        subprocess.run([*start, *words], check=True, env=env, timeout=300)
+        words = scoring(folder, output / "best.safetensors", tmp_path / f"{name}-test")
+        subprocess.run([*start, *words], check=True, env=env, timeout=300)
+        runs[name] = (
+            [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()],
+            json.loads((output / "validation.jsonl").read_text()),
+            json.loads((tmp_path / f"{name}-test/result.json").read_text()),
+        )
+    for other in ("two", "sharded"):
+        for one, two in zip(runs["one"][0], runs[other][0], strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-4)
+        for one, two in zip(runs["one"][1:], runs[other][1:], strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+            assert (two["boxes"], two["key_frames"]) == (12, 6)
+        assert runs[other][2]["map"] == pytest.approx(runs["one"][2]["map"], abs=0.02)

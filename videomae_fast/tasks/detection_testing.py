@@ -1,0 +1,248 @@
+"""Tests a detector of actions over lists of key frames, by any number of processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from videomae_fast.data.boxes.ava_files import csv_lines
+from videomae_fast.data.boxes.clips import KeyFrameClips, key_frame_reading
+from videomae_fast.data.boxes.detection_views import DetectionViews
+from videomae_fast.data.failures import Failure
+from videomae_fast.data.files import make_folder, write_lines
+from videomae_fast.data.lock import FolderLock
+from videomae_fast.errors import UsageError, VideoMAEFastError
+from videomae_fast.evaluation.detection import (
+    KeyFrameScores,
+    ScoreSettings,
+    detected_lists,
+    looked_at,
+    precision_of,
+    score_key_frames,
+)
+from videomae_fast.evaluation.detection_precision import Precision
+from videomae_fast.interop import ModelWeights, SourceHints, read_weights
+from videomae_fast.interop.weights.description import description_of
+from videomae_fast.models.detector import ActionDetector
+from videomae_fast.recipes.box_source import BoxSource
+from videomae_fast.tasks.detection_history import validated
+from videomae_fast.tasks.key_frames import Actions, check_scored, read_lists
+from videomae_fast.training.checkpoint import Log
+from videomae_fast.training.parallel.launcher import ending_with_launcher
+from videomae_fast.training.parallel.peers import AGREED, failing_together
+from videomae_fast.training.parallel.world import World
+
+
+@dataclass(frozen=True)
+class DetectionTest:
+    """How a detector is tested.
+
+    Attributes:
+        frames, stride: of a clip.
+        short_side: that frames are resized to, in pixels.
+        person_score: detected persons with a lower score are left out.
+        label_map: file with the actions that count; None: all do.
+        scores: how key frames are scored.
+        decoder: of videos.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    frames: int
+    stride: int
+    short_side: int
+    person_score: float
+    label_map: str | None
+    scores: ScoreSettings
+    decoder: str = "pyav"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a test found.
+
+    Attributes:
+        precision: the mean over actions, and each.
+        clips: the key frames that were tested.
+        actions: of the model.
+        scored: those that a person is in, in the order of the lists.
+        failures: of those that could not be read, which count on neither side.
+    """
+
+    precision: Precision
+    clips: KeyFrameClips
+    actions: Actions
+    scored: tuple[KeyFrameScores, ...]
+    failures: tuple[Failure, ...]
+
+
+def detector_weights(path: Path, frames: int | None, image_size: int | None) -> ModelWeights:
+    """The weights to test.
+
+    Args:
+        path: a file or folder.
+        frames, image_size: that official weights' positions are for; None: the official ones.
+
+    Raises:
+        UsageError: they hold no detector.
+        WeightsError: they can't be read.
+    """
+    says_what_it_is = path.is_file() and description_of(path) is not None
+    hints = SourceHints(frames=frames, image_size=image_size, detector=not says_what_it_is)
+    weights = read_weights(path, hints)
+    if weights.kind != "detector":
+        raise UsageError(
+            f"{path}: holds {weights.kind} weights and no detector: train one from them "
+            "(videomae-fast detect train --init)"
+        )
+    return weights
+
+
+def score_detector(
+    weights: ModelWeights,
+    sources: Sequence[BoxSource],
+    settings: DetectionTest,
+    *,
+    output: Path,
+    log: Log = print,
+) -> Detected:
+    """Scores every key frame of lists once, and writes what came out.
+
+    Under ``torchrun`` each process takes its share. ``output`` then holds ``detections.csv`` (as
+    AVA's, of all actions), ``result.json``, ``classes.csv`` (a row per action) and
+    ``failures.jsonl``.
+
+    Args:
+        weights: a detector's.
+        sources: the lists.
+        settings: how.
+        output: folder, made where missing; what an earlier test left there is written anew.
+        log: takes progress lines, in the main process only.
+
+    Returns:
+        The result, on every process.
+
+    Raises:
+        UsageError, ListError: something that can't be.
+        VideoMAEFastError: not one key frame could be read.
+    """
+    with ending_with_launcher():
+        world = World.start(settings.device)
+        together, lock = False, None
+        try:
+            with failing_together(world.store, world.rank):
+                make_folder(output)
+                if world.is_main:
+                    lock = FolderLock(output, "tests")
+                result = _tested(
+                    weights, sources, settings, world, log if world.is_main else _quiet
+                )
+                if world.is_main:
+                    _write(result, output)
+                world.agree(0)
+            together = True
+            return result
+        except AGREED:
+            together = True
+            raise
+        finally:
+            if lock is not None:
+                lock.close()
+            world.close(together=together)
+
+
+def _tested(
+    weights: ModelWeights,
+    sources: Sequence[BoxSource],
+    settings: DetectionTest,
+    world: World,
+    log: Log,
+) -> Detected:
+    model = weights.model().to(world.device)
+    assert isinstance(model, ActionDetector)
+    lists, actions = read_lists(
+        sources,
+        classes=weights.classes,
+        label_map=settings.label_map,
+        person_score=settings.person_score,
+    )
+    actions = _named(actions, weights)
+    check_scored(lists, actions)
+    views = DetectionViews(settings.short_side, crop=min(224, settings.short_side))
+    reading = key_frame_reading(
+        frames=settings.frames, decoder=settings.decoder, views=views, training=False
+    )
+    clips = KeyFrameClips(lists, reading, stride=settings.stride)
+    log(clips.describe())
+    for each, detected in zip(lists, detected_lists(lists), strict=True):
+        if not detected:
+            log(f"{each.source.label}: no proposals, actions are looked for in annotated boxes")
+    draws = looked_at(clips)
+    mine = draws[world.rank :: world.size]
+    scored = []
+    for one in score_key_frames(model, clips, mine, settings.scores, world.device):
+        scored.append(one)
+        if len(scored) % 1000 == 0:
+            log(f"{len(scored)} of this process's {len(mine)} key frames")
+    every = [one for part in world.gather(scored) for one in part]
+    every.sort(key=lambda one: one.place)
+    failures = tuple(one.failure for one in every if one.failure is not None)
+    for failure in failures:
+        log(f"left out: {failure}")
+    if len(failures) == len(every):
+        first = f"; the first: {failures[0]}" if failures else ": no person is in them"
+        raise VideoMAEFastError(f"none of {len(every)} key frames could be read{first}")
+    try:
+        precision = precision_of(lists, every, actions.counted)
+    except ValueError as error:
+        raise UsageError(f"{', '.join(one.source.label for one in lists)}: {error}") from None
+    return Detected(precision, clips, actions, tuple(every), failures)
+
+
+def _named(actions: Actions, weights: ModelWeights) -> Actions:
+    """The actions by the weights' names, where neither lists nor label map have others."""
+    if weights.labels is None:
+        return actions
+    own = dict(enumerate(weights.labels, 1))
+    names = {n: own[n] if name == str(n) else name for n, name in actions.names.items()}
+    return Actions(actions.count, names, {n: names[n] for n in actions.counted})
+
+
+def _write(result: Detected, output: Path) -> None:
+    numbers = validated(0, result.precision.mean, result.scored)
+    said = {
+        "map": result.precision.mean,
+        "key_frames": numbers.key_frames,
+        "boxes": numbers.boxes,
+        "failed": numbers.failed,
+        "loss": numbers.loss,
+    }
+    write_lines(output / "detections.csv", _detections(result))
+    write_lines(output / "failures.jsonl", [one.to_json() + "\n" for one in result.failures])
+    write_lines(output / "classes.csv", _rows(result.precision))
+    write_lines(output / "result.json", [json.dumps(said, indent=2) + "\n"])
+
+
+def _detections(result: Detected) -> Iterator[str]:
+    """Lines of AVA's csv."""
+    entries = [entry for one in result.clips.lists for entry in one.entries]
+    numbers = range(1, result.actions.count + 1)
+    for one in result.scored:
+        key = entries[one.place].key
+        for line in csv_lines(key, one.shares, one.scores, numbers):
+            yield line + "\n"
+
+
+def _rows(precision: Precision) -> Iterator[str]:
+    """The table of actions as csv."""
+    yield "action,name,annotated,detections,precision\n"
+    for number, row in precision.classes.items():
+        name = '"' + row.name.replace('"', '""') + '"'
+        found = "" if row.precision is None else f"{row.precision:.6f}"
+        yield f"{number},{name},{row.annotated},{row.detections},{found}\n"
+
+
+def _quiet(_: str) -> None:
+    """The log of all processes but the main one."""

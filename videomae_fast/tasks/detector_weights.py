@@ -1,0 +1,114 @@
+"""Weights that detection begins from: what is kept, left out and new, said aloud."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from torch import Tensor
+
+from videomae_fast.errors import WeightsError
+from videomae_fast.interop import ModelWeights, load_into
+from videomae_fast.interop.weights.parts import tally
+from videomae_fast.models.detector import ActionDetector
+from videomae_fast.tasks.initial import digests, named, weights_for
+from videomae_fast.training.checkpoint import Log
+from videomae_fast.training.finite import not_finite
+
+_POSITIONS: Final = ("frames", "image_size")
+_OWN: Final = ("head.", "norm.")
+"""What weights need not hold: it is new then."""
+
+
+def begin_detector_from(
+    model: ActionDetector,
+    path: str | Path,
+    log: Log,
+    *,
+    init_norm: Literal["new", "fc_norm"],
+    digest: bool = True,
+) -> dict[str, Any]:
+    """Loads weights into a new detector; what they don't hold stays as it was drawn.
+
+    The norm of pre-training weights is the detector's. A classifier has none but ``fc_norm``, which
+    was learned for the mean of the tokens: it is left out, or taken. Of a detector with as many
+    classes the head is kept.
+
+    Args:
+        model: whose config's positions are those of the weights.
+        path: a file or folder as ``read_weights`` takes it, or a run's or checkpoint's folder.
+        log: is told what was kept, left out and is new.
+        init_norm: what becomes of a classifier's ``fc_norm``.
+        digest: read the files once more for their SHA-256.
+
+    Returns:
+        The record of it, as plain values: file, layout, kind, sha256 of each file, new keys.
+
+    Raises:
+        WeightsError: they don't fit the model (names what is missing, unused or different), or
+            are not finite.
+
+    Source: the official AVA code, which loads without a word what fits and leaves a fine-tuned
+    classifier's ``fc_norm`` out.
+    """
+    path, weights = weights_for(path, model.config, decoder=False)
+    _check_positions(weights, model)
+    kept, left_out = _taken(weights, model, init_norm)
+    bad = not_finite(kept)
+    if bad is not None:
+        raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
+    own = model.state_dict()
+    new = {key: own[key] for key in own if key not in kept and key.startswith(_OWN)}
+    state = {key: value.float() for key, value in kept.items()}
+    load_into(model, {**new, **state}, origin=f"{path}: its weights")
+    record = {
+        "file": str(path),
+        "layout": weights.origin.layout,
+        "kind": weights.kind,
+        "sha256": digests(path) if digest else {},
+        "new": sorted(new),
+    }
+    log(f"began from {named(record)}")
+    for what, tensors in (("stays new", new), ("left out", left_out)):
+        if tensors:
+            parts = ", ".join(f"{part} ({n.values:,} values)" for part, n in tally(tensors).items())
+            log(f"{what}: {parts}")
+    if weights.kind == "classifier" and init_norm == "fc_norm":
+        log("norm of the tokens: the classifier's fc_norm, which was learned for their mean")
+    return record
+
+
+def _check_positions(weights: ModelWeights, model: ActionDetector) -> None:
+    """Official files don't say what their positions are for: there the run's word stands."""
+    for name in _POSITIONS:
+        there, here = getattr(weights.config, name), getattr(model.config, name)
+        if there != here:
+            size = "x".join(map(str, there)) if isinstance(there, tuple) else str(there)
+            raise WeightsError(
+                f"{weights.origin.name}: its positions are for {name} {size}, and this run's for "
+                f"{here}: give --trained-{name.replace('_', '-')} {size}, so that they are "
+                "stretched to the clips"
+            )
+
+
+def _taken(
+    weights: ModelWeights, model: ActionDetector, init_norm: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights by the detector's keys, and those that it has no place for."""
+    kept: dict[str, Tensor] = {}
+    left_out: dict[str, Tensor] = {}
+    for key, value in weights.state.items():
+        if weights.kind in ("pre-training", "encoder"):
+            inside = key.startswith("encoder.")
+            (kept if inside else left_out)[key.removeprefix("encoder.") if inside else key] = value
+        elif key.startswith("head."):
+            same = weights.kind == "detector" and weights.classes == model.head.out_features
+            (kept if same else left_out)[key] = value
+        elif key.startswith("fc_norm."):
+            if init_norm == "fc_norm":
+                kept[key.removeprefix("fc_")] = value
+            else:
+                left_out[key] = value
+        else:
+            kept[key] = value
+    return kept, left_out
