@@ -62,7 +62,7 @@ class Scale:
     validation: int = 50
     teacher_epochs: int = 8
     rounds: int = 24
-    epochs: int = 10
+    epochs: int = 30
     videos_per_step: int = 4
 
 
@@ -72,7 +72,7 @@ TINY = Scale(4, 4, 2, 2, 1, 1, 2, 4)
 def arguments() -> argparse.ArgumentParser:
     """The parser of ``distillation``."""
     parser = parser_of("distillation", __doc__, tiny=True, threads=2)
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each way; default: 5")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each way; default: 3")
     parser.add_argument(
         "--ways", nargs="+", choices=WAYS, default=["labels", "logits"],
         help="of teaching; default: labels logits",

@@ -400,7 +400,7 @@ def test_a_compiled_run_is_the_eager_one(lists: Lists, learned: Learned, tmp_pat
     found = []
     for mode in ("eager", "compiled"):
         made = config(
-            lists[0], learned[0], **UNMIXED, schedule__steps=2, schedule__warmup_epochs=0,
+            lists[0], learned[0], **UNMIXED, schedule__steps=1, schedule__warmup_epochs=0,
             distillation__mode="features", distillation__label_share=0.5, run__step_mode=mode,
         )  # fmt: skip
         distill(made, output=tmp_path / mode, log=quiet)
