@@ -55,7 +55,7 @@ def test_every_field_has_an_option(tiny_list: Path) -> None:
         "encoder_mask_ratio": "0.8", "max_failed_share": "0.3", "base_lr": "0.5", "seed": "3",
         "device_decoder": "dali", "cache": "here", "crop_on": "device", "optimizer": "apex",
         "layer_scale": "0.1", "min_lr": "0.002", "frames": "8", "mlp_ratio": "2.5",
-        "step_mode": "captured", "order": "table",
+        "step_mode": "captured", "order": "table", "shard": "all", "reshard": "yes",
     }  # fmt: skip
     for one in settings(PretrainConfig).values():
         if one.flat == "data":
@@ -67,7 +67,11 @@ def test_every_field_has_an_option(tiny_list: Path) -> None:
         else:
             text = words.get(one.flat, "7")
             given = [one.flag, *text.split()]
-        extra = {"min_lr": ["--base-lr", "1"], "epochs": ["--warmup-epochs", "1"]}.get(one.flat, [])
+        extra = {
+            "min_lr": ["--base-lr", "1"],
+            "epochs": ["--warmup-epochs", "1"],
+            "reshard": ["--shard", "all"],
+        }.get(one.flat, [])
         found = value(config(*data, *given, *extra), one.name)
         assert found != before, one.flag
         assert type(found) is type(before) or before is None or one.flat == "image_size"
