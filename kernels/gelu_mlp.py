@@ -206,7 +206,8 @@ def backward(
         partial = torch.empty((1, blocks, width), dtype=torch.float32, device=x.device)
         with torch.cuda.device_of(x):
             gelu_mlp_backward[(blocks * triton.cdiv(width, launch.columns),)](
-                outer, second.contiguous(), hidden, bias.contiguous(), grad_hidden, partial,
+                outer, second.contiguous(), hidden.contiguous(), bias.contiguous(), grad_hidden,
+                partial,
                 count, width, outer.shape[1], **constants,
             )  # fmt: skip
         sum_columns(partial, [grad_bias])
@@ -216,5 +217,5 @@ def backward(
         torch.mm(grad_hidden, first).view(x.shape) if needs_x else x.new_empty(0),
         torch.mm(grad_hidden.t(), rows),
         grad_bias,
-        torch.mm(outer.t(), active.view(-1, width)),
+        torch.mm(outer.t(), active.reshape(-1, width)),
     )

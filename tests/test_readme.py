@@ -143,6 +143,8 @@ def test_every_command_runs_in_the_order_of_its_document(
             code = main(words[1:])
         elif words[0] == "torchrun":
             code = torchrun(words[1:])
+        elif words[:3] == ["python", "-m", "benchmarks"]:
+            code = benchmarks(words[3:])
         else:
             pytest.fail(f"{document}: no rule how to run `{command}`")
         told = capfd.readouterr()
@@ -150,6 +152,12 @@ def test_every_command_runs_in_the_order_of_its_document(
     assert list((workplace / "pictures").glob("*.png"))
     assert list((workplace / "runs").glob("*/checkpoints/*/model.safetensors"))
     run_python("docs/user-guide.md")  # which reads what its commands wrote
+
+
+def benchmarks(words: list[str]) -> int:
+    from benchmarks.__main__ import main as run
+
+    return run(words)
 
 
 def torchrun(words: list[str]) -> int:

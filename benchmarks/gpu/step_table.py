@@ -1,7 +1,7 @@
 """Our training step before and now: what is called, moved and kept, counted without a GPU.
 
     python -m benchmarks step-table --before f2f6efd --out benchmarks/results
-    python -m benchmarks step-table --record benchmarks/results/step-table.json   # its table again
+    python -m benchmarks step-table --record RECORD.json   # its table again
 
 Both trees' steps run on tensors without values (:mod:`benchmarks.gpu.traced_tree`) and are recorded
 by this tree's recorder, with attention by the Triton kernels and torch's matmuls. Times are
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.record import environment, write
+from benchmarks.common.record import environment, stamp, write
 from benchmarks.gpu.calls import KNOWN, Call
 from videomae_fast.models.config import SIZES
 
@@ -35,12 +36,18 @@ JOINS = {"aten::cat", "aten::stack"}
 NOW, COPIES = "now", "now, bf16 copies of weights"
 
 
+def _of_numbers(call: Call) -> bool:
+    """Whether single numbers are joined to a vector, as the norms of all gradients are."""
+    found = re.match(r"(\d+) tensors, (\d+) values", call.shapes)
+    return call.bytes <= 1024 or (found is not None and found[1] == found[2])
+
+
 def counted(calls: Sequence[Call]) -> dict[str, float]:
     """What a step's calls amount to."""
     found: dict[str, float] = {
         "calls": len(calls),
         "casts": sum(call.op in CASTS for call in calls),
-        "concatenations": sum(call.op in JOINS and call.bytes > 1024 for call in calls),
+        "concatenations": sum(call.op in JOINS and not _of_numbers(call) for call in calls),
         "sums": sum(call.op == "aten::sum" and call.phase == "backward" for call in calls),
         "gigabytes": sum(call.bytes for call in calls) / 1e9,
     }
@@ -192,7 +199,7 @@ def main(argv: Sequence[str]) -> int:
     text = table(record)
     print(text)
     if args.out is not None:
-        path = write(record, args.out / "step-table.json")
+        path = write(record, args.out / f"counted-step-{stamp()}.json")
         path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
         print(f"written: {path}")
     return 0

@@ -279,13 +279,14 @@ def _packed_cases(
     products = 4 * batch * queries * keys * width
     backward = 4 * asked + 4 * held
     rows = batch * max(queries, keys)
+    given, parts = (1, 2) if apart else (2, 3)  # keys have no bias: theirs is zeros
     return [
         OpCase("packed_attention", where, inputs, 2 * asked + 2 * held, products),
         OpCase(
             "packed_attention_backward", where, backward_args, backward, products * 5 // 2, rows
         ),
         OpCase("packed_join", where, gradients, 4 * held + (1 if apart else 2) * asked, terms=rows),
-        OpCase("packed_bias", where, biases, (2 if apart else 3) * width * (4 + item)),
+        OpCase("packed_bias", where, biases, (given * 4 + parts * item) * width),
     ]
 
 

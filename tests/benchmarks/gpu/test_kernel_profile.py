@@ -123,7 +123,7 @@ def test_bytes_of_single_ops_are_those_of_their_benchmark():
     with forced("reference"):
         for case in op_cases(Workload(config, 2), torch.float32):
             op = getattr(torch.ops.videomae_fast, case.op, None)
-            if op is None or case.op in ("crop_resize", "linear", "linear_backward"):
+            if op is None or case.op.startswith(("crop_resize", "linear", "gelu_mlp")):
                 continue
             args = (*case.args(), "reference")
             schema = op.default._schema.arguments

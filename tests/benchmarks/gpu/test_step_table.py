@@ -60,4 +60,4 @@ def test_a_tree_that_cannot_be_traced_is_named(tmp_path: Path) -> None:
 def test_this_tree_is_traced() -> None:
     found = step_table.traced(step_table.ROOT, "small", 1, "shadow-weights")
     assert found["concatenations"] == 0
-    assert found["casts"] <= 6
+    assert found["casts"] <= 10  # whatever the depth; 148 without copies in ViT-B
