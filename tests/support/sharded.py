@@ -29,7 +29,7 @@ from videomae_fast.training.parallel.layout import choose_layout
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 
-STEPS: Final = 20
+STEPS: Final = 10
 FEW: Final = 5
 RATE: Final = 1e-2
 BASE: Final = {
