@@ -31,7 +31,7 @@ from benchmarks.common.command import command_of, parser_of, results_folder
 from benchmarks.common.record import environment, stamp
 from benchmarks.measure.timing import Budget
 from benchmarks.official.augmenting import OfficialClips, read_augmented
-from benchmarks.reading.contenders import CORE, Contender, OnCore, Parts, Views
+from benchmarks.reading.contenders import CORE, OnCore, Parts, Timed
 from benchmarks.reading.material import PREPARED, RAW, Material, material
 from benchmarks.reading.speed import measure
 from benchmarks.report.records import finish
@@ -73,10 +73,6 @@ class OfficialChain:
         reading = self._reading
         drawn = partial(plans_of, request, reading)
         return read_augmented(request, reading.frames, reading.size[0], drawn)
-
-    def views(self, requests: Sequence[ClipRequest]) -> Views:
-        """Not of this room: see :func:`compare`."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Holds nothing."""
@@ -227,7 +223,7 @@ def main(argv: Sequence[str]) -> int:
             "runs": [],
         }
         if all(row["passed"] for row in record["checks"]):
-            everyone: list[Contender] = [official, *ours]
+            everyone: list[Timed] = [official, *ours]
             cases = [(one, form) for form in videos.forms for one in everyone if form in one.forms]
             record["runs"] = measure(
                 cases,

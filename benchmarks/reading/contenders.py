@@ -62,8 +62,8 @@ class Parts:
         return self.decode + self.views + self.join
 
 
-class Contender(Protocol):
-    """Reads requests of one form of the videos.
+class Timed(Protocol):
+    """Reads requests of one form of the videos, to be timed.
 
     Attributes:
         name: what the tables call it.
@@ -81,11 +81,15 @@ class Contender(Protocol):
         """Reads the requests to one batch."""
         ...
 
-    def views(self, requests: Sequence[ClipRequest]) -> Views:
-        """The same, to be compared; not timed."""
-        ...
-
     def close(self) -> None: ...
+
+
+class Contender(Timed, Protocol):
+    """One whose views can be compared, too."""
+
+    def views(self, requests: Sequence[ClipRequest]) -> Views:
+        """What :meth:`seconds` reads; not timed."""
+        ...
 
 
 class Official:

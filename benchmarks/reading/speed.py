@@ -31,6 +31,7 @@ from benchmarks.reading.contenders import (
     CORE,
     Contender,
     Parts,
+    Timed,
     compare,
     contenders,
     default_device_decoders,
@@ -44,7 +45,7 @@ from videomae_fast.data.reading import ReadSettings
 from videomae_fast.errors import VideoMAEFastError
 
 Say = Callable[[str], None]
-Case = tuple[Contender, str]
+Case = tuple[Timed, str]
 # Draws of an epoch, and steps: more than a pipeline gives in the time it is measured for
 EPOCH, ENDLESS = 1024, 1 << 20
 PREFETCH = 2
@@ -112,7 +113,7 @@ def measure(
 
 
 def _run(
-    contender: Contender, form: str, rows: Sequence[Parts], clips: int, samples: int
+    contender: Timed, form: str, rows: Sequence[Parts], clips: int, samples: int
 ) -> dict[str, Any]:
     """Seconds: "decode" and "total" per video, "view" and "join" per view."""
     seconds = {

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 MOST_POINTS: Final = 1000
 """Of a line; where there are more steps, a point is the mean of some that follow one another."""
@@ -33,13 +33,9 @@ class Line:
     points: bool = False
 
 
-def line_of(
-    name: str, steps: Sequence[Mapping[str, object]], key: str, right: bool = False
-) -> Line:
+def line_of(name: str, steps: Sequence[Mapping[str, Any]], key: str, right: bool = False) -> Line:
     """A number of each step, by its key in ``metrics.jsonl``."""
-    found = [(step["step"], step.get(key)) for step in steps]
-    kept = [(at, value) for at, value in found if isinstance(value, int | float)]
-    return Line(name, [int(str(at)) for at, _ in kept], [float(value) for _, value in kept], right)
+    return Line(name, [step["step"] for step in steps], [step.get(key) for step in steps], right)
 
 
 def thinned(line: Line, most: int = MOST_POINTS) -> tuple[list[float], list[float]]:
