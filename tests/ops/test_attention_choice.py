@@ -207,6 +207,7 @@ def test_unknown_and_unfit_backends():
     assert attention(*heads(device="meta"), impl="native").is_meta  # a fake runs nothing
 
 
+@pytest.mark.without_gpu
 def test_forced():
     picked = []
     for impl in ("reference", "native", "onednn"):

@@ -15,6 +15,7 @@ PATH = Path(__file__).parents[1] / "golden" / "downstream_opencv_resize.safetens
 
 
 IMPLS = ["reference", "native"]
+pytestmark = pytest.mark.without_gpu
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -35,6 +35,7 @@ def _operation(name: str, arguments: list[float]) -> tuple[str, float | None]:
 
 
 IMPLS = ["reference", "native"]
+pytestmark = pytest.mark.without_gpu
 
 
 @pytest.mark.parametrize("impl", IMPLS)

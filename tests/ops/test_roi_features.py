@@ -240,6 +240,7 @@ def test_nothing(impl: str, device: str) -> None:
     assert roi_features(tokens[..., :0], boxes, clip, **settings).shape == (3, 0)
 
 
+@pytest.mark.without_gpu
 def test_the_same_bits_for_any_number_of_threads() -> None:
     tokens, boxes, clip = drawn((3, 4, 14, 14, 200, 30), torch.float32, "cpu")
 
@@ -269,6 +270,7 @@ def test_boxes_that_are_not_checked_are_not_numbers(impl: str, wrong: int, devic
     assert torch.equal(both, first)
 
 
+@pytest.mark.without_gpu
 @pytest.mark.parametrize("wrong", [2, -1])
 def test_the_library_refuses_a_clip_that_there_is_not(wrong: int) -> None:
     tokens, boxes, clip = drawn((2, 2, 3, 4, 5, 4), torch.float32, "cpu")
@@ -295,6 +297,7 @@ def test_what_does_not_fit_is_refused(interpreted: None) -> None:
             roi_features(tokens.double(), boxes, clip, grid=(2, 3, 4), spec=RoiSpec(), impl=impl)
 
 
+@pytest.mark.without_gpu
 def test_autocast_changes_nothing() -> None:
     tokens, boxes, clip = drawn((2, 2, 3, 4, 5, 4), torch.float32, "cpu")
     tokens.requires_grad_()
