@@ -218,6 +218,7 @@ def test_forced():
         attention(*heads())
 
 
+@pytest.mark.without_gpu
 @pytest.mark.parametrize("impl", ["auto", "sdpa", "native", "reference"])
 def test_compiles_as_one_graph(impl):
     if impl == "native" and native_missing() is not None:

@@ -18,6 +18,7 @@ CONFIG = MAEConfig(
     image_size=64, frames=8, width=64, depth=2, heads=2, decoder_width=32, decoder_heads=1,
     decoder_depth=2,
 )  # fmt: skip
+pytestmark = pytest.mark.without_gpu
 native = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 
 

@@ -67,7 +67,7 @@ def truth(case: Case) -> tuple[Tensor, ...]:
         q, (k, v) = query, packed.unbind(2)
     out = attention(q + zero[0], k, v + zero[1], key_count=count, impl="reference")
     torch.manual_seed(1)
-    grad = torch.randn(out.shape).to(case[0].dtype).double()
+    grad = torch.randn(out.shape).to(case[0].dtype).to(out)
     leaves = [x for x in (packed, query, q_bias, v_bias) if x is not None]
     return out, *torch.autograd.grad(out, leaves, grad)
 

@@ -284,6 +284,7 @@ def test_the_library_refuses_a_clip_that_there_is_not(wrong: int) -> None:
         roi_features(tokens, boxes, clip, grid=(2, 3, 4), spec=RoiSpec())
 
 
+@pytest.mark.without_gpu
 def test_what_does_not_fit_is_refused(interpreted: None) -> None:
     tokens, boxes, clip = drawn((2, 2, 3, 4, 5, 4), torch.float32, "cpu")
     with pytest.raises(ValueError, match="tokens must be"):
