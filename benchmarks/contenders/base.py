@@ -65,6 +65,7 @@ class Variant:
         backend: of every op of ours, "auto" as it comes.
         op_backends: of single ops of ours, by name.
         checkout: folder of the official code, of kind "checkout".
+        shadow_weights: matmuls of ours work on bf16 copies of weights that the update writes.
         accelerated: other code's model under ``accelerate``: in "two lines" (the import and the
             call), all else as it was; in "all lines" also fed with uint8 frames and Masks made on
             the device, and the official code with ``masked_pixel_loss`` in place of its targets.
@@ -83,6 +84,7 @@ class Variant:
     backend: str = "auto"
     op_backends: Mapping[str, str] = field(default_factory=dict)
     checkout: str = ""
+    shadow_weights: bool = False
     accelerated: Accelerated = "no"
 
     def to_dict(self) -> dict[str, Any]:

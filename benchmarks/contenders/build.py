@@ -44,6 +44,7 @@ BUILDERS: dict[str, Callable[[str, Variant, Workload, Masking], Contender]] = {
 # What only some kinds have.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "captured": ("ours",),
+    "shadow_weights": ("ours",),
     "savings": ("official",),
     "op_backends": ("ours",),
     "backend": ("ours",),
@@ -63,5 +64,7 @@ def _check(variant: Variant) -> None:
         raise ValueError("savings are not combined with activation checkpointing")
     if variant.kind == "ours" and (variant.precision == "fp16" or not variant.lean):
         raise ValueError("ours is lean, in fp32 or bf16, as the library's training loop is")
+    if variant.shadow_weights and variant.precision != "bf16":
+        raise ValueError("shadow_weights are bf16 copies: they go with precision bf16")
     if variant.kind == "checkout" and not variant.checkout:
         raise UnavailableError("it needs a checkout of the official code: --official-checkout")

@@ -3,7 +3,7 @@
 Every shape of a step is static and nothing is read back, so the whole of it can be recorded and
 replayed; what is gained is the time that the host needs to launch kernels.
 
-Not yet run on a GPU: the order of things around the graph is tested on the CPU with a stand-in.
+On the CPU the order of things around the graph is tested with a stand-in.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Captured(Ours):
         self._restore()
 
     def _whole_step(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear()
         loss = super().loss()
         super().backward(loss)
         # Alive: no later kernel of the graph gets their place. The update brings them to the mean.
@@ -70,12 +70,13 @@ class Captured(Ours):
         self._loss = loss.detach()
 
     def _forget(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear()
         self._gradients = {}
 
     def _restore(self) -> None:
         """The first weights and an empty optimizer, in place: a graph knows addresses."""
-        self.model.load_state_dict(self.workload.state)
+        with self.whole_weights():
+            self.model.load_state_dict(self.workload.state)
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()

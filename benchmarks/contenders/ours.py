@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.base import Contender, Variant
 from videomae_fast import Masks
 from videomae_fast.models.masked_autoencoder import MAEOutput
+from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.ops.registry import forced
+from videomae_fast.training.optimizer.shadows import Shadows
 
 
 class FromSeeds(Contender):
@@ -42,6 +44,9 @@ class Ours(FromSeeds):
         tokens = workload.spec(masking).counts(workload.config.grid).loss
         self._tokens = float(workload.batch * tokens)
         self._output: MAEOutput | None = None
+        self._shadows: Shadows | None = None
+        if variant.shadow_weights:
+            self._shadows = Shadows(self.model, matmul_parameters(self.model))
         self._to_mean = self._loss_sum = torch.ones((), device=self.device)
 
     def prepare(self) -> Mapping[str, Tensor]:
@@ -63,21 +68,34 @@ class Ours(FromSeeds):
         """From the gradient that :meth:`loss` computed last."""
         assert self._output is not None, "backward follows loss"
         output, self._output = self._output, None
-        self.optimizer.zero_grad()
+        self.clear()
         with self.backends():
             output.backward()
 
     def gradients(self) -> dict[str, Tensor]:
         return {name: value * self._to_mean for name, value in super().gradients().items()}
 
+    def clear(self) -> None:
+        """Forgets all gradients: those of weights, and of the copies that the model works on."""
+        self.optimizer.zero_grad()
+        self.model.zero_grad()
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """While entered the model holds the weights that are trained, and no copies."""
+        return nullcontext() if self._shadows is None else self._shadows.away()
+
     def update(self) -> None:
-        found = [p.grad for p in self.parameters if p.grad is not None]
+        if self._shadows is not None:
+            self._shadows.hand_over()
+        found = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm(found) * self._to_mean
         bad = ~(self._loss_sum.isfinite() & norm.isfinite())
         # The attributes that torch's GradScaler sets; fused AdamW divides by the first
         setattr(self.optimizer, "grad_scale", 1 / self._to_mean)  # noqa: B010
         setattr(self.optimizer, "found_inf", bad.float())  # noqa: B010
         self.optimizer.step()
+        if self._shadows is not None:
+            self._shadows.write()
 
     def backends(self) -> Any:
         """The variant's choice for the ops; an op decides in each direction when it is called."""

@@ -4,21 +4,22 @@
     python -m benchmarks attention-choice --out results --write    # and writes the table
     python -m benchmarks attention-choice --table-of results/attention-choice.json  # elsewhere
 
-Forward, backward and both together, bf16, from views of packed QKV matmuls, as the models call it:
-torch's cuDNN, flash and memory-efficient attention by themselves and as torch picks one, the Triton
-kernels, and the libraries that are installed. Each backend's output and gradients are compared with
-an fp32 reference first; one whose error is more than twice that of torch's own attention is
-reported as wrong and not timed. The table goes by both together, since a backend brings its own
-backward; the record says which would win in each direction. It is
+Forward, backward and both together, bf16, of packed QKV matmuls as the models call it: so with
+what a backend leaves to do, such as bringing three gradients together and summing them for biases.
+Compared are torch's cuDNN, flash and memory-efficient attention by themselves and as torch picks
+one, the Triton kernels, and the libraries that are installed. Each backend's output and gradients
+are compared with an fp32 reference first; one whose error is more than twice that of torch's own
+attention is reported as wrong and not timed. The table goes by both together, since a backend
+brings its own backward; the record says which would win in each direction. It is
 videomae_fast/ops/attention_table.json; --table writes another file, which a process started with
-VIDEOMAE_FAST_ATTENTION_TABLE=FILE goes by. Not yet run on a GPU.
+VIDEOMAE_FAST_ATTENTION_TABLE=FILE goes by.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from benchmarks.common.record import environment, read, write
 from benchmarks.measure.timing import rated, times_in_turns
 from benchmarks.ops.speed import error
 from videomae_fast.errors import BackendUnavailableError
-from videomae_fast.ops import attention
+from videomae_fast.ops import packed_attention
 from videomae_fast.ops._attention.choice import SHIPPED
 from videomae_fast.ops.attention import IMPLS
 
@@ -65,45 +66,81 @@ AT_ONCE = 16  # clips of the fp32 reference
 TINY = (Shape(5, 7, 2, 8, "a test"),)
 
 
-def inputs(shape: Shape, batch: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """query, key, value, as views of packed matmuls; and the gradient of the output."""
+@dataclass(frozen=True)
+class Inputs:
+    """What a model's block hands to attention, and the gradient that comes back.
+
+    Attributes:
+        packed: [B, N, 3 or 2, heads, head dim], with two parts where `query` is apart.
+        query: [B, K, heads, head dim] or None.
+        biases: of queries and of values, [heads * head dim] fp32.
+        grad: of the output.
+    """
+
+    packed: Tensor
+    query: Tensor | None
+    biases: tuple[Tensor, Tensor]
+    grad: Tensor
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """Packed, query where there is one, biases."""
+        own = [self.packed] if self.query is None else [self.packed, self.query]
+        return [*own, *self.biases]
+
+    def forward(self, impl: str) -> Tensor:
+        q_bias, v_bias = self.biases
+        return packed_attention(
+            self.packed, query=self.query, q_bias=q_bias, v_bias=v_bias, impl=impl
+        )
+
+    def run(self, impl: str) -> tuple[Tensor, ...]:
+        """The output and the gradients of packed and query."""
+        out = self.forward(impl)
+        return out.detach(), *torch.autograd.grad(out, self.leaves, self.grad)[:-2]
+
+    def clips(self) -> Iterator[Inputs]:
+        """Some clips at a time, in fp32."""
+
+        def part(x: Tensor, start: int) -> Tensor:
+            return x.detach()[start : start + AT_ONCE].float().requires_grad_()
+
+        for start in range(0, len(self.packed), AT_ONCE):
+            query = None if self.query is None else part(self.query, start)
+            packed, grad = part(self.packed, start), part(self.grad, start).detach()
+            yield Inputs(packed, query, self.biases, grad)
+
+
+def inputs(shape: Shape, batch: int, device: torch.device, dtype: torch.dtype) -> Inputs:
+    """Random ones of a shape."""
     torch.manual_seed(0)
     size = (shape.heads, shape.head_dim)
-    query = torch.randn(batch, shape.queries, *size, dtype=dtype, device=device)
-    packed = torch.randn(batch, shape.keys, 2, *size, dtype=dtype, device=device)
-    key, value = packed.unbind(2)
-    grad = torch.randn_like(query)
-    return [*(x.detach().requires_grad_() for x in (query, key, value)), grad]
+    options: dict[str, Any] = {"dtype": dtype, "device": device}
+    apart = shape.queries != shape.keys
+    packed = torch.randn(batch, shape.keys, 2 if apart else 3, *size, **options).requires_grad_()
+    query = torch.randn(batch, shape.queries, *size, **options)
+    biases = tuple(torch.zeros(size, device=device).flatten().requires_grad_() for _ in range(2))
+    asking = query.detach().clone().requires_grad_() if apart else None
+    return Inputs(packed, asking, (biases[0], biases[1]), torch.randn_like(query))
 
 
-def run(impl: str, query: Tensor, key: Tensor, value: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-    """The output and the gradients of query, key and value."""
-    out = attention(query, key, value, impl=impl)
-    return out, *torch.autograd.grad(out, (query, key, value), grad)
-
-
-def exact(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """What :func:`run` gives in fp32, some clips at a time: all scores of 128 clips are 15 GB."""
-    parts = []
-    for clips in zip(*(torch.split(x.detach(), AT_ONCE) for x in tensors), strict=True):
-        query, key, value, grad = (x.float() for x in clips)
-        asked = [x.requires_grad_() for x in (query, key, value)]
-        parts.append([x.detach() for x in run("reference", asked[0], asked[1], asked[2], grad)])
+def exact(given: Inputs) -> list[Tensor]:
+    """What :meth:`Inputs.run` gives in fp32: all scores of 128 clips at once are 15 GB."""
+    parts = [part.run("reference") for part in given.clips()]
     return [torch.cat(of_all) for of_all in zip(*parts, strict=True)]
 
 
-def directions(impl: str, tensors: Sequence[Tensor]) -> dict[str, Callable[[], Any]]:
+def directions(impl: str, given: Inputs) -> dict[str, Callable[[], Any]]:
     """The forward pass (as in training), the backward pass, and both."""
-    query, key, value, grad = tensors
-    out = attention(query, key, value, impl=impl)
+    out = given.forward(impl)
 
     def backward() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(out, (query, key, value), grad, retain_graph=True)
+        return torch.autograd.grad(out, given.leaves, given.grad, retain_graph=True)
 
     return {
-        "forward": lambda: attention(query, key, value, impl=impl),
+        "forward": lambda: given.forward(impl),
         "backward": backward,
-        "both": partial(run, impl, *tensors),
+        "both": partial(given.run, impl),
     }
 
 
@@ -111,9 +148,9 @@ def measure(
     shape: Shape, batch: int, device: torch.device, dtype: torch.dtype, repeats: int
 ) -> list[dict[str, Any]]:
     """A row per backend: its error and its times, or why it has none."""
-    tensors = inputs(shape, batch, device, dtype)
-    truth = exact(tensors)
-    allowed = 2 * error([x.detach() for x in run("sdpa", *tensors)], truth) + 1e-6
+    given = inputs(shape, batch, device, dtype)
+    truth = exact(given)
+    allowed = 2 * error(given.run("sdpa"), truth) + 1e-6
     rows: list[dict[str, Any]] = []
     runs: dict[str, Callable[[], Any]] = {}
     for impl in IMPLS:
@@ -122,7 +159,7 @@ def measure(
         row: dict[str, Any] = {**asdict(shape), "batch": batch, "impl": impl}
         rows.append(row)
         try:
-            found = error([x.detach() for x in run(impl, *tensors)], truth)
+            found = error(given.run(impl), truth)
         except BackendUnavailableError as reason:
             row["unavailable"] = str(reason)
             continue
@@ -132,7 +169,7 @@ def measure(
             continue
         row |= {"error": found, "allowed": allowed, "correct": found <= allowed}
         if row["correct"]:
-            calls = directions(impl, tensors)
+            calls = directions(impl, given)
             runs |= {f"{impl}, {way}": call for way, call in calls.items()}
     taken = times_in_turns(runs, device, repeats, 3)
     work = 4 * batch * shape.heads * shape.queries * shape.keys * shape.head_dim

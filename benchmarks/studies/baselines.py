@@ -1,7 +1,6 @@
 """The baselines on a GPU and ours beside them: who takes part, and how each is built.
 
-Called by :mod:`benchmarks.gpu.ceilings`. Never run on a GPU so far; on the CPU its logic is tested
-with tiny shapes.
+Called by :mod:`benchmarks.gpu.ceilings`; on the CPU its logic is tested with tiny shapes.
 """
 
 from __future__ import annotations
@@ -41,6 +40,9 @@ BASELINES: dict[str, Variant] = {
     "ours, eager": Variant("ours", precision="bf16", lean=True),
     "ours, compiled": Variant("ours", precision="bf16", lean=True, compiled=True),
     "ours, captured": Variant("ours", precision="bf16", lean=True, captured=True),
+    "ours, captured, shadow weights": Variant(
+        "ours", precision="bf16", lean=True, captured=True, shadow_weights=True
+    ),
     "ours, compiled and captured": Variant(
         "ours", precision="bf16", lean=True, compiled=True, captured=True
     ),

@@ -8,22 +8,20 @@ from torch import nn
 
 from videomae_fast.models.linear import Linear
 from videomae_fast.models.patch_embed import PatchEmbed
-from videomae_fast.models.transformer import Attention
 
 
 def matmul_parameters(model: nn.Module) -> list[str]:
     """Names of the weights of linear layers and embedding, and of biases that go along with them.
 
-    Other biases, scales and tables are read by kernels that take them in fp32.
+    Other biases, scales and tables are read by kernels that take them in fp32, those of queries and
+    values among them: a copy in bf16 would round their gradients, which are summed in fp32.
     """
     return [f"{path}.{name}" if path else name for path, name in _found(model)]
 
 
 def _found(model: nn.Module) -> Iterator[tuple[str, str]]:
     for path, module in model.named_modules():
-        if isinstance(module, Attention):
-            yield from ((path, "q_bias"), (path, "v_bias"))
-        elif isinstance(module, PatchEmbed):
+        if isinstance(module, PatchEmbed):
             yield from ((f"{path}.proj" if path else "proj", n) for n in ("weight", "bias"))
         elif isinstance(module, nn.Linear):
             yield path, "weight"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -95,3 +97,29 @@ def test_a_timed_step_is_one_replay_and_trains(stand_in):
     timed_step(pair[0], phases=False)
     assert len(stand_in) == 3
     assert pair[0].step_peak() == 123.0
+
+
+def test_copies_of_weights_change_no_step(stand_in):
+    """bf16 copies are what autocast makes of the weights: the same steps, captured or not."""
+    workload = Workload(CONFIG, 2)
+    plain = Variant("ours", precision="bf16", lean=True)
+    copies = replace(plain, shadow_weights=True)
+    trained = []
+    for variant in (plain, copies, replace(copies, captured=True)):
+        contender = build("ours", variant, workload, "dual")
+        against = truth(build("official", Variant("official"), workload, "dual"))
+        assert check(contender, against).passed
+        for group in contender.optimizer.param_groups:
+            group["lr"] = torch.tensor(1e-3) if variant.captured else 1e-3
+        for _ in range(3):
+            timed_step(contender, phases=False)
+        with contender.whole_weights():
+            trained.append({k: v.clone() for k, v in contender.model.state_dict().items()})
+    for name, value in trained[0].items():
+        assert torch.equal(trained[1][name], value), name
+        torch.testing.assert_close(trained[2][name], value)  # whose rate is a tensor
+
+
+def test_copies_are_of_bf16():
+    with pytest.raises(ValueError, match="go with precision bf16"):
+        build("ours", replace(VARIANT, shadow_weights=True), Workload(CONFIG, 2), "dual")

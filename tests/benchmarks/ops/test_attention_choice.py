@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,25 +58,25 @@ def test_a_table_into_a_file_of_its_own(tmp_path):
     assert impl in attention_choice.IMPLS
 
 
-def test_the_truth_is_the_same_in_parts(monkeypatch):
-    tensors = attention_choice.inputs(
-        attention_choice.TINY[0], 5, torch.device("cpu"), torch.float32
-    )
+@pytest.mark.parametrize("queries", [5, 7])
+def test_the_truth_is_the_same_in_parts(queries, monkeypatch):
+    shape = replace(attention_choice.TINY[0], queries=queries)
+    tensors = attention_choice.inputs(shape, 5, torch.device("cpu"), torch.float32)
     whole = attention_choice.exact(tensors)
     monkeypatch.setattr(attention_choice, "AT_ONCE", 2)
     for a, b in zip(attention_choice.exact(tensors), whole, strict=True):
         torch.testing.assert_close(a, b)
-    assert len(whole) == 4
+    assert len(whole) == (3 if queries == 5 else 2)  # of queries apart, a gradient of their own
 
 
 def test_a_wrong_backend_is_not_timed(monkeypatch):
-    right = attention_choice.attention
+    right = attention_choice.packed_attention
 
-    def wrong(*args, impl):
-        out = right(*args, impl="sdpa" if impl == "triton" else impl)
+    def wrong(*args, impl, **options):
+        out = right(*args, impl="sdpa" if impl == "triton" else impl, **options)
         return out * 1.1 if impl == "triton" else out
 
-    monkeypatch.setattr(attention_choice, "attention", wrong)
+    monkeypatch.setattr(attention_choice, "packed_attention", wrong)
     shape = attention_choice.TINY[0]
     rows = attention_choice.measure(shape, 1, torch.device("cpu"), torch.float32, 1)
     by_name = {row["impl"]: row for row in rows}
