@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "pictures": {"data", "masks", "models"},
     "data": {"ops", "recipes"},
     "interop": {"masks", "models", "ops"},
-    "training": {"", "data", "interop", "models", "recipes"},  # "" for its version
+    "training": {"", "data", "interop", "models", "ops", "recipes"},  # "" for its version
     "tasks": {"data", "evaluation", "interop", "masks", "models", "recipes", "training"},
     "demo": {"data", "masks", "pictures", "recipes", "training"},
     "evaluation": {"data", "models"},

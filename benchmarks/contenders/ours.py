@@ -16,6 +16,7 @@ from videomae_fast.models.masked_autoencoder import MAEOutput
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.ops.registry import forced
 from videomae_fast.training.optimizer.shadows import Shadows
+from videomae_fast.training.optimizer.update import make_update
 
 
 class FromSeeds(Contender):
@@ -47,6 +48,7 @@ class Ours(FromSeeds):
         self._shadows: Shadows | None = None
         if variant.shadow_weights:
             self._shadows = Shadows(self.model, matmul_parameters(self.model))
+        self._update = make_update(self.optimizer, self._shadows)
         self._to_mean = self._loss_sum = torch.ones((), device=self.device)
 
     def prepare(self) -> Mapping[str, Tensor]:
@@ -85,17 +87,9 @@ class Ours(FromSeeds):
         return nullcontext() if self._shadows is None else self._shadows.away()
 
     def update(self) -> None:
-        if self._shadows is not None:
-            self._shadows.hand_over()
-        found = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.get_total_norm(found) * self._to_mean
+        norm = self._update.norm(self._update.gradients()) * self._to_mean
         bad = ~(self._loss_sum.isfinite() & norm.isfinite())
-        # The attributes that torch's GradScaler sets; fused AdamW divides by the first
-        setattr(self.optimizer, "grad_scale", 1 / self._to_mean)  # noqa: B010
-        setattr(self.optimizer, "found_inf", bad.float())  # noqa: B010
-        self.optimizer.step()
-        if self._shadows is not None:
-            self._shadows.write()
+        self._update.apply(1 / self._to_mean, bad.float())
 
     def backends(self) -> Any:
         """The variant's choice for the ops; an op decides in each direction when it is called."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from videomae_fast.errors import UsageError
 from videomae_fast.training.optimizer.adamw import set_learning_rate
 from videomae_fast.training.optimizer.shadows import Shadows
+from videomae_fast.training.optimizer.update import make_update
 from videomae_fast.training.parallel.ddp import replicate, without_sync
 from videomae_fast.training.parallel.fsdp import shard, whole, without_scatter
 from videomae_fast.training.parallel.layout import Layout
@@ -36,7 +37,6 @@ class TrainStep(Generic[Batch]):
     sums are added up, and goes to fused AdamW as its ``grad_scale``, together with the clip
     coefficient. ``found_inf`` makes the update leave everything as it is: from the first step with
     a non-finite loss or gradient on, so that the weights stay those before it until the host looks.
-    Both are the attributes that torch's GradScaler sets; apex's FusedAdam gets them likewise.
 
     Args:
         objective: the task's part of a step.
@@ -71,6 +71,7 @@ class TrainStep(Generic[Batch]):
         self._shadows: Shadows | None = None
         if settings.shadow_weights:
             self._shadows = Shadows(self.model, objective.matmul_parameters(self.model))
+        self._update = make_update(self.optimizer, self._shadows)
         if compiled and not layout.sharded:
             self.model.compile()  # in place: keys keep their names
         self.replica = self.model if layout.sharded else replicate(self.model, world)
@@ -150,12 +151,10 @@ class TrainStep(Generic[Batch]):
         loss_sum, weight = sums[0], sums[1]
         # From the gradient that backward left to the one of the mean over all weights
         to_mean = self.weight * self.world.size / weight
-        if self._shadows is not None:
-            self._shadows.hand_over()
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = self._update.gradients()
         if len(gradients) < len(self._parameters):
             raise UsageError(self._without_gradient())
-        norm = whole(torch.nn.utils.get_total_norm(gradients)) * to_mean
+        norm = whole(self._update.norm(gradients)) * to_mean
         empty = weight == 0  # not one clip could be read: no update
         bad = ~(loss_sum.isfinite() & norm.isfinite()) & ~empty
         torch.maximum(self._non_finite, bad.float(), out=self._non_finite)
@@ -163,12 +162,7 @@ class TrainStep(Generic[Batch]):
         scale = 1 / to_mean
         if self.settings.clip_grad > 0:
             scale = scale / (self.settings.clip_grad / (norm + 1e-6)).clamp(max=1)
-        setattr(self.optimizer, "grad_scale", scale.float())  # noqa: B010
-        setattr(self.optimizer, "found_inf", torch.maximum(self._non_finite, empty.float()))  # noqa: B010
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self._shadows is not None:
-            self._shadows.write()
+        self._update.apply(scale.float(), torch.maximum(self._non_finite, empty.float()))
 
         row = torch.cat([sums, norm[None].double(), self._non_finite[None].double()])
         self._sums.zero_()
