@@ -33,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.common.command import command_of, device_of, named_folder, parser_of
 from benchmarks.common.record import environment, write
 from benchmarks.common.workload import TINY, Workload
-from benchmarks.contenders.base import Contender, Variant
+from benchmarks.contenders.base import Contender, Precision, Variant
 from benchmarks.contenders.build import build
 from benchmarks.gpu.calls import KNOWN, LABEL, Call, Ceilings, Recorder
 from benchmarks.gpu.step_model import modelled_step, step
@@ -259,7 +259,9 @@ def totals(found: Sequence[dict[str, Any]]) -> dict[str, float]:
 def measure(args: argparse.Namespace, workload: Workload, folder: Path) -> dict[str, Any]:
     """What a record of a profile holds besides its environment."""
     device = torch.device(args.device)
-    variant = Variant("ours", precision="bf16" if device.type == "cuda" else "fp32", lean=True)
+    on_gpu = device.type == "cuda"
+    precision: Precision = "bf16" if on_gpu else "fp32"
+    variant = Variant("ours", precision=precision, lean=True, shadow_weights=on_gpu)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     card = measured_ceilings(device, name, tiny=args.tiny)
     contender = build("ours, eager", variant, workload, "dual")

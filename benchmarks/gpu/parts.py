@@ -190,7 +190,7 @@ def _steps(size: str, batch: int | None, *names: str, words: tuple[str, ...] = (
 
 def _full_giant(call: Call) -> list[str]:
     batch = giant_batch(call.card, full=True)
-    return _steps("giant", batch, "ours, captured", "strong")(call)
+    return _steps("giant", batch, "ours, captured, shadow weights", "strong")(call)
 
 
 def _study(name: str, *words: str) -> Command:
@@ -218,17 +218,24 @@ def _read(call: Call) -> list[str]:
     return _python(*words, *(few if call.tiny else []))
 
 
-_EAGER = ("ours, eager", "ours, captured", "official repaired, eager", "official as shipped, eager")
+_EAGER = (
+    "ours, eager", "ours, captured", "ours, captured, shadow weights", "official repaired, eager",
+    "official as shipped, eager",
+)  # fmt: skip
 _COMPILED = (
-    "ours, captured",
+    "ours, captured, shadow weights",
     "strong",
     "ours, compiled",
     "ours, compiled and captured",
     "official repaired, compiled",
     "official as shipped, compiled",
 )
-_OURS = ("ours, captured", "ours, eager", "strong")
-_HUGGING_FACE = ("ours, captured", "Hugging Face repaired", "Hugging Face as shipped")
+_OURS = ("ours, captured, shadow weights", "ours, captured", "ours, eager", "strong")
+_HUGGING_FACE = (
+    "ours, captured, shadow weights",
+    "Hugging Face repaired",
+    "Hugging Face as shipped",
+)
 _OPS = ("--no-compile", "--repeats", "10", "--size")
 
 # In order of worth. Limits are several times what is expected; they add up to more than there is.
