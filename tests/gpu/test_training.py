@@ -14,6 +14,7 @@ from videomae_fast.data import ClipBatch
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training.deterministic import deterministic_algorithms
+from videomae_fast.training.optimizer.update import OnePass
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
@@ -74,3 +75,16 @@ def test_every_mode_tells_what_the_eager_one_tells(mode: str, changed: dict[str,
     found, _ = trained(new_step("cuda", step_mode=mode, **options))
     for mine, theirs in zip(found, expected, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", [pytest.param(m, marks=NEEDS_GPU) for m in ("eager", "captured")])
+def test_copies_of_weights_tell_what_autocast_tells(mode: str) -> None:
+    """Matmuls on copies that the update writes, and the update in one pass."""
+    options = {"precision": "bf16", "deterministic": True, "clip_grad": 0.05}
+    with deterministic_algorithms(torch.device("cuda")):
+        expected, _ = trained(new_step("cuda", step_mode="eager", **options))
+        step = new_step("cuda", step_mode=mode, shadow_weights=True, **options)
+        assert isinstance(step._update, OnePass)
+        found, _ = trained(step)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
