@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from benchmarks.common.command import parser_of
-from benchmarks.common.processor import machine_name, processor_name, processor_told
+from benchmarks.common.processor import processor_name, processor_told
 from benchmarks.common.record import RESULTS, read
+from benchmarks.report.gpu import gpu_block
+from benchmarks.report.newest import ROOT, Result, data_link, newest
 from benchmarks.report.reading import CORE_READERS, OFFICIAL, factor, require_equal
 from benchmarks.report.studies import (
     MASKED,
@@ -33,80 +34,15 @@ from videomae_fast.models.config import SIZES
 Lines = Callable[[Path], list[str]]
 """The lines of a table from a folder of results; none where there is no result."""
 
-ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 MAKE = {
     "headline": "python -m benchmarks step --size base --batch 4",
+    "gpu": "make gpu-first GPU_PARTS=compiled-base",
     "benchmarks": "python -m benchmarks step --size small --batch 4",
     "drop-in": "python -m benchmarks drop-in --official-checkout VideoMAEv2",
     "paper": "make paper-table",
     "reading": "make data-bench",
 }
-
-
-class Result(NamedTuple):
-    """What was measured of one size: a record, and the part of it that holds the runs."""
-
-    path: Path
-    record: Record
-    part: Record
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it is of a GPU."""
-        return bool(self.record["machine"]["device"] != "cpu")
-
-    @property
-    def machine(self) -> str:
-        """What it was measured on, by name: two of one name are one."""
-        return machine_name(self.record["machine"])
-
-    @property
-    def size(self) -> str:
-        """The model's size, and the batch."""
-        return f"ViT-{letter(self.part['size'])}, batch {self.part['workload']['batch']}"
-
-    @property
-    def data(self) -> str:
-        """A link to the record."""
-        return f"[data]({self.path.relative_to(ROOT)})"
-
-    @property
-    def where(self) -> str:
-        """Size, batch and machine, with a link to the data."""
-        return f"{self.size}, {self.machine} ({self.data})"
-
-    def speedup(self, masking: str) -> float | None:
-        """How many times ours is as fast as the official computation; None: not measured."""
-        slow, fast = (run_of(self.part, name, masking) for name in ("official", "ours"))
-        return None if slow is None or fast is None else median(slow) / median(fast)
-
-
-def newest(kind: str, folder: Path = RESULTS) -> list[Result]:
-    """The newest result of each size, batch and machine; small sizes first.
-
-    Runs with tiny shapes are none. A record from before family and model of the processor were
-    recorded gives way to any newer one of a processor of the same name.
-
-    Args:
-        kind: how the files' names begin.
-        folder: of the records.
-    """
-    found: dict[tuple[str, ...], Result] = {}
-    paths = folder.glob(f"{kind}-*.json")
-    for path in sorted(paths, key=lambda path: path.stem[-len("20260101-000000") :]):
-        record = read(path)
-        if record["settings"].get("tiny"):
-            continue
-        alone = {**record, "size": record["workload"]["size"]} if "workload" in record else None
-        for part in record["parts"] if alone is None else [alone]:
-            result = Result(path, record, part)
-            machine, alike = record["machine"], (str(part["workload"]["batch"]), part["size"])
-            if not result.on_gpu:
-                unnamed = f"{machine['cpu']}, {machine['threads']} threads"
-                found.pop((unnamed, *alike), None)
-            found[result.machine, *alike] = result
-    return sorted(found.values(), key=lambda result: SIZES.index(result.part["size"]))
 
 
 def span(results: Sequence[Result], masking: str = "dual") -> str:
@@ -197,7 +133,6 @@ def steps_block(found: Sequence[Result]) -> list[str]:
     only = (
         ["One processor so far: on another one the factors are others."] if len(told) == 1 else []
     )
-    measured = any(result.on_gpu for result in found)
     return [
         *lines,
         "",
@@ -205,9 +140,8 @@ def steps_block(found: Sequence[Result]) -> list[str]:
         *told,
         "Part of this is the matmul library: torch's own leaves AVX-512 unused on processors that "
         "are not Intel's. What",
-        "was gained by what: [performance log](docs/performance-log.md). "
-        + ("" if measured else "On a GPU: not yet measured. ")
-        + "How to measure: [benchmarks](benchmarks).",
+        "was gained by what: [performance log](docs/performance-log.md). How to measure: "
+        "[benchmarks](benchmarks).",
     ]
 
 
@@ -310,7 +244,7 @@ def reading_block(folder: Path) -> list[str]:
         official = runs[OFFICIAL, "raw"]
         if not lines:
             lines = _reading_head(record)
-        machine, place = record["machine"], f"[data]({path.relative_to(ROOT)})"
+        machine, place = record["machine"], data_link(path)
         card = "" if machine["device"] == "cpu" else f"{machine['device']}, "
         lines.append(
             f"| {card}{processor_name(machine)} ({place}) "
@@ -363,6 +297,7 @@ def _of_models(kind: str, lines_of: Callable[[Sequence[Result]], list[str]]) -> 
 
 BLOCKS: dict[str, Lines] = {
     "headline": _of_models("step", headline_block),
+    "gpu": _of_models("baselines", gpu_block),
     "benchmarks": _of_models("step", steps_block),
     "drop-in": _of_models("drop-in", drop_in_block),
     "paper": _of_models("paper", paper_block),

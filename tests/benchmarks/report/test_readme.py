@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.common.record import write
 from benchmarks.measure.checks import UncheckedError
-from benchmarks.report import readme
+from benchmarks.report import newest, readme
 
 
 def test_the_readme_says_what_was_measured():
@@ -41,7 +41,7 @@ def test_a_changed_figure_is_noticed(monkeypatch, tmp_path):
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """A folder of results, empty."""
-    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(newest, "ROOT", tmp_path)
     return tmp_path / "results"
 
 
@@ -196,7 +196,7 @@ def test_the_newest_of_each_size_batch_and_device(results):
         write(record(runs, **options), results / f"{name}.json")
     tiny = record(runs) | {"settings": {"tiny": True}}
     write(tiny, results / "paper-small-cpu-20260105-000000.json")
-    assert [found.path.stem.split("-", 1)[1] for found in readme.newest("paper", results)] == [
+    assert [found.path.stem.split("-", 1)[1] for found in newest.newest("paper", results)] == [
         "small-cuda-20260101-000000",
         "small-cpu-20260103-000000",
         "small-cpu-20260104-000000",
