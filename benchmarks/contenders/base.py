@@ -60,6 +60,7 @@ class Variant:
         lean: fused AdamW and no reading of the loss, as ours; otherwise AdamW's default, and the
             loss is read each step, as shipped.
         checkpointing: activation checkpointing.
+        recompute: norms and GELU of ours are made again in backward instead of kept.
         savings: work that the official computation leaves out: see
             :mod:`benchmarks.official.savings`.
         backend: of every op of ours, "auto" as it comes.
@@ -85,6 +86,7 @@ class Variant:
     op_backends: Mapping[str, str] = field(default_factory=dict)
     checkout: str = ""
     shadow_weights: bool = False
+    recompute: bool = False
     accelerated: Accelerated = "no"
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from benchmarks.contenders.base import Contender, UnavailableError, Variant
 from benchmarks.contenders.captured import Captured
 from benchmarks.contenders.ours import Ours
 from videomae_fast import MaskedAutoencoder
+from videomae_fast.models.transformer import set_recompute
 
 
 def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
@@ -29,6 +30,7 @@ def build(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
 def _ours(name: str, variant: Variant, workload: Workload, masking: Masking) -> Contender:
     with torch.device(workload.device):  # where ViT-g's first weights, soon replaced, take no time
         model = MaskedAutoencoder(workload.config, activation_checkpointing=variant.checkpointing)
+    set_recompute(model, variant.recompute)
     model.load_state_dict(workload.state)
     kind = Captured if variant.captured else Ours
     return kind(name, variant, model, workload, masking)
@@ -45,6 +47,7 @@ BUILDERS: dict[str, Callable[[str, Variant, Workload, Masking], Contender]] = {
 OPTIONS: dict[str, tuple[str, ...]] = {
     "captured": ("ours",),
     "shadow_weights": ("ours",),
+    "recompute": ("ours",),
     "savings": ("official",),
     "op_backends": ("ours",),
     "backend": ("ours",),

@@ -43,6 +43,9 @@ BASELINES: dict[str, Variant] = {
     "ours, captured, shadow weights": Variant(
         "ours", precision="bf16", lean=True, captured=True, shadow_weights=True
     ),
+    "ours, captured, shadow weights, recomputing": Variant(
+        "ours", precision="bf16", lean=True, captured=True, shadow_weights=True, recompute=True
+    ),
     "ours, compiled and captured": Variant(
         "ours", precision="bf16", lean=True, compiled=True, captured=True
     ),
