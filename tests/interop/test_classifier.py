@@ -86,8 +86,8 @@ def test_the_encoder_computes_what_it_did(pretrained: ModelWeights) -> None:
     assert isinstance(cut, VideoClassifier)
     every = torch.arange(8, dtype=torch.int32)[None]
     with torch.no_grad():
-        a, last_a = whole.encoder.blocks(whole.encoder.embed(frames, every, whole.encoder.grid))
-        b, last_b = cut.blocks(cut.embed(frames, every, cut.grid))
+        a, last_a = whole.encoder.blocks(*whole.encoder.embed(frames, every, whole.encoder.grid))
+        b, last_b = cut.blocks(*cut.embed(frames, every, cut.grid))
         assert torch.equal(a, b)
         assert torch.equal(last_a.delta, last_b.delta)
 

@@ -125,7 +125,7 @@ def test_boxes_are_in_pixels_whatever_the_patch() -> None:
         grid = (2, 3, 4)
         box = torch.tensor([[2.0 * patch, 1.0 * patch, 2.0 * patch, 1.0 * patch]])
         found = model.features(batch, [box])
-        x = model.norm(add(*model.blocks(model.embed(batch, None, Grid(*grid)))))
+        x = model.norm(add(*model.blocks(*model.embed(batch, None, Grid(*grid)))))
         cells = torch.tensor([[2.0, 1.0, 2.0, 1.0]])
         clip_of = torch.zeros(1, dtype=torch.int64)
         wanted = roi_features(x, cells, clip_of, grid=grid, spec=model.rois._replace(scale=1.0))

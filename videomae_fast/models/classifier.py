@@ -77,7 +77,7 @@ class VideoClassifier(VisionTransformer):
         """
         config = self.config
         grid = Grid(*check_frames(frames, config.tubelet_size, config.patch_size, floats=True))
-        x = add(*self.blocks(self.embed(frames, None, grid), seeds=clip_seeds))
+        x = add(*self.blocks(*self.embed(frames, None, grid), seeds=clip_seeds))
         out: Tensor = self.fc_norm(x.mean(1))
         return out
 

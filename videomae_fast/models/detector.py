@@ -110,7 +110,7 @@ class ActionDetector(VisionTransformer):
         assert isinstance(boxes, Tensor)
         config = self.config
         size = check_frames(frames, config.tubelet_size, config.patch_size, floats=True)
-        x = self.norm(add(*self.blocks(self.embed(frames, None, Grid(*size)), seeds=clip_seeds)))
+        x = self.norm(add(*self.blocks(*self.embed(frames, None, Grid(*size)), seeds=clip_seeds)))
         return roi_features(x, boxes, clip, grid=size, spec=self.rois)
 
     def forward(

@@ -86,7 +86,7 @@ def features_of(
         if done in layers:
             found[done] = add(x, branch)
 
-    x = add(*model.blocks(model.embed(frames, None, grid), seeds=clip_seeds, after=keep))
+    x = add(*model.blocks(*model.embed(frames, None, grid), seeds=clip_seeds, after=keep))
     shape = (x.shape[0], grid.slots, grid.height, grid.width, -1)
     pooled: Tensor = model.fc_norm(x.mean(1))
     return Features(tuple(found[layer].reshape(shape) for layer in layers), pooled)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from videomae_fast.masks import Grid
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.masked_autoencoder import Encoder
-from videomae_fast.models.transformer import Branch, add, add_norm
+from videomae_fast.models.transformer import add, add_norm
 from videomae_fast.ops.checks import check_frames
 
 Pooling = Literal["clip", "slots", "tokens"]
@@ -98,11 +98,9 @@ class FrozenFeatures:
         """
         embed = self.model.patch_embed
         grid = Grid(*check_frames(frames, embed.tubelet_size, embed.patch_size, floats=True))
-        x = self.model.embed(frames, None, grid)
-        branch: Branch | None = None
+        x, branch = self.model.embed(frames, None, grid)
         for block in islice(self.model.blocks, self.layer or self.depth):
             x, branch = block(x, branch)
-        assert branch is not None
         norm = self.norm
         if norm is not None and not isinstance(self.model, VideoClassifier):
             x, norm = add_norm(x, branch, norm)[0], None

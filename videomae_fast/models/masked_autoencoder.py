@@ -104,7 +104,7 @@ class Encoder(VisionTransformer):
 
         seeds: int64 [B], what drop path is drawn from; None: torch's generator.
         """
-        stream, branch = self.blocks(self.embed(frames, index, grid), seeds=seeds)
+        stream, branch = self.blocks(*self.embed(frames, index, grid), seeds=seeds)
         if self.norm is None:
             return add(stream, branch)
         return add_norm(stream, branch, self.norm)[0]

@@ -13,8 +13,9 @@ from videomae_fast.models.patch_embed import PatchEmbed
 def matmul_parameters(model: nn.Module) -> list[str]:
     """Names of the weights of linear layers and embedding, and of biases that go along with them.
 
-    Other biases, scales and tables are read by kernels that take them in fp32, those of queries and
-    values among them: a copy in bf16 would round their gradients, which are summed in fp32.
+    Other biases, scales and tables are read by kernels that take them in fp32, those of the
+    embedding, of queries and of values among them: a copy in bf16 would round their gradients,
+    which are summed in fp32.
     """
     return [f"{path}.{name}" if path else name for path, name in _found(model)]
 
@@ -22,7 +23,7 @@ def matmul_parameters(model: nn.Module) -> list[str]:
 def _found(model: nn.Module) -> Iterator[tuple[str, str]]:
     for path, module in model.named_modules():
         if isinstance(module, PatchEmbed):
-            yield from ((f"{path}.proj" if path else "proj", n) for n in ("weight", "bias"))
+            yield (f"{path}.proj" if path else "proj"), "weight"
         elif isinstance(module, nn.Linear):
             yield path, "weight"
             if isinstance(module, Linear) and module.bias is not None:

@@ -23,29 +23,31 @@ class PatchEmbed(nn.Module):
         kernel = (tubelet_size, patch_size, patch_size)
         self.proj = nn.Conv3d(3, width, kernel_size=kernel, stride=kernel)
 
-    def forward(self, frames: Tensor, index: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, index: Tensor, *, bias: bool = True) -> Tensor:
         """Frames [B, T, H, W, 3] and int32 [B, K] to [B, K, width].
 
         uint8 frames are normalised as `pixels` says; floating-point ones are taken as they are, and
-        get a gradient.
+        get a gradient. Without `bias` what follows adds it.
         """
-        weight = self.proj.weight.flatten(1)
+        values = self._values(frames, index)
+        return linear(values, self.proj.weight.flatten(1), self.proj.bias if bias else None)
+
+    def _values(self, frames: Tensor, index: Tensor) -> Tensor:
+        """[B, K, values of a cube], in the dtype of the matmul."""
         device = frames.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        dtype = autocast or weight.dtype
+        dtype = autocast or self.proj.weight.dtype
         if frames.is_floating_point():
-            patches = self._patches(frames, index).to(dtype)
-        else:
-            patches = patch_gather(
-                frames,
-                index,
-                tubelet_size=self.tubelet_size,
-                patch_size=self.patch_size,
-                mean=self.pixels.mean,
-                std=self.pixels.std,
-                dtype=dtype,
-            )
-        return linear(patches, weight, self.proj.bias)
+            return self._patches(frames, index).to(dtype)
+        return patch_gather(
+            frames,
+            index,
+            tubelet_size=self.tubelet_size,
+            patch_size=self.patch_size,
+            mean=self.pixels.mean,
+            std=self.pixels.std,
+            dtype=dtype,
+        )
 
     def _patches(self, frames: Tensor, index: Tensor) -> Tensor:
         """[B, K, 3 * tubelet * patch**2] in the order (c, p0, p1, p2) of the weight."""

@@ -373,6 +373,7 @@ class Blocks(nn.ModuleList):
     def forward(
         self,
         x: Tensor,
+        branch: Branch | None = None,
         *,
         queries: Tensor | None = None,
         key_count: Tensor | None = None,
@@ -384,6 +385,7 @@ class Blocks(nn.ModuleList):
 
         Args:
             x: [B, N, D].
+            branch: what is still to be added to it.
             queries: of the last block; see :class:`Block`.
             key_count: of every block.
             shared: the last tokens of `x`; of the first block, after which they differ by clip.
@@ -395,7 +397,6 @@ class Blocks(nn.ModuleList):
         Returns:
             The stream and what is still to be added to it: see :func:`add_norm` and :func:`add`.
         """
-        branch: Branch | None = None
         factors = self.factors(seeds, x.dtype)
         for i, block in enumerate(self):
             options: dict[str, Any] = {

@@ -15,7 +15,7 @@ from videomae_fast.models.positions import (
     interpolate_table,
     learned_positions,
 )
-from videomae_fast.models.transformer import Blocks
+from videomae_fast.models.transformer import Blocks, Branch
 
 
 class VisionTransformer(nn.Module):
@@ -52,8 +52,12 @@ class VisionTransformer(nn.Module):
             activation_checkpointing=activation_checkpointing,
         )
 
-    def embed(self, frames: Tensor, index: Tensor | None, grid: Grid) -> Tensor:
-        """Frames [B, T, H, W, 3] and token positions int32 [B, K], None for all, to [B, K, width].
+    def embed(self, frames: Tensor, index: Tensor | None, grid: Grid) -> tuple[Tensor, Branch]:
+        """Frames [B, T, H, W, 3] and token positions int32 [B, K], None for all, to the stream.
+
+        Returns:
+            What :class:`Blocks` begin with: the positions [B, K, width], and the embedded cubes as
+            what is still to be added. The first LayerNorm adds both and the bias in its pass.
 
         Raises:
             ValueError: the positions are learned, for another grid, and not to be interpolated.
@@ -63,10 +67,11 @@ class VisionTransformer(nn.Module):
             every = torch.arange(grid.tokens, dtype=torch.int32, device=frames.device)
             # Not len(frames): that is an int, which would fix the batch in torch.export
             index = every.expand(frames.shape[0], -1)
+            table = table.expand(frames.shape[0], -1, -1)
         else:
             table = table[index.long()]
-        x: Tensor = self.patch_embed(frames, index)
-        return x + table.to(x.dtype)
+        cubes = self.patch_embed(frames, index, bias=False)
+        return table.to(cubes.dtype), Branch(cubes, self.patch_embed.proj.bias, None, None)
 
     def _position_table(self, grid: Grid) -> Tensor:
         """[tokens, width]."""
