@@ -84,7 +84,7 @@ def sum_columns(partial: Tensor, outs: Sequence[Tensor]) -> None:
             *padded,
             rows,
             columns,
-            ROWS=LAUNCH.rows,
+            ROWS=min(LAUNCH.rows, int(triton.next_power_of_2(rows))),
             COLUMNS=LAUNCH.columns,
             num_warps=LAUNCH.num_warps,
         )
