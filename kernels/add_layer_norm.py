@@ -249,27 +249,52 @@ def _add_pairs(a_0, a_1, b_0, b_1):
 
 
 @triton.jit
+def _store_sum(
+    p, b_sum, c: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr
+):
+    """Chunk `c` [CHUNK] of a row, by the lanes that have it: those of a tile's first row.
+
+    A store [CHUNK] would be laid out over the program's lanes in its own way, as in _load_vector.
+    """
+    o_row = tl.arange(0, ROWS)[:, None]
+    o_block = tl.broadcast_to((c * CHUNK + tl.arange(0, CHUNK))[None, :], [ROWS, CHUNK])
+    b_block = tl.broadcast_to(b_sum[None, :], [ROWS, CHUNK])
+    tl.store(p + o_block, b_block, mask=(o_row == 0) & (o_block < WIDTH))
+
+
+@triton.jit
 def _store_pairs(
-    p, n_sum, b_one, b_other, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr
+    p,
+    n_sum,
+    b_one,
+    b_other,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
     """The sums over a tile's rows, into two rows [WIDTH] that are `n_sum` apart.
 
     Two at a time, as the warps wait for one another for each reduction, not for each sum.
     """
     for c in tl.static_range(CHUNKS):
-        o_col = c * CHUNK + tl.arange(0, CHUNK)
-        m_col = o_col < WIDTH
-        b_sum, b_other_sum = tl.reduce((b_one[c], b_other[c]), 0, _add_pairs)
-        tl.store(p + o_col, b_sum, mask=m_col)
-        tl.store(p + n_sum + o_col, b_other_sum, mask=m_col)
+        b_first, b_second = tl.reduce((b_one[c], b_other[c]), 0, _add_pairs)
+        _store_sum(p, b_first, c, WIDTH, ROWS, CHUNK)
+        _store_sum(p + n_sum, b_second, c, WIDTH, ROWS, CHUNK)
 
 
 @triton.jit
-def _store_sums(p, b_rows, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
+def _store_sums(
+    p,
+    b_rows,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
     """The sums over a tile's rows, into a row [WIDTH]."""
     for c in tl.static_range(CHUNKS):
-        o_col = c * CHUNK + tl.arange(0, CHUNK)
-        tl.store(p + o_col, tl.sum(b_rows[c], 0), mask=o_col < WIDTH)
+        _store_sum(p, tl.sum(b_rows[c], 0), c, WIDTH, ROWS, CHUNK)
 
 
 @triton.jit
@@ -391,13 +416,13 @@ def _backward(
 
     p_sums = partial_ptr + tl.program_id(0) * WIDTH
     n_sum = tl.num_programs(0) * WIDTH
-    _store_pairs(p_sums, n_sum, b_grad_weight, b_grad_bias, WIDTH, CHUNK, CHUNKS)
+    _store_pairs(p_sums, n_sum, b_grad_weight, b_grad_bias, WIDTH, ROWS, CHUNK, CHUNKS)
     if HAS_DELTA_BIAS:
-        _store_sums(p_sums + 2 * n_sum, b_grad_delta_bias, WIDTH, CHUNK, CHUNKS)
+        _store_sums(p_sums + 2 * n_sum, b_grad_delta_bias, WIDTH, ROWS, CHUNK, CHUNKS)
         if scale_ptr is not None:
-            _store_sums(p_sums + 3 * n_sum, b_grad_scale, WIDTH, CHUNK, CHUNKS)
+            _store_sums(p_sums + 3 * n_sum, b_grad_scale, WIDTH, ROWS, CHUNK, CHUNKS)
     elif scale_ptr is not None:
-        _store_sums(p_sums + 2 * n_sum, b_grad_scale, WIDTH, CHUNK, CHUNKS)
+        _store_sums(p_sums + 2 * n_sum, b_grad_scale, WIDTH, ROWS, CHUNK, CHUNKS)
 
 
 def _rows(x: Tensor) -> Tensor:

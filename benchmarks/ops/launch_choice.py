@@ -95,30 +95,30 @@ FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     ),
     "crop_resize": ("crop_resize", {"rows": (2, 8), "bytes": (256,), "num_warps": (2, 8)}),
 }
-# What the sums over programs are added up by: more programs with more rows in flight.
-SUMS = {"columns.rows": 512, "columns.columns": 16, "columns.num_warps": 8}
+# How the sums over programs are added up: fewer programs, fewer rows in flight.
+SUMS = {"columns.rows": 32, "columns.columns": 64, "columns.num_warps": 4}
 # Several fields together; "columns.rows" is a field of another module, of columns.py.
 TOGETHER: dict[str, tuple[Mapping[str, int], ...]] = {
     # The copies of a tile begin after the tile before it is computed: two stages overlap nothing.
     "add_layer_norm_backward": (
         SUMS,
-        {"backward_lane_values": 64, **SUMS},
-        {"backward_stages": 3, **SUMS},
-        {"backward_stages": 3, "backward_lane_values": 64, **SUMS},
-        {"backward_stages": 4, "backward_lane_values": 64, **SUMS},
-        {"backward_stages": 3, "backward_lane_values": 64, "backward_warps": 8, **SUMS},
-        {"backward_stages": 4, "backward_lane_values": 64, "backward_warps": 8, **SUMS},
-        {"backward_stages": 4, "backward_lane_values": 64, "backward_warps": 16, **SUMS},
+        {"backward_lane_values": 64},
+        {"backward_stages": 3},
+        {"backward_stages": 3, "backward_lane_values": 64},
+        {"backward_stages": 4, "backward_lane_values": 64},
+        {"backward_stages": 3, "backward_lane_values": 64, "backward_warps": 8},
+        {"backward_stages": 4, "backward_lane_values": 64, "backward_warps": 8},
+        {"backward_stages": 4, "backward_lane_values": 64, "backward_warps": 16},
     ),
     "bias_gelu_backward": (
         SUMS,
-        {"backward_rows": 4, **SUMS},
-        {"backward_stages": 3, **SUMS},
-        {"backward_stages": 4, **SUMS},
-        {"backward_stages": 3, "backward_rows": 4, **SUMS},
-        {"backward_stages": 4, "backward_rows": 4, **SUMS},
-        {"backward_stages": 3, "columns": 128, **SUMS},
-        {"backward_stages": 3, "backward_rows": 16, **SUMS},
+        {"backward_rows": 4},
+        {"backward_stages": 3},
+        {"backward_stages": 4},
+        {"backward_stages": 3, "backward_rows": 4},
+        {"backward_stages": 4, "backward_rows": 4},
+        {"backward_stages": 3, "columns": 128},
+        {"backward_stages": 3, "backward_rows": 16},
     ),
 }
 # (queries, keys, warps, stages) of the long sequences' kernels: forward, backward of queries, of
