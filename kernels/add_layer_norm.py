@@ -37,6 +37,8 @@ class Launch:
             is copied into shared memory while the `backward_stages` - 1 before it are computed.
         backward_lane_values: the same as lane_values for what backward_stages is for; fewer put
             a row into more warps, with fewer sums in each.
+        keep_weight: the norm's weight stays in backward's registers, as it does with stages; else
+            each row loads it twice, and after its first store waits for it.
     """
 
     num_warps: int = 1
@@ -45,6 +47,7 @@ class Launch:
     lane_values: int = 192
     backward_stages: int = 1
     backward_lane_values: int = 192
+    keep_weight: bool = False
 
 
 LAUNCH = Launch()
@@ -75,14 +78,16 @@ def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Ti
     The counts are those with which no official width spills: see tests/kernels/aot.py.
     """
     live = sums + 2 * itemsize - 2 + 3 * scaled
-    small = itemsize == 2 and not scaled
-    values = LAUNCH.backward_lane_values if small else LAUNCH.lane_values
+    values = LAUNCH.backward_lane_values if _few(itemsize, scaled) else LAUNCH.lane_values
     return _tiling(width, itemsize, live, LAUNCH.backward_warps, values)
 
 
-def _backward_stages(itemsize: int, *, scaled: bool) -> int:
-    """LayerScale's vectors would be copied with the tiles, and fp32 takes twice the memory."""
-    return 1 if scaled or itemsize > 2 else LAUNCH.backward_stages
+def _few(itemsize: int, scaled: bool) -> bool:
+    """Whether backward holds few enough bytes to load ahead or to keep the weight.
+
+    fp32 takes twice the memory, and LayerScale's vectors would be copied with every tile.
+    """
+    return itemsize == 2 and not scaled
 
 
 def _tiling(width: int, itemsize: int, live: int, warps: int, lane_values: int) -> Tiling:
@@ -326,6 +331,7 @@ def _backward(
     CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr,
     STAGES: tl.constexpr,  # 1, or in how many tiles' time what is loaded is computed
+    KEEP_WEIGHT: tl.constexpr,  # with stages: what the loop loads is copied with every tile
 ):
     if DENSE:
         grad_out_stride = WIDTH
@@ -339,7 +345,7 @@ def _backward(
     if scale_ptr is not None:
         b_grad_scale = _zeros(ROWS, CHUNK, CHUNKS)
     b_weight = ()
-    if STAGES > 1:  # loaded in the loop, it would be copied with every tile
+    if KEEP_WEIGHT:
         for c in tl.static_range(CHUNKS):
             b_weight = b_weight + (_load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK),)  # noqa: RUF005
     i_start = tl.program_id(0) * n_run
@@ -365,7 +371,7 @@ def _backward(
         for c in tl.static_range(CHUNKS):
             b_out = b_grad[c].to(tl.float32)
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
-            if STAGES > 1:
+            if KEEP_WEIGHT:
                 b_inner = b_out * b_weight[c]
             else:
                 b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
@@ -387,7 +393,7 @@ def _backward(
             b_out = b_grad[c].to(tl.float32)
             b_new_weight = b_new_weight + (b_grad_weight[c] + b_out * b_normal,)  # noqa: RUF005
             b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
-            if STAGES > 1:
+            if KEEP_WEIGHT:
                 b_inner = b_out * b_weight[c]
             else:
                 b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
@@ -539,11 +545,14 @@ def backward(
     )
     given = (grad_rows, residual_rows, stream_rows, delta_rows)
     dense = all(each is None or each.stride(0) == width for each in given)
+    few = _few(stream.element_size(), scale is not None)
+    stages = LAUNCH.backward_stages if few else 1
     constants = {
         "DENSE": dense,
         "HAS_DELTA_BIAS": has_delta_bias,
         **cut.constants(width),
-        "STAGES": _backward_stages(stream.element_size(), scaled=scale is not None),
+        "STAGES": stages,
+        "KEEP_WEIGHT": stages > 1 or (LAUNCH.keep_weight and few),
     }
     with torch.cuda.device_of(stream):
         most = programs_at_once(

@@ -84,7 +84,10 @@ FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "decoder_assembly": ("decoder_assembly", {"rows": (8, 32), "num_warps": (8,)}),
     "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "programs": (512, 2048)}),
     "append_rows": ("append_rows", {"rows": (8, 32), "columns": (256,), "num_warps": (8,)}),
-    "append_rows_backward": ("append_rows", {"rows": (8, 32), "columns": (64,)}),
+    "append_rows_backward": (
+        "append_rows",
+        {"backward_rows": (16, 64), "columns": (64,), "entries": (32,), "list_block": (256,)},
+    ),
     "roi_features": (
         "roi_features",
         {"values": (512, 2048), "channels": (16, 64), "columns": (8,), "num_warps": (2, 8)},
@@ -102,7 +105,8 @@ TOGETHER: dict[str, tuple[Mapping[str, int], ...]] = {
     # The copies of a tile begin after the tile before it is computed: two stages overlap nothing.
     "add_layer_norm_backward": (
         SUMS,
-        {"backward_lane_values": 64},
+        {"keep_weight": True},
+        {"backward_lane_values": 64, "keep_weight": True},
         {"backward_stages": 3},
         {"backward_stages": 3, "backward_lane_values": 64},
         {"backward_stages": 4, "backward_lane_values": 64},
@@ -337,7 +341,8 @@ def compile_all(size: str, batch: int, ops: Sequence[str], processes: int) -> in
         if case.op in ops
         for change in (None, *changes(case))
     ]
-    with fork.Pool(processes) as pool:
+    # One thread each: a fork has none of the threads that torch's pool may have had
+    with fork.Pool(processes, torch.set_num_threads, (1,)) as pool:
         return sum(pool.imap_unordered(partial(_launches, arch=arch), jobs))
 
 

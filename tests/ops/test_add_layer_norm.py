@@ -146,6 +146,7 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
 @pytest.mark.parametrize(
     "launch",
     [
+        {"keep_weight": True},
         {"backward_stages": 3},
         {"backward_stages": 2, "backward_lane_values": 64, "backward_warps": 8},
     ],
