@@ -33,12 +33,21 @@ class Launch:
         programs: per multiprocessor; None: as many as the compiled kernel's registers let in,
             which is one wave, at whose end no multiprocessor waits for another's second program.
         lane_values: fp32 values that a lane may hold, which keeps it within 255 registers.
+        backward_stages: of backward's loop, of 16-bit types without LayerScale; from 2 on a tile
+            is copied into shared memory while the `backward_stages` - 1 before it are computed.
+        backward_lane_values: the same as lane_values for what backward_stages is for; fewer put
+            a row into more warps, with fewer sums in each.
+        keep_weight: the norm's weight stays in backward's registers, as it does with stages; else
+            each row loads it twice, and after its first store waits for it.
     """
 
     num_warps: int = 1
     backward_warps: int = 4
     programs: int | None = None
     lane_values: int = 192
+    backward_stages: int = 1
+    backward_lane_values: int = 192
+    keep_weight: bool = False
 
 
 LAUNCH = Launch()
@@ -60,7 +69,7 @@ class Tiling:
 
 def forward_tiling(width: int, itemsize: int) -> Tiling:
     """Of the forward kernel, which holds x, delta and the stream."""
-    return _tiling(width, itemsize, live=3, warps=LAUNCH.num_warps)
+    return _tiling(width, itemsize, 3, LAUNCH.num_warps, LAUNCH.lane_values)
 
 
 def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Tiling:
@@ -69,10 +78,19 @@ def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Ti
     The counts are those with which no official width spills: see tests/kernels/aot.py.
     """
     live = sums + 2 * itemsize - 2 + 3 * scaled
-    return _tiling(width, itemsize, live, LAUNCH.backward_warps)
+    values = LAUNCH.backward_lane_values if _few(itemsize, scaled) else LAUNCH.lane_values
+    return _tiling(width, itemsize, live, LAUNCH.backward_warps, values)
 
 
-def _tiling(width: int, itemsize: int, live: int, warps: int) -> Tiling:
+def _few(itemsize: int, scaled: bool) -> bool:
+    """Whether backward holds few enough bytes to load ahead or to keep the weight.
+
+    fp32 takes twice the memory, and LayerScale's vectors would be copied with every tile.
+    """
+    return itemsize == 2 and not scaled
+
+
+def _tiling(width: int, itemsize: int, live: int, warps: int, lane_values: int) -> Tiling:
     """How rows of a width are cut.
 
     Loads of 16 or 8 bytes per lane; the least padding first, then a row in one warp, then wide
@@ -83,13 +101,14 @@ def _tiling(width: int, itemsize: int, live: int, warps: int) -> Tiling:
         itemsize: bytes of an element of the stream.
         live: fp32 values that are held at once per element of a tile.
         warps: of a program, at least.
+        lane_values: fp32 values that a lane may hold.
     """
     options = []
     for vector in {max(4, 16 // itemsize), 4}:
         for lanes in (4, 8, 16, 32, 64, 128):
             chunk = lanes * vector
             chunks = triton.cdiv(width, chunk)
-            if chunks * vector * live <= LAUNCH.lane_values or lanes == 128:
+            if chunks * vector * live <= lane_values or lanes == 128:
                 options.append(
                     ((chunks * chunk, lanes > 32, -vector, -lanes), chunk, chunks, lanes)
                 )
@@ -99,9 +118,12 @@ def _tiling(width: int, itemsize: int, live: int, warps: int) -> Tiling:
 
 
 def _runs(rows: int, cut: Tiling, most: int) -> tuple[int, int]:
-    """(programs, rows of each) for a number of rows and the most programs that run at once."""
-    programs = min(most, triton.cdiv(rows, cut.rows))
-    run = triton.cdiv(triton.cdiv(rows, programs), cut.rows) * cut.rows
+    """(programs, rows of each) for a number of rows and the most programs that run at once.
+
+    Runs are as equal as rows allow, not whole tiles: rows of the last tile that another program
+    has are masked, and with few rows more of the programs that fit are there to load.
+    """
+    run = triton.cdiv(rows, min(most, triton.cdiv(rows, cut.rows)))
     return triton.cdiv(rows, run), run
 
 
@@ -227,16 +249,57 @@ def _zeros(ROWS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
 
 
 @triton.jit
-def _store_sums(p, b_rows, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
-    """The sums over a tile's rows, into a row [WIDTH]."""
-    for c in tl.static_range(CHUNKS):
-        o_col = c * CHUNK + tl.arange(0, CHUNK)
-        tl.store(p + o_col, tl.sum(b_rows[c], 0), mask=o_col < WIDTH)
+def _add_pairs(a_0, a_1, b_0, b_1):
+    return a_0 + b_0, a_1 + b_1
 
 
 @triton.jit
-def _add_pairs(a_0, a_1, b_0, b_1):
-    return a_0 + b_0, a_1 + b_1
+def _store_sum(
+    p, b_sum, c: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr
+):
+    """Chunk `c` [CHUNK] of a row, by the lanes that have it: those of a tile's first row.
+
+    A store [CHUNK] would be laid out over the program's lanes in its own way, as in _load_vector.
+    """
+    o_row = tl.arange(0, ROWS)[:, None]
+    o_block = tl.broadcast_to((c * CHUNK + tl.arange(0, CHUNK))[None, :], [ROWS, CHUNK])
+    b_block = tl.broadcast_to(b_sum[None, :], [ROWS, CHUNK])
+    tl.store(p + o_block, b_block, mask=(o_row == 0) & (o_block < WIDTH))
+
+
+@triton.jit
+def _store_pairs(
+    p,
+    n_sum,
+    b_one,
+    b_other,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    """The sums over a tile's rows, into two rows [WIDTH] that are `n_sum` apart.
+
+    Two at a time, as the warps wait for one another for each reduction, not for each sum.
+    """
+    for c in tl.static_range(CHUNKS):
+        b_first, b_second = tl.reduce((b_one[c], b_other[c]), 0, _add_pairs)
+        _store_sum(p, b_first, c, WIDTH, ROWS, CHUNK)
+        _store_sum(p + n_sum, b_second, c, WIDTH, ROWS, CHUNK)
+
+
+@triton.jit
+def _store_sums(
+    p,
+    b_rows,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    """The sums over a tile's rows, into a row [WIDTH]."""
+    for c in tl.static_range(CHUNKS):
+        _store_sum(p, tl.sum(b_rows[c], 0), c, WIDTH, ROWS, CHUNK)
 
 
 @triton.jit
@@ -267,6 +330,8 @@ def _backward(
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr,
+    STAGES: tl.constexpr,  # 1, or in how many tiles' time what is loaded is computed
+    KEEP_WEIGHT: tl.constexpr,  # with stages: what the loop loads is copied with every tile
 ):
     if DENSE:
         grad_out_stride = WIDTH
@@ -279,9 +344,13 @@ def _backward(
         b_grad_delta_bias = _zeros(ROWS, CHUNK, CHUNKS)
     if scale_ptr is not None:
         b_grad_scale = _zeros(ROWS, CHUNK, CHUNKS)
+    b_weight = ()
+    if KEEP_WEIGHT:
+        for c in tl.static_range(CHUNKS):
+            b_weight = b_weight + (_load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK),)  # noqa: RUF005
     i_start = tl.program_id(0) * n_run
     i_end = tl.minimum(i_start + n_run, n_rows)
-    for i_tile in range(i_start, i_end, ROWS):
+    for i_tile in tl.range(i_start, i_end, ROWS, num_stages=STAGES):
         i_row = i_tile + tl.arange(0, ROWS)
         m_row = i_row < i_end
         o_row = i_row.to(tl.int64)
@@ -302,7 +371,10 @@ def _backward(
         for c in tl.static_range(CHUNKS):
             b_out = b_grad[c].to(tl.float32)
             b_normal = (b_stream[c].to(tl.float32) - b_mean) * b_rstd
-            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+            if KEEP_WEIGHT:
+                b_inner = b_out * b_weight[c]
+            else:
+                b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_inner_sum += b_inner
             b_normal_sum += b_inner * b_normal
         b_shift, b_slope = tl.reduce((b_inner_sum, b_normal_sum), 1, _add_pairs)
@@ -321,7 +393,10 @@ def _backward(
             b_out = b_grad[c].to(tl.float32)
             b_new_weight = b_new_weight + (b_grad_weight[c] + b_out * b_normal,)  # noqa: RUF005
             b_new_bias = b_new_bias + (b_grad_bias[c] + b_out,)  # noqa: RUF005
-            b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+            if KEEP_WEIGHT:
+                b_inner = b_out * b_weight[c]
+            else:
+                b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_chunk = b_rstd * (b_inner - b_shift - b_normal * b_slope)
             if grad_stream_ptr is not None:
                 b_chunk += b_residual[c].to(tl.float32)
@@ -347,14 +422,13 @@ def _backward(
 
     p_sums = partial_ptr + tl.program_id(0) * WIDTH
     n_sum = tl.num_programs(0) * WIDTH
-    _store_sums(p_sums, b_grad_weight, WIDTH, CHUNK, CHUNKS)
-    _store_sums(p_sums + n_sum, b_grad_bias, WIDTH, CHUNK, CHUNKS)
+    _store_pairs(p_sums, n_sum, b_grad_weight, b_grad_bias, WIDTH, ROWS, CHUNK, CHUNKS)
     if HAS_DELTA_BIAS:
-        _store_sums(p_sums + 2 * n_sum, b_grad_delta_bias, WIDTH, CHUNK, CHUNKS)
+        _store_sums(p_sums + 2 * n_sum, b_grad_delta_bias, WIDTH, ROWS, CHUNK, CHUNKS)
         if scale_ptr is not None:
-            _store_sums(p_sums + 3 * n_sum, b_grad_scale, WIDTH, CHUNK, CHUNKS)
+            _store_sums(p_sums + 3 * n_sum, b_grad_scale, WIDTH, ROWS, CHUNK, CHUNKS)
     elif scale_ptr is not None:
-        _store_sums(p_sums + 2 * n_sum, b_grad_scale, WIDTH, CHUNK, CHUNKS)
+        _store_sums(p_sums + 2 * n_sum, b_grad_scale, WIDTH, ROWS, CHUNK, CHUNKS)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -471,7 +545,15 @@ def backward(
     )
     given = (grad_rows, residual_rows, stream_rows, delta_rows)
     dense = all(each is None or each.stride(0) == width for each in given)
-    constants = {"DENSE": dense, "HAS_DELTA_BIAS": has_delta_bias, **cut.constants(width)}
+    few = _few(stream.element_size(), scale is not None)
+    stages = LAUNCH.backward_stages if few else 1
+    constants = {
+        "DENSE": dense,
+        "HAS_DELTA_BIAS": has_delta_bias,
+        **cut.constants(width),
+        "STAGES": stages,
+        "KEEP_WEIGHT": stages > 1 or (LAUNCH.keep_weight and few),
+    }
     with torch.cuda.device_of(stream):
         most = programs_at_once(
             _backward,

@@ -1,8 +1,9 @@
 """Rows of a table that all clips share, appended to each clip's own rows.
 
-Backward sums, for each row of the table, the gradients of all entries that name it. The entries are
-sorted by position first (a stable sort), so that a program finds those of its row side by side: no
-atomics, repeated positions are nothing special, and two runs are equal bit for bit.
+Backward sums, for each row of the table, the gradients of all entries that name it. Each clip's
+entries are linked first: from a position to the first entry that names it, from an entry to the
+next one of the same position. A program adds those of its row, clip by clip: no atomics, positions
+may repeat, and two runs are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ class Launch:
 
     Attributes:
         rows, columns: of a tile. 16×128 values are 16 a lane with 4 warps: two 16-byte loads of
-            bf16 in flight each. 128 divides 3 × 384 and 3 × 512. A row of the table is named by
-            about half of the clips: four tiles at batch 128.
+            bf16 in flight each. 128 divides 3 × 384 and 3 × 512.
+        backward_rows: of a tile, one per clip; a row of the table is named by about half of them.
+        entries: of a clip that are linked at once, each compared with `list_block` at a time.
     """
 
     rows: int = 16
     columns: int = 128
+    backward_rows: int = 32
+    entries: int = 16
+    list_block: int = 128
     num_warps: int = 4
     num_stages: int = 1
 
 
 LAUNCH = Launch()
+REPEATS = 2**30  # above any entry of a clip
 
 
 @triton.jit
@@ -68,35 +74,80 @@ def append_rows_kernel(
 
 
 @triton.jit
+def link_entries_kernel(
+    index_ptr,  # [B, M] int32
+    first_ptr,  # [N, B] int32, -1 where a clip does not name a position
+    next_ptr,  # [B, M] int32
+    clips,  # B
+    appended,  # M
+    REPEATS: tl.constexpr,  # added to a first entry that is not the only one
+    BLOCK_E: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    i_clip = tl.program_id(0).to(tl.int64)
+    i_own = tl.program_id(1) * BLOCK_E
+    o_own = i_own + tl.arange(0, BLOCK_E)  # [BLOCK_E]
+    m_own = o_own < appended
+    p_list = index_ptr + i_clip * appended
+    own = tl.load(p_list + o_own, mask=m_own, other=0)
+    b_earlier = tl.zeros((BLOCK_E, BLOCK_K), tl.int32)
+    for start in range(0, i_own + BLOCK_E, BLOCK_K):
+        o_entry = start + tl.arange(0, BLOCK_K)  # [BLOCK_K]
+        position = tl.load(p_list + o_entry, mask=o_entry < appended, other=-1)
+        m_same = (position[None, :] == own[:, None]) & (o_entry[None, :] < o_own[:, None])
+        b_earlier |= m_same.to(tl.int32)
+    b_next = tl.full((BLOCK_E, BLOCK_K), 0, tl.int32) + appended
+    for start in range(i_own, appended, BLOCK_K):
+        o_entry = start + tl.arange(0, BLOCK_K)
+        position = tl.load(p_list + o_entry, mask=o_entry < appended, other=-1)
+        m_same = (position[None, :] == own[:, None]) & (o_entry[None, :] > o_own[:, None])
+        b_next = tl.minimum(b_next, tl.where(m_same, o_entry[None, :], appended))
+    following = tl.min(b_next, axis=1)
+    tl.store(next_ptr + i_clip * appended + o_own, following, mask=m_own)
+    first = tl.where(following < appended, o_own + REPEATS, o_own)
+    m_first = m_own & (tl.max(b_earlier, axis=1) == 0)
+    tl.store(first_ptr + own.to(tl.int64) * clips + i_clip, first, mask=m_first)
+
+
+@triton.jit
 def append_rows_backward_kernel(
     grad_ptr,  # [B, V + M, C]; strides of clip and row given
-    order_ptr,  # [B * M] int64, entries of the index by position
-    first_ptr,  # [N + 1] int32, where those of each position start
+    first_ptr,  # [N, B] int32, by link_entries_kernel
+    next_ptr,  # [B, M] int32, by the same
     out_ptr,  # [N, C]
+    clips,  # B
     own,  # V
     appended,  # M
     clip_stride,
     row_stride,
     WIDTH: tl.constexpr,  # C
+    REPEATS: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    i_position = tl.program_id(0)
+    i_position = tl.program_id(0).to(tl.int64)
     o_column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
     m_column = o_column < WIDTH
-    begin = tl.load(first_ptr + i_position)
-    end = tl.load(first_ptr + i_position + 1)
     b_sum = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
-    for start in range(begin, end, BLOCK_R):
-        o_entry = start + tl.arange(0, BLOCK_R)  # [BLOCK_R]
-        m_entry = o_entry < end
-        entry = tl.load(order_ptr + o_entry, mask=m_entry, other=0)
-        o_grad = (entry // appended) * clip_stride + (own + entry % appended) * row_stride
-        p_grad = grad_ptr + o_grad[:, None] + o_column[None, :]
-        m_tile = m_entry[:, None] & m_column[None, :]
+    for start in range(0, clips, BLOCK_R):
+        i_clip = start + tl.arange(0, BLOCK_R)  # [BLOCK_R]
+        found = tl.load(first_ptr + i_position * clips + i_clip, mask=i_clip < clips, other=-1)
+        i_clip = i_clip.to(tl.int64)
+        entry = found & (REPEATS - 1)
+        p_clip = grad_ptr + i_clip * clip_stride
+        p_grad = (p_clip + (own + entry).to(tl.int64) * row_stride)[:, None] + o_column[None, :]
+        m_tile = (found >= 0)[:, None] & m_column[None, :]
         b_sum += tl.load(p_grad, mask=m_tile, other=0.0).to(tl.float32)  # [BLOCK_R, BLOCK_D]
+        m_more = found >= REPEATS
+        while tl.max(m_more.to(tl.int32), axis=0) > 0:  # rare: positions that repeat
+            p_next = next_ptr + i_clip * appended + entry
+            entry = tl.load(p_next, mask=m_more, other=appended)
+            m_more = entry < appended
+            p_grad = (p_clip + (own + entry).to(tl.int64) * row_stride)[:, None] + o_column[None, :]
+            m_tile = m_more[:, None] & m_column[None, :]
+            b_sum += tl.load(p_grad, mask=m_tile, other=0.0).to(tl.float32)
     b_out = tl.sum(b_sum, axis=0).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + i_position.to(tl.int64) * WIDTH + o_column, b_out, mask=m_column)
+    tl.store(out_ptr + i_position * WIDTH + o_column, b_out, mask=m_column)
 
 
 def _block_d(width: int) -> int:
@@ -148,22 +199,37 @@ def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
         return out
     if grad.stride(2) != 1:
         grad = grad.contiguous()
-    position, order = index.flatten().sort(stable=True)
-    every = torch.arange(rows + 1, dtype=torch.int32, device=index.device)
-    first = torch.searchsorted(position, every, out_int32=True)
+    clips, index = grad.shape[0], index.contiguous()
+    first = torch.full((rows, clips), -1, dtype=torch.int32, device=index.device)
+    following = torch.empty_like(index)
     block_d = _block_d(c)
     with torch.cuda.device_of(grad):
+        if index.numel():
+            link_entries_kernel[(clips, triton.cdiv(m, LAUNCH.entries))](
+                index,
+                first,
+                following,
+                clips,
+                m,
+                REPEATS=REPEATS,
+                BLOCK_E=LAUNCH.entries,
+                BLOCK_K=LAUNCH.list_block,
+                num_warps=LAUNCH.num_warps,
+                num_stages=LAUNCH.num_stages,
+            )
         append_rows_backward_kernel[(rows, triton.cdiv(c, block_d))](
             grad,
-            order,
             first,
+            following,
             out,
+            clips,
             length - m,
             m,
             grad.stride(0),
             grad.stride(1),
             WIDTH=c,
-            BLOCK_R=LAUNCH.rows,
+            REPEATS=REPEATS,
+            BLOCK_R=min(int(triton.next_power_of_2(max(1, clips))), LAUNCH.backward_rows),
             BLOCK_D=block_d,
             num_warps=LAUNCH.num_warps,
             num_stages=LAUNCH.num_stages,

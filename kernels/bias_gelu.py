@@ -31,6 +31,9 @@ class Launch:
         backward_rows: fewer, as backward holds two inputs and the sums of its columns.
         programs: per multiprocessor; None: as many as the compiled kernel's registers let in. In
             backward partial sums are then below 1 % of the bytes.
+        stages: of forward's loop; from 2 on the loads of a tile are copied into shared memory
+            while `stages` - 1 tiles before it are computed.
+        backward_stages: of backward's loop.
     """
 
     num_warps: int = 4
@@ -38,6 +41,8 @@ class Launch:
     rows: int = 16
     backward_rows: int = 8
     programs: int | None = None
+    stages: int = 1
+    backward_stages: int = 1
 
 
 LAUNCH = Launch()
@@ -95,6 +100,7 @@ def _forward(
     x_stride,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     n_blocks = tl.cdiv(n_cols, COLUMNS)
     i_run = tl.program_id(0) // n_blocks
@@ -103,7 +109,7 @@ def _forward(
     b_bias = tl.load(bias_ptr + o_col, mask=m_col, other=0.0).to(tl.float32)
     i_start = i_run * n_run
     i_end = tl.minimum(i_start + n_run, n_rows)
-    for i_tile in range(i_start, i_end, ROWS):
+    for i_tile in tl.range(i_start, i_end, ROWS, num_stages=STAGES):
         i_row = i_tile + tl.arange(0, ROWS)
         m_block = (i_row < i_end)[:, None] & m_col[None, :]
         o_row = i_row.to(tl.int64)[:, None]
@@ -126,6 +132,7 @@ def _backward(
     x_stride,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     n_blocks = tl.cdiv(n_cols, COLUMNS)
     i_run = tl.program_id(0) // n_blocks
@@ -135,7 +142,7 @@ def _backward(
     b_sum = tl.zeros([ROWS, COLUMNS], tl.float32)
     i_start = i_run * n_run
     i_end = tl.minimum(i_start + n_run, n_rows)
-    for i_tile in range(i_start, i_end, ROWS):
+    for i_tile in tl.range(i_start, i_end, ROWS, num_stages=STAGES):
         i_row = i_tile + tl.arange(0, ROWS)
         m_block = (i_row < i_end)[:, None] & m_col[None, :]
         o_row = i_row.to(tl.int64)[:, None]
@@ -176,7 +183,7 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
     columns = _columns(width)
     blocks = triton.cdiv(width, columns)
     tensors = (x_rows, bias.contiguous(), out)
-    constants = {"ROWS": LAUNCH.rows, "COLUMNS": columns}
+    constants = {"ROWS": LAUNCH.rows, "COLUMNS": columns, "STAGES": LAUNCH.stages}
     with torch.cuda.device_of(x):
         most = programs_at_once(
             _forward,
@@ -206,7 +213,11 @@ def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     blocks = triton.cdiv(width, columns)
     tensors = (grad_rows, x_rows, bias.contiguous(), grad_x)
     strides = (grad_rows.stride(0), x_rows.stride(0))
-    constants = {"ROWS": LAUNCH.backward_rows, "COLUMNS": columns}
+    constants = {
+        "ROWS": LAUNCH.backward_rows,
+        "COLUMNS": columns,
+        "STAGES": LAUNCH.backward_stages,
+    }
     with torch.cuda.device_of(x):
         most = programs_at_once(
             _backward,

@@ -4,9 +4,13 @@
     python -m benchmarks launch-choice --size giant --ops attention attention_backward
 
 The launch constants of kernels/ were chosen without a GPU, by registers, spills and bytes. Here
-each is changed by itself; what computes the same is timed in turns with the launch as it is. The
-record says which was how fast, and changes nothing: a better constant is written into its file by
-hand, with the record as the reason.
+each is changed by itself, and some together; what computes the same is timed in turns with the
+launch as it is. The record says which was how fast, and changes nothing: a better constant is
+written into its file by hand, with the record as the reason. The share is that of the copy
+bandwidth measured in the same run, from the bytes the op has to move at least.
+
+Triton compiles one kernel at a time; before the GPU is used, processes of their own compile all of
+them for it, into Triton's cache.
 
 Not yet run on a GPU.
 """
@@ -14,21 +18,25 @@ Not yet run on a GPU.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.common.launches import Launch, recorded
 from benchmarks.common.record import environment, write
 from benchmarks.common.workload import Workload
 from benchmarks.gpu.ceilings import TINY
-from benchmarks.measure.timing import Summary, times_in_turns
+from benchmarks.measure.timing import Summary, copy_bandwidth, times_in_turns
 from benchmarks.ops.cases import OpCase, op_cases
 from benchmarks.ops.speed import DTYPES, error, exact
 from videomae_fast import MAEConfig
@@ -40,12 +48,13 @@ AS_IT_IS = "as it is"
 
 @dataclass(frozen=True)
 class Change:
-    """Another value of a kernels' module attribute."""
+    """Another value of a kernels' module attribute, and of those in `more`."""
 
     name: str
     module: str
     attribute: str
     value: Any
+    more: tuple[Change, ...] = ()
 
     @contextmanager
     def made(self) -> Iterator[None]:
@@ -53,7 +62,10 @@ class Change:
         before = getattr(module, self.attribute)
         setattr(module, self.attribute, self.value)
         try:
-            yield
+            with ExitStack() as stack:
+                for change in self.more:
+                    stack.enter_context(change.made())
+                yield
         finally:
             setattr(module, self.attribute, before)
 
@@ -61,18 +73,9 @@ class Change:
 # Fields of a module's LAUNCH, and what to try of each; what it has now is left out.
 FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "add_layer_norm": ("add_layer_norm", {"num_warps": (2, 4), "programs": (8, 16)}),
-    "add_layer_norm_backward": (
-        "add_layer_norm",
-        {"backward_warps": (2, 8), "programs": (2, 4), "lane_values": (128, 256)},
-    ),
-    "bias_gelu": (
-        "bias_gelu",
-        {"rows": (8, 32), "columns": (128, 512), "num_warps": (8,), "programs": (4,)},
-    ),
-    "bias_gelu_backward": (
-        "bias_gelu",
-        {"backward_rows": (4, 16), "programs": (4, 8), "columns": (128,), "num_warps": (8,)},
-    ),
+    "add_layer_norm_backward": ("add_layer_norm", {}),
+    "bias_gelu": ("bias_gelu", {"rows": (8, 32), "columns": (512,), "stages": (3,)}),
+    "bias_gelu_backward": ("bias_gelu", {}),
     "patch_gather": ("patch_gather", {"pixels": (256,), "num_warps": (1, 2, 8)}),
     "pixel_mse": ("pixel_mse", {"values": (1024, 4096), "num_warps": (2, 4)}),
     "pixel_mse_with_gradient": ("pixel_mse", {"values": (1024, 4096), "num_warps": (2, 4)}),
@@ -81,7 +84,10 @@ FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "decoder_assembly": ("decoder_assembly", {"rows": (8, 32), "num_warps": (8,)}),
     "decoder_assembly_backward": ("decoder_assembly", {"rows": (8, 32), "programs": (512, 2048)}),
     "append_rows": ("append_rows", {"rows": (8, 32), "columns": (256,), "num_warps": (8,)}),
-    "append_rows_backward": ("append_rows", {"rows": (8, 32), "columns": (64,)}),
+    "append_rows_backward": (
+        "append_rows",
+        {"backward_rows": (16, 64), "columns": (64,), "entries": (32,), "list_block": (256,)},
+    ),
     "roi_features": (
         "roi_features",
         {"values": (512, 2048), "channels": (16, 64), "columns": (8,), "num_warps": (2, 8)},
@@ -91,6 +97,33 @@ FIELDS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         {"channels_backward": (64, 256), "columns": (8,), "num_warps": (2, 8)},
     ),
     "crop_resize": ("crop_resize", {"rows": (2, 8), "bytes": (256,), "num_warps": (2, 8)}),
+}
+# How the sums over programs are added up: fewer programs, fewer rows in flight.
+SUMS = {"columns.rows": 32, "columns.columns": 64, "columns.num_warps": 4}
+# Several fields together; "columns.rows" is a field of another module, of columns.py.
+TOGETHER: dict[str, tuple[Mapping[str, int], ...]] = {
+    # The copies of a tile begin after the tile before it is computed: two stages overlap nothing.
+    "add_layer_norm_backward": (
+        SUMS,
+        {"keep_weight": True},
+        {"backward_lane_values": 64, "keep_weight": True},
+        {"backward_stages": 3},
+        {"backward_stages": 3, "backward_lane_values": 64},
+        {"backward_stages": 4, "backward_lane_values": 64},
+        {"backward_stages": 3, "backward_lane_values": 64, "backward_warps": 8},
+        {"backward_stages": 4, "backward_lane_values": 64, "backward_warps": 8},
+        {"backward_stages": 4, "backward_lane_values": 64, "backward_warps": 16},
+    ),
+    "bias_gelu_backward": (
+        SUMS,
+        {"backward_rows": 4},
+        {"backward_stages": 3},
+        {"backward_stages": 4},
+        {"backward_stages": 3, "backward_rows": 4},
+        {"backward_stages": 4, "backward_rows": 4},
+        {"backward_stages": 3, "columns": 128},
+        {"backward_stages": 3, "backward_rows": 16},
+    ),
 }
 # (queries, keys, warps, stages) of the long sequences' kernels: forward, backward of queries, of
 # keys
@@ -108,17 +141,36 @@ def changes(case: OpCase) -> list[Change]:
     if case.op in FIELDS:
         name, fields = FIELDS[case.op]
         launch = import_module(f"videomae_fast.kernels.{name}").LAUNCH
-        return [
+        alone = [
             Change(f"{field} {value}", name, "LAUNCH", replace(launch, **{field: value}))
             for field, values in fields.items()
             for value in values
             if value != getattr(launch, field)
         ]
+        together = [_together(name, fields) for fields in TOGETHER.get(case.op, ())]
+        return alone + [change for change in together if change is not None]
     if not case.op.startswith("attention"):
         return []
     if case.where == "encoder":
         return _short() if case.op == "attention" else []
     return [change for i in ((0,) if case.op == "attention" else (1, 2)) for change in _flash(i)]
+
+
+def _together(name: str, fields: Mapping[str, int]) -> Change | None:
+    """One change of several fields; None where the launches have them all."""
+    given: dict[str, dict[str, int]] = {}
+    for field, value in fields.items():
+        module, _, own = field.rpartition(".")
+        given.setdefault(module or name, {})[own] = value
+    told = [f"{field} {value}" for field, value in fields.items() if "." not in field]
+    if len(told) < len(fields):
+        told.append("other sums")
+    parts: list[Change] = []
+    for module, values in given.items():
+        launch = import_module(f"videomae_fast.kernels.{module}").LAUNCH
+        if (changed := replace(launch, **values)) != launch:
+            parts.append(Change(", ".join(told), module, "LAUNCH", changed))
+    return replace(parts[0], more=tuple(parts[1:])) if parts else None
 
 
 def _short() -> list[Change]:
@@ -171,7 +223,9 @@ def measure(
     runs: dict[str, Callable[[], Any]] = {}
     for change in (None, *changes(case)):
         name = AS_IT_IS if change is None else change.name
-        row: dict[str, Any] = {"op": case.op, "where": case.where, "launch": name}
+        row: dict[str, Any] = {
+            "op": case.op, "where": case.where, "launch": name, "bytes": case.bytes,
+        }  # fmt: skip
         rows.append(row)
         run = _changed(op.backends["triton"].run, change, args)
         try:
@@ -203,23 +257,93 @@ def _changed(
 
 
 def table(record: dict[str, Any]) -> str:
-    """Markdown: each op's launches, and how many times as fast as the one as it is."""
-    lines = ["| op | launch | µs (quartiles) | times as fast |", "|-|-|-:|-:|"]
+    """Markdown: each op's launches, their share of the copy bandwidth, and how many times as fast
+    as the one as it is.
+    """
+    copy = record["copy"]["TB/s"] * 1e12
+    lines = [
+        f"copy {copy / 1e9:,.0f} GB/s",
+        "",
+        "| op | launch | µs (quartiles) | of copy | times as fast |",
+        "|-|-|-:|-:|-:|",
+    ]
     now = None  # where that was not timed, there is nothing to compare with
     for row in record["results"]:
         name = f"| {row['op']} ({row['where']}) | {row['launch']} |"
         if row["launch"] == AS_IT_IS:
             now = row["seconds"]["median"] if "seconds" in row else None
         if "seconds" not in row:
-            lines.append(f"{name} {row.get('failed', 'WRONG')} | |")
+            lines.append(f"{name} {row.get('failed', 'WRONG')} | | |")
             continue
         found = row["seconds"]
         faster = "" if now is None else f"{now / found['median']:.2f}"
         lines.append(
             f"{name} {1e6 * found['median']:,.1f} ({1e6 * found['q1']:,.1f} to "
-            f"{1e6 * found['q3']:,.1f}) | {faster} |"
+            f"{1e6 * found['q3']:,.1f}) | {row['bytes'] / found['median'] / copy:.0%} | {faster} |"
         )
     return "\n".join(lines)
+
+
+def _launches(job: tuple[str, int, str, str, str | None], arch: int) -> int:
+    """Compiles what one launch of an op needs, without the GPU; how many kernels these were.
+
+    Args:
+        job: size, clips, op, place, and the change's name or None.
+        arch: 90 for an H100 or H200.
+    """
+    size, batch, op, where, name = job
+    workload = Workload(MAEConfig.from_size(size), batch, device="meta")  # type: ignore[arg-type]
+    cases = op_cases(workload, DTYPES["bf16"])
+    case = next(each for each in cases if (each.op, each.where) == (op, where))
+    change = next((each for each in changes(case) if each.name == name), None)
+    run = _changed(REGISTRY[op].backends["triton"].run, change, case.args())
+    with recorded() as found:
+        run()
+    done = 0
+    for launch in (variant for each in found for variant in _aligned(each)):
+        try:
+            launch.compiled(arch)
+            done += 1
+        except Exception:  # it is told when the launch is timed
+            traceback.print_exc()
+    return done
+
+
+def _aligned(launch: Launch) -> Iterator[Launch]:
+    """With rows of a program that 16 divides, as they are counted with, and that it does not."""
+    if "n_run" not in launch.arguments:
+        yield launch
+        return
+    yield from (launch.given(n_run=16), launch.given(n_run=17))
+
+
+def _arch(_: Any) -> int | None:
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
+def compile_all(size: str, batch: int, ops: Sequence[str], processes: int) -> int:
+    """Compiles the ops' launches in processes of their own; how many kernels.
+
+    They are forks of one that has not used the GPU: what has can't be forked.
+    """
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(1) as pool:
+        arch = pool.map(_arch, [None])[0]
+    if arch is None:
+        return 0
+    workload = Workload(MAEConfig.from_size(size), batch, device="meta")  # type: ignore[arg-type]
+    jobs = [
+        (size, batch, case.op, case.where, change and change.name)
+        for case in op_cases(workload, DTYPES["bf16"])
+        if case.op in ops
+        for change in (None, *changes(case))
+    ]
+    # One thread each: a fork has none of the threads that torch's pool may have had
+    with fork.Pool(processes, torch.set_num_threads, (1,)) as pool:
+        return sum(pool.imap_unordered(partial(_launches, arch=arch), jobs))
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -231,6 +355,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--ops", nargs="+", choices=TRIED, help="default: all")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to test this script")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1,
+        help="that compile first; 0: none; default: one per core",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder; default: $OUT")
     return parser
 
@@ -242,6 +370,10 @@ def main(argv: Sequence[str]) -> int:
     device = torch.device(args.device)
     if args.out is None and not os.environ.get("OUT"):
         parser.error("where should the results go? give --out FOLDER, or set $OUT")
+    start = time.perf_counter()
+    if device.type == "cuda" and args.processes and not args.tiny:
+        done = compile_all(args.size, args.batch, args.ops or TRIED, args.processes)
+        print(f"{done} kernels compiled in {time.perf_counter() - start:.1f} s", flush=True)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here")
     dtype = "bf16" if device.type == "cuda" else "fp32"
@@ -250,6 +382,7 @@ def main(argv: Sequence[str]) -> int:
         "kind": "launches",
         **environment(args.device, ["python", "-m", "benchmarks", "launch-choice", *words]),
         "workload": {"size": args.size, "batch": args.batch, "dtype": dtype},
+        "copy": copy_bandwidth(device, 2**16 if args.tiny else 2**30, max(1, args.repeats), 3),
         "results": [],
     }
     path = (args.out or Path(os.environ["OUT"])) / f"launches-{args.size}-batch{args.batch}.json"

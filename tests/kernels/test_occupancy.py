@@ -89,5 +89,6 @@ def test_runs_of_rows_cover_all_and_no_more(occupancy, rows, most):
     ):
         programs, run = module._runs(rows, cut, most)
         assert 1 <= programs <= most
-        assert run % cut.rows == 0
+        # Whole tiles where a program has one only; no run is longer than rows alone ask for
+        assert run == -(-rows // min(most, -(-rows // cut.rows)))
         assert (programs - 1) * run < rows <= programs * run

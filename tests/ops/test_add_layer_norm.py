@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -138,6 +141,31 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
     )
     for mine, theirs, true in assert_all:
         assert_accurate(mine, theirs, true, absolute=1e-4)
+
+
+@pytest.mark.parametrize(
+    "launch",
+    [
+        {"keep_weight": True},
+        {"backward_stages": 3},
+        {"backward_stages": 2, "backward_lane_values": 64, "backward_warps": 8},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [200, 768])
+def test_rows_that_are_loaded_ahead(launch, width, kernels, device, monkeypatch):
+    """Of 16-bit types without LayerScale: the weight stays in registers, rows in more warps."""
+    monkeypatch.setattr(kernels, "LAUNCH", replace(kernels.LAUNCH, **launch))
+    monkeypatch.setattr(kernels, "programs_at_once", lambda *_: 3)
+    monkeypatch.setattr(columns := import_module("videomae_fast.kernels.columns"), "LAUNCH",
+                        replace(columns.LAUNCH, rows=512, columns=16, num_warps=8))  # fmt: skip
+    given = inputs((3, 37, width), torch.bfloat16, device, scaled=False, dropped=True, biased=True)
+    out = forward(given, "reference")
+    grads = torch.randn(2, 3, 37, width).to(device, torch.bfloat16).unbind()
+    saved = (*grads, *out[1:], given[2], given[1], *given[4:7], True)
+    theirs, exact = backward(saved, "reference"), backward(doubled(saved), "reference")
+    for mine, reference, true in zip(kernels.backward(*saved), theirs, exact, strict=True):
+        assert_accurate(mine, reference, true, absolute=1e-4)
 
 
 @pytest.mark.parametrize("apart", [0, 24, 40], ids=["one row for all", "dense", "wider"])

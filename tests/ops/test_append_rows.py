@@ -121,7 +121,7 @@ def test_a_wrong_stride_is_noticed(
         assert_accurate(append_rows(*tensors, impl="triton"), reference, reference.double())
     grad, index = torch.randn(2, 8, 16, device=device), tensors[2]
     reference = OPS.append_rows_backward(grad, index, 9, "reference")
-    sabotage(kernel, "append_rows_backward_kernel", 6, lambda clip_stride: 0)
+    sabotage(kernel, "append_rows_backward_kernel", 7, lambda clip_stride: 0)
     out = OPS.append_rows_backward(grad, index, 9, "triton")
     with pytest.raises(AssertionError, match="error"):
         assert_accurate(out, reference, reference.double())

@@ -43,7 +43,8 @@ from benchmarks.ops import launch_choice as lc
 from benchmarks.common.workload import TINY
 from benchmarks.ops.cases import op_cases
 from benchmarks.common.workload import Workload
-from videomae_fast.kernels import attention_flash, token_gather as kernel
+from videomae_fast.kernels import add_layer_norm, attention_flash, columns
+from videomae_fast.kernels import token_gather as kernel
 
 cases = op_cases(Workload(TINY, 1), torch.float32)
 by_op = {(case.op, case.where): lc.changes(case) for case in cases}
@@ -70,20 +71,46 @@ rows = {row["launch"]: row for row in lc.measure(case, torch.float32, torch.devi
 assert not rows["rows 8"]["correct"] and "seconds" not in rows["rows 8"], rows
 assert "failed" in rows["rows 3"] and "seconds" not in rows["rows 3"], rows
 assert rows["rows 32"]["seconds"] and rows["as it is"]["seconds"]
-text = lc.table({"results": list(rows.values())})
+copy = {"TB/s": 1.0}
+text = lc.table({"results": list(rows.values()), "copy": copy})
 assert "rows 8 | WRONG" in text and "| 1.00 |" in text
 
 # Where the launch as it is fails, the others are compared with nothing, and it is an error.
 assert [name for name, row in rows.items() if lc._wrong(row)] == ["rows 8"]
 failed = {**rows["rows 3"], "launch": "as it is"}
-text = lc.table({"results": [*rows.values(), failed, rows["rows 32"]]})
-assert text.endswith(") |  |")
+text = lc.table({"results": [*rows.values(), failed, rows["rows 32"]], "copy": copy})
+assert text.endswith("% |  |")
 assert lc._wrong(failed)
+
+# Fields of several modules change together, and change back.
+sums, layer_norm = columns.LAUNCH, add_layer_norm.LAUNCH
+several = lc._together("add_layer_norm", {"backward_lane_values": 64, **lc.SUMS})
+with several.made():
+    assert columns.LAUNCH.rows == lc.SUMS["columns.rows"]
+    assert add_layer_norm.LAUNCH.backward_lane_values == 64
+assert columns.LAUNCH is sums and add_layer_norm.LAUNCH is layer_norm
 
 # What can be asked for is what is tried.
 tried = {case.op for case in cases if lc.changes(case)}
 assert tried == set(lc.TRIED), tried ^ set(lc.TRIED)
 """
+
+
+def test_all_is_compiled_before_the_gpu_is_used():
+    """Each launch as it is and changed, in both alignments of a program's rows."""
+    pytest.importorskip("triton")
+    script = (
+        "from benchmarks.ops.launch_choice import _launches;"
+        "job = 'small', 2, 'bias_gelu_backward', 'encoder', 'backward_stages 3';"
+        "print(_launches(job, 90))"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["3"], done.stderr
 
 
 @pytest.mark.slow
