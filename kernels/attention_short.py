@@ -1,8 +1,8 @@
 """Attention of short sequences: a program per clip and head, keys and values on chip.
 
-Forward needs no running softmax. Backward makes all three gradients in one program, first those of
-the queries, then those of keys and values: no atomics, and everything is read from memory once (the
-second time it comes from cache).
+Forward needs no running softmax. Backward makes all three gradients in one program: here first
+those of the queries, then those of keys and values, and everything is read from memory once (the
+second time it comes from cache); or in one pass, attention_one_pass.py. No atomics.
 """
 
 # Tuples of blocks grow in the kernels: a name changes its type.
@@ -15,6 +15,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from videomae_fast.kernels.attention_one_pass import OnePass
 from videomae_fast.kernels.head_blocks import (
     LOG2E,
     Launch,
@@ -41,8 +42,46 @@ LONGEST = 208
 FORWARD = Launch(queries=64, keys=LONGEST, num_warps=4, num_stages=1)
 
 
+# Backward in one pass, by the widest head (in parts) that it is for: launches of which none spills
+# in its loop on sm_90, the most promising first.
+ONE_PASS_LAUNCHES: dict[int, tuple[OnePass, ...]] = {
+    64: (
+        OnePass(queries=64, least=64, keys=32, num_warps=4, num_stages=2),
+        OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=2),
+        OnePass(queries=64, least=64, keys=32, num_warps=4, num_stages=1),
+        OnePass(queries=64, least=64, keys=32, num_warps=4, num_stages=3),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=2),
+        OnePass(queries=128, least=32, keys=64, num_warps=8, num_stages=2),
+    ),
+    80: (
+        OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=2),
+        OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=1),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=2),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=3),
+    ),
+    96: (
+        OnePass(queries=256, least=256, keys=16, num_warps=16, num_stages=2),
+        OnePass(queries=256, least=256, keys=16, num_warps=8, num_stages=2),
+        OnePass(queries=128, least=128, keys=16, num_warps=8, num_stages=1),
+    ),
+}
+# Which of them serve; the other widths' gradients take two passes.
+ONE_PASS: dict[int, OnePass] = {}
+
+
+def one_pass(dim: int) -> OnePass | None:
+    """The launch of backward in one pass; None: two passes."""
+    width = sum(head_parts(dim))
+    return ONE_PASS.get(min((most for most in ONE_PASS_LAUNCHES if width <= most), default=0))
+
+
+def backward_blocks(queries: int, dim: int) -> int:
+    """How many rows of sums backward leaves of a clip and head."""
+    return 1 if one_pass(dim) else len(pieces(queries, most=backward_launch(dim).keys))
+
+
 def backward_launch(dim: int) -> Launch:
-    """`keys`: the largest outer block, of keys or queries; `queries`: the inner loops' step.
+    """Of two passes. `keys`: the largest outer block, of keys or queries; `queries`: the inner loops' step.
 
     The largest with which nothing spills from sm_80 to sm_100: see tests/kernels/aot.py.
     """
