@@ -125,13 +125,13 @@ def _forward(
     }
     arguments["ALIGN"] = _align(arguments)
     if use_short:
-        launch = short.FORWARD
+        alone = short.forward_launch(dim)
         with torch.cuda.device_of(query):
             short.short_forward[(clips * heads,)](
                 **arguments,
                 **short.forward_shape(keys, dim),
-                num_warps=launch.num_warps,
-                num_stages=launch.num_stages,
+                num_warps=alone.num_warps,
+                num_stages=alone.num_stages,
             )
     else:
         launch, _, _ = flash.launches(dim, query.element_size())

@@ -45,6 +45,8 @@ class OnePass:
         keys: how many come along at a time.
         num_warps: of a program.
         num_stages: 2: the next keys are fetched while these are computed with.
+        second: width of heads' second part, where not as narrow as can be: with 64, more is
+            computed for nothing, and all of it by a warp group's instructions.
     """
 
     queries: int
@@ -52,12 +54,14 @@ class OnePass:
     keys: int
     num_warps: int
     num_stages: int
+    second: int | None = None
 
     @property
     def name(self) -> str:
         """For tables."""
+        wide = "" if self.second is None else f", second part {self.second}"
         return (
-            f"one pass: {self.queries} queries (rest {self.least}), {self.keys} keys, "
+            f"one pass: {self.queries} queries (rest {self.least}), {self.keys} keys{wide}, "
             f"{self.num_warps} warps, {self.num_stages} stages"
         )
 
@@ -261,5 +265,5 @@ def shape(launch: OnePass, queries: int, keys: int, dim: int) -> dict[str, Any]:
         "KEYS": launch.keys,
         "DIM": dim,
         "DIM_A": first,
-        "DIM_B": second,
+        "DIM_B": launch.second if second and launch.second else second,
     }

@@ -10,6 +10,7 @@ second time it comes from cache); or in one pass, attention_one_pass.py. No atom
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import triton
@@ -34,13 +35,74 @@ from videomae_fast.kernels.head_blocks import (
     zeros_parts,
 )
 
-# 64 queries are one warp group's matrix instruction; all keys are there at once.
 # The longest sequence that this is for: ViT-g's 208 visible tokens.
 LONGEST = 208
 
 
-FORWARD = Launch(queries=64, keys=LONGEST, num_warps=4, num_stages=1)
+@dataclass(frozen=True)
+class ShortForward:
+    """A launch of forward.
 
+    Attributes:
+        queries: a block; 64 are one warp group's matrix instruction, 4 warps.
+        most, least: sizes of the pieces of keys, which are there all at once.
+        num_warps, num_stages: as everywhere.
+        lean: whether a block computes its addresses itself, which leaves registers free: 2 programs
+            of 8 warps at heads of 64 and 80, instead of 1.
+    """
+
+    queries: int = 64
+    most: int = 128
+    least: int = 16
+    num_warps: int = 4
+    num_stages: int = 1
+    lean: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return (
+            f"{self.queries} queries, pieces of {self.most} to {self.least} keys, "
+            f"{self.num_warps} warps, {self.num_stages} stages{', lean' * self.lean}"
+        )
+
+
+# By the widest head (in parts) that it is for; and what was not timed yet. None of them spills on
+# sm_90.
+FORWARD: dict[int, ShortForward] = {
+    64: ShortForward(),
+    80: ShortForward(),
+    96: ShortForward(),
+}
+FORWARD_LAUNCHES: dict[int, tuple[ShortForward, ...]] = {
+    64: (
+        ShortForward(),
+        ShortForward(lean=True),
+        ShortForward(num_stages=2),
+        ShortForward(num_stages=2, lean=True),
+        ShortForward(queries=128, num_warps=8, lean=True),
+        ShortForward(queries=128, num_warps=8, num_stages=2, lean=True),
+        ShortForward(queries=128, num_warps=4),
+    ),
+    80: (
+        ShortForward(),
+        ShortForward(lean=True),
+        ShortForward(num_stages=2, lean=True),
+        ShortForward(queries=128, num_warps=8, lean=True),
+        ShortForward(queries=128, num_warps=8, num_stages=2, lean=True),
+        ShortForward(most=64, lean=True),
+    ),
+    96: (
+        ShortForward(),
+        ShortForward(lean=True),
+        ShortForward(num_stages=2, lean=True),
+        ShortForward(least=64, lean=True),
+        ShortForward(most=256, least=256),
+        ShortForward(queries=128, num_warps=8, lean=True),
+        ShortForward(queries=128, num_warps=8, least=64),
+        ShortForward(most=64, lean=True),
+    ),
+}
 
 # Backward in one pass, by the widest head (in parts) that it is for: launches of which none spills
 # in its loop on sm_90, the most promising first.
@@ -56,23 +118,37 @@ ONE_PASS_LAUNCHES: dict[int, tuple[OnePass, ...]] = {
     80: (
         OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=2),
         OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=1),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=2, second=64),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=1, second=64),
         OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=2),
-        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=3),
     ),
     96: (
+        OnePass(queries=256, least=256, keys=32, num_warps=8, num_stages=2, second=64),
+        OnePass(queries=256, least=256, keys=32, num_warps=8, num_stages=1, second=64),
+        OnePass(queries=256, least=256, keys=16, num_warps=8, num_stages=2, second=64),
+        OnePass(queries=256, least=256, keys=16, num_warps=16, num_stages=2, second=64),
+        OnePass(queries=256, least=256, keys=16, num_warps=16, num_stages=1, second=64),
         OnePass(queries=256, least=256, keys=16, num_warps=16, num_stages=2),
         OnePass(queries=256, least=256, keys=16, num_warps=8, num_stages=2),
-        OnePass(queries=128, least=128, keys=16, num_warps=8, num_stages=1),
     ),
 }
 # Which of them serve; the other widths' gradients take two passes.
 ONE_PASS: dict[int, OnePass] = {}
 
 
+def widest(dim: int) -> int:
+    """The key of the tables for heads of `dim`; the last for wider ones, which run untuned."""
+    width = sum(head_parts(dim))
+    return next((most for most in FORWARD if width <= most), max(FORWARD))
+
+
+def forward_launch(dim: int) -> ShortForward:
+    return FORWARD[widest(dim)]
+
+
 def one_pass(dim: int) -> OnePass | None:
     """The launch of backward in one pass; None: two passes."""
-    width = sum(head_parts(dim))
-    return ONE_PASS.get(min((most for most in ONE_PASS_LAUNCHES if width <= most), default=0))
+    return ONE_PASS.get(widest(dim)) if sum(head_parts(dim)) <= max(FORWARD) else None
 
 
 def backward_blocks(queries: int, dim: int) -> int:
@@ -108,6 +184,7 @@ def short_forward(
     PIECES: tl.constexpr,  # (start, size) of the blocks of keys
     DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
     QUERIES: tl.constexpr,
+    LEAN: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
     ALIGN: tl.constexpr,  # of all strides of clips and heads
@@ -133,7 +210,7 @@ def short_forward(
         b_keys = b_keys + (b_key,)  # noqa: RUF005 - what Triton's language has
         b_values = b_values + (b_value,)  # noqa: RUF005
 
-    for i_start in range(0, n_queries, QUERIES):
+    for i_start in tl.range(0, n_queries, QUERIES, disable_licm=LEAN):
         i_query = i_start + tl.arange(0, QUERIES)
         m_query = i_query < n_queries
         b_query = load_parts(p_query, i_query * query_stride_token, m_query, DIM, DIM_A, DIM_B, DOT)
@@ -257,7 +334,14 @@ def _dims(dim: int) -> dict[str, Any]:
 
 def forward_shape(keys: int, dim: int) -> dict[str, Any]:
     """The constants of `short_forward` that follow from the sizes."""
-    return {"N_KEYS": keys, "PIECES": pieces(keys), "QUERIES": FORWARD.queries, **_dims(dim)}
+    launch = forward_launch(dim)
+    return {
+        "N_KEYS": keys,
+        "PIECES": pieces(keys, most=launch.most, least=launch.least),
+        "QUERIES": launch.queries,
+        "LEAN": launch.lean,
+        **_dims(dim),
+    }
 
 
 def backward_shape(queries: int, keys: int, dim: int) -> dict[str, Any]:
