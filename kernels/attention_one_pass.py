@@ -150,9 +150,7 @@ def one_pass_backward(
             b_weight = tl.exp2(b_score * scale - b_lses[i][:, None])
             if N_KEYS % KEYS != 0 or count_ptr is not None:
                 b_weight = tl.where((i_key < n_keys)[None, :], b_weight, 0.0)
-            b_grad_value = add_columns(
-                b_grad_value, b_grads[i], b_weight.to(DOT), DIM_B, PRECISION
-            )
+            b_grad_value = add_columns(b_grad_value, b_grads[i], b_weight.to(DOT), DIM_B, PRECISION)
             b_grad_weight = inner_parts(b_grads[i], b_value, DIM_B, PRECISION)
             b_grad_score = (b_weight * (b_grad_weight - b_deltas[i][:, None])).to(DOT)
             b_sum = outer_parts(b_sums[i], b_grad_score, b_key, DIM_B, PRECISION)

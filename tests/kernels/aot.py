@@ -34,7 +34,7 @@ import torch  # noqa: E402
 
 from benchmarks.common import sass  # noqa: E402
 from benchmarks.common.launches import ARCHS, Launch, launch_of  # noqa: E402
-from benchmarks.ops.step_launches import option_launches, step_launches  # noqa: E402
+from benchmarks.ops.step_launches import choice_launches, option_launches, step_launches  # noqa: E402
 from tests.kernels.budget import Budget, Usage  # noqa: E402
 from videomae_fast.models.config import SIZES  # noqa: E402
 
@@ -65,6 +65,9 @@ def steps() -> Iterator[tuple[str, Launch]]:
         yield from _named(size, "bf16", step_launches(size, BATCH, half))
     for size in ("base", "giant"):
         yield from _named(size, "bf16", option_launches(size, BATCH, half))
+    for size in ("base", "huge", "giant"):  # all widths of encoders' heads
+        for name, launch in _named(size, "bf16", choice_launches(size, BATCH, half)):
+            yield f"to choose: {name}", launch
     for size in ("small", "base", "giant"):  # all widths of decoders
         yield from _named(size, "fp32", step_launches(size, BATCH, single))
     heads = ("packed_attention", "packed_attention_backward")  # ViT-H's are 80 wide, unlike others
