@@ -257,8 +257,9 @@ def _short_backward(
 ) -> None:
     """In one pass or in two: kernels/attention_short.py says."""
     grid = (clips * arguments["heads"],)
-    with torch.cuda.device_of(arguments["query_ptr"]):
-        if launch := short.one_pass(dim):
+    query = arguments["query_ptr"]
+    with torch.cuda.device_of(query):
+        if launch := short.one_pass(dim, query.device):
             attention_one_pass.one_pass_backward[grid](
                 **arguments,
                 **attention_one_pass.shape(launch, queries, keys, dim),

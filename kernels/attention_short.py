@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -133,7 +134,7 @@ ONE_PASS_LAUNCHES: dict[int, tuple[OnePass, ...]] = {
         OnePass(queries=256, least=256, keys=16, num_warps=8, num_stages=2),
     ),
 }
-# Which of them serve; the other widths' gradients take two passes.
+# Which of them serve, {width: ONE_PASS_LAUNCHES[width][0]}; the others' gradients take two passes.
 ONE_PASS: dict[int, OnePass] = {}
 
 
@@ -147,14 +148,24 @@ def forward_launch(dim: int) -> ShortForward:
     return FORWARD[widest(dim)]
 
 
-def one_pass(dim: int) -> OnePass | None:
-    """The launch of backward in one pass; None: two passes."""
-    return ONE_PASS.get(widest(dim)) if sum(head_parts(dim)) <= max(FORWARD) else None
+def one_pass(dim: int, device: torch.device) -> OnePass | None:
+    """The launch of backward in one pass; None: two passes.
+
+    On a GPU one pass is for compute capability 9: with the instructions of others it takes more
+    registers, and for heads of 88 more shared memory than there is.
+    """
+    if sum(head_parts(dim)) > max(FORWARD):
+        return None
+    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] != 9:
+        return None
+    return ONE_PASS.get(widest(dim))
 
 
-def backward_blocks(queries: int, dim: int) -> int:
+def backward_blocks(queries: int, dim: int, device: torch.device) -> int:
     """How many rows of sums backward leaves of a clip and head."""
-    return 1 if one_pass(dim) else len(pieces(queries, most=backward_launch(dim).keys))
+    if one_pass(dim, device):
+        return 1
+    return len(pieces(queries, most=backward_launch(dim).keys))
 
 
 def backward_launch(dim: int) -> Launch:

@@ -90,6 +90,6 @@ def _blocks(query: Tensor, *, use_short: bool) -> int:
     if query.numel() == 0:
         return 0
     if use_short:
-        return clips * short.backward_blocks(queries, dim)
+        return clips * short.backward_blocks(queries, dim, query.device)
     _, by_query, _ = flash.launches(dim, query.element_size())
     return clips * -(-queries // by_query.queries)
