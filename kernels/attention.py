@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from videomae_fast.kernels import attention_flash as flash
+from videomae_fast.kernels import attention_one_pass
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.head_blocks import head_parts
@@ -82,6 +83,15 @@ def _common(query: Tensor, key_count: Tensor | None) -> dict[str, Any]:
     }
 
 
+def _refuse_single(query: Tensor) -> None:
+    """Raises ValueError where the short sequences' kernels would compute in fp32 on a GPU."""
+    if query.element_size() != 2 and not INTERPRETED:
+        raise ValueError(
+            f"attention: the short sequences' kernels take 16-bit values on a GPU, not "
+            f"{query.dtype}: with heads in two parts their results are wrong"
+        )
+
+
 def forward(
     query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -92,6 +102,8 @@ def forward(
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None, *, use_short: bool
 ) -> tuple[Tensor, Tensor]:
+    if use_short:
+        _refuse_single(query)
     clips, queries, heads, dim = query.shape
     keys = key.shape[1]
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
@@ -113,13 +125,13 @@ def _forward(
     }
     arguments["ALIGN"] = _align(arguments)
     if use_short:
-        launch = short.FORWARD
+        alone = short.forward_launch(dim)
         with torch.cuda.device_of(query):
             short.short_forward[(clips * heads,)](
                 **arguments,
                 **short.forward_shape(keys, dim),
-                num_warps=launch.num_warps,
-                num_stages=launch.num_stages,
+                num_warps=alone.num_warps,
+                num_stages=alone.num_stages,
             )
     else:
         launch, _, _ = flash.launches(dim, query.element_size())
@@ -178,6 +190,8 @@ def backward_into(
     use_short: bool,
     into: Into | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if use_short:
+        _refuse_single(query)
     clips, queries, heads, dim = query.shape
     keys = key.shape[1]
     if into is None:
@@ -189,14 +203,12 @@ def backward_into(
         return grad_query, grad_key.zero_(), grad_value.zero_()
     grad, query, key, value = _dense(grad), _dense(query), _dense(key), _dense(value)
     lse = lse.contiguous()
-    delta = torch.empty_like(lse)
     arguments = {
         "grad_ptr": grad,
         "query_ptr": query,
         "key_ptr": key,
         "value_ptr": value,
         "lse_ptr": lse,
-        "delta_ptr": delta,
         **_common(query, key_count),
         **_strides("grad", grad),
         **_strides("query", query),
@@ -217,19 +229,11 @@ def backward_into(
     }
     arguments["ALIGN"] = _align({**arguments, **of_query, **of_key})
     if use_short:
-        launch = short.backward_launch(dim)
-        with torch.cuda.device_of(query):
-            short.short_backward[(clips * heads,)](
-                **arguments,
-                **of_query,
-                **of_key,
-                **short.backward_shape(queries, keys, dim),
-                num_warps=launch.num_warps,
-                num_stages=launch.num_stages,
-            )
+        _short_backward(arguments | of_query | of_key, clips, queries, keys, dim)
         return grad_query, grad_key, grad_value
     _, by_query, by_key = flash.launches(dim, query.element_size())
-    arguments |= {"n_queries": queries, "n_keys": keys}
+    delta = torch.empty_like(lse)
+    arguments |= {"n_queries": queries, "n_keys": keys, "delta_ptr": delta}
     with torch.cuda.device_of(query):
         flash.flash_backward_query[(clips * heads * triton.cdiv(queries, by_query.queries),)](
             **arguments,
@@ -246,3 +250,28 @@ def backward_into(
             num_stages=by_key.num_stages,
         )
     return grad_query, grad_key, grad_value
+
+
+def _short_backward(
+    arguments: dict[str, Any], clips: int, queries: int, keys: int, dim: int
+) -> None:
+    """In one pass or in two: kernels/attention_short.py says."""
+    grid = (clips * arguments["heads"],)
+    query = arguments["query_ptr"]
+    with torch.cuda.device_of(query):
+        if launch := short.one_pass(dim, query.device):
+            attention_one_pass.one_pass_backward[grid](
+                **arguments,
+                **attention_one_pass.shape(launch, queries, keys, dim),
+                num_warps=launch.num_warps,
+                num_stages=launch.num_stages,
+            )
+        else:
+            two = short.backward_launch(dim)
+            short.short_backward[grid](
+                **arguments,
+                delta_ptr=torch.empty_like(arguments["lse_ptr"]),
+                **short.backward_shape(queries, keys, dim),
+                num_warps=two.num_warps,
+                num_stages=two.num_stages,
+            )

@@ -1,8 +1,8 @@
 """Attention of short sequences: a program per clip and head, keys and values on chip.
 
-Forward needs no running softmax. Backward makes all three gradients in one program, first those of
-the queries, then those of keys and values: no atomics, and everything is read from memory once (the
-second time it comes from cache).
+Forward needs no running softmax. Backward makes all three gradients in one program: here first
+those of the queries, then those of keys and values, and everything is read from memory once (the
+second time it comes from cache); or in one pass, attention_one_pass.py. No atomics.
 """
 
 # Tuples of blocks grow in the kernels: a name changes its type.
@@ -10,11 +10,14 @@ second time it comes from cache).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
+from videomae_fast.kernels.attention_one_pass import OnePass
 from videomae_fast.kernels.head_blocks import (
     LOG2E,
     Launch,
@@ -33,18 +36,143 @@ from videomae_fast.kernels.head_blocks import (
     zeros_parts,
 )
 
-# 64 queries are one warp group's matrix instruction; all keys are there at once.
 # The longest sequence that this is for: ViT-g's 208 visible tokens.
 LONGEST = 208
 
 
-FORWARD = Launch(queries=64, keys=LONGEST, num_warps=4, num_stages=1)
+@dataclass(frozen=True)
+class ShortForward:
+    """A launch of forward.
+
+    Attributes:
+        queries: a block; 64 are one warp group's matrix instruction, 4 warps.
+        most, least: sizes of the pieces of keys, which are there all at once.
+        num_warps, num_stages: as everywhere.
+        lean: whether a block computes its addresses itself, which leaves registers free: 2 programs
+            of 8 warps at heads of 64 and 80, instead of 1.
+    """
+
+    queries: int = 64
+    most: int = 128
+    least: int = 16
+    num_warps: int = 4
+    num_stages: int = 1
+    lean: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return (
+            f"{self.queries} queries, pieces of {self.most} to {self.least} keys, "
+            f"{self.num_warps} warps, {self.num_stages} stages{', lean' * self.lean}"
+        )
+
+
+# By the widest head (in parts) that it is for; and what was not timed yet. None of them spills on
+# sm_90.
+FORWARD: dict[int, ShortForward] = {
+    64: ShortForward(),
+    80: ShortForward(),
+    96: ShortForward(),
+}
+FORWARD_LAUNCHES: dict[int, tuple[ShortForward, ...]] = {
+    64: (
+        ShortForward(),
+        ShortForward(lean=True),
+        ShortForward(num_stages=2),
+        ShortForward(num_stages=2, lean=True),
+        ShortForward(queries=128, num_warps=8, lean=True),
+        ShortForward(queries=128, num_warps=8, num_stages=2, lean=True),
+        ShortForward(queries=128, num_warps=4),
+    ),
+    80: (
+        ShortForward(),
+        ShortForward(lean=True),
+        ShortForward(num_stages=2, lean=True),
+        ShortForward(queries=128, num_warps=8, lean=True),
+        ShortForward(queries=128, num_warps=8, num_stages=2, lean=True),
+        ShortForward(most=64, lean=True),
+    ),
+    96: (
+        ShortForward(),
+        ShortForward(lean=True),
+        ShortForward(num_stages=2, lean=True),
+        ShortForward(least=64, lean=True),
+        ShortForward(most=256, least=256),
+        ShortForward(queries=128, num_warps=8, lean=True),
+        ShortForward(queries=128, num_warps=8, least=64),
+        ShortForward(most=64, lean=True),
+    ),
+}
+
+# Backward in one pass, by the widest head (in parts) that it is for, the most promising first. On
+# sm_90 none spills in its loop; some keep 2 to 8 registers in memory from before it until after.
+ONE_PASS_LAUNCHES: dict[int, tuple[OnePass, ...]] = {
+    64: (
+        OnePass(queries=64, least=64, keys=32, num_warps=4, num_stages=2),
+        OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=2),
+        OnePass(queries=64, least=64, keys=32, num_warps=4, num_stages=1),
+        OnePass(queries=64, least=64, keys=32, num_warps=4, num_stages=3),
+        OnePass(queries=64, least=64, keys=64, num_warps=4, num_stages=1),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=2),
+        OnePass(queries=128, least=32, keys=64, num_warps=8, num_stages=2),
+    ),
+    80: (
+        OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=2),
+        OnePass(queries=64, least=32, keys=32, num_warps=4, num_stages=1),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=2, second=64),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=1, second=64),
+        OnePass(queries=128, least=32, keys=32, num_warps=8, num_stages=2),
+    ),
+    96: (
+        OnePass(queries=256, least=256, keys=32, num_warps=8, num_stages=2, second=64),
+        OnePass(queries=256, least=256, keys=32, num_warps=8, num_stages=1, second=64),
+        OnePass(queries=256, least=256, keys=16, num_warps=8, num_stages=2, second=64),
+        OnePass(queries=256, least=256, keys=16, num_warps=16, num_stages=2, second=64),
+        OnePass(queries=256, least=256, keys=16, num_warps=16, num_stages=1, second=64),
+        OnePass(queries=256, least=256, keys=16, num_warps=16, num_stages=2),
+        OnePass(queries=256, least=256, keys=16, num_warps=8, num_stages=2),
+    ),
+}
+# Which of them serve, {width: ONE_PASS_LAUNCHES[width][0]}; the others' gradients take two passes.
+ONE_PASS: dict[int, OnePass] = {}
+
+
+def widest(dim: int) -> int:
+    """The key of the tables for heads of `dim`; the last for wider ones, which run untuned."""
+    width = sum(head_parts(dim))
+    return next((most for most in FORWARD if width <= most), max(FORWARD))
+
+
+def forward_launch(dim: int) -> ShortForward:
+    return FORWARD[widest(dim)]
+
+
+def one_pass(dim: int, device: torch.device) -> OnePass | None:
+    """The launch of backward in one pass; None: two passes.
+
+    On a GPU one pass is for compute capability 9: with the instructions of others it takes more
+    registers, and for heads of 88 more shared memory than there is.
+    """
+    if sum(head_parts(dim)) > max(FORWARD):
+        return None
+    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] != 9:
+        return None
+    return ONE_PASS.get(widest(dim))
+
+
+def backward_blocks(queries: int, dim: int, device: torch.device) -> int:
+    """How many rows of sums backward leaves of a clip and head."""
+    if one_pass(dim, device):
+        return 1
+    return len(pieces(queries, most=backward_launch(dim).keys))
 
 
 def backward_launch(dim: int) -> Launch:
-    """`keys`: the largest outer block, of keys or queries; `queries`: the inner loops' step.
+    """Of two passes.
 
-    The largest with which nothing spills from sm_80 to sm_100: see tests/kernels/aot.py.
+    `keys`: the largest outer block, of keys or queries; `queries`: the inner loops' step. The
+    largest with which nothing spills from sm_80 to sm_100: see tests/kernels/aot.py.
     """
     width = sum(head_parts(dim))
     most, step = (128, 32) if width <= 64 else (64, 16) if width <= 80 else (128, 16)
@@ -69,6 +197,7 @@ def short_forward(
     PIECES: tl.constexpr,  # (start, size) of the blocks of keys
     DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
     QUERIES: tl.constexpr,
+    LEAN: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
     ALIGN: tl.constexpr,  # of all strides of clips and heads
@@ -94,7 +223,7 @@ def short_forward(
         b_keys = b_keys + (b_key,)  # noqa: RUF005 - what Triton's language has
         b_values = b_values + (b_value,)  # noqa: RUF005
 
-    for i_start in range(0, n_queries, QUERIES):
+    for i_start in tl.range(0, n_queries, QUERIES, disable_licm=LEAN):
         i_query = i_start + tl.arange(0, QUERIES)
         m_query = i_query < n_queries
         b_query = load_parts(p_query, i_query * query_stride_token, m_query, DIM, DIM_A, DIM_B, DOT)
@@ -218,7 +347,14 @@ def _dims(dim: int) -> dict[str, Any]:
 
 def forward_shape(keys: int, dim: int) -> dict[str, Any]:
     """The constants of `short_forward` that follow from the sizes."""
-    return {"N_KEYS": keys, "PIECES": pieces(keys), "QUERIES": FORWARD.queries, **_dims(dim)}
+    launch = forward_launch(dim)
+    return {
+        "N_KEYS": keys,
+        "PIECES": pieces(keys, most=launch.most, least=launch.least),
+        "QUERIES": launch.queries,
+        "LEAN": launch.lean,
+        **_dims(dim),
+    }
 
 
 def backward_shape(queries: int, keys: int, dim: int) -> dict[str, Any]:

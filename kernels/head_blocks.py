@@ -27,8 +27,8 @@ class Launch:
     num_stages: int
 
 
-def pieces(size: int, *, most: int = 128) -> tuple[tuple[int, int], ...]:
-    """Cuts a size into powers of two from 16 to `most`: ((start, size of the piece), ...).
+def pieces(size: int, *, most: int = 128, least: int = 16) -> tuple[tuple[int, int], ...]:
+    """Cuts a size into powers of two from `least` to `most`: ((start, size of the piece), ...).
 
     Two pieces as large as the next power of two are that one instead.
     """
@@ -36,9 +36,9 @@ def pieces(size: int, *, most: int = 128) -> tuple[tuple[int, int], ...]:
     start = 0
     while start < size:
         rest = size - start
-        power = min(most, max(16, 1 << (rest.bit_length() - 1)))
+        power = min(most, max(least, 1 << (rest.bit_length() - 1)))
         if power < rest and power < most:
-            left = max(16, triton.next_power_of_2(rest - power))
+            left = max(least, triton.next_power_of_2(rest - power))
             power = 2 * power if left == power else power
         cut.append((start, power))
         start += power

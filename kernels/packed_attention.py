@@ -13,7 +13,6 @@ from videomae_fast.kernels import attention
 from videomae_fast.kernels import attention_flash as flash
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels.columns import sum_columns
-from videomae_fast.kernels.head_blocks import pieces
 
 
 def forward(
@@ -91,6 +90,6 @@ def _blocks(query: Tensor, *, use_short: bool) -> int:
     if query.numel() == 0:
         return 0
     if use_short:
-        return clips * len(pieces(queries, most=short.backward_launch(dim).keys))
+        return clips * short.backward_blocks(queries, dim, query.device)
     _, by_query, _ = flash.launches(dim, query.element_size())
     return clips * -(-queries // by_query.queries)

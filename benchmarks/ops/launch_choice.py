@@ -132,12 +132,11 @@ FLASH: tuple[tuple[tuple[int, int, int, int], ...], ...] = (
     ((128, 32, 8, 3), (64, 64, 4, 2), (64, 32, 4, 3), (128, 64, 4, 2)),
     ((64, 128, 8, 2), (32, 64, 4, 3), (32, 64, 4, 2), (64, 64, 4, 2), (32, 128, 4, 2)),
 )
-TRIED = ("attention", "attention_backward", *FIELDS)
-SHORT = ((64, 4, 2), (128, 4, 1), (128, 8, 2), (64, 8, 1))  # queries, warps, stages of forward
+TRIED = ("attention", "attention_backward", "packed_attention_backward", *FIELDS)
 
 
-def changes(case: OpCase) -> list[Change]:
-    """What to try for a case."""
+def changes(case: OpCase, dim: int = 64) -> list[Change]:
+    """What to try for a case; `dim`: of the encoder's heads."""
     if case.op in FIELDS:
         name, fields = FIELDS[case.op]
         launch = import_module(f"videomae_fast.kernels.{name}").LAUNCH
@@ -149,10 +148,12 @@ def changes(case: OpCase) -> list[Change]:
         ]
         together = [_together(name, fields) for fields in TOGETHER.get(case.op, ())]
         return alone + [change for change in together if change is not None]
-    if not case.op.startswith("attention"):
+    if case.op not in TRIED:
         return []
     if case.where == "encoder":
-        return _short() if case.op == "attention" else []
+        return _short_forward(dim) if case.op == "attention" else _short_backward(dim)
+    if case.op == "packed_attention_backward":
+        return []  # of other sequences it is the same kernels as attention_backward
     return [change for i in ((0,) if case.op == "attention" else (1, 2)) for change in _flash(i)]
 
 
@@ -173,13 +174,30 @@ def _together(name: str, fields: Mapping[str, int]) -> Change | None:
     return replace(parts[0], more=tuple(parts[1:])) if parts else None
 
 
-def _short() -> list[Change]:
-    launch = import_module("videomae_fast.kernels.attention_short").FORWARD
-    tried = [
-        replace(launch, queries=queries, num_warps=warps, num_stages=stages)
-        for queries, warps, stages in SHORT
+def _short_forward(dim: int) -> list[Change]:
+    module = import_module("videomae_fast.kernels.attention_short")
+    key = module.widest(dim)
+    return [
+        Change(one.name, "attention_short", "FORWARD", {**module.FORWARD, key: one})
+        for one in module.FORWARD_LAUNCHES[key]
+        if one != module.FORWARD[key]
     ]
-    return [Change(_of(one), "attention_short", "FORWARD", one) for one in tried if one != launch]
+
+
+def _short_backward(dim: int) -> list[Change]:
+    """In one pass, and in two where it is in one now."""
+    module = import_module("videomae_fast.kernels.attention_short")
+    key = module.widest(dim)
+    now = module.ONE_PASS.get(key)
+    found = [
+        Change(one.name, "attention_short", "ONE_PASS", {**module.ONE_PASS, key: one})
+        for one in module.ONE_PASS_LAUNCHES[key]
+        if one != now
+    ]
+    if now is not None:
+        rest = {width: one for width, one in module.ONE_PASS.items() if width != key}
+        found.append(Change("two passes", "attention_short", "ONE_PASS", rest))
+    return found
 
 
 def _flash(kernel: int) -> list[Change]:
@@ -210,7 +228,7 @@ def _of(launch: Any) -> str:
 
 
 def measure(
-    case: OpCase, dtype: torch.dtype, device: torch.device, repeats: int
+    case: OpCase, dtype: torch.dtype, device: torch.device, repeats: int, dim: int = 64
 ) -> list[dict[str, Any]]:
     """A row per launch: its error, and its times where that is small."""
     torch.manual_seed(0)
@@ -221,7 +239,7 @@ def measure(
     allowed = (3 if case.flop else 1.1) * same_dtype + torch.finfo(dtype).eps
     rows: list[dict[str, Any]] = []
     runs: dict[str, Callable[[], Any]] = {}
-    for change in (None, *changes(case)):
+    for change in (None, *changes(case, dim)):
         name = AS_IT_IS if change is None else change.name
         row: dict[str, Any] = {
             "op": case.op, "where": case.where, "launch": name, "bytes": case.bytes,
@@ -385,11 +403,12 @@ def main(argv: Sequence[str]) -> int:
         "copy": copy_bandwidth(device, 2**16 if args.tiny else 2**30, max(1, args.repeats), 3),
         "results": [],
     }
+    dim = config.width // config.heads
     path = (args.out or Path(os.environ["OUT"])) / f"launches-{args.size}-batch{args.batch}.json"
     for case in op_cases(Workload(config, args.batch, device=args.device), DTYPES[dtype]):
-        if not changes(case) or (args.ops is not None and case.op not in args.ops):
+        if not changes(case, dim) or (args.ops is not None and case.op not in args.ops):
             continue
-        record["results"] += measure(case, DTYPES[dtype], device, args.repeats)
+        record["results"] += measure(case, DTYPES[dtype], device, args.repeats, dim)
         write(record, path)  # what is done stays, whatever comes
         path.with_suffix(".md").write_text(table(record) + "\n", encoding="utf-8")
     print(f"{table(record)}\nwritten: {path}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.common.launches import Launch, recorded
 from benchmarks.common.workload import Workload
 from benchmarks.ops.cases import op_cases
+from benchmarks.ops.launch_choice import changes
 from videomae_fast import MAEConfig, MaskSpec
 from videomae_fast.ops.registry import REGISTRY
 
@@ -52,6 +53,22 @@ def option_launches(
     """
     workload = _workload(size, batch)
     yield from _launches(_options(workload, dtype), ops)
+
+
+def choice_launches(size: str, batch: int, dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
+    """(where and what, launch) of what may be chosen for the encoder's attention: its candidates.
+
+    Of backward those that leave the biases' sums too, as models have it.
+    """
+    workload = _workload(size, batch)
+    dim = workload.config.width // workload.config.heads
+    for case in op_cases(workload, dtype):
+        if case.where == "encoder" and case.op in ("attention", "packed_attention_backward"):
+            for change in changes(case, dim):
+                with change.made():
+                    call = (f"{case.name}, {change.name}", case.op, case.args)
+                    found = list(_launches(iter([call]), None))
+                yield from (each for each in found if "columns" not in each[1].name)
 
 
 def _workload(size: str, batch: int) -> Workload:

@@ -34,13 +34,15 @@ import torch  # noqa: E402
 
 from benchmarks.common import sass  # noqa: E402
 from benchmarks.common.launches import ARCHS, Launch, launch_of  # noqa: E402
-from benchmarks.ops.step_launches import option_launches, step_launches  # noqa: E402
+from benchmarks.ops.step_launches import choice_launches, option_launches, step_launches  # noqa: E402
 from tests.kernels.budget import Budget, Usage  # noqa: E402
 from videomae_fast.models.config import SIZES  # noqa: E402
 
 BATCH = 32
 BATCHES = (BATCH, 128, 256)
 LOSSES = ("pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward")
+
+ONLY_90 = ("attention_one_pass.one_pass_backward",)  # elsewhere it is two passes
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def steps() -> Iterator[tuple[str, Launch]]:
         yield from _named(size, "bf16", step_launches(size, BATCH, half))
     for size in ("base", "giant"):
         yield from _named(size, "bf16", option_launches(size, BATCH, half))
+    for size in ("base", "huge", "giant"):  # all widths of encoders' heads
+        for name, launch in _named(size, "bf16", choice_launches(size, BATCH, half)):
+            yield f"to choose: {name}", launch
     for size in ("small", "base", "giant"):  # all widths of decoders
         yield from _named(size, "fp32", step_launches(size, BATCH, single))
     heads = ("packed_attention", "packed_attention_backward")  # ViT-H's are 80 wide, unlike others
@@ -88,7 +93,7 @@ def cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for name, launch in steps():
         case = found.setdefault(launch.key, Case(name, launch))
-        if name.startswith("giant bf16"):
+        if (name.startswith("giant bf16") and launch.name not in ONLY_90) or "two passes" in name:
             found[launch.key] = replace(case, archs=ARCHS)
         elif name.startswith("base bf16"):
             found[launch.key] = replace(case, varied=True)

@@ -43,12 +43,14 @@ from benchmarks.ops import launch_choice as lc
 from benchmarks.common.workload import TINY
 from benchmarks.ops.cases import op_cases
 from benchmarks.common.workload import Workload
-from videomae_fast.kernels import add_layer_norm, attention_flash, columns
+from videomae_fast.kernels import add_layer_norm, attention_flash, attention_short, columns
 from videomae_fast.kernels import token_gather as kernel
 
 cases = op_cases(Workload(TINY, 1), torch.float32)
 by_op = {(case.op, case.where): lc.changes(case) for case in cases}
-assert len(by_op["attention", "encoder"]) == 4
+assert len(by_op["attention", "encoder"]) == len(attention_short.FORWARD_LAUNCHES[64]) - 1
+for op in ("attention_backward", "packed_attention_backward"):
+    assert len(by_op[op, "encoder"]) == len(attention_short.ONE_PASS_LAUNCHES[64])
 assert len(by_op["attention", "decoder"]) == len(lc.FLASH[0])
 assert len(by_op["attention_backward", "decoder"]) == len(lc.FLASH[1]) + len(lc.FLASH[2])
 names = [change.name for changes in by_op.values() for change in changes]
