@@ -68,7 +68,8 @@ def test_a_captured_step_is_the_eager_one(tiny: Make, changed: dict[str, Any]) -
                batch(8, 4)]  # fmt: skip
     eager, (step, recorder) = new_step(config), captured(config)
     expected, found = rows(eager, batches), rows(step, batches)
-    assert found == [pytest.approx(row, rel=1e-6, nan_ok=True) for row in expected]
+    near = 1e-4 if changed.get("precision") == "bf16" else 1e-6
+    assert found == [pytest.approx(row, rel=near, nan_ok=True) for row in expected]
     for mine, theirs in zip(state(step), state(eager), strict=True):
         # Matmuls round by where their memory lies, and AdamW makes steps of the rate (1e-3)
         # of gradients near 0.
