@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.host import cdiv
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -140,6 +142,36 @@ def _one_minus_power(log_beta, step):
     return (1.0 - tl.exp2(step.to(tl.float64) * log_beta)).to(tl.float32)
 
 
+AT_ONCE = 16
+
+
+@triton.jit(do_not_specialize=["i_start", "n_values", *(f"a{i}" for i in range(AT_ONCE))])
+def _write_addresses(
+    addresses_ptr,  # [n_tensors, 5] int64
+    i_start,
+    n_values,  # how many of the following
+    a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    p_first = addresses_ptr + i_start * COLUMNS + 3
+    tl.store(p_first + 0 * COLUMNS, a0, mask=n_values > 0)
+    tl.store(p_first + 1 * COLUMNS, a1, mask=n_values > 1)
+    tl.store(p_first + 2 * COLUMNS, a2, mask=n_values > 2)
+    tl.store(p_first + 3 * COLUMNS, a3, mask=n_values > 3)
+    tl.store(p_first + 4 * COLUMNS, a4, mask=n_values > 4)
+    tl.store(p_first + 5 * COLUMNS, a5, mask=n_values > 5)
+    tl.store(p_first + 6 * COLUMNS, a6, mask=n_values > 6)
+    tl.store(p_first + 7 * COLUMNS, a7, mask=n_values > 7)
+    tl.store(p_first + 8 * COLUMNS, a8, mask=n_values > 8)
+    tl.store(p_first + 9 * COLUMNS, a9, mask=n_values > 9)
+    tl.store(p_first + 10 * COLUMNS, a10, mask=n_values > 10)
+    tl.store(p_first + 11 * COLUMNS, a11, mask=n_values > 11)
+    tl.store(p_first + 12 * COLUMNS, a12, mask=n_values > 12)
+    tl.store(p_first + 13 * COLUMNS, a13, mask=n_values > 13)
+    tl.store(p_first + 14 * COLUMNS, a14, mask=n_values > 14)
+    tl.store(p_first + 15 * COLUMNS, a15, mask=n_values > 15)
+
+
 _DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -164,9 +196,7 @@ class Tensors:
         device: torch.device,
     ) -> None:
         blocks = [
-            (i, block)
-            for i, size in enumerate(sizes)
-            for block in range(triton.cdiv(size, LAUNCH.block))
+            (i, block) for i, size in enumerate(sizes) for block in range(cdiv(size, LAUNCH.block))
         ]
         self.programs = len(blocks)
         self.dtype, self.copies = dtype, copies
@@ -211,3 +241,18 @@ def update(
             BLOCK=LAUNCH.block,
             num_warps=LAUNCH.num_warps,
         )
+
+
+def write_addresses(tensors: Tensors, gradients: Sequence[int]) -> None:
+    """Writes the gradients' column by launches that hold the addresses themselves.
+
+    So they are part of a recorded step, which may not wait for what lies on the host.
+    """
+    with torch.cuda.device_of(tensors.addresses):
+        for start in range(0, len(gradients), AT_ONCE):
+            some = list(gradients[start : start + AT_ONCE])
+            # One type for all: a missing one is as long as the others
+            values = some + some[:1] * (AT_ONCE - len(some))
+            _write_addresses[(1,)](
+                tensors.addresses, start, len(some), *values, COLUMNS=COLUMNS, num_warps=1
+            )

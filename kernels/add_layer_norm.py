@@ -11,6 +11,7 @@ one warp, so that its sums need shuffles only. See docs/kernels/add_layer_norm.m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
@@ -18,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.host import cdiv
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 
 
@@ -45,8 +47,8 @@ class Launch:
     backward_warps: int = 4
     programs: int | None = None
     lane_values: int = 192
-    backward_stages: int = 1
-    backward_lane_values: int = 192
+    backward_stages: int = 4
+    backward_lane_values: int = 64
     keep_weight: bool = False
 
 
@@ -90,6 +92,7 @@ def _few(itemsize: int, scaled: bool) -> bool:
     return itemsize == 2 and not scaled
 
 
+@cache
 def _tiling(width: int, itemsize: int, live: int, warps: int, lane_values: int) -> Tiling:
     """How rows of a width are cut.
 
@@ -107,7 +110,7 @@ def _tiling(width: int, itemsize: int, live: int, warps: int, lane_values: int) 
     for vector in {max(4, 16 // itemsize), 4}:
         for lanes in (4, 8, 16, 32, 64, 128):
             chunk = lanes * vector
-            chunks = triton.cdiv(width, chunk)
+            chunks = cdiv(width, chunk)
             if chunks * vector * live <= lane_values or lanes == 128:
                 options.append(
                     ((chunks * chunk, lanes > 32, -vector, -lanes), chunk, chunks, lanes)
@@ -123,8 +126,8 @@ def _runs(rows: int, cut: Tiling, most: int) -> tuple[int, int]:
     Runs are as equal as rows allow, not whole tiles: rows of the last tile that another program
     has are masked, and with few rows more of the programs that fit are there to load.
     """
-    run = triton.cdiv(rows, min(most, triton.cdiv(rows, cut.rows)))
-    return triton.cdiv(rows, run), run
+    run = cdiv(rows, min(most, cdiv(rows, cut.rows)))
+    return cdiv(rows, run), run
 
 
 @triton.jit

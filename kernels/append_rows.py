@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.host import cdiv, power_of_2
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -151,7 +153,7 @@ def append_rows_backward_kernel(
 
 
 def _block_d(width: int) -> int:
-    return min(int(triton.next_power_of_2(width)), LAUNCH.columns)
+    return min(power_of_2(width), LAUNCH.columns)
 
 
 def append_rows(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
@@ -168,7 +170,7 @@ def append_rows(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
         x = x.contiguous()
     rows, block_d = b * (v + m), _block_d(c)
     with torch.cuda.device_of(x):
-        append_rows_kernel[(triton.cdiv(rows, LAUNCH.rows), triton.cdiv(c, block_d))](
+        append_rows_kernel[(cdiv(rows, LAUNCH.rows), cdiv(c, block_d))](
             x,
             table.contiguous(),
             index.contiguous(),
@@ -205,7 +207,7 @@ def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
     block_d = _block_d(c)
     with torch.cuda.device_of(grad):
         if index.numel():
-            link_entries_kernel[(clips, triton.cdiv(m, LAUNCH.entries))](
+            link_entries_kernel[(clips, cdiv(m, LAUNCH.entries))](
                 index,
                 first,
                 following,
@@ -217,7 +219,7 @@ def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
                 num_warps=LAUNCH.num_warps,
                 num_stages=LAUNCH.num_stages,
             )
-        append_rows_backward_kernel[(rows, triton.cdiv(c, block_d))](
+        append_rows_backward_kernel[(rows, cdiv(c, block_d))](
             grad,
             first,
             following,
@@ -229,7 +231,7 @@ def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
             grad.stride(1),
             WIDTH=c,
             REPEATS=REPEATS,
-            BLOCK_R=min(int(triton.next_power_of_2(max(1, clips))), LAUNCH.backward_rows),
+            BLOCK_R=min(power_of_2(max(1, clips)), LAUNCH.backward_rows),
             BLOCK_D=block_d,
             num_warps=LAUNCH.num_warps,
             num_stages=LAUNCH.num_stages,

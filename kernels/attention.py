@@ -19,6 +19,7 @@ from videomae_fast.kernels import attention_one_pass
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.head_blocks import head_parts
+from videomae_fast.kernels.host import cdiv
 
 MAX_HEAD_DIM = 256
 FARTHEST = 2**31 - 1  # values between the first and another of a clip: 32 bits in the kernels
@@ -136,7 +137,7 @@ def _forward(
     else:
         launch, _, _ = flash.launches(dim, query.element_size())
         with torch.cuda.device_of(query):
-            flash.flash_forward[(clips * heads * triton.cdiv(queries, launch.queries),)](
+            flash.flash_forward[(clips * heads * cdiv(queries, launch.queries),)](
                 **arguments,
                 n_keys=keys,
                 **flash.shape(dim, launch, query.element_size()),
@@ -235,14 +236,14 @@ def backward_into(
     delta = torch.empty_like(lse)
     arguments |= {"n_queries": queries, "n_keys": keys, "delta_ptr": delta}
     with torch.cuda.device_of(query):
-        flash.flash_backward_query[(clips * heads * triton.cdiv(queries, by_query.queries),)](
+        flash.flash_backward_query[(clips * heads * cdiv(queries, by_query.queries),)](
             **arguments,
             **of_query,
             **flash.shape(dim, by_query, query.element_size()),
             num_warps=by_query.num_warps,
             num_stages=by_query.num_stages,
         )
-        flash.flash_backward_key[(clips * heads * triton.cdiv(keys, by_key.keys),)](
+        flash.flash_backward_key[(clips * heads * cdiv(keys, by_key.keys),)](
             **arguments,
             **of_key,
             **flash.shape(dim, by_key, query.element_size()),

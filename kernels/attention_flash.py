@@ -31,7 +31,7 @@ from videomae_fast.kernels.head_blocks import (
 # Forward, backward of queries, backward of keys. Two matrix instructions' rows in the outer block;
 # two or three inner steps in flight. None of these spills, on sm_80 to sm_100.
 NARROW = (
-    Launch(queries=128, keys=64, num_warps=8, num_stages=3),
+    Launch(queries=64, keys=64, num_warps=4, num_stages=3),
     Launch(queries=128, keys=64, num_warps=8, num_stages=2),
     Launch(queries=32, keys=128, num_warps=8, num_stages=2),
 )

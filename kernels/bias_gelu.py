@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.host import cdiv, power_of_2
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 
 
@@ -39,10 +40,10 @@ class Launch:
     num_warps: int = 4
     columns: int = 256
     rows: int = 16
-    backward_rows: int = 8
+    backward_rows: int = 16
     programs: int | None = None
     stages: int = 1
-    backward_stages: int = 1
+    backward_stages: int = 3
 
 
 LAUNCH = Launch()
@@ -163,14 +164,14 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _columns(width: int) -> int:
-    return min(LAUNCH.columns, int(triton.next_power_of_2(width)))
+    return min(LAUNCH.columns, power_of_2(width))
 
 
 def _runs(rows: int, tile: int, blocks: int, most: int) -> tuple[int, int]:
     """(runs, rows of each): `most` programs at once, `blocks` of them for each run of rows."""
-    tiles = triton.cdiv(rows, tile)
-    run = triton.cdiv(tiles, min(tiles, max(1, most // blocks))) * tile
-    return triton.cdiv(rows, run), run
+    tiles = cdiv(rows, tile)
+    run = cdiv(tiles, min(tiles, max(1, most // blocks))) * tile
+    return cdiv(rows, run), run
 
 
 def forward(x: Tensor, bias: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
     x_rows = _rows(x)
     rows, width = x_rows.shape
     columns = _columns(width)
-    blocks = triton.cdiv(width, columns)
+    blocks = cdiv(width, columns)
     tensors = (x_rows, bias.contiguous(), out)
     constants = {"ROWS": LAUNCH.rows, "COLUMNS": columns, "STAGES": LAUNCH.stages}
     with torch.cuda.device_of(x):
@@ -210,7 +211,7 @@ def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     grad_rows, x_rows = _rows(grad), _rows(x)
     rows, width = x_rows.shape
     columns = _columns(width)
-    blocks = triton.cdiv(width, columns)
+    blocks = cdiv(width, columns)
     tensors = (grad_rows, x_rows, bias.contiguous(), grad_x)
     strides = (grad_rows.stride(0), x_rows.stride(0))
     constants = {

@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.host import cdiv, power_of_2
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -80,14 +82,14 @@ def sum_columns(partial: Tensor, outs: Sequence[Tensor]) -> None:
     """
     sums, rows, columns = partial.shape
     padded = [*outs, *[None] * (4 - len(outs))]
-    grid = (triton.cdiv(columns, LAUNCH.columns), sums)
+    grid = (cdiv(columns, LAUNCH.columns), sums)
     with torch.cuda.device_of(partial):
         _sum_columns[grid](
             partial,
             *padded,
             rows,
             columns,
-            ROWS=min(LAUNCH.rows, int(triton.next_power_of_2(max(1, rows)))),
+            ROWS=min(LAUNCH.rows, power_of_2(max(1, rows))),
             COLUMNS=LAUNCH.columns,
             num_warps=LAUNCH.num_warps,
         )

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.host import cdiv
+
 _FIELDS = tl.constexpr(11)  # of a view, as ops/crop_plan.py lays them out
 _PRECISION = tl.constexpr(22)  # bits behind the point of a weight
 _HALF = tl.constexpr(1 << 21)
@@ -100,7 +102,7 @@ def crop_resize(views: Tensor, tables: Tensor, out: Tensor) -> None:
     if out.numel() == 0:
         return
     count, frames, height, width, _ = out.shape
-    grid = (count * frames, triton.cdiv(height, LAUNCH.rows), triton.cdiv(3 * width, LAUNCH.bytes))
+    grid = (count * frames, cdiv(height, LAUNCH.rows), cdiv(3 * width, LAUNCH.bytes))
     with torch.cuda.device_of(out):
         crop_resize_kernel[grid](
             _sent(views, out.device),

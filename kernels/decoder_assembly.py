@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.host import cdiv, power_of_2
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def decoder_assembly_backward_kernel(
 
 
 def _block_d(width: int) -> int:
-    return min(int(triton.next_power_of_2(width)), LAUNCH.columns)
+    return min(power_of_2(width), LAUNCH.columns)
 
 
 def decoder_assembly(
@@ -140,7 +141,7 @@ def decoder_assembly(
         visible = visible.contiguous()
     rows, block_d = b * (v + m), _block_d(d)
     with torch.cuda.device_of(visible):
-        decoder_assembly_kernel[(triton.cdiv(rows, LAUNCH.rows), triton.cdiv(d, block_d))](
+        decoder_assembly_kernel[(cdiv(rows, LAUNCH.rows), cdiv(d, block_d))](
             visible,
             mask_token.contiguous(),
             positions.contiguous(),
@@ -176,13 +177,13 @@ def decoder_assembly_backward(
         grad = grad.contiguous()
     rows, block_d = b * length, _block_d(d)
     # Whole tiles per part, as many parts as fit below the limit
-    most = max(1, LAUNCH.programs // triton.cdiv(d, block_d))
-    rows_per_part = triton.cdiv(triton.cdiv(rows, most), LAUNCH.rows) * LAUNCH.rows
-    parts = triton.cdiv(rows, rows_per_part) if rows else 0
+    most = max(1, LAUNCH.programs // cdiv(d, block_d))
+    rows_per_part = cdiv(cdiv(rows, most), LAUNCH.rows) * LAUNCH.rows
+    parts = cdiv(rows, rows_per_part) if rows else 0
     partial = torch.empty((parts, d), dtype=torch.float32, device=grad.device)
     with torch.cuda.device_of(grad):
         if parts:
-            decoder_assembly_backward_kernel[(parts, triton.cdiv(d, block_d))](
+            decoder_assembly_backward_kernel[(parts, cdiv(d, block_d))](
                 grad,
                 grad_visible,
                 partial,

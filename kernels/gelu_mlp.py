@@ -17,6 +17,7 @@ from torch import Tensor
 
 from videomae_fast.kernels.bias_gelu import _gelu, _slope
 from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.host import cdiv
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def forward(
     hidden, active = (torch.empty(shape, dtype=x.dtype, device=x.device) for _ in range(2))
     if hidden.numel():
         launch, constants = _constants(x.dtype)
-        grid = (triton.cdiv(count, launch.rows) * triton.cdiv(width, launch.columns),)
+        grid = (cdiv(count, launch.rows) * cdiv(width, launch.columns),)
         with torch.cuda.device_of(x):
             gelu_mlp_forward[grid](
                 rows, first.contiguous(), bias.contiguous(), hidden, active,
@@ -201,11 +202,11 @@ def backward(
     grad_hidden = torch.empty((count, width), dtype=x.dtype, device=x.device)
     grad_bias = torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
     launch, constants = _constants(x.dtype)
-    blocks = triton.cdiv(count, launch.rows)
+    blocks = cdiv(count, launch.rows)
     if count:
         partial = torch.empty((1, blocks, width), dtype=torch.float32, device=x.device)
         with torch.cuda.device_of(x):
-            gelu_mlp_backward[(blocks * triton.cdiv(width, launch.columns),)](
+            gelu_mlp_backward[(blocks * cdiv(width, launch.columns),)](
                 outer, second.contiguous(), hidden.contiguous(), bias.contiguous(), grad_hidden,
                 partial,
                 count, width, outer.shape[1], **constants,

@@ -10,9 +10,12 @@ that little is computed for nothing: a block is a tuple of one or two tensors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import triton
 import triton.language as tl
+
+from videomae_fast.kernels.host import power_of_2
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -27,6 +30,7 @@ class Launch:
     num_stages: int
 
 
+@cache
 def pieces(size: int, *, most: int = 128, least: int = 16) -> tuple[tuple[int, int], ...]:
     """Cuts a size into powers of two from `least` to `most`: ((start, size of the piece), ...).
 
@@ -38,20 +42,21 @@ def pieces(size: int, *, most: int = 128, least: int = 16) -> tuple[tuple[int, i
         rest = size - start
         power = min(most, max(least, 1 << (rest.bit_length() - 1)))
         if power < rest and power < most:
-            left = max(least, triton.next_power_of_2(rest - power))
+            left = max(least, power_of_2(rest - power))
             power = 2 * power if left == power else power
         cut.append((start, power))
         start += power
     return tuple(cut)
 
 
+@cache
 def head_parts(dim: int) -> tuple[int, int]:
     """(DIM_A, DIM_B) of a head dim: powers of two, at least 16 as matrix products want; or 0."""
     first = max(16, 1 << (dim.bit_length() - 1))
     rest = dim - first
     if rest <= 0:
         return first, 0
-    second = max(16, triton.next_power_of_2(rest))
+    second = max(16, power_of_2(rest))
     return (first, second) if second < first else (2 * first, 0)
 
 

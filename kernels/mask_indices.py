@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.host import power_of_2
+
 # The streams of random draws, as in ops/mask_indices.py.
 _ENCODER_STREAM = tl.constexpr(0x51ED270B)
 _DECODER_STREAM = tl.constexpr(0x2545F491)
@@ -214,9 +216,9 @@ def mask_indices_kernel(
 def _blocks(slots: int, height: int, width: int) -> tuple[dict[str, int], int]:
     """The kernel's block sizes, and its warps."""
     blocks = {
-        "BLOCK": triton.next_power_of_2(slots * height * width),
-        "BLOCK_SPACE": triton.next_power_of_2(height * width),
-        "BLOCK_SLOTS": triton.next_power_of_2(slots),
+        "BLOCK": power_of_2(slots * height * width),
+        "BLOCK_SPACE": power_of_2(height * width),
+        "BLOCK_SLOTS": power_of_2(slots),
     }
     return blocks, max(1, min(blocks["BLOCK"] // LAUNCH.tokens_per_warp, LAUNCH.most_warps))
 

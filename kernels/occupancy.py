@@ -7,7 +7,6 @@ would run alone at the end. What fits follows from the registers that the compil
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -107,11 +106,28 @@ def programs_at_once(
         return per_multiprocessor * multiprocessors(device)
     if device.type != "cuda" or not isinstance(kernel, JITFunction):
         return resident(assumed, 0, num_warps) * multiprocessors(device)
+    like = tuple([_like(argument) for argument in arguments])
+    key = (id(kernel), device.index, like, tuple(constants.items()), num_warps)
+    if key not in _KNOWN:  # with the kernel, whose number no other one gets
+        _KNOWN[key] = kernel, _that_fit(kernel, like, constants, num_warps, device)
+    return _KNOWN[key][1]
+
+
+_KNOWN: dict[tuple[Any, ...], tuple[Any, int]] = {}
+
+
+def _that_fit(
+    kernel: Any,
+    like: tuple[torch.dtype | float | None, ...],
+    constants: Mapping[str, int | bool],
+    num_warps: int,
+    device: torch.device,
+) -> int:
+    """Source: Triton's tutorial on fused softmax finds registers in the same way."""
     # device_of was entered by the launcher
-    like = tuple(map(_like, arguments))
-    registers, shared = _usage(
-        kernel, torch.cuda.current_device(), like, tuple(constants.items()), num_warps
-    )
+    compiled = kernel.warmup(*like, grid=(1,), num_warps=num_warps, **dict(constants))
+    compiled._init_handles()  # loads the binary: only then are registers known
+    registers, shared = compiled.n_regs, compiled.metadata.shared
     has = torch.cuda.get_device_properties(device)
     return has.multi_processor_count * resident(
         registers,
@@ -128,20 +144,3 @@ def _like(argument: Tensor | torch.dtype | float | None) -> torch.dtype | float 
     if isinstance(argument, Tensor):
         return argument.dtype
     return 16 if isinstance(argument, int) else argument
-
-
-@cache
-def _usage(
-    kernel: Any,
-    device: int,  # part of the key: devices can differ
-    arguments: tuple[torch.dtype | float | None, ...],
-    constants: tuple[tuple[str, int | bool], ...],
-    num_warps: int,
-) -> tuple[int, int]:
-    """Registers of a thread and shared bytes of a program, on the current device.
-
-    Source: Triton's tutorial on fused softmax finds them in the same way.
-    """
-    compiled = kernel.warmup(*arguments, grid=(1,), num_warps=num_warps, **dict(constants))
-    compiled._init_handles()  # loads the binary: only then are registers known
-    return compiled.n_regs, compiled.metadata.shared

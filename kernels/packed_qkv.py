@@ -16,6 +16,7 @@ from torch import Tensor
 
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.columns import sum_columns
+from videomae_fast.kernels.host import cdiv, power_of_2
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 
 
@@ -147,9 +148,9 @@ def bias(v_bias: Tensor, q_bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     width = v_bias.shape[0]
     parts = 2 if q_bias is None else 3
     out = torch.empty(parts * width, dtype=dtype, device=v_bias.device)
-    columns = min(LAUNCH.bias, int(triton.next_power_of_2(width)))
+    columns = min(LAUNCH.bias, power_of_2(width))
     with torch.cuda.device_of(v_bias):
-        _bias[(triton.cdiv(width, columns),)](
+        _bias[(cdiv(width, columns),)](
             None if q_bias is None else q_bias.contiguous(),
             v_bias.contiguous(),
             out,
@@ -187,7 +188,7 @@ def join(
     constants = {
         "ROWS": LAUNCH.rows,
         "DIM": dim,
-        "COLUMNS": int(triton.next_power_of_2(dim)),
+        "COLUMNS": power_of_2(dim),
         "APART": apart,
         "ALIGN": alignment(dim, *strides),
     }
@@ -203,9 +204,9 @@ def join(
             out.device,
             assumed_registers("packed_qkv"),
         )
-        tiles = triton.cdiv(max(rows), LAUNCH.rows)
-        run = triton.cdiv(tiles, min(tiles, max(1, most // (3 * heads)))) * LAUNCH.rows
-        runs = triton.cdiv(max(rows), run)
+        tiles = cdiv(max(rows), LAUNCH.rows)
+        run = cdiv(tiles, min(tiles, max(1, most // (3 * heads)))) * LAUNCH.rows
+        runs = cdiv(max(rows), run)
         partial = [
             torch.empty((1, runs, heads * dim), dtype=torch.float32, device=out.device)
             if one

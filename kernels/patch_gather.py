@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from videomae_fast.kernels.cubes import cube_pointer, dense_pixels
+from videomae_fast.kernels.host import cdiv, power_of_2
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def patch_gather(
     if out.numel() == 0:
         return out
     frames = dense_pixels(frames)
-    block = min(triton.next_power_of_2(pixels), LAUNCH.pixels)
+    block = min(power_of_2(pixels), LAUNCH.pixels)
     with torch.cuda.device_of(frames):
-        patch_gather_kernel[(b * k, triton.cdiv(pixels, block))](
+        patch_gather_kernel[(b * k, cdiv(pixels, block))](
             frames,
             index.contiguous(),
             out,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.cubes import dense_pixels
+from videomae_fast.kernels.host import cdiv, power_of_2
 from videomae_fast.kernels.pixel_target import difference, token_and_statistics
 
 
@@ -272,8 +273,8 @@ def _align(prediction: Tensor | None) -> int:
 
 def _tile(tubelet_size: int, patch_size: int, dtype: torch.dtype) -> dict[str, int]:
     """What a kernel is told of its tiles."""
-    columns = int(triton.next_power_of_2(3 * patch_size))
-    rows = int(triton.next_power_of_2(tubelet_size * patch_size))
+    columns = power_of_2(3 * patch_size)
+    rows = power_of_2(tubelet_size * patch_size)
     return {
         "ROWS": min(rows, max(1, LAUNCH.values // columns)),
         "COLUMNS": columns,
@@ -353,7 +354,7 @@ def _sums(
                 num_stages=LAUNCH.num_stages,
             )
         while True:  # until one run holds all
-            runs = max(1, triton.cdiv(losses.numel(), LAUNCH.run))
+            runs = max(1, cdiv(losses.numel(), LAUNCH.run))
             shape = (runs,) if runs > 1 else ()
             loss_sum = torch.empty(shape, dtype=torch.float32, device=prediction.device)
             weight_sum = torch.empty(shape, dtype=torch.float32, device=prediction.device)

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.host import cdiv, power_of_2
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -304,7 +306,7 @@ def forward(
             enable_fp_fusion=False,  # a bin's size is rounded up to its number of samples
         )
         if maps.numel():
-            slot_mean_kernel[(triton.cdiv(values, LAUNCH.values), batch)](
+            slot_mean_kernel[(cdiv(values, LAUNCH.values), batch)](
                 tokens.contiguous(),
                 maps,
                 values,
@@ -314,7 +316,7 @@ def forward(
             )
         if features.numel():
             block_d = _power(dim, max(1, LAUNCH.channels * 64 // bins**2))
-            roi_bins_kernel[(count, triton.cdiv(dim, block_d))](
+            roi_bins_kernel[(count, cdiv(dim, block_d))](
                 maps,
                 clip.contiguous(),
                 down,
@@ -354,7 +356,7 @@ def backward(
     every = torch.arange(batch + 1, dtype=torch.int64, device=clip.device)
     first = torch.searchsorted(of_clip, every, out_int32=True)
     block_w, block_d = _power(width, LAUNCH.columns), _power(dim, LAUNCH.channels_backward)
-    grid = (batch * height, triton.cdiv(width, block_w), triton.cdiv(dim, block_d))
+    grid = (batch * height, cdiv(width, block_w), cdiv(dim, block_d))
     with torch.cuda.device_of(grad):
         roi_backward_kernel[grid](
             grad.contiguous(),
@@ -378,4 +380,4 @@ def backward(
 
 def _power(n: int, most: int = 1 << 30) -> int:
     """The next power of two, at most `most`, which is one."""
-    return min(int(triton.next_power_of_2(n)), most)
+    return min(power_of_2(n), most)

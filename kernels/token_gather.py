@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.kernels.host import cdiv, power_of_2
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -133,9 +135,9 @@ def token_gather(x: Tensor, index: Tensor) -> Tensor:
         return out
     if x.stride(2) != 1:
         x = x.contiguous()
-    block_d = min(triton.next_power_of_2(d), LAUNCH.columns)
+    block_d = min(power_of_2(d), LAUNCH.columns)
     with torch.cuda.device_of(x):
-        token_gather_kernel[(triton.cdiv(b * k, LAUNCH.rows), triton.cdiv(d, block_d))](
+        token_gather_kernel[(cdiv(b * k, LAUNCH.rows), cdiv(d, block_d))](
             x,
             index.contiguous(),
             out,
@@ -164,7 +166,7 @@ def token_scatter(x: Tensor, index: Tensor, tokens: int) -> Tensor:
     if x.stride(2) != 1:
         x = x.contiguous()
     with torch.cuda.device_of(x):
-        token_scatter_kernel[(b, triton.cdiv(tokens, LAUNCH.rows))](
+        token_scatter_kernel[(b, cdiv(tokens, LAUNCH.rows))](
             x,
             index.contiguous(),
             out,
@@ -174,7 +176,7 @@ def token_scatter(x: Tensor, index: Tensor, tokens: int) -> Tensor:
             x.stride(1),
             WIDTH=d,
             BLOCK_R=LAUNCH.rows,
-            BLOCK_D=min(triton.next_power_of_2(d), LAUNCH.scatter_columns),
+            BLOCK_D=min(power_of_2(d), LAUNCH.scatter_columns),
             BLOCK_K=LAUNCH.list_block,
             num_warps=LAUNCH.num_warps,
             num_stages=LAUNCH.num_stages,

@@ -102,7 +102,9 @@ def test_torchs_own_steps(betas, device):
             unit = 0.0 if ON_GPU else 2.0**-7  # the interpreter cuts off instead of rounding
             torch.testing.assert_close(ours[name], master.bfloat16(), rtol=unit, atol=0)
         else:
-            torch.testing.assert_close(ours[name], value, rtol=2e-6, atol=1e-8)
+            # torch's kernel on a GPU has 1 - beta ** step in fp32, which cancels
+            near, small = (1e-4, 2e-6) if ON_GPU else (2e-6, 1e-8)
+            torch.testing.assert_close(ours[name], value, rtol=near, atol=small)
     assert float(ours["step.0"]) == 4
 
 
@@ -202,6 +204,21 @@ def test_who_updates(monkeypatch):
     assert isinstance(make_update(optimizer, shadows), TorchUpdate if ON_GPU else OnePass)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert isinstance(make_update(optimizer, shadows), TorchUpdate)
+
+
+def test_addresses_by_launches_alone(device):
+    """As a recorded step has them: 40 tensors, a table that held others."""
+    weights, firsts, seconds = ([torch.zeros(3, device=device) for _ in range(40)] for _ in "abc")
+    update = adamw.AdamWUpdate(weights, firsts, seconds, None, [0] * 40, torch.float32)
+    gradients = [torch.full((3,), float(i), device=device) for i in range(40)]
+    table = update._tensors.addresses
+    before = table.clone()
+    adamw.import_module("videomae_fast.kernels.adamw").write_addresses(
+        update._tensors, [gradient.data_ptr() for gradient in gradients]
+    )
+    assert table[:, 3].tolist() == [gradient.data_ptr() for gradient in gradients]
+    for column in (0, 1, 2, 4):
+        assert torch.equal(table[:, column], before[:, column])
 
 
 @pytest.mark.parametrize("shapes", [pytest.param(SHAPES, marks=NEEDS_GPU)])

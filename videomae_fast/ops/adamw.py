@@ -59,7 +59,7 @@ class AdamWUpdate:
         if copies is not None:
             self._check(copies, dtype)
         last = [0] * len(weights) if copies is None else [copy.data_ptr() for copy in copies]
-        self._fixed = [
+        fixed = [
             [*(column[i].data_ptr() for column in columns), last[i]] for i in range(len(weights))
         ]
         self._kept = (*columns, copies)  # their addresses are used
@@ -71,9 +71,10 @@ class AdamWUpdate:
             copies=copies is not None,
             device=device,
         )
+        table = [[*own[:3], 0, own[3]] for own in fixed]
+        self._tensors.addresses.copy_(torch.tensor(table, dtype=torch.int64).reshape(-1, 5))
         self._known: list[int] | None = None
-        self._recorded: list[Tensor] = []  # what recordings copy from, as long as they live
-        self._spare = self._host_table()
+        self._recorded = False
 
     def __call__(
         self,
@@ -118,22 +119,9 @@ class AdamWUpdate:
     def _place(self, gradients: list[int]) -> None:
         """Brings the gradients' addresses to the device, where they are not there already."""
         table = self._tensors.addresses
-        rows = [[*own[:3], grad, own[3]] for own, grad in zip(self._fixed, gradients, strict=True)]
         if table.is_cuda and torch.cuda.is_current_stream_capturing():
-            # Replays copy anew; host memory can't be pinned while recording
-            if self._spare is None:
-                raise RuntimeError("AdamW in one pass: recorded twice without a step between")
-            self._spare.copy_(torch.tensor(rows, dtype=torch.int64))
-            table.copy_(self._spare, non_blocking=True)
-            self._recorded.append(self._spare)
-            self._spare = self._known = None
-            return
-        if self._spare is None:
-            self._spare = self._host_table()
-        if gradients != self._known:
-            table.copy_(torch.tensor(rows, dtype=torch.int64))
+            self._kernels.write_addresses(self._tensors, gradients)
+            self._recorded = True  # replays write to the table from now on
+        elif gradients != self._known or self._recorded:
+            table[:, 3] = torch.tensor(gradients, dtype=torch.int64).to(table.device)
             self._known = gradients
-
-    def _host_table(self) -> Tensor | None:
-        table: Tensor = self._tensors.addresses
-        return torch.empty(table.shape, dtype=table.dtype, pin_memory=table.is_cuda)
