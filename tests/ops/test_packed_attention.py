@@ -111,7 +111,7 @@ def test_all_families_of_kernels(shape, apart, use_short, kernels, device):
         got, OPS.packed_attention_backward(*doubled(saved), True, True, "reference"), strict=True
     ):
         close = {"rtol": 1e-4, "atol": 1e-5}
-        if half:
+        if half and true.numel():
             close = {"rtol": 0, "atol": 0.02 * float(true.abs().max())}
         torch.testing.assert_close(mine.double(), true, **close)
 
