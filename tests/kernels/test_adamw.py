@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.support.devices import NEEDS_GPU
 from tests.support.interpreter import ON_GPU
+from tests.support.steps import NoRead
 from videomae_fast.ops import adamw
 from videomae_fast.training.optimizer import make_optimizer
 from videomae_fast.training.optimizer.adamw import rates_to_device
@@ -250,3 +252,14 @@ def test_a_recorded_step(shapes):
         found.append([p.detach().clone() for p in (*shadows.masters, *net.parameters())])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+def test_nothing_is_read_from_the_device(device):
+    """After the first step, which looks once whether all count alike."""
+    net, _, _, update = made(OnePass, device, BETAS[0])
+    one, zero = (torch.tensor(x, device=device) for x in (1.0, 0.0))
+    for step in range(2):
+        give(net, step)
+        with NoRead() if step else nullcontext():
+            update.norm(update.gradients())
+            update.apply(one, zero)

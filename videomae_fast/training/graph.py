@@ -72,12 +72,14 @@ class CudaRecorder:
         Raises:
             BackendUnavailableError: something in `run` can't be recorded.
         """
-        before = self._own.graphsafe_get_state()
+        before, numbers = self._own.graphsafe_get_state(), self._own.get_state()
         try:
             return self._record(run, clear)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            # A recording that broke off still has the state: what draws gets another like it
+            before = torch.Generator(self.device).set_state(numbers).graphsafe_get_state()
             raise BackendUnavailableError(
                 f"the step can't be recorded as a CUDA graph: {str(error).strip().splitlines()[0]}"
                 "; use step_mode eager"

@@ -107,4 +107,5 @@ class ApexAdamW(torch.optim.Optimizer):
         self._fused._dummy_overflow_buf.zero_()  # of the step before
         self._fused.step(grad_scaler=_Scaler(scale, found_inf))
         counters = [self.state[p]["step"] for p in parameters if p.grad is not None]
-        torch._foreach_add_(counters, 1 - found_inf)
+        # A list: one tensor would be taken as a number, and read from the device
+        torch._foreach_add_(counters, [1 - found_inf] * len(counters))

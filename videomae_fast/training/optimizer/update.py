@@ -145,7 +145,7 @@ class OnePass:
     def _step(self, optimizer: torch.optim.Optimizer, scale: Tensor, skip: Tensor) -> None:
         steps = [optimizer.state[p]["step"] for group in self._groups for p in group["params"]]
         self._check(steps)
-        torch._foreach_add_(steps, 1 - skip)
+        torch._foreach_add_(steps, [1 - skip] * len(steps))  # one tensor would be read as a number
         group = self._groups[0]
         for working, update in self._parts:
             gradients = [p.grad for p in working if p.grad is not None]
