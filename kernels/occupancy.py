@@ -22,7 +22,7 @@ OTHERS_PROGRAMS = 32  # sm_80, sm_90, sm_100
 # step, in the interpreter any number would do.
 ASSUMED: dict[tuple[str, int | None], int] = {
     ("bias_gelu", None): 53,
-    ("bias_gelu_backward", None): 78,
+    ("bias_gelu_backward", None): 96,
     **{
         ("add_layer_norm", width): registers
         for width, registers in (
@@ -32,7 +32,7 @@ ASSUMED: dict[tuple[str, int | None], int] = {
     **{
         ("add_layer_norm_backward", width): registers
         for width, registers in (
-            (192, 167), (384, 167), (512, 124), (768, 168), (1024, 234), (1280, 154), (1408, 168),
+            (192, 126), (384, 126), (512, 80), (768, 128), (1024, 72), (1280, 124), (1408, 124),
         )
     },
 }  # fmt: skip

@@ -70,6 +70,7 @@ class Budget:
 
 
 NO_LIMIT = Budget()
+SHORT_ROUNDS, SHORT = 5, 1.0  # rounds that are always made, and the seconds that these may take
 
 
 def synchronize(device: torch.device) -> None:
@@ -120,7 +121,8 @@ def interleaved(
         contenders: whose steps.
         repeats: rounds, of one step each.
         warmup: steps of each before the first round.
-        budget: no round is begun that it would not see the end of, but for the first.
+        budget: no round is begun that it would not see the end of, but for the first and for
+            :data:`SHORT_ROUNDS` where they are short: one time alone is no figure.
         tell: takes a line of progress.
         keep: takes what was timed so far after each round.
 
@@ -134,7 +136,8 @@ def interleaved(
     taken: list[dict[str, list[float]]] = [{} for _ in contenders]
     longest = 0.0
     for i_round in range(repeats):
-        if i_round and budget.left() < longest:
+        short = i_round < SHORT_ROUNDS and longest < SHORT  # of what took a minute to compile
+        if i_round and budget.left() < longest and not short:
             tell(f"{i_round} of {repeats} rounds: the time is up")
             break
         start = budget.clock()

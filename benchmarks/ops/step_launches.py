@@ -15,8 +15,11 @@ from benchmarks.common.launches import Launch, recorded
 from benchmarks.common.workload import Workload
 from benchmarks.ops.cases import op_cases
 from benchmarks.ops.launch_choice import changes
-from videomae_fast import MAEConfig, MaskSpec
+from videomae_fast import MAEConfig, MaskedAutoencoder, MaskSpec
+from videomae_fast.models.matmul_parameters import matmul_parameters
+from videomae_fast.ops.adamw import AdamWUpdate
 from videomae_fast.ops.registry import REGISTRY
+from videomae_fast.training.optimizer.shadows import Shadows
 
 Call = tuple[str, str, Callable[[], tuple[Any, ...]]]
 """(where, op, a function that makes its arguments)."""
@@ -69,6 +72,35 @@ def choice_launches(size: str, batch: int, dtype: torch.dtype) -> Iterator[tuple
                     call = (f"{case.name}, {change.name}", case.op, case.args)
                     found = list(_launches(iter([call]), None))
                 yield from (each for each in found if "columns" not in each[1].name)
+
+
+def update_launches(size: str) -> Iterator[tuple[str, Launch]]:
+    """(what, launch) of an update with bf16 copies of the weights that matmuls read."""
+    with torch.device("meta"):
+        model = MaskedAutoencoder(MAEConfig.from_size(size))  # type: ignore[arg-type]
+    shadows = Shadows(model, matmul_parameters(model))
+    given = [(p, p.bfloat16()) for p in shadows.masters]
+    rest = [p for p in model.parameters() if p.dtype == torch.float32]
+    scalar, groups = torch.empty((), device="meta"), torch.empty(2, device="meta")
+    options: dict[str, Any] = {
+        "rates": groups, "decays": groups, "step": scalar, "scale": scalar, "skip": scalar,
+        "betas": (0.9, 0.95), "eps": 1e-8,
+    }  # fmt: skip
+    for what, weights, copies in (
+        ("with copies", [p for p, _ in given], [copy for _, copy in given]),
+        ("without", rest, None),
+    ):
+        gradients = weights if copies is None else copies
+        with recorded() as found:
+            update = AdamWUpdate(
+                weights, weights, weights, copies, [0] * len(weights), gradients[0].dtype
+            )
+            update(gradients, **options)
+            update.write([FAR] * len(gradients))
+        yield from ((f"update ({what})", launch) for launch in found)
+
+
+FAR = 1 << 40  # an address as a GPU has them
 
 
 def _workload(size: str, batch: int) -> Workload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,18 @@ class Result(NamedTuple):
         return None if slow is None or fast is None else median(slow) / median(fast)
 
 
+def every(kind: str, folder: Path = RESULTS) -> Iterator[Result]:
+    """The results of a kind, the oldest first; of those with tiny shapes none."""
+    paths = folder.glob(f"{kind}-*.json")
+    for path in sorted(paths, key=lambda path: path.stem[-len("20260101-000000") :]):
+        record = read(path)
+        if record["settings"].get("tiny"):
+            continue
+        alone = {**record, "size": record["workload"]["size"]} if "workload" in record else None
+        for part in record["parts"] if alone is None else [alone]:
+            yield Result(path, record, part)
+
+
 def newest(kind: str, folder: Path = RESULTS) -> list[Result]:
     """The newest result of each size, batch and machine; small sizes first.
 
@@ -63,19 +76,13 @@ def newest(kind: str, folder: Path = RESULTS) -> list[Result]:
         folder: of the records.
     """
     found: dict[tuple[str, ...], Result] = {}
-    paths = folder.glob(f"{kind}-*.json")
-    for path in sorted(paths, key=lambda path: path.stem[-len("20260101-000000") :]):
-        record = read(path)
-        if record["settings"].get("tiny"):
-            continue
-        alone = {**record, "size": record["workload"]["size"]} if "workload" in record else None
-        for part in record["parts"] if alone is None else [alone]:
-            result = Result(path, record, part)
-            machine, alike = record["machine"], (str(part["workload"]["batch"]), part["size"])
-            if not result.on_gpu:
-                unnamed = f"{machine['cpu']}, {machine['threads']} threads"
-                found.pop((unnamed, *alike), None)
-            found[result.machine, *alike] = result
+    for result in every(kind, folder):
+        machine, part = result.record["machine"], result.part
+        alike = (str(part["workload"]["batch"]), part["size"])
+        if not result.on_gpu:
+            unnamed = f"{machine['cpu']}, {machine['threads']} threads"
+            found.pop((unnamed, *alike), None)
+        found[result.machine, *alike] = result
     return sorted(found.values(), key=lambda result: SIZES.index(result.part["size"]))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.common.command import parser_of
 from benchmarks.common.processor import processor_name, processor_told
 from benchmarks.common.record import RESULTS, read
-from benchmarks.report.gpu import gpu_block
+from benchmarks.report.gpu import gpu_block, gpu_headline
 from benchmarks.report.newest import ROOT, Result, data_link, newest
 from benchmarks.report.reading import CORE_READERS, OFFICIAL, factor, require_equal
 from benchmarks.report.studies import (
@@ -295,9 +295,18 @@ def _of_models(kind: str, lines_of: Callable[[Sequence[Result]], list[str]]) -> 
     return lines
 
 
+def _headline(folder: Path) -> list[str]:
+    on_gpu = gpu_headline(folder)
+    lines = _of_models("step", headline_block)(folder)
+    if not on_gpu or not lines:
+        return on_gpu or lines
+    last = lines[-1].removesuffix(" Not yet measured on a GPU.")
+    return [*on_gpu[0].split("\n"), *lines[:-1], last]
+
+
 BLOCKS: dict[str, Lines] = {
-    "headline": _of_models("step", headline_block),
-    "gpu": _of_models("baselines", gpu_block),
+    "headline": _headline,
+    "gpu": gpu_block,
     "benchmarks": _of_models("step", steps_block),
     "drop-in": _of_models("drop-in", drop_in_block),
     "paper": _of_models("paper", paper_block),

@@ -34,7 +34,12 @@ import torch  # noqa: E402
 
 from benchmarks.common import sass  # noqa: E402
 from benchmarks.common.launches import ARCHS, Launch, launch_of  # noqa: E402
-from benchmarks.ops.step_launches import choice_launches, option_launches, step_launches  # noqa: E402
+from benchmarks.ops.step_launches import (  # noqa: E402
+    choice_launches,
+    option_launches,
+    step_launches,
+    update_launches,
+)
 from tests.kernels.budget import Budget, Usage  # noqa: E402
 from videomae_fast.models.config import SIZES  # noqa: E402
 
@@ -75,6 +80,7 @@ def steps() -> Iterator[tuple[str, Launch]]:
     heads = ("packed_attention", "packed_attention_backward")  # ViT-H's are 80 wide, unlike others
     yield from _named("huge", "fp32", step_launches("huge", BATCH, single, heads))
     yield from _named("giant", "fp32", option_launches("giant", BATCH, single, LOSSES))
+    yield from _named("base", "bf16", update_launches("base"))
 
 
 def _named(

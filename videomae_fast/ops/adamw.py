@@ -104,6 +104,10 @@ class AdamWUpdate:
         self._place([gradient.data_ptr() for gradient in gradients])
         self._kernels.update(self._tensors, rates, decays, step, scale, skip, betas=betas, eps=eps)
 
+    def write(self, gradients: list[int]) -> None:
+        """Writes the gradients' addresses by launches, as a recorded step does."""
+        self._kernels.write_addresses(self._tensors, gradients)
+
     def _check(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> None:
         if len(tensors) != len(self._shapes):
             raise ValueError(f"{len(tensors)} tensors for {len(self._shapes)} weights")
@@ -120,7 +124,7 @@ class AdamWUpdate:
         """Brings the gradients' addresses to the device, where they are not there already."""
         table = self._tensors.addresses
         if table.is_cuda and torch.cuda.is_current_stream_capturing():
-            self._kernels.write_addresses(self._tensors, gradients)
+            self.write(gradients)
             self._recorded = True  # replays write to the table from now on
         elif gradients != self._known or self._recorded:
             table[:, 3] = torch.tensor(gradients, dtype=torch.int64).to(table.device)

@@ -57,6 +57,14 @@ def test_a_cpu_is_no_gpu_and_a_card_no_other(results):
     assert "NVIDIA H200" in told
 
 
+def test_one_step_alone_is_no_figure(results):
+    found = record({"ours, captured": 20.0, "strong": 30.0, "official repaired, compiled": 60.0})
+    for run, count in zip(found["runs"], (9, 1, 9), strict=True):
+        run["summary"]["total"]["count"] = count
+    write(found, results / "baselines-base-batch8-h100-20260101-000000.json")
+    assert "| ours | MFU | MB a clip | repaired, compiled |" in readme.block("gpu", results)
+
+
 def test_what_was_not_checked_is_no_figure(results):
     found = record({"ours, eager": 50.0, "strong": 60.0})
     found["checks"][0]["passed"] = False
