@@ -25,7 +25,7 @@ from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 
 @dataclass(frozen=True)
 class Launch:
-    """How the kernels are launched. Modelled, not yet measured on a GPU.
+    """How the kernels are launched; timed on an H100 (docs/performance-log.md).
 
     Attributes:
         num_warps: of a forward program, more where a row needs more: a warp has its rows to

@@ -22,7 +22,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @dataclass(frozen=True)
 class Launch:
-    """Sizes of the blocks of queries and of keys; modelled, not yet measured on a GPU."""
+    """Sizes of the blocks of queries and of keys; those of heads up to 64 timed on an H100."""
 
     queries: int
     keys: int

@@ -255,11 +255,11 @@ PARTS = (
     Part("step-giant", _steps("giant", None, *_EAGER), 150, 60, first=True),
     Part("racecheck", _sanitized("racecheck", _RACES), 120, 20, True, SANITIZER),
     Part("memcheck", _sanitized("memcheck", _BOUNDS), 150, 20, True, SANITIZER),
-    Part("tests", _tests(*_REST, besides=_FIRST), 200, 40, first=True),
+    Part("tests", _tests(*_REST, besides=_FIRST), 320, 40, first=True),
     Part("build", _build, 90, 10, first=True),
     # The others in the order in which the README's plan names them.
     Part("losses", _losses, 200, 60),
-    Part("compiled-base", _steps("base", None, *_COMPILED), 420, 120),
+    Part("compiled-base", _steps("base", None, *_COMPILED), 500, 200),
     Part("giant-full", _full_giant, 300, 120),
     Part("giant-128", _largest_giant, 150, 60),
     Part("small-batch-8", _steps("base", 8, *_OURS), 120, 40),

@@ -83,11 +83,12 @@ def gpu_headline(folder: Path) -> list[str]:
         names = (shipped["contender"], masking), (ours["contender"], masking)
         way = shipped["contender"].rpartition(", ")[2]
         told.append(
-            f"On a GPU **{speedup(result.part, *names):.2f}×** the speed of the official computation "
-            f"as shipped (transcribed, {way} PyTorch) in a\n"
+            f"On a GPU **{speedup(result.part, *names):.2f}×** the speed of the official "
+            f"computation as shipped (transcribed, {way} PyTorch) in a\n"
             "training step of our model, dual masking, loss and every gradient shown equal first; "
             f"{result.size}, {result.machine}:\n"
-            f"{1e3 * median(shipped):.0f} ms → {1e3 * median(ours):.1f} ms ({result.data}). On a CPU"
+            f"{1e3 * median(shipped):.0f} ms → {1e3 * median(ours):.1f} ms ({result.data}). "
+            "On a CPU"
         )
     return told[:1]
 
