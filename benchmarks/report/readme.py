@@ -296,12 +296,8 @@ def _of_models(kind: str, lines_of: Callable[[Sequence[Result]], list[str]]) -> 
 
 
 def _headline(folder: Path) -> list[str]:
-    on_gpu = gpu_headline(folder)
-    lines = _of_models("step", headline_block)(folder)
-    if not on_gpu or not lines:
-        return on_gpu or lines
-    last = lines[-1].removesuffix(" Not yet measured on a GPU.")
-    return [*on_gpu[0].split("\n"), *lines[:-1], last]
+    """One number: of a GPU, where one was measured."""
+    return gpu_headline(folder) or _of_models("step", headline_block)(folder)
 
 
 BLOCKS: dict[str, Lines] = {
