@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from videomae_fast.kernels import attention_flash as flash
-from videomae_fast.kernels import attention_one_pass
 from videomae_fast.kernels import attention_short as short
+from videomae_fast.kernels import one_pass_attention
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.head_blocks import head_parts
 from videomae_fast.kernels.host import cdiv
@@ -261,9 +261,9 @@ def _short_backward(
     query = arguments["query_ptr"]
     with torch.cuda.device_of(query):
         if launch := short.one_pass(dim, query.device):
-            attention_one_pass.one_pass_backward[grid](
+            one_pass_attention.one_pass_backward[grid](
                 **arguments,
-                **attention_one_pass.shape(launch, queries, keys, dim),
+                **one_pass_attention.shape(launch, queries, keys, dim),
                 num_warps=launch.num_warps,
                 num_stages=launch.num_stages,
             )

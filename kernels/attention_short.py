@@ -2,7 +2,7 @@
 
 Forward needs no running softmax. Backward makes all three gradients in one program: here first
 those of the queries, then those of keys and values, and everything is read from memory once (the
-second time it comes from cache); or in one pass, attention_one_pass.py. No atomics.
+second time it comes from cache); or in one pass, one_pass_attention.py. No atomics.
 """
 
 # Tuples of blocks grow in the kernels: a name changes its type.
@@ -17,7 +17,6 @@ import torch
 import triton
 import triton.language as tl
 
-from videomae_fast.kernels.attention_one_pass import OnePass
 from videomae_fast.kernels.head_blocks import (
     LOG2E,
     Launch,
@@ -35,6 +34,7 @@ from videomae_fast.kernels.head_blocks import (
     store_sums,
     zeros_parts,
 )
+from videomae_fast.kernels.one_pass_attention import OnePass
 
 # The longest sequence that this is for: ViT-g's 208 visible tokens.
 LONGEST = 208

@@ -128,7 +128,7 @@ TOGETHER: dict[str, tuple[Mapping[str, int], ...]] = {
 # (queries, keys, warps, stages) of the long sequences' kernels: forward, backward of queries, of
 # keys
 FLASH: tuple[tuple[tuple[int, int, int, int], ...], ...] = (
-    ((128, 64, 8, 2), (128, 128, 8, 2), (64, 64, 4, 3), (128, 64, 4, 3), (64, 128, 4, 2)),
+    ((128, 64, 8, 2), (128, 128, 8, 2), (128, 64, 8, 3), (128, 64, 4, 3), (64, 128, 4, 2)),
     ((128, 32, 8, 3), (64, 64, 4, 2), (64, 32, 4, 3), (128, 64, 4, 2)),
     ((64, 128, 8, 2), (32, 64, 4, 3), (32, 64, 4, 2), (64, 64, 4, 2), (32, 128, 4, 2)),
 )

@@ -47,7 +47,7 @@ BATCH = 32
 BATCHES = (BATCH, 128, 256)
 LOSSES = ("pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward")
 
-ONLY_90 = ("attention_one_pass.one_pass_backward",)  # elsewhere it is two passes
+ONLY_90 = ("one_pass_attention.one_pass_backward",)  # elsewhere it is two passes
 
 
 @dataclass(frozen=True)

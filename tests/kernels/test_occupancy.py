@@ -72,7 +72,7 @@ def test_nothing_is_compiled_without_a_gpu(occupancy):
     """On "meta" with the registers of the table, an H100's; unknown kernels get the fewest."""
     meta = torch.device("meta")
     for registers, programs in (
-        (occupancy.assumed_registers("add_layer_norm_backward", 768), 3 * 132),
+        (occupancy.assumed_registers("add_layer_norm_backward", 768), 4 * 132),
         (occupancy.assumed_registers("add_layer_norm_backward", 771), 2 * 132),
     ):
         assert occupancy.programs_at_once(None, (), {}, 4, meta, registers) == programs

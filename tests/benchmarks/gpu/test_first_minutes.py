@@ -308,7 +308,7 @@ def test_the_order_of_the_first_command():
     assert "--ignore=tests/ops/test_attention.py" in commands["tests"]
     for tool in ("racecheck", "memcheck"):
         assert f"CUDA_MEMORY_CACHING=1 compute-sanitizer --tool {tool}" in commands[tool]
-    assert "test_repeated_runs_are_equal and short" in commands["racecheck"]
+    assert "test_repeated_runs_are_equal and pass" in commands["racecheck"]
 
 
 COLLECT = """
