@@ -64,12 +64,13 @@ def test_auto_captures_what_a_gpu_would_wait_for(tiny: Make) -> None:
         "captured", "128 clips a micro-batch for 94 million parameters keep a GPU waiting for "
         "launches",
     )  # fmt: skip
-    large = altered(small, videos_per_step=64)
-    found = chosen(large, world, base)
+    giant = 1_030_000_000
+    found = chosen(small, world, giant)
     assert found.mode == "eager"
-    assert found.reason.startswith("256 clips a micro-batch for 94 million parameters keep a GPU b")
-    assert chosen(altered(large, accumulation=2), world, base).mode == "captured"
-    assert chosen(altered(large, step_mode="captured"), world, base).mode == "captured"
+    told = "128 clips a micro-batch for 1030 million parameters keep a GPU b"
+    assert found.reason.startswith(told)
+    assert chosen(altered(small, accumulation=2), world, giant).mode == "captured"
+    assert chosen(altered(small, step_mode="captured"), world, giant).mode == "captured"
 
 
 def test_auto_says_what_it_took(tiny: Make, tmp_path: Path) -> None:
