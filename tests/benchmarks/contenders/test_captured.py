@@ -124,7 +124,7 @@ def test_copies_of_weights_change_no_step(stand_in):
             apart += float((others[name] - value).double().square().sum())
             size += float((value - workload.state[name]).double().square().sum())
         assert size > 0
-        assert (apart / size) ** 0.5 < 0.05
+        assert (apart / size) ** 0.5 < 0.1
 
 
 def test_copies_are_of_bf16():
