@@ -146,13 +146,13 @@ class OnePass:
         steps = [optimizer.state[p]["step"] for group in self._groups for p in group["params"]]
         self._check(steps)
         torch._foreach_add_(steps, [1 - skip] * len(steps))  # one tensor would be read as a number
-        group = self._groups[0]
+        group, rates, decays = self._groups[0], self._rates(), self._decay_rates()
         for working, update in self._parts:
             gradients = [p.grad for p in working if p.grad is not None]
             update(
                 gradients,
-                rates=self._rates(),
-                decays=self._decay_rates(),
+                rates=rates,
+                decays=decays,
                 step=steps[0],
                 scale=scale,
                 skip=skip,
