@@ -8,8 +8,8 @@ Measures copy bandwidth, the bf16 matmul rate of the linear layers at each model
 training steps of :mod:`benchmarks.studies.baselines`. Each part is written as soon as it is
 done. The folder is --out, or $OUT. Attention: :mod:`benchmarks.ops.attention_choice`.
 
-This script has never been run on a GPU. Its logic is tested on the CPU with tiny shapes
-(``--device cpu --tiny``); the numbers of such a run say nothing.
+Its logic is tested on the CPU with tiny shapes (``--device cpu --tiny``); the numbers of such a run
+say nothing.
 """
 
 from __future__ import annotations

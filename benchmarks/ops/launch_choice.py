@@ -11,8 +11,6 @@ bandwidth measured in the same run, from the bytes the op has to move at least.
 
 Triton compiles one kernel at a time; before the GPU is used, processes of their own compile all of
 them for it, into Triton's cache.
-
-Not yet run on a GPU.
 """
 
 from __future__ import annotations
