@@ -35,6 +35,7 @@ GOAL = 1.3  # times the hand-written function
 CALLS = 100  # of one sample
 
 Call = Callable[[], Any]
+Pair = tuple[Call, Call, Sequence[Tensor]]
 
 
 def _registry() -> dict[str, Any]:
@@ -52,10 +53,10 @@ def _bodies(op: str, impl: str = "native") -> tuple[Callable[..., Any], Callable
     return tuple(registry[f"{op}{way}"].backends[impl].run for way in ("", "_backward"))
 
 
-def pairs() -> dict[str, tuple[Call, Call, Sequence[Tensor]]]:
+def pairs() -> dict[str, Pair]:
     """By op: its call, the same by hand, and the inputs that get gradients."""
     torch.manual_seed(0)
-    found: dict[str, tuple[Call, Call, Sequence[Tensor]]] = {}
+    found: dict[str, Pair] = {}
 
     def leaf(*shape: int) -> Tensor:
         return torch.randn(shape, requires_grad=True)
@@ -224,6 +225,9 @@ def pairs() -> dict[str, tuple[Call, Call, Sequence[Tensor]]]:
         lambda: ops.attention(*heads, impl="native"), lambda: Attention.apply(*heads), heads
     )  # fmt: skip
 
+    if "packed_attention" in registry:  # not in versions before 0.2
+        found["packed_attention"] = _packed_attention(leaf(2, 4, 3, 2, 8), leaf(16), leaf(16))
+
     product, product_backward = _bodies("linear", "onednn")
 
     class Linear(Function):
@@ -271,6 +275,31 @@ def pairs() -> dict[str, tuple[Call, Call, Sequence[Tensor]]]:
         (),
     )
     return found
+
+
+def _packed_attention(packed: Tensor, q_bias: Tensor, v_bias: Tensor) -> Pair:
+    forward, backward = _bodies("packed_attention")
+
+    class PackedAttention(Function):
+        @staticmethod
+        def forward(ctx: Any, packed: Tensor, q_bias: Tensor, v_bias: Tensor) -> Tensor:
+            out, lse = forward(packed, None, q_bias, v_bias, None)
+            ctx.save_for_backward(packed, q_bias, v_bias, out, lse)
+            first: Tensor = out
+            return first
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Any:
+            packed, q, v, out, lse = ctx.saved_tensors
+            grads = backward(grad, packed, None, q, v, None, out, lse, True, True)
+            return grads[0], grads[2], grads[3]
+
+    biases = {"q_bias": q_bias, "v_bias": v_bias}
+    return (
+        lambda: ops.packed_attention(packed, **biases, impl="native"),
+        lambda: PackedAttention.apply(packed, q_bias, v_bias),
+        (packed, q_bias, v_bias),
+    )
 
 
 def results(call: Call, inputs: Sequence[Tensor]) -> list[Tensor]:
