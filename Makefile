@@ -75,7 +75,9 @@ demo: setup
 	$(BIN)/videomae-fast demo $(if $(VIDEOS),--videos "$(VIDEOS)")
 
 # Of two -m, pytest takes the last: PYTEST_ARGS may name others.
-TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
+# A file's tests run in one process, in the order that tests/conftest.py says.
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 \
+	--dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(TESTS) -m "not slow" $(PYTEST_ARGS)

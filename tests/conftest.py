@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,14 @@ class ToldAtOnce:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests come first, so that no process ends with one while the others wait.
+    """Files with slow tests come first, then the longest ones, whole (a file's tests run in one
+    process, so that what they share is made once): no process ends with one while others wait.
 
     Where a GPU is expected, what a GPU adds nothing to is left out: its minutes are few.
     """
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
     if not config.getoption("--gpu"):
         return
     left_out = [item for item in items if item.get_closest_marker("without_gpu")]
