@@ -73,6 +73,7 @@ def arguments() -> argparse.ArgumentParser:
     """The parser of ``distillation``."""
     parser = parser_of("distillation", __doc__, tiny=True, threads=2)
     parser.add_argument("--seeds", type=int, default=3, help="runs of each way; default: 3")
+    parser.add_argument("--first-seed", type=int, default=0, help="of them; default: 0")
     parser.add_argument(
         "--ways", nargs="+", choices=WAYS, default=["labels", "logits"],
         help="of teaching; default: labels logits",
@@ -238,12 +239,18 @@ def run(args: argparse.Namespace, command: list[str], work: Path) -> Record:
     record: Record = {
         "kind": "distillation",
         **environment("cpu", command),
-        "settings": {"tiny": args.tiny, "seeds": args.seeds, "ways": args.ways, **vars(scale)},
+        "settings": {
+            "tiny": args.tiny,
+            "seeds": args.seeds,
+            "first_seed": args.first_seed,
+            "ways": args.ways,
+            **vars(scale),
+        },
         "teacher": teacher,
         "runs": [],
     }
     shared = common(work, few, validation)
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for way in args.ways:
             config = student_of(way, scale, seed, shared, runs / "teacher" / BEST)
             found = trained(config, runs / f"{way}-{seed}")

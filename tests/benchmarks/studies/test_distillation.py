@@ -19,11 +19,12 @@ from videomae_fast.recipes import DistillConfig
 def test_a_tiny_experiment_leaves_record_table_and_plot(tmp_path: Path) -> None:
     words = ["--tiny", "--seeds", "1", "--threads", "1", "--work", str(tmp_path / "work")]
     words += ["--ways", "labels", "logits", "features", "--out", str(tmp_path / "out")]
+    words += ["--first-seed", "2"]
     assert main(["distillation", *words]) == 0
     (path,) = (tmp_path / "out").glob("distillation-tiny-cpu-*.json")
     record = json.loads(path.read_text())
     assert [(run["way"], run["seed"], run["steps"]) for run in record["runs"]] == [
-        ("labels", 0, 4), ("logits", 0, 4), ("features", 0, 4),
+        ("labels", 2, 4), ("logits", 2, 4), ("features", 2, 4),
     ]  # fmt: skip
     assert "teacher_ms" not in record["runs"][0]
     assert all(0 < run["teacher_share"] < 1 for run in record["runs"][1:])
