@@ -26,11 +26,12 @@ SINGLE = {
     "vit_b_ssv2": (2048, 1.5e-4, 2401, 2, 4, 0.9),
     "vit_b_ucf101": (192, 3e-4, 3201, 4, 4, 0.75),
 }
+OWN = {"few_clips"}  # tests/recipes/test_few_clips.py
 SIZES = {"s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 
 
 def test_there_are_no_others() -> None:
-    assert set(names("pretrain")) == set(DUAL) | set(SINGLE)
+    assert set(names("pretrain")) == {*DUAL, *SINGLE, *OWN}
 
 
 @pytest.mark.parametrize("name", DUAL)
@@ -61,7 +62,7 @@ def test_v1(name: str) -> None:
     assert (c.data.samples, c.data.format, c.masks.decoder) == (1, "plain", "none")
 
 
-@pytest.mark.parametrize("name", names("pretrain"))
+@pytest.mark.parametrize("name", [*DUAL, *SINGLE])
 def test_each_says_what_it_is(name: str) -> None:
     one = recipe("pretrain", name)
     assert one.title.startswith("VideoMAE")

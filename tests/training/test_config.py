@@ -114,8 +114,8 @@ def test_what_the_encoder_sees_with_a_recipe(name: str) -> None:
     config = load(PretrainConfig, name)
     grid, spec = grid_and_masks(config)
     assert spec == mask_spec(config.masks)
-    expected = {"giant": 208}.get(config.model.size, 160)
-    assert spec.counts(grid).visible == (392 if name.endswith("ucf101") else expected)
+    others = {"vit_g_hybrid": 208, "vit_b_ucf101": 392, "few_clips": 64}
+    assert spec.counts(grid).visible == others.get(name, 160)
 
 
 def test_plain_values_of_the_former_are_those_of_the_new() -> None:

@@ -118,7 +118,9 @@ class Order(ABC):
         if steps < 1:
             raise ValueError(
                 f"an epoch of {self.epoch_size} draws is shorter than one step of "
-                f"{videos_per_step} videos: take fewer videos per step or set a larger epoch_size"
+                f"{videos_per_step} videos: take fewer videos per step (optim.videos_per_step) or "
+                "longer epochs, which go through the lists more than once (data.epoch_size); of "
+                "some hundred videos the recipes few_clips and few_clips_ft make a model"
             )
         return steps
 
