@@ -15,7 +15,7 @@ from videomae_fast.recipes.box_source import BOXES_BY_OPTION, BoxSource
 from videomae_fast.recipes.detection import DetectConfig
 
 if TYPE_CHECKING:
-    from videomae_fast.tasks.detection_testing import Detected
+    from videomae_fast.tasks.detection.testing import Detected
 
 _ROWS = 10
 
@@ -90,12 +90,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command.
 
     Raises:
-        VideoMAEFastError: as :func:`videomae_fast.tasks.detection_testing.score_detector`.
+        VideoMAEFastError: as :func:`videomae_fast.tasks.detection.testing.score_detector`.
     """
     _check(args)
     sources = [parse_list(text, BoxSource, "LIST", None) for text in args.lists]
     from videomae_fast.evaluation.detection import ScoreSettings
-    from videomae_fast.tasks.detection_testing import (
+    from videomae_fast.tasks.detection.testing import (
         DetectionTest,
         detector_weights,
         score_detector,

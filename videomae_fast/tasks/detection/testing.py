@@ -27,8 +27,8 @@ from videomae_fast.interop import ModelWeights, SourceHints, read_weights
 from videomae_fast.interop.weights.description import description_of
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.recipes.box_source import BoxSource
-from videomae_fast.tasks.detection_history import validated
-from videomae_fast.tasks.key_frames import Actions, check_scored, read_lists
+from videomae_fast.tasks.detection.history import validated
+from videomae_fast.tasks.detection.key_frames import Actions, check_scored, read_lists
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.peers import AGREED, failing_together
