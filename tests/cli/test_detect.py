@@ -25,6 +25,7 @@ from videomae_fast.recipes.catalogue import names
 from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.load import load
 from videomae_fast.recipes.plain import changed
+from videomae_fast.tasks.score_journal import ScoreJournal
 
 
 def config(*words: str) -> DetectConfig:
@@ -163,6 +164,75 @@ def test_a_test_gives_what_validation_did(
     assert (pixels == (22, 163, 74)).all(-1).any()
 
 
+def test_a_stopped_test_goes_on(
+    tiny: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, output = tiny
+    broken = folder / "frames/val3/img_00008.png"
+    sound = broken.read_bytes()
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = (folder, output / "best.safetensors")
+    assert main(scoring(*words, whole, "--pictures", "0")) == 0
+    add, read = ScoreJournal.add, list[int]()
+
+    def stopping(journal: ScoreJournal, place: int, **values: Any) -> None:
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        read.append(place)
+        add(journal, place, **values)
+
+    monkeypatch.setattr(ScoreJournal, "add", stopping)
+    more = ("--pictures", "1", "--batch", "1")
+    assert main(scoring(*words, stopped, *more)) == 130
+    assert not (stopped / "result.json").exists()
+    read.clear()
+    broken.write_bytes(b"")
+    monkeypatch.setattr(ScoreJournal, "add", lambda journal, place, **values: (
+        read.append(place), add(journal, place, **values)
+    ))  # fmt: skip
+    assert main(scoring(*words, stopped, *more)) == 0
+    assert read == [4, 5]
+    assert json.loads((stopped / "result.json").read_text())["failed"] == 1
+    assert "3 of 6 key frames were scored before" in capsys.readouterr().out
+    broken.write_bytes(sound)  # what could not be read is tried again
+    assert main(scoring(*words, stopped, *more)) == 0
+    assert read == [4, 5, 3]
+    assert main(scoring(*words, stopped, *more)) == 0  # nothing is left
+    assert read == [4, 5, 3]
+    for name in ("detections.csv", "classes.csv", "result.json", "failures.jsonl"):
+        assert (stopped / name).read_text() == (whole / name).read_text(), name
+    assert (stopped / "detections/0.png").exists()
+
+
+def test_a_folder_of_another_test_is_refused(
+    tiny: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tiny
+    persons = tmp_path / "persons.csv"
+    persons.write_text("val0,1,0.1,0.1,0.9,0.9,,0.9\n")
+    words = scoring(folder, output / "best.safetensors", tmp_path / "out", "--pictures", "0")
+    words[3] = listed(folder, "val.csv", proposals=persons)
+    assert main(words) == 0
+    fewer = tmp_path / "actions.pbtxt"
+    fewer.write_text('item { name: "up" id: 3 }')
+    weights = next((output / "checkpoints").glob("*/model.safetensors"))
+    for others, told in (
+        ([*words, "--stride", "2", "--widened", "0", "0"], "stride, widened"),
+        ([*words[:2], str(weights), *words[3:]], "weights"),
+        ([*words[:3], listed(folder, "val.csv"), *words[4:]], "lists"),
+        ([*words, "--label-map", str(fewer)], "label_map"),
+    ):
+        assert main(others) == 2
+        said = capsys.readouterr().err
+        assert f"holds a test with other {told}: name another folder" in said
+    persons.write_text("val0,1,0.1,0.1,0.9,0.8,,0.9\n")
+    assert main(words) == 2
+    assert "holds a test with other lists: name" in capsys.readouterr().err
+
+
 def test_a_report_shows_what_validation_found(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     page = tmp_path / "run.html"
     assert main(["report", str(tiny[1]), "--output", str(page)]) == 0
@@ -229,6 +299,12 @@ def test_moving_squares_are_learned(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(float(row["precision"]) > 0.6 for row in rows)
 
 
+def _keep_lines(folder: Path, count: int) -> None:
+    for journal in folder.iterdir():
+        lines = journal.read_text().splitlines(keepends=True)
+        journal.write_text("".join(lines[:count]) + lines[count][:9])
+
+
 @pytest.mark.slow
 def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     folder, _ = tiny
@@ -246,6 +322,16 @@ def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> No
         subprocess.run([*start, *words], check=True, env=env, timeout=300)
         words = scoring(folder, output / "best.safetensors", tmp_path / f"{name}-test")
         subprocess.run([*start, *words], check=True, env=env, timeout=300)
+        if name == "two":  # stopped after two key frames each, one process goes on
+            _keep_lines(tmp_path / "two-test/scores", 2)
+            result = (tmp_path / "two-test/result.json").read_text()
+            done = subprocess.run(
+                [sys.executable, *start[-2:], *words], check=True, env=env, timeout=300,
+                capture_output=True, text=True,
+            )  # fmt: skip
+            assert "4 of 6 key frames were scored before" in done.stdout
+            again = json.loads((tmp_path / "two-test/result.json").read_text())
+            assert again == pytest.approx(json.loads(result), rel=1e-4)
         runs[name] = (
             [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()],
             json.loads((output / "validation.jsonl").read_text()),

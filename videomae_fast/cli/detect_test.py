@@ -103,9 +103,8 @@ def run(args: argparse.Namespace) -> int:
     from videomae_fast.tasks.testing import weights_path
 
     trained = run_of(args.weights, DetectConfig)
-    weights = detector_weights(
-        weights_path(args.weights), args.trained_frames, args.trained_image_size
-    )
+    path = weights_path(args.weights)
+    weights = detector_weights(path, args.trained_frames, args.trained_image_size)
     data = (trained or DetectConfig()).data
     frames = trained.model.frames if trained else weights.config.frames
     bf16 = args.precision == "bf16" or (args.precision == "auto" and _on_gpu(args.device))
@@ -132,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.weights}: {weights.classes} actions; clips of {settings.frames} frames, stride "
             f"{settings.stride}, short side {settings.short_side}"
         )
-    result = score_detector(weights, sources, settings, output=args.output, log=say)
+    result = score_detector(path, weights, sources, settings, output=args.output, log=say)
     if main:
         _tell(result, args)
     return 0
