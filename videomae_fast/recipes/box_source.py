@@ -53,6 +53,11 @@ class BoxSource:
         False,
         "videos are parts named VIDEO_BEGIN_END, in seconds, as those of Kinetics: begin is theirs",
     )
+    per_second: bool = option(
+        False,
+        "each video is a folder of files (or folders of images) of one second each, named by their "
+        "second, as VIDEO/902.mp4: the official AVA code's clips",
+    )
     fps: float | None = option(
         None,
         "frames per second of image folders, and of videos that don't say theirs right (none: 30 "
@@ -74,6 +79,12 @@ class BoxSource:
         for name in ("path", "root", "proposals", "exclusions"):
             as_path(self, name)
         check_source(self, video="a")
+        for name in ("begin", "trimmed", "fps"):
+            if self.per_second and getattr(self, name):
+                raise ValueError(
+                    f"{self.path}: per_second says when each file is, and {name} another time: "
+                    "give one of them"
+                )
 
     @property
     def label(self) -> str:
