@@ -39,8 +39,9 @@ class BoxSource:
     )
     proposals: Path | None = option(
         None,
-        "boxes of persons that a detector found: csv lines video,timestamp,x1,y1,x2,y2,,score, or "
-        "for a JSON list JSON with image_id, bbox, score",
+        "boxes of persons that a detector found: csv lines video,timestamp,x1,y1,x2,y2,,score, "
+        "mmaction2's pickle (.pkl), or for a JSON list JSON with image_id, bbox, score, or that as "
+        "a pickle; of a pickle nothing is executed",
     )
     exclusions: Path | None = option(None, "key frames that don't count: csv lines video,timestamp")
     begin: float = option(
