@@ -18,7 +18,7 @@ from videomae_fast.data.boxes.geometry import Size, from_corner_and_size, resize
 from videomae_fast.data.boxes.key_frame_files import Annotations, read_annotations
 from videomae_fast.data.boxes.person_boxes import Persons, read_person_boxes
 from videomae_fast.data.boxes.pickled import PICKLES, read_pickled_persons
-from videomae_fast.data.errors import ListError
+from videomae_fast.data.errors import ListError, cut
 from videomae_fast.recipes.box_source import BoxSource
 
 Rows = NDArray[np.float64]
@@ -254,7 +254,7 @@ def _seconds(key: Key, path: Path, line: int) -> float:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         place = f"{path}:{line}" if line else f"{path}"
-        raise ListError(f"{place}: timestamp {key[1]!r} is no number of seconds from 0 on")
+        raise ListError(f"{place}: timestamp {cut(key[1])!r} is no number of seconds from 0 on")
     return seconds
 
 

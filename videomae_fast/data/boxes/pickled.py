@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.boxes.boxes import Boxes, Key
-from videomae_fast.data.errors import ListError
+from videomae_fast.data.errors import ListError, cut
 from videomae_fast.pickles import Built, Call, CodeError, Named, PickleError, read_pickle
 
 PICKLES: Final = (".pkl", ".pickle")
@@ -256,5 +256,5 @@ def _short(value: Any) -> str:
     """A value in an error, however large it is."""
     if isinstance(value, str | int | float) or value is None:
         text = repr(value) if not isinstance(value, int) or value < 10**20 else "a large number"
-        return text if len(text) <= 60 else text[:60] + "…"
+        return cut(text, 60)
     return f"a {type(value).__name__.strip('_').lower()}"
