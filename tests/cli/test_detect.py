@@ -75,6 +75,14 @@ def test_a_recipe_alone_is_the_recipe(tmp_path: Path) -> None:
         assert changed(found, {"data.lists": ()}) == load(DetectConfig, name)
 
 
+def test_options_of_a_list(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,1,0,0,1,1,1\n")
+    (tmp_path / "p.pkl").touch()
+    given = f"{tmp_path}/a.csv,root={tmp_path},per_second=true,proposals={tmp_path}/p.pkl"
+    (source,) = config("--data", given).data.lists
+    assert (source.per_second, source.proposals) == (True, tmp_path / "p.pkl")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
