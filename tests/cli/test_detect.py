@@ -79,7 +79,7 @@ def test_options_of_a_list(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,1,0,0,1,1,1\n")
     (tmp_path / "p.pkl").touch()
     given = f"{tmp_path}/a.csv,root={tmp_path},per_second=true,proposals={tmp_path}/p.pkl"
-    (source,) = config("--data", given).data.lists
+    (source,) = config("--data", f"{tmp_path}/a.csv", "--validation", given).data.validation
     assert (source.per_second, source.proposals) == (True, tmp_path / "p.pkl")
 
 
