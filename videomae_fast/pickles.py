@@ -5,8 +5,8 @@ Those are done here. A call is a name and arguments, and who reads says what sta
 usually a record. So whatever stands beside what is wanted (an argparse namespace, paths, objects of
 classes that are not installed) is read past, and stays what it is: bytes.
 
-Keys of dicts are values without parts, since comparing others can take forever. Nothing here
-recurses.
+Keys of dicts are values without parts, since comparing others can take forever, and names are
+short: what a pickle says once it can use often. Nothing here recurses.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ MOST_OPERATIONS: Final = 1_000_000
 """About a second of work, and far more than a checkpoint has (ViT-g, optimizer too: 100,000)."""
 
 _MOST_ARGUMENTS: Final = 16
+_LONGEST_NAME: Final = 500
 # Nothing is called here in any case. But who was sent a pickle that asks for these should know.
 _RUNNING: Final = frozenset(
     {"os", "posix", "nt", "sys", "subprocess", "pty", "runpy", "importlib", "shutil", "socket",
@@ -194,6 +195,8 @@ class _Machine:
         name, module = self.stack.pop(), self.stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise PickleError("its pickle names a class by something that is no text")
+        if len(module) + len(name) > _LONGEST_NAME:  # joined anew each time, however long they are
+            raise PickleError("its pickle names a class that has no such long name")
         self.stack.append(Named(f"{module}.{name}"))
 
     def build(self, _: Any) -> None:
@@ -251,6 +254,8 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 def _key(key: Any) -> Any:
     """The key, or where it has parts something of its own in its place."""
+    if isinstance(key, int) and key.bit_length() > 64:  # whose hash is computed each time
+        return Inert("int")
     simple = key is None or isinstance(key, str | int | float | bytes)
     return key if simple else Inert(type(key).__name__)
 

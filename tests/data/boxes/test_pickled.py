@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pickletools
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def test_persons_are_read_whatever_wrote_them(kind: str, protocol: int, tmp_path
     path.write_bytes(pickle.dumps(KINDS[kind], protocol))
     found = read_pickled_persons(path)
     assert sorted(found) == [("a", "0002"), ("b,c", "0004")]
-    for (video, time), boxes in found.items():
-        rows = np.array(ROWS[f"{video},{time}"])
+    for (video, second), boxes in found.items():
+        rows = np.array(ROWS[f"{video},{second}"])
         rough = {"float32": 1e-7}.get(kind, 0)
         np.testing.assert_allclose(boxes.boxes, rows[:, :4], atol=rough)
         np.testing.assert_allclose(boxes.scores, rows[:, 4], atol=rough)
@@ -180,6 +181,20 @@ def test_a_small_file_is_not_many_boxes(tmp_path: Path) -> None:
             read_pickled_persons(path)
 
 
+def test_what_is_said_once_is_not_worked_on_often(tmp_path: Path) -> None:
+    """A megabyte as a key and as a name, 100,000 times."""
+    large = b"\x8b" + (2**20).to_bytes(4, "little") + b"\1" * 2**20  # LONG4
+    keys = b"\x80\x04" + large + b"\x94}" + b"h\0Ns" * 100_000 + b"."
+    text = b"X" + (2**20).to_bytes(4, "little") + b"a" * 2**20
+    names = b"\x80\x04" + text + b"\x94" + b"h\0h\0\x930" * 100_000 + b"."
+    for content, told in ((keys, "the key a inert is no"), (names, "no such long name")):
+        (tmp_path / "p.pkl").write_bytes(content)
+        begin = time.process_time()
+        with pytest.raises(ListError, match=told):
+            read_pickled_persons(tmp_path / "p.pkl")
+        assert time.process_time() - begin < 5
+
+
 def test_other_lists_and_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.pkl"
     images = [{"id": 5, "movie": "a", "timestamp": 2, "width": 200, "height": 100}]
@@ -187,6 +202,7 @@ def test_other_lists_and_files_are_refused(tmp_path: Path) -> None:
     source = BoxSource(tmp_path / "a.json", proposals=path)
     for content, told in (
         (pickle.dumps(ROWS), "must hold a list of dicts with image_id"),
+        (pickle.dumps([-(10**5000)]), r"\[0\] must be an object"),
         (pickle.dumps([7]), r"\[0\] must be an object"),
         (pickle.dumps([{"image_id": [[]], "bbox": [0] * 9, "score": {}}]), "image_id is"),
         (b"", "can't be read as a pickle of boxes"),

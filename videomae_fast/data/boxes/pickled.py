@@ -255,6 +255,10 @@ def _plain(path: Path, value: Any, budget: _Budget) -> Any:
 def _short(value: Any) -> str:
     """A value in an error, however large it is."""
     if isinstance(value, str | int | float) or value is None:
-        text = repr(value) if not isinstance(value, int) or value < 10**20 else "a large number"
+        text = (
+            repr(value)
+            if not isinstance(value, int) or value.bit_length() < 64
+            else "a large number"
+        )
         return cut(text, 60)
     return f"a {type(value).__name__.strip('_').lower()}"
