@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +95,7 @@ class ReadSettings:
     def shape(self) -> ClipShape:
         return ClipShape(self.samples, self.frames, self.size)
 
-    def open(self, request: ClipRequest) -> VideoReader:
+    def open(self, request: ClipRequest) -> AbstractContextManager[VideoReader]:
         """What a request reads, to be used in a ``with`` block."""
         if request.total < 0:
             return self.open_file(request.file)

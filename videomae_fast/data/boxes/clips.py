@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from videomae_fast.data.boxes.detection_views import (
 )
 from videomae_fast.data.boxes.entries import KeyFrameEntry, KeyFrameList
 from videomae_fast.data.boxes.geometry import Size
+from videomae_fast.data.boxes.kept_open import kept_open
 from videomae_fast.data.boxes.key_frames import frame_at, key_frame_ids
 from videomae_fast.data.boxes.second_files import SecondFiles
 from videomae_fast.data.boxes.video_files import VideoFiles, VideoPart, count_images
 from videomae_fast.data.cache import CachedVideos
-from videomae_fast.data.decoders import FolderReader, VideoReader, find_decoder
+from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, find_decoder
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.keyed_order import draw_order, told_mixing
 from videomae_fast.data.order import Draw, item_words
@@ -76,9 +78,11 @@ class KeyFrameReading(ReadSettings):
     views: DetectionViews = field(default_factory=DetectionViews)
     training: bool = False
 
-    def open(self, request: ClipRequest) -> VideoReader:
+    def open(self, request: ClipRequest) -> AbstractContextManager[VideoReader]:
         assert isinstance(request, KeyFrameRequest)
         if not request.per_second:
+            if request.total < 0 and self.cache is None:
+                return kept_open(request.file, DECODERS[self.decoder])
             return super().open(request)
 
         def open_part(path: Path) -> VideoReader:
