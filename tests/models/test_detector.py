@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_step_has_the_official_loss(model: ActionDetector, golden: Golden) -> None:
     """Boxes of all clips with the clip of each, divided by the clips of the step, or by boxes."""
     from videomae_fast.recipes import DetectConfig, changed
-    from videomae_fast.tasks.acting import Acting
+    from videomae_fast.tasks.detection.acting import Acting
 
     _, data = golden
     boxes = [data["train.boxes0"], data["train.boxes1"]]

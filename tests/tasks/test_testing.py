@@ -15,6 +15,7 @@ from tests.support.runs import ROOT, TORCHRUN
 from videomae_fast.cli import main
 from videomae_fast.evaluation import multi_view
 from videomae_fast.tasks import testing
+from videomae_fast.tasks.score_journal import ScoreJournal
 
 Learned = tuple[Path, list[str]]
 VIEWS = ("--segments", "2", "--crops", "3", "--workers", "0", "--device", "cpu")
@@ -76,16 +77,16 @@ def test_batch_and_interruption_change_nothing(
     learned: Learned, lists: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _test(learned, lists[1], tmp_path / "whole", "--batch", "24") == 0
-    line, count = testing._line, [0]
+    add, count = ScoreJournal.add, [0]
 
-    def stopping(one: multi_view.VideoScores) -> str:
+    def stopping(journal: ScoreJournal, place: int, **values: Any) -> None:
         count[0] += 1
         if count[0] == 6:
             raise KeyboardInterrupt
-        return line(one)
+        add(journal, place, **values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(testing, "_line", stopping)
+        patch.setattr(ScoreJournal, "add", stopping)
         assert _test(learned, lists[1], tmp_path / "stopped", "--batch", "1") == 130
     journal = next((tmp_path / "stopped/scores").iterdir())
     with journal.open("a") as file:

@@ -51,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
         0, or 128 + the number of the signal that stopped a run.
 
     Raises:
-        VideoMAEFastError: as :func:`videomae_fast.tasks.detection.train_detector` and
-            :func:`videomae_fast.tasks.detection_testing.score_detector`.
+        VideoMAEFastError: as :func:`videomae_fast.tasks.detection.training.train_detector` and
+            :func:`videomae_fast.tasks.detection.testing.score_detector`.
     """
     if args.action == "test":
         return detect_test.run(args)
     config = config_from(args)
     output = check_output(args)
-    from videomae_fast.tasks.detection import train_detector
+    from videomae_fast.tasks.detection.training import train_detector
 
     return finished(lambda: train_detector(config, output=output, resume=args.resume, log=say))
 

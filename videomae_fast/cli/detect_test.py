@@ -15,7 +15,7 @@ from videomae_fast.recipes.box_source import BOXES_BY_OPTION, BoxSource
 from videomae_fast.recipes.detection import DetectConfig
 
 if TYPE_CHECKING:
-    from videomae_fast.tasks.detection_testing import Detected
+    from videomae_fast.tasks.detection.testing import Detected
 
 _ROWS = 10
 
@@ -90,12 +90,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command.
 
     Raises:
-        VideoMAEFastError: as :func:`videomae_fast.tasks.detection_testing.score_detector`.
+        VideoMAEFastError: as :func:`videomae_fast.tasks.detection.testing.score_detector`.
     """
     _check(args)
     sources = [parse_list(text, BoxSource, "LIST", None) for text in args.lists]
     from videomae_fast.evaluation.detection import ScoreSettings
-    from videomae_fast.tasks.detection_testing import (
+    from videomae_fast.tasks.detection.testing import (
         DetectionTest,
         detector_weights,
         score_detector,
@@ -103,9 +103,8 @@ def run(args: argparse.Namespace) -> int:
     from videomae_fast.tasks.testing import weights_path
 
     trained = run_of(args.weights, DetectConfig)
-    weights = detector_weights(
-        weights_path(args.weights), args.trained_frames, args.trained_image_size
-    )
+    path = weights_path(args.weights)
+    weights = detector_weights(path, args.trained_frames, args.trained_image_size)
     data = (trained or DetectConfig()).data
     frames = trained.model.frames if trained else weights.config.frames
     bf16 = args.precision == "bf16" or (args.precision == "auto" and _on_gpu(args.device))
@@ -132,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.weights}: {weights.classes} actions; clips of {settings.frames} frames, stride "
             f"{settings.stride}, short side {settings.short_side}"
         )
-    result = score_detector(weights, sources, settings, output=args.output, log=say)
+    result = score_detector(path, weights, sources, settings, output=args.output, log=say)
     if main:
         _tell(result, args)
     return 0

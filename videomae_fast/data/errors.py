@@ -32,6 +32,11 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
+def cut(text: str, most: int = 80) -> str:
+    """A foreign text as an error shows it, however long it is."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
 class ListError(VideoMAEFastError, ValueError):
     """A data list can't be read; the message names file, line, what was found and expected."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +95,17 @@ class ReadSettings:
     def shape(self) -> ClipShape:
         return ClipShape(self.samples, self.frames, self.size)
 
+    def open(self, request: ClipRequest) -> AbstractContextManager[VideoReader]:
+        """What a request reads, to be used in a ``with`` block."""
+        if request.total < 0:
+            return self.open_file(request.file)
+        return FolderReader(request.file, request.start, request.total, request.name_pattern)
+
+    def open_file(self, path: Path) -> VideoReader:
+        """A video file, through the cache where there is one."""
+        decoder = DECODERS[self.decoder]
+        return decoder.open(path) if self.cache is None else self.cache.open(path, decoder)
+
     def ids(self, video: VideoReader, request: ClipRequest) -> tuple[int, ...]:
         """Numbers of the frames that are read of an open video."""
         return self.rule.ids(video.frame_count, request.stride, request.words, self.shape)
@@ -172,7 +184,7 @@ def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> Re
         if isinstance(result, ReadResult):
             return result
         kept_back = result
-    with _open(request, settings) as video:
+    with settings.open(request) as video:
         ids = settings.ids(video, request)
         decoded = video.read(ids)
         count, numbering = video.frame_count, video.numbered_by_decoding
@@ -234,12 +246,3 @@ class _Clock:
         idle = max(0.0, seconds - (time.process_time() - self._computed))
         queued = min(idle, seconds_without_core() - self._queued)
         return seconds, idle - queued, queued
-
-
-def _open(request: ClipRequest, settings: ReadSettings) -> VideoReader:
-    if request.total < 0:
-        decoder = DECODERS[settings.decoder]
-        if settings.cache is not None:
-            return settings.cache.open(request.file, decoder)
-        return decoder.open(request.file)
-    return FolderReader(request.file, request.start, request.total, request.name_pattern)

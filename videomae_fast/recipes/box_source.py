@@ -39,8 +39,9 @@ class BoxSource:
     )
     proposals: Path | None = option(
         None,
-        "boxes of persons that a detector found: csv lines video,timestamp,x1,y1,x2,y2,,score, or "
-        "for a JSON list JSON with image_id, bbox, score",
+        "boxes of persons that a detector found: csv lines video,timestamp,x1,y1,x2,y2,,score, "
+        "mmaction2's pickle (.pkl), or for a JSON list JSON with image_id, bbox, score, or that as "
+        "a pickle; of a pickle nothing is executed",
     )
     exclusions: Path | None = option(None, "key frames that don't count: csv lines video,timestamp")
     begin: float = option(
@@ -52,6 +53,11 @@ class BoxSource:
     trimmed: bool = option(
         False,
         "videos are parts named VIDEO_BEGIN_END, in seconds, as those of Kinetics: begin is theirs",
+    )
+    per_second: bool = option(
+        False,
+        "each video is a folder of files (or folders of images) of one second each, named by their "
+        "second, as VIDEO/902.mp4: the official AVA code's clips",
     )
     fps: float | None = option(
         None,
@@ -74,6 +80,12 @@ class BoxSource:
         for name in ("path", "root", "proposals", "exclusions"):
             as_path(self, name)
         check_source(self, video="a")
+        for name in ("begin", "trimmed", "fps"):
+            if self.per_second and getattr(self, name):
+                raise ValueError(
+                    f"{self.path}: per_second says when each file is, and {name} another time: "
+                    "give one of them"
+                )
 
     @property
     def label(self) -> str:

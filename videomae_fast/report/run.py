@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from videomae_fast.data.failures import Failure, read_report
 from videomae_fast.errors import UsageError, VideoMAEFastError
-from videomae_fast.tasks.detection_history import DetectionHistory, Validated
+from videomae_fast.tasks.detection.history import DetectionHistory, Validated
 from videomae_fast.tasks.validation import Epoch, History
 from videomae_fast.training.metrics import read_metrics
 

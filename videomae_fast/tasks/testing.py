@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.files import AppendFile, make_folder, write_lines
+from videomae_fast.data.files import make_folder, write_lines
 from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.loader.pipeline import every_entry
 from videomae_fast.data.lock import FolderLock
@@ -30,23 +28,20 @@ from videomae_fast.evaluation.accuracy import (
     mean_class_accuracy,
     top_k,
 )
-from videomae_fast.evaluation.multi_view import VideoScores, score_videos
+from videomae_fast.evaluation.multi_view import score_videos
 from videomae_fast.interop import SourceHints, read_weights
 from videomae_fast.interop.weights.model_weights import ModelWeights
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.recipes.source import Source
 from videomae_fast.tasks.initial import digests
 from videomae_fast.tasks.labelled import Classes, check_formats, check_labels
+from videomae_fast.tasks.score_journal import ScoreJournal, file_digest, from_text
 from videomae_fast.tasks.validation import IN_TEST, at_chance
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.world import World
-
-SETTINGS: Final = "test.json"
-SCORES: Final = "scores"
-"""The folder of what was scored so far, a file per process and start."""
 
 _SECONDS: Final = 10.0  # between progress lines
 
@@ -220,24 +215,19 @@ class _Test:
         self.bf16 = settings.precision == "bf16" or (
             settings.precision == "auto" and world.device.type == "cuda"
         )
-        if world.is_main:
-            self._check_same(path, sources)
-        world.agree(0)
+        self._path, self._sources = path, sources
 
     def run(self, log: Log) -> ViewResult:
-        done = dict(_scored(self.output / SCORES))
-        draws = every_entry(self.dataset)
-        todo = [draw for draw in draws if draw.position not in done]
-        if done:
-            log(f"{len(done)} of {len(draws)} videos were scored before")
         world, settings = self.world, self.settings
-        model = self.weights.model().to(world.device)
-        assert isinstance(model, VideoClassifier)
+        draws = every_entry(self.dataset)
         failures: list[Failure] = []
-        mine = todo[world.rank :: world.size]
-        world.agree(0)  # all have read the folder before one writes to it
-        file = self._journal()
-        try:
+        with ScoreJournal(self.output, world, self._made_from) as journal:
+            todo = [draw for draw in draws if draw.position not in journal.before]
+            if journal.before:
+                log(f"{len(draws) - len(todo)} of {len(draws)} videos were scored before")
+            model = self.weights.model().to(world.device)
+            assert isinstance(model, VideoClassifier)
+            mine = todo[world.rank :: world.size]
             since = time.monotonic()
             scored = score_videos(
                 model,
@@ -250,21 +240,22 @@ class _Test:
                 time_limit=settings.time_limit,
             )
             for number, one in enumerate(scored, 1):
-                if one.failure is not None:
+                if one.scores is None:
+                    assert one.failure is not None
                     failures.append(one.failure)
                 else:
-                    file.write(_line(one))
+                    journal.add(one.place, scores=one.scores)
                 if time.monotonic() - since > _SECONDS:
                     since = time.monotonic()
                     log(f"{number} of this process's {len(mine)} videos")
-            file.sync()
-        finally:
-            file.close()
         failed = [one for part in world.gather(failures) for one in part]
         failed.sort(key=lambda one: one.position)
         result = None
         if world.is_main:
-            result = self._result(dict(_scored(self.output / SCORES)), failed, log)
+            read = {draw.position for draw in draws} - {one.position for one in failed}
+            lines = journal.scored(read)
+            every = {place: from_text(said["scores"]) for place, said in lines.items()}
+            result = self._result(every, failed, log)
         found: ViewResult = world.from_main(result)
         return found
 
@@ -325,60 +316,15 @@ class _Test:
             }
             yield json.dumps(said) + "\n"
 
-    def _journal(self) -> AppendFile:
-        """A file of its own for each start, so that nothing follows a line that was cut off."""
-        folder = self.output / SCORES
-        make_folder(folder)
-        number = len(list(folder.glob(f"rank{self.world.rank}.*.jsonl")))
-        return AppendFile(folder / f"rank{self.world.rank}.{number}.jsonl")
-
-    def _check_same(self, path: Path, sources: Sequence[Source]) -> None:
-        """Raises UsageError where the folder is of a test that scores otherwise."""
+    def _made_from(self) -> dict[str, Any]:
+        """What the scores depend on."""
         free = ("clips", "workers", "device", "time_limit", "precision")
-        now: dict[str, Any] = {
+        return {
             **{k: v for k, v in asdict(self.settings).items() if k not in free},
             "bf16": self.bf16,
-            "weights": digests(path),
-            "lists": [
-                [hashlib.sha256(one.path.read_bytes()).hexdigest(), str(one.root), one.format]
-                for one in sources
-            ],
+            "weights": digests(self._path),
+            "lists": [[file_digest(one.path), str(one.root), one.format] for one in self._sources],
         }
-        now = json.loads(json.dumps(now))
-        file = self.output / SETTINGS
-        if file.exists():
-            try:
-                before = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                before = {}
-            if not isinstance(before, dict):
-                before = {}
-            other = [key for key in now if before.get(key) != now[key]]
-            if other:
-                raise UsageError(
-                    f"--output {self.output}: holds a test with other {', '.join(other)}: name "
-                    "another folder, or remove this one"
-                )
-        write_lines(file, [json.dumps(now, indent=2) + "\n"])
-
-
-def _line(one: VideoScores) -> str:
-    assert one.scores is not None
-    scores = base64.b64encode(one.scores.astype("<f8").tobytes()).decode()
-    return json.dumps({"place": one.place, "scores": scores}) + "\n"
-
-
-def _scored(folder: Path) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """What was scored so far, place and scores; lines that were cut off are left out."""
-    for file in sorted(folder.glob("rank*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                said = json.loads(line)
-                scores = np.frombuffer(base64.b64decode(said["scores"], validate=True), "<f8")
-                place = int(said["place"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            yield place, scores
 
 
 def _rows(table: Sequence[ClassAccuracy]) -> Iterator[str]:

@@ -237,30 +237,3 @@ def test_training_draws_depend_on_the_draw_alone(tmp_path: Path) -> None:
     assert min(sizes) >= 84
     assert max(sizes) <= 96
     assert len(sizes) > 3
-
-
-def test_damaged_lists_are_read_or_refused_in_words(tmp_path: Path) -> None:
-    """Bytes put in, taken out and changed: a list, or an error that names the file."""
-    rng = np.random.default_rng(11)
-    images = [{"id": 5, "video": "a", "timestamp": 2, "width": 200, "height": 100}]
-    annotations = [{"image_id": 5, "bbox": [20, 20, 80, 40], "category_id": 1}]
-    categories = [{"id": 1, "name": "sit"}, {"id": 4, "name": "run"}]
-    said = {"images": images, "annotations": annotations, "categories": categories}
-    whole = {"a.csv": CSV.encode(), "a.json": json.dumps(said).encode()}
-    odd = [b"\0", b"\xff", b'"', b"\r", b"-", b"9" * 30, b"nan", b"1e999", b"{", b"]", b",", b"\n"]
-    outcomes = set()
-    for number in range(400):
-        name = sorted(whole)[number % 2]
-        text = bytearray(whole[name])
-        for _ in range(int(rng.integers(1, 4))):
-            at = int(rng.integers(len(text)))
-            text[at : at + int(rng.integers(0, 3))] = odd[int(rng.integers(len(odd)))]
-        (tmp_path / name).write_bytes(text)
-        for reading in (greatest_class, lambda source: read_key_frames(source, 4, 0.8)):
-            try:
-                reading(BoxSource(tmp_path / name))
-                outcomes.add((name, "read"))
-            except ListError as error:
-                named = str(tmp_path / name) in str(error)
-                outcomes.add((name, "refused" if named else f"not named: {error}"))
-    assert outcomes == {(name, what) for name in whole for what in ("read", "refused")}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.boxes.boxes import Boxes, Key
-from videomae_fast.data.errors import ListError
+from videomae_fast.data.errors import ListError, cut
 
 Holds = Literal["annotations", "detections", "persons"]
 
@@ -77,13 +77,15 @@ def _line(
         label = 0 if holds == "persons" else int(row[6])
         score = 1.0 if holds == "annotations" else float(row[-1])
     except ValueError as error:
-        raise ListError(f"{path}:{number}: {error}") from None
+        raise ListError(f"{path}:{number}: {cut(str(error))}") from None
     if not np.isfinite([*box, score]).all():
-        raise ListError(f"{path}:{number}: a box or score is no finite number: {','.join(row)}")
+        raise ListError(
+            f"{path}:{number}: a box or score is no finite number: {cut(','.join(row))}"
+        )
     if holds != "detections" and not all(-1e-6 <= value <= 1 + 1e-6 for value in box):
         raise ListError(
             f"{path}:{number}: boxes are in shares of the width and height, 0 to 1, not pixels: "
-            f"{','.join(row[2:6])}"
+            f"{cut(','.join(row[2:6]))}"
         )
     if not -(2**31) <= label < 2**31:
         raise ListError(f"{path}:{number}: class {row[6][:20]} is no class")
@@ -111,11 +113,11 @@ def read_label_map(path: str | Path) -> dict[int, str]:
     names: dict[int, str] = {}
     for item in re.findall(r"\{(.*?)\}", text, re.DOTALL):
         name = re.search(r'\bname:\s*"([^"]*)"', item)
-        number = re.search(r"\b(?:label_)?id:\s*(\d+)", item)
+        number = re.search(r"\b(?:label_)?id:\s*(\d{1,9})\b", item)
         if name is None or number is None:
-            raise ListError(f"{path}: an item without name or id: {' '.join(item.split())}")
+            raise ListError(f"{path}: an item without name or id: {cut(' '.join(item.split()))}")
         if int(number[1]) in names:
-            raise ListError(f"{path}: id {number[1]} occurs twice")
+            raise ListError(f"{path}: id {cut(number[1])} occurs twice")
         names[int(number[1])] = name[1]
     if not names:
         raise ListError(f'{path}: no class there; one is item {{ name: "sit" id: 11 }}')

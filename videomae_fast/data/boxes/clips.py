@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +21,12 @@ from videomae_fast.data.boxes.detection_views import (
 )
 from videomae_fast.data.boxes.entries import KeyFrameEntry, KeyFrameList
 from videomae_fast.data.boxes.geometry import Size
+from videomae_fast.data.boxes.kept_open import kept_open
 from videomae_fast.data.boxes.key_frames import frame_at, key_frame_ids
-from videomae_fast.data.boxes.video_files import VideoFiles, VideoPart
+from videomae_fast.data.boxes.second_files import SecondFiles
+from videomae_fast.data.boxes.video_files import VideoFiles, VideoPart, count_images
 from videomae_fast.data.cache import CachedVideos
-from videomae_fast.data.decoders import VideoReader, find_decoder
+from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, find_decoder
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.keyed_order import draw_order, told_mixing
 from videomae_fast.data.order import Draw, item_words
@@ -41,10 +45,12 @@ class KeyFrameRequest(ClipRequest):
     Attributes:
         seconds: of the key frame, from the video's first frame on.
         fps: frames per second; None: what the video says.
+        per_second: the video is a folder of a file per second, and `file` the one of the key frame.
     """
 
     seconds: float
     fps: float | None
+    per_second: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,28 @@ class KeyFrameReading(ReadSettings):
     views: DetectionViews = field(default_factory=DetectionViews)
     training: bool = False
 
+    def open(self, request: ClipRequest) -> AbstractContextManager[VideoReader]:
+        assert isinstance(request, KeyFrameRequest)
+        if not request.per_second:
+            if request.total < 0 and self.cache is None:
+                return kept_open(request.file, DECODERS[self.decoder])
+            return super().open(request)
+
+        def open_part(path: Path) -> VideoReader:
+            if not path.is_dir():
+                return self.open_file(path)
+            count = count_images(path, request.name_pattern, request.start)
+            return FolderReader(path, request.start, count, request.name_pattern)
+
+        reach = self.frames * request.stride // 2
+        return SecondFiles(request.file.parent, request.seconds, reach, open_part)
+
     def ids(self, video: VideoReader, request: ClipRequest) -> tuple[int, ...]:
         assert isinstance(request, KeyFrameRequest)
-        key = frame_at(video, request.file, request.seconds, request.fps)
+        if isinstance(video, SecondFiles):
+            key = video.key
+        else:
+            key = frame_at(video, request.file, request.seconds, request.fps)
         ids = key_frame_ids(key, self.frames, request.stride, video.frame_count)
         return tuple(ids.tolist())
 
@@ -174,8 +199,8 @@ class KeyFrameClips:
         """A draw with all that is needed to read it."""
         entry, files = self.entry(draw), self.files[draw.source]
         source, video = files.source, entry.key[0]
-        part = files.part(video, entry.seconds) or _nowhere(files, video)
-        folder = part.path.is_dir()
+        part = files.part(video, entry.seconds) or _nowhere(files, entry)
+        folder = part.path.is_dir() and not source.per_second
         count = 1 + self.reading.samples * WORDS_PER_SAMPLE
         return KeyFrameRequest(
             draw=draw,
@@ -190,6 +215,7 @@ class KeyFrameClips:
             words=tuple(item_words(self.seed, draw.epoch, draw.position, count)),
             seconds=entry.seconds - part.begin,
             fps=source.fps or (FOLDER_FPS if folder else None),
+            per_second=source.per_second,
         )
 
 
@@ -249,6 +275,7 @@ def _missing(one: KeyFrameList, files: VideoFiles) -> list[str]:
                 missing.append(video)
     if len(missing) == len(seen):
         kind = "VIDEO_BEGIN_END" if one.source.trimmed else "their video"
+        kind = "VIDEO/SECOND.mp4" if one.source.per_second else kind
         raise ListError(
             f"{one.source.path}:{one.entries[0].line}: not one of its {len(seen)} videos is in "
             f"{files.root.absolute()}, as {missing[0]}: name the folder of the videos, or of "
@@ -257,6 +284,9 @@ def _missing(one: KeyFrameList, files: VideoFiles) -> list[str]:
     return missing
 
 
-def _nowhere(files: VideoFiles, video: str) -> VideoPart:
+def _nowhere(files: VideoFiles, entry: KeyFrameEntry) -> VideoPart:
     """Where a missing video was looked for; reading it says so."""
-    return VideoPart(files.root / video, files.source.begin, float("inf"))
+    path = files.root / entry.key[0]
+    if files.source.per_second:
+        path /= f"{math.floor(entry.seconds)}.mp4"
+    return VideoPart(path, files.source.begin, float("inf"))

@@ -17,7 +17,8 @@ from videomae_fast.data.boxes.boxes import Boxes, Key, overlaps
 from videomae_fast.data.boxes.geometry import Size, from_corner_and_size, resized
 from videomae_fast.data.boxes.key_frame_files import Annotations, read_annotations
 from videomae_fast.data.boxes.person_boxes import Persons, read_person_boxes
-from videomae_fast.data.errors import ListError
+from videomae_fast.data.boxes.pickled import PICKLES, read_pickled_persons
+from videomae_fast.data.errors import ListError, cut
 from videomae_fast.recipes.box_source import BoxSource
 
 Rows = NDArray[np.float64]
@@ -153,8 +154,11 @@ def _of_json(
     notes = [f"{found.empty} boxes outside of their frame"] if found.empty else []
     persons: Mapping[int | str, Persons] = {}
     if source.proposals is not None:
-        if source.proposals.suffix.lower() != ".json":
-            raise ListError(f"{source.proposals}: a JSON list goes with proposals in JSON")
+        if source.proposals.suffix.lower() not in (".json", *PICKLES):
+            raise ListError(
+                f"{source.proposals}: a JSON list goes with proposals in JSON, or the same in a "
+                "pickle (.pkl)"
+            )
         proposals = read_person_boxes(source.proposals, found.frames, person_score)
         persons = proposals.persons
         notes += [f"{proposals.below} persons below {person_score:g}"] if proposals.below else []
@@ -210,13 +214,18 @@ def _csv_persons(
     if source.proposals.suffix.lower() == ".json":
         raise ListError(
             f"{source.proposals}: image_id in it stands for images of a JSON list, and "
-            f"{source.path} is csv: give proposals as csv lines video,timestamp,x1,y1,x2,y2,,score"
+            f"{source.path} is csv: give proposals as csv lines video,timestamp,x1,y1,x2,y2,,score "
+            "or as mmaction2's pickle"
         )
+    if source.proposals.suffix.lower() in PICKLES:
+        given = read_pickled_persons(source.proposals)
+    else:
+        given = read_boxes(source.proposals, "persons")
     own = {(key[0], _seconds(key, source.path, one.line)): key for key, one in found.items()}
     videos = {video for video, _ in found}
     persons: dict[Key, Boxes] = {}
     below = elsewhere = 0
-    for key, boxes in read_boxes(source.proposals, "persons").items():
+    for key, boxes in given.items():
         if key[0] not in videos:
             elsewhere += len(boxes.scores)
             continue
@@ -245,7 +254,7 @@ def _seconds(key: Key, path: Path, line: int) -> float:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         place = f"{path}:{line}" if line else f"{path}"
-        raise ListError(f"{place}: timestamp {key[1]!r} is no number of seconds from 0 on")
+        raise ListError(f"{place}: timestamp {cut(key[1])!r} is no number of seconds from 0 on")
     return seconds
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from videomae_fast.data.errors import ListError
+from videomae_fast.data.errors import ListError, cut
 
 ImageId = int | str
 
@@ -40,8 +40,7 @@ class Record:
         """The error of a field."""
         if field not in self.values:
             return ListError(f"{self.place}: {field} is missing: {what}")
-        told = json.dumps(self.values[field])
-        told = told if len(told) <= 60 else told[:60] + "…"
+        told = cut(json.dumps(self.values[field]), 60)
         return ListError(f"{self.place}: {field} is {told}: {what}")
 
     def identity(self, field: str) -> ImageId:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from videomae_fast.data.boxes.json_fields import ImageId, load_json, records
 from videomae_fast.data.boxes.key_frame_files import Corners, KeyFrame, boxes_within
+from videomae_fast.data.boxes.pickled import PICKLES, read_pickled_records
 from videomae_fast.data.errors import ListError
 
 
@@ -47,7 +48,7 @@ class Proposals:
 def read_person_boxes(
     path: str | Path, frames: Iterable[KeyFrame], threshold: float = 0.8
 ) -> Proposals:
-    """The persons of key frames: a JSON list of ``image_id``, ``bbox`` and ``score``.
+    """The persons of key frames: a list of ``image_id``, ``bbox`` and ``score``, JSON or a pickle.
 
     Args:
         path: of the file.
@@ -63,7 +64,8 @@ def read_person_boxes(
     sizes = {frame.id: frame.size for frame in frames}
     rows: dict[ImageId, list[tuple[Corners, float]]] = {}
     below = elsewhere = empty = 0
-    for record in records(path, "", load_json(path)):
+    content = read_pickled_records(path) if path.suffix.lower() in PICKLES else load_json(path)
+    for record in records(path, "", content):
         image, box, score = record.identity("image_id"), record.box("bbox"), record.share("score")
         if image not in sizes:
             elsewhere += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -9,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from videomae_fast.data.boxes.second_files import second_files
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.lists.video_files import EXTENSIONS
 from videomae_fast.recipes.box_source import BoxSource
@@ -29,7 +31,7 @@ class VideoFiles:
     """The files of a list's root by the names of their videos, from one look at the folder.
 
     A video's name may have folders, and may or may not have the ending of its file. Of trimmed ones
-    a video has several parts.
+    a video has several parts, and of a file per second one for each.
 
     Args:
         source: the list.
@@ -46,6 +48,9 @@ class VideoFiles:
 
     def part(self, video: str, seconds: float) -> VideoPart | None:
         """What holds a key frame, None where nothing of the video's name is there."""
+        if self.source.per_second:
+            file = second_files(self.root / video).get(math.floor(seconds))
+            return None if file is None else VideoPart(file, 0.0, float("inf"))
         folder = self.root / Path(video).parent
         parts = self._look(folder).get(Path(video).name, [])
         inside = [one for one in parts if one.begin <= seconds <= one.end]

@@ -21,7 +21,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from videomae_fast.interop.reading.pickles import StorageRecord, TensorRecord, read_pickle
+from videomae_fast.interop.reading.torch_pickles import (
+    StorageRecord,
+    TensorRecord,
+    read_torch_pickle,
+)
 
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _PROTOCOL: Final = 1001
@@ -177,7 +181,7 @@ def open_archive(path: Path) -> TorchFile:
         raise TorchFileError("its numbers are big-endian; save it again on another machine")
     inside = f"{folder}data/"
     return TorchFile(
-        read_pickle(io.BytesIO(_content(data, places[pickles[0]]))),
+        read_torch_pickle(io.BytesIO(_content(data, places[pickles[0]]))),
         data,
         {n.removeprefix(inside): p for n, p in places.items() if n.startswith(inside)},
     )
@@ -197,15 +201,15 @@ def open_stream(path: Path) -> TorchFile:
         Exception: others for other damage; a net is needed (:mod:`.refusal`).
     """
     data = _mapped(path)
-    if read_pickle(data) != _MAGIC:
+    if read_torch_pickle(data) != _MAGIC:
         raise TorchFileError("a Python pickle of something else")
-    if read_pickle(data) != _PROTOCOL:
+    if read_torch_pickle(data) != _PROTOCOL:
         raise TorchFileError("of an unknown version of torch's old format")
-    system = read_pickle(data)
+    system = read_torch_pickle(data)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise TorchFileError("its numbers are big-endian; save it again on another machine")
     storages: dict[str, StorageRecord] = {}
-    value, keys = read_pickle(data, storages), read_pickle(data)
+    value, keys = read_torch_pickle(data, storages), read_torch_pickle(data)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise TorchFileError("its list of storages is none")
     return TorchFile(value, data, _stream_places(data, keys, storages))

@@ -204,7 +204,8 @@ def _heads(width: int, known_heads: int | None, name: str, origin: str) -> int:
     if width not in known:
         raise WeightsError(
             f"{origin}: tensors don't say the number of heads, and {width} is no official width "
-            f"({', '.join(map(str, sorted(known)))}); give --{name.replace('_', '-')}"
+            f"({', '.join(map(str, sorted(known)))}); give --{name.replace('_', '-')} "
+            "(a command without it takes what videomae-fast convert wrote with it)"
         )
     heads: int = known[width]
     return heads

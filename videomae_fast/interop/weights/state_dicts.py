@@ -11,10 +11,11 @@ from torch import Tensor
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.reading.contents import format_of
-from videomae_fast.interop.reading.pickles import CodeError, Inert, Named, TensorRecord
 from videomae_fast.interop.reading.refusal import AGAIN, refused
 from videomae_fast.interop.reading.torch_files import TorchFile, open_archive, open_stream
+from videomae_fast.interop.reading.torch_pickles import TensorRecord
 from videomae_fast.interop.weights.check import named
+from videomae_fast.pickles import CodeError, Inert, Named
 
 _NESTS: Final = ("model", "module", "state_dict", "model_state_dict")
 _DEEPEST: Final = 8
@@ -33,7 +34,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     torch.compile (`_orig_mod.`) and DistributedDataParallel (`module.`) leave behind.
 
     Nothing in a checkpoint is executed, and objects beside the weights are read past, of whatever
-    class (:mod:`videomae_fast.interop.reading.pickles`).
+    class (:mod:`videomae_fast.pickles`).
 
     Args:
         path: .safetensors, or a torch checkpoint (.pth, .pt, .bin).

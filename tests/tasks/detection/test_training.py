@@ -18,9 +18,9 @@ from videomae_fast.interop import load_weights, read_weights
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.recipes import changed
-from videomae_fast.tasks.detection import build_detector, shape_of, train_detector
-from videomae_fast.tasks.detection_history import DetectionHistory
-from videomae_fast.tasks.detector_weights import begin_detector_from
+from videomae_fast.tasks.detection.history import DetectionHistory
+from videomae_fast.tasks.detection.training import build_detector, shape_of, train_detector
+from videomae_fast.tasks.detection.weights import begin_detector_from
 from videomae_fast.training.checkpoint import checkpoints, read
 from videomae_fast.training.errors import InterruptedRunError
 

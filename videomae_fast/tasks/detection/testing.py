@@ -1,11 +1,13 @@
-"""Tests a detector of actions over lists of key frames, by any number of processes."""
+"""Tests a detector of actions over lists of key frames: by any number of processes, resumable."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from videomae_fast.data.boxes.ava_files import csv_lines
 from videomae_fast.data.boxes.clips import KeyFrameClips, key_frame_reading
@@ -27,8 +29,10 @@ from videomae_fast.interop import ModelWeights, SourceHints, read_weights
 from videomae_fast.interop.weights.description import description_of
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.recipes.box_source import BoxSource
-from videomae_fast.tasks.detection_history import validated
-from videomae_fast.tasks.key_frames import Actions, check_scored, read_lists
+from videomae_fast.tasks.detection.history import validated
+from videomae_fast.tasks.detection.key_frames import Actions, check_scored, read_lists
+from videomae_fast.tasks.initial import digests
+from videomae_fast.tasks.score_journal import ScoreJournal, file_digest, from_text
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.peers import AGREED, failing_together
@@ -101,6 +105,7 @@ def detector_weights(path: Path, frames: int | None, image_size: int | None) -> 
 
 
 def score_detector(
+    path: Path,
     weights: ModelWeights,
     sources: Sequence[BoxSource],
     settings: DetectionTest,
@@ -108,24 +113,25 @@ def score_detector(
     output: Path,
     log: Log = print,
 ) -> Detected:
-    """Scores every key frame of lists once, and writes what came out.
+    """Scores every key frame of lists once, and goes on where it was stopped.
 
     Under ``torchrun`` each process takes its share. ``output`` then holds ``detections.csv`` (as
     AVA's, of all actions), ``result.json``, ``classes.csv`` (a row per action) and
     ``failures.jsonl``.
 
     Args:
+        path: what the weights were read from.
         weights: a detector's.
         sources: the lists.
         settings: how.
-        output: folder, made where missing; what an earlier test left there is written anew.
+        output: folder, made where missing; one of another test is refused.
         log: takes progress lines, in the main process only.
 
     Returns:
         The result, on every process.
 
     Raises:
-        UsageError, ListError: something that can't be.
+        UsageError, ListError: something that can't be, or `output` is of another test.
         VideoMAEFastError: not one key frame could be read.
     """
     with ending_with_launcher():
@@ -136,9 +142,11 @@ def score_detector(
                 make_folder(output)
                 if world.is_main:
                     lock = FolderLock(output, "tests")
+                made_from = partial(_made_from, path, weights, sources, settings)
                 result = _tested(
-                    weights, sources, settings, world, log if world.is_main else _quiet
-                )
+                    weights, sources, settings, world, output, made_from,
+                    log if world.is_main else _quiet,
+                )  # fmt: skip
                 if world.is_main:
                     _write(result, output)
                 world.agree(0)
@@ -158,10 +166,10 @@ def _tested(
     sources: Sequence[BoxSource],
     settings: DetectionTest,
     world: World,
+    output: Path,
+    made_from: Callable[[], dict[str, Any]],
     log: Log,
 ) -> Detected:
-    model = weights.model().to(world.device)
-    assert isinstance(model, ActionDetector)
     lists, actions = read_lists(
         sources,
         classes=weights.classes,
@@ -179,15 +187,11 @@ def _tested(
     for each, detected in zip(lists, detected_lists(lists), strict=True):
         if not detected:
             log(f"{each.source.label}: no proposals, actions are looked for in annotated boxes")
-    draws = looked_at(clips)
-    mine = draws[world.rank :: world.size]
-    scored = []
-    for one in score_key_frames(model, clips, mine, settings.scores, world.device):
-        scored.append(one)
-        if len(scored) % 1000 == 0:
-            log(f"{len(scored)} of this process's {len(mine)} key frames")
-    every = [one for part in world.gather(scored) for one in part]
-    every.sort(key=lambda one: one.place)
+    with ScoreJournal(output, world, made_from) as journal:
+        failed = _score(weights, clips, settings, world, journal, log)
+    failed = [one for part in world.gather(failed) for one in part]
+    result = _every(clips, journal, failed, actions.count) if world.is_main else None
+    every: list[KeyFrameScores] = world.from_main(result)
     failures = tuple(one.failure for one in every if one.failure is not None)
     for failure in failures:
         log(f"left out: {failure}")
@@ -199,6 +203,76 @@ def _tested(
     except ValueError as error:
         raise UsageError(f"{', '.join(one.source.label for one in lists)}: {error}") from None
     return Detected(precision, clips, actions, tuple(every), failures)
+
+
+def _score(
+    weights: ModelWeights,
+    clips: KeyFrameClips,
+    settings: DetectionTest,
+    world: World,
+    journal: ScoreJournal,
+    log: Log,
+) -> list[KeyFrameScores]:
+    """Scores this process's share of what is left; returns what could not be read."""
+    model = weights.model().to(world.device)
+    assert isinstance(model, ActionDetector)
+    draws = looked_at(clips)
+    todo = [draw for draw in draws if draw.position not in journal.before]
+    if len(todo) < len(draws):
+        log(f"{len(draws) - len(todo)} of {len(draws)} key frames were scored before")
+    mine = todo[world.rank :: world.size]
+    failed = []
+    scored = score_key_frames(model, clips, mine, settings.scores, world.device)
+    for number, one in enumerate(scored, 1):
+        if one.failure is None:
+            journal.add(one.place, shares=one.shares, scores=one.scores, loss=one.loss)
+        else:
+            failed.append(one)
+        if number % 1000 == 0:
+            log(f"{number} of this process's {len(mine)} key frames")
+    return failed
+
+
+def _every(
+    clips: KeyFrameClips, journal: ScoreJournal, failed: Sequence[KeyFrameScores], classes: int
+) -> list[KeyFrameScores]:
+    """All that was scored now and before, and what could not be, in the order of the lists."""
+    found = {one.place: one for one in failed}
+    wanted = {draw.position for draw in looked_at(clips)} - found.keys()
+    for place, said in journal.scored(wanted).items():
+        shares = from_text(said["shares"]).reshape(-1, 4)
+        scores = from_text(said["scores"]).reshape(-1, classes)
+        found[place] = KeyFrameScores(place, shares, scores, said["loss"])
+    return [found[place] for place in sorted(found)]
+
+
+def _made_from(
+    path: Path, weights: ModelWeights, sources: Sequence[BoxSource], settings: DetectionTest
+) -> dict[str, Any]:
+    """What the scores depend on, and which key frames and actions count."""
+    said = asdict(settings)
+    scores, label_map = said.pop("scores"), said.pop("label_map")
+    del said["device"]
+    for name in ("batch", "workers", "time_limit"):
+        del scores[name]
+    return {
+        **said,
+        **scores,
+        "label_map": None if label_map is None else file_digest(Path(label_map)),
+        "weights": digests(path),
+        "positions": [weights.config.frames, weights.config.image_size],
+        "lists": [_said(one) for one in sources],
+    }
+
+
+def _said(source: BoxSource) -> dict[str, Any]:
+    """A list's options; of its files what they hold."""
+    said = asdict(source)
+    del said["name"], said["weight"]
+    for name, value in said.items():
+        if isinstance(value, Path):
+            said[name] = str(value) if name == "root" else file_digest(value)
+    return said
 
 
 def _named(actions: Actions, weights: ModelWeights) -> Actions:

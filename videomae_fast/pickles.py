@@ -1,20 +1,19 @@
 """Pickles read as plain data: no class is looked up, and nothing in them is called.
 
 A pickle is a program for a stack machine, and most of its operations only put values together.
-Those are done here. A call gives an inert record of the name that it asks for, except for the few
-that say where a tensor lies in the file. So whatever stands beside the weights (an argparse
-namespace, NumPy numbers, paths, objects of classes that are not installed) is read past, and stays
-what it is: bytes.
+Those are done here. A call is a name and arguments, and who reads says what stands in its place,
+usually a record. So whatever stands beside what is wanted (an argparse namespace, paths, objects of
+classes that are not installed) is read past, and stays what it is: bytes.
 
-Keys of dicts are values without parts, since comparing others can take forever. Nothing here
-recurses.
+Keys of dicts are values without parts, since comparing others can take forever, and names are
+short: what a pickle says once it can use often. Nothing here recurses.
 """
 
 from __future__ import annotations
 
 import mmap
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Final, cast
 
@@ -22,6 +21,7 @@ MOST_OPERATIONS: Final = 1_000_000
 """About a second of work, and far more than a checkpoint has (ViT-g, optimizer too: 100,000)."""
 
 _MOST_ARGUMENTS: Final = 16
+_LONGEST_NAME: Final = 500
 # Nothing is called here in any case. But who was sent a pickle that asks for these should know.
 _RUNNING: Final = frozenset(
     {"os", "posix", "nt", "sys", "subprocess", "pty", "runpy", "importlib", "shutil", "socket",
@@ -34,7 +34,7 @@ _BUILTINS: Final = ("builtins", "__builtin__")
 
 
 class PickleError(ValueError):
-    """A pickle that is damaged, or has operations that no checkpoint needs."""
+    """A pickle that is damaged, or has operations that plain data has not."""
 
 
 class CodeError(PickleError):
@@ -63,69 +63,61 @@ class Inert:
     name: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StorageRecord:
-    """A storage in the file.
+class Built:
+    """What a call gives that gets its contents afterwards."""
 
-    Attributes:
-        kind: its type's name, ``FloatStorage`` say.
-        key: its name in the file.
-        count: its elements.
-    """
-
-    kind: str
-    key: str
-    count: int
+    def build(self, state: Any) -> None:
+        """Takes what the pickle says of it."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TensorRecord:
-    """A tensor in the file: its storage, and what of it, in elements. Nothing is checked yet.
-
-    Attributes:
-        dtype: of the elements where the storage's type does not say it: ``torch.uint16`` say.
-    """
-
-    storage: StorageRecord
-    offset: Any
-    shape: Any
-    stride: Any
-    dtype: str | None = None
+Call = Callable[..., Any]
 
 
 def read_pickle(
-    file: IO[bytes] | mmap.mmap, storages: dict[str, StorageRecord] | None = None
+    file: IO[bytes] | mmap.mmap,
+    calls: Mapping[str, Call],
+    *,
+    other: Call = Inert,
+    outside: Call | None = None,
+    most: int = MOST_OPERATIONS,
 ) -> Any:
     """The value of one pickle, which begins where `file` stands and behind which it is left.
 
     Args:
         file: bytes in memory (a map or BytesIO), so that a read never gives more than there is.
-        storages: gets every storage that the pickle names, by key.
+        calls: what stands in the place of a call of this name (``module.name``), from its
+            arguments.
+        other: gives what stands in the place of other calls, from the name.
+        outside: gives what a persistent id stands for; None: such are refused.
+        most: operations.
 
     Returns:
-        Plain values, lists, tuples and dicts; :class:`TensorRecord` for tensors, and
-        :class:`StorageRecord`, :class:`Named` or :class:`Inert` for the rest. A set is a list.
+        Plain values, lists, tuples and dicts, what `calls`, `other` and `outside` give, and
+        :class:`Named` for classes and functions. A set is a list.
 
     Raises:
-        PickleError: damaged, too long, or not what checkpoints have.
-        Exception: others for other damage; a net is needed (:mod:`.refusal`).
+        PickleError: damaged, too long, or not plain data.
+        Exception: others for other damage; a net is needed.
     """
-    return _Machine({} if storages is None else storages).run(cast(IO[bytes], file))
+    return _Machine(calls, other, outside, most).run(cast(IO[bytes], file))
 
 
 class _Machine:
     """The stack machine."""
 
-    def __init__(self, storages: dict[str, StorageRecord]) -> None:
-        self.storages = storages
+    def __init__(
+        self, calls: Mapping[str, Call], other: Call, outside: Call | None, most: int
+    ) -> None:
+        self.calls, self.other, self.outside, self.most = calls, other, outside, most
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # stacks under a mark
         self.memo: dict[int, Any] = {}
 
     def run(self, file: IO[bytes]) -> Any:
         for count, (code, argument, _) in enumerate(pickletools.genops(file)):
-            if count > MOST_OPERATIONS:
-                raise PickleError(f"its pickle has more than {MOST_OPERATIONS:,} operations")
+            if count > self.most:
+                raise PickleError(f"its pickle has more than {self.most:,} operations")
             name = code.name
             if name in _VALUES:
                 self.stack.append(argument)
@@ -138,7 +130,7 @@ class _Machine:
             elif name == "STOP":
                 break
             elif name not in _NOTHING:
-                raise PickleError(f"its pickle has operation {name}, which torch never writes")
+                raise PickleError(f"its pickle has operation {name}, which plain data has not")
         return self.stack.pop()
 
     def marked(self) -> list[Any]:
@@ -203,90 +195,54 @@ class _Machine:
         name, module = self.stack.pop(), self.stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise PickleError("its pickle names a class by something that is no text")
+        if len(module) + len(name) > _LONGEST_NAME:  # joined anew each time, however long they are
+            raise PickleError("its pickle names a class that has no such long name")
         self.stack.append(Named(f"{module}.{name}"))
 
     def build(self, _: Any) -> None:
-        self.stack.pop()  # an object's attributes
+        state = self.stack.pop()  # an object's attributes
         if not self.stack:
             raise PickleError("its pickle takes more from its stack than there is")
+        if isinstance(self.stack[-1], Built):
+            self.stack[-1].build(state)
 
     def reduce(self, extra: int) -> None:
         """A call with what is on the stack: the callable, a tuple, `extra` more."""
         for _ in range(extra):
             self.stack.pop()
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(_call(function, arguments))
+        self.stack.append(self.call(function, arguments))
 
     def obj(self, _: Any) -> None:
         function, *arguments = self.marked()
-        self.stack.append(_call(function, tuple(arguments)))
+        self.stack.append(self.call(function, tuple(arguments)))
 
     def inst(self, argument: str) -> None:
         arguments = tuple(self.marked())
-        self.stack.append(_call(Named(argument.replace(" ", ".")), arguments))
+        self.stack.append(self.call(Named(argument.replace(" ", ".")), arguments))
 
-    def storage(self, _: Any) -> None:
-        found = _storage(self.stack.pop())
-        self.storages[found.key] = found
-        self.stack.append(found)
+    def persistent(self, _: Any) -> None:
+        said = self.stack.pop()
+        if self.outside is None:
+            raise PickleError("its pickle refers to something outside of it")
+        self.stack.append(self.outside(said))
 
-
-def _storage(said: Any) -> StorageRecord:
-    if not isinstance(said, tuple) or len(said) < 5 or said[0] != "storage":
-        raise PickleError("its pickle refers to something outside that is no storage")
-    kind, key, _, count, *view = said[1:]
-    if view and view[0] is not None:
-        raise PickleError("its storages are views of others, as torch before 0.4 wrote them")
-    if not (isinstance(kind, Named) and isinstance(key, str) and type(count) is int):
-        raise PickleError("its pickle describes a storage by values that are none")
-    return StorageRecord(kind.name.rpartition(".")[2], key, count)
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    """What a call gives: a tensor's place, a container, or an inert record."""
-    if not isinstance(function, Named):
-        raise PickleError(f"its pickle calls a {type(function).__name__}")
-    name = function.name
-    module, _, last = name.rpartition(".")
-    if module.partition(".")[0] in _RUNNING or (module in _BUILTINS and last in _RUNNING_BUILTINS):
-        raise CodeError(name)
-    made = _CALLS.get(name)
-    if made is None:
-        return Inert(name)
-    if not isinstance(arguments, tuple) or len(arguments) > _MOST_ARGUMENTS:
-        raise PickleError(f"its pickle calls {name} with what are no arguments of it")
-    return made(*arguments)
-
-
-def _tensor(
-    storage: Any, offset: Any, shape: Any, stride: Any, *more: Any, dtype: str | None = None
-) -> Any:
-    """torch._utils._rebuild_tensor and _rebuild_tensor_v2."""
-    if not isinstance(storage, StorageRecord):
-        return Inert("tensor without a storage")
-    if len(more) > 2 and more[2]:
-        return Inert("tensor with the conj or neg bit")
-    return TensorRecord(storage, offset, shape, stride, dtype)
-
-
-def _tensor_of(
-    storage: Any, offset: Any, shape: Any, stride: Any, _: Any, __: Any, dtype: Any, *more: Any
-) -> Any:
-    """torch._utils._rebuild_tensor_v3, which says the dtype."""
-    if not isinstance(dtype, Named):
-        return Inert("tensor without a dtype")
-    return _tensor(storage, offset, shape, stride, None, None, *more[:1], dtype=dtype.name)
-
-
-def _subclass(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
-    """torch._tensor._rebuild_from_type_v2: a tensor with attributes, or of another class."""
-    name = function.name if isinstance(function, Named) else ""
-    return _TENSORS[name](*arguments) if name in _TENSORS else Inert("tensor of another class")
-
-
-def _dict(*arguments: Any) -> Any:
-    """A dict of another class, which is filled later. Python 2 gave its items here."""
-    return Inert("collections.OrderedDict of Python 2") if arguments else {}
+    def call(self, function: Any, arguments: Any) -> Any:
+        """What stands in the place of a call."""
+        if not isinstance(function, Named):
+            raise PickleError(f"its pickle calls a {type(function).__name__}")
+        name = function.name
+        module, _, last = name.rpartition(".")
+        if module.partition(".")[0] in _RUNNING or (
+            module in _BUILTINS and last in _RUNNING_BUILTINS
+        ):
+            raise CodeError(name)
+        made = self.calls.get(name)
+        if made is None:
+            return self.other(name)
+        if not isinstance(arguments, tuple) or len(arguments) > _MOST_ARGUMENTS:
+            raise PickleError(f"its pickle calls {name} with what are no arguments of it")
+        return made(*arguments)
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
@@ -298,25 +254,12 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 def _key(key: Any) -> Any:
     """The key, or where it has parts something of its own in its place."""
+    if isinstance(key, int) and key.bit_length() > 64:  # whose hash is computed each time
+        return Inert("int")
     simple = key is None or isinstance(key, str | int | float | bytes)
     return key if simple else Inert(type(key).__name__)
 
 
-_TENSORS: Final[dict[str, Callable[..., Any]]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of,
-}
-_CALLS: Final[dict[str, Callable[..., Any]]] = {
-    **_TENSORS,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
-    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
-    "torch.nn.parameter.Parameter": lambda data, *_: data,
-    "torch._tensor._rebuild_from_type_v2": _subclass,
-    "collections.OrderedDict": _dict,
-    "collections.defaultdict": lambda *_: {},
-    "torch.Size": lambda sizes: sizes,
-}
 _VALUES: Final = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
      "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE",
@@ -361,5 +304,5 @@ _OPERATIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
     "BUILD": _Machine.build,
     "OBJ": _Machine.obj,
     "INST": _Machine.inst,
-    "BINPERSID": _Machine.storage,
+    "BINPERSID": _Machine.persistent,
 }
