@@ -70,9 +70,9 @@ def _row_scales(b_bits):
     added carries into the exponent where the mantissa is above 1.75. Magnitudes below 2⁻¹⁰⁰ count
     as that, so that both scales are normal numbers. NaN's bits are above infinity's.
     """
-    b_exponent = (tl.maximum(b_bits, 27 << 23) + 0x1FFFFF) & 0x7F800000
-    b_scale = (b_exponent - (8 << 23)).to(tl.float32, bitcast=True)
-    b_inverse = ((262 << 23) - b_exponent).to(tl.float32, bitcast=True)
+    b_exponent = ((tl.maximum(b_bits, 27 << 23) + 0x1FFFFF) & 0x7F800000) - (8 << 23)
+    b_scale = b_exponent.to(tl.float32, bitcast=True)
+    b_inverse = ((254 << 23) - b_exponent).to(tl.float32, bitcast=True)
     m_finite = b_bits < 0x7F800000
     return tl.where(m_finite, b_scale, float("nan")), tl.where(m_finite, b_inverse, float("nan"))
 

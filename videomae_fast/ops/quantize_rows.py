@@ -30,7 +30,7 @@ def quantize_rows(x: Tensor, *, factor: Tensor | None = None, impl: str = "auto"
 
     The scale is the least power of two by which all of a row is within ±448, e4m3's range, and
     2⁻¹⁰⁸ at least. So the quotients are exact, and what is lost is e4m3's rounding alone: half a
-    unit of 4 bits, at most 2⁻⁴ of a value, or 2⁻¹⁸ of the row's largest magnitude where that is
+    unit of 4 bits, at most 2⁻⁴ of a value, or 2⁻¹⁷ of the row's largest magnitude where that is
     more. A row with a value that is not finite has the scale NaN and is NaN.
 
     Args:
@@ -57,10 +57,10 @@ def quantized_reference(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.float()
     bits = x.abs().amax(-1).view(torch.int32)  # amax hands on NaN, whose bits are the largest
     # The exponent, one more where the mantissa is above that of 448 = 1.75 · 2⁸
-    exponent = (bits.clamp(min=27 << 23) + 0x1FFFFF) & _INFINITY
+    exponent = ((bits.clamp(min=27 << 23) + 0x1FFFFF) & _INFINITY) - (8 << 23)
     unknown = bits >= _INFINITY
-    scale = (exponent - (8 << 23)).view(torch.float32).masked_fill(unknown, torch.nan)
-    inverse = ((262 << 23) - exponent).view(torch.float32).masked_fill(unknown, torch.nan)
+    scale = exponent.view(torch.float32).masked_fill(unknown, torch.nan)
+    inverse = ((254 << 23) - exponent).view(torch.float32).masked_fill(unknown, torch.nan)
     return (x * inverse[..., None]).to(E4M3), scale
 
 
