@@ -50,9 +50,7 @@ def _reference(
     factor: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    out, stream, mean, rstd = norm_reference(
-        x, delta, weight, bias, delta_bias, scale, factor, eps
-    )
+    out, stream, mean, rstd = norm_reference(x, delta, weight, bias, delta_bias, scale, factor, eps)
     return (out, stream, mean, rstd, *quantized_reference(out))
 
 
