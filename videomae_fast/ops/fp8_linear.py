@@ -7,6 +7,7 @@ the operands' scales differ, and it is what the optimizer adds up. Docs: docs/ke
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -90,7 +91,10 @@ def _emulated(
     """What :func:`_scaled_mm` computes, in fp32."""
     a = values.float() * scale[:, None]
     b = others.float() if other_scale is None else others.float() * other_scale[:, None]
-    out = a @ b.t()
+    kind = values.device.type
+    lowered = kind != "meta" and torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if lowered else nullcontext():
+        out = a @ b.t()
     return (out if bias is None else out + bias.float()).to(dtype)
 
 
@@ -130,8 +134,7 @@ def _forward_by(product: _Product) -> Callable[..., Tensor]:
     ) -> Tensor:
         inner, outer = x.shape[-1], weight.shape[0]
         rows = values.reshape(-1, inner), scale.reshape(-1)
-        with torch.autocast(x.device.type, enabled=False):
-            out = product(*rows, *quantize_rows(weight), bias, x.dtype)
+        out = product(*rows, *quantize_rows(weight), bias, x.dtype)
         return out.view(*x.shape[:-1], outer)
 
     return forward
@@ -144,13 +147,12 @@ def _backward_by(product: _Product) -> Callable[..., tuple[Tensor, Tensor, Tenso
         """Gradients of x, weight and bias; x's and the bias's are empty where not wanted."""
         outer, rows = grad.reshape(-1, weight.shape[0]), x.reshape(-1, x.shape[-1])
         grad_x = grad_bias = x.new_empty(0)
-        with torch.autocast(x.device.type, enabled=False):
-            if needs_x:
-                # The sum is over output channels: their scales go to the gradient
-                values, scale = quantize_rows(weight)
-                given = quantize_rows(outer, factor=scale)
-                grad_x = product(*given, _transposed(values), None, None, x.dtype).view(x.shape)
-            grad_weight = (outer.t() @ rows).to(weight.dtype)
+        if needs_x:
+            # The sum is over output channels: their scales go to the gradient
+            values, scale = quantize_rows(weight)
+            given = quantize_rows(outer, factor=scale)
+            grad_x = product(*given, _transposed(values), None, None, x.dtype).view(x.shape)
+        grad_weight = (outer.t() @ rows).to(weight.dtype)
         if needs_bias:
             grad_bias = outer.sum(0, dtype=torch.promote_types(outer.dtype, torch.float32))
         return grad_x, grad_weight, grad_bias
