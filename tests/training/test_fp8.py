@@ -16,7 +16,13 @@ from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.models import fp8
 from videomae_fast.ops.registry import forced
+from videomae_fast.models.transformer import Block
 from videomae_fast.recipes import PretrainConfig
+from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.detection import DetectConfig
+from videomae_fast.recipes.plain import changed
+from videomae_fast.tasks.classification import build_classifier
+from videomae_fast.tasks.detection import build_detector
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training import pretrain
 from videomae_fast.training.captured import CapturedStep
@@ -165,3 +171,20 @@ def test_narrow_models_are_refused(wide: Make, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     with pytest.raises(UsageError, match="fp8 is for blocks at least 1280 wide"):
         build_model(wide())
+
+
+def test_classifiers_and_detectors_have_it_too() -> None:
+    shape = {"model.image_size": 32, "model.frames": 4, "model.width": WIDTH, "model.depth": 2,
+             "model.heads": 2, "run.fp8": True}  # fmt: skip
+    classifier = build_classifier(changed(FinetuneConfig(), shape), 3)
+    detector = build_detector(changed(DetectConfig(), shape), 3)
+    for model in (classifier, detector):
+        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        assert len(blocks) == 2
+        assert all(block.fp8 and block.attn.fp8 and block.mlp.fp8 for block in blocks)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = classifier(torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8))
+    assert out.isfinite().all()
+    narrow = changed(FinetuneConfig(), {**shape, "model.width": WIDTH // 2})
+    with pytest.raises(UsageError, match="fp8 is for blocks at least 64 wide"):
+        build_classifier(narrow, 3)
