@@ -15,8 +15,8 @@ from tests.support.steps import CPU, NoRead, batch, new_step, split
 from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.models import fp8
-from videomae_fast.ops.registry import forced
 from videomae_fast.models.transformer import Block
+from videomae_fast.ops.registry import forced
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.detection import DetectConfig
