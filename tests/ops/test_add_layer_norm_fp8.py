@@ -32,7 +32,10 @@ def test_the_same_with_its_rows(shape, dtype, options, impl, device):
         more = {"delta_bias": delta_bias, "scale": scale, "factor": factor}
     out, stream, quantized = add_layer_norm_fp8(x, delta, weight, bias, impl=impl, **more)
     theirs = add_layer_norm(x, delta, weight, bias, impl=impl, **more)
-    assert torch.equal(out, theirs[0])
+    if device == "cpu":
+        assert torch.equal(out, theirs[0])
+    else:  # where a compiler may contract a product and a sum in one of two kernels
+        torch.testing.assert_close(out, theirs[0])
     assert torch.equal(stream, theirs[1])
     expected = quantize_rows(out, impl="reference")
     assert torch.equal(bits(quantized.values), bits(expected.values))
@@ -52,7 +55,10 @@ def test_gradients_are_those_of_add_layer_norm(impl, device):
         loss = (out * out).sum() + (stream * stream).sum()
         found.append(torch.autograd.grad(loss, (x, delta, *vectors)))
     for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
+        if device == "cpu":
+            assert torch.equal(one, other)
+        else:
+            torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -235,4 +235,6 @@ def test_what_it_asks_of_a_gpu() -> None:
         assert "need a GPU of capability 8.9, and this one has 8.0" in str(told(half, weight))
     with patch("torch.cuda.get_device_capability", return_value=(9, 0)):
         assert told(half, weight) is None
+    for name in ("quantize_rows", "add_layer_norm_fp8", "bias_gelu_fp8"):
+        assert REGISTRY[name].backends["triton"].unfit is not None
     assert why_not("fp8_linear", "reference") is None

@@ -151,7 +151,7 @@ def test_checkpoints_are_unchanged_and_runs_go_on(wide: Make, tmp_path: Path) ->
             {"step_mode": "eager"},
             World(0, 1, torch.device("cuda")),
             (8, 0),
-            r"fp8 can't be here: products of e4m3 need a GPU of capability 8\.9, and this one",
+            r"fp8 can't be here: 8-bit floats need a GPU of capability 8\.9, and this one",
         ),
     ],
 )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from videomae_fast.ops._declare import declare, triton
 from videomae_fast.ops.add_layer_norm import check_norm, norm_gradient, norm_reference
-from videomae_fast.ops.quantize_rows import Quantized, quantized_reference
+from videomae_fast.ops.quantize_rows import Quantized, quantized_reference, unfit_for_e4m3
 
 
 def add_layer_norm_fp8(
@@ -57,6 +57,6 @@ def _reference(
 _ADD_LAYER_NORM_FP8 = declare(
     "add_layer_norm_fp8",
     _reference,
-    triton=triton("add_layer_norm", "forward_fp8"),
+    triton=triton("add_layer_norm", "forward_fp8", unfit=unfit_for_e4m3),
     gradient=norm_gradient("values", "scales"),
 )

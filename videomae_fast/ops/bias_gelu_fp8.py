@@ -6,7 +6,7 @@ from torch import Tensor
 
 from videomae_fast.ops._declare import Gradient, declare, triton
 from videomae_fast.ops.bias_gelu import BACKWARD, gelu_reference
-from videomae_fast.ops.quantize_rows import Quantized, quantized_reference
+from videomae_fast.ops.quantize_rows import Quantized, quantized_reference, unfit_for_e4m3
 
 
 def bias_gelu_fp8(x: Tensor, bias: Tensor, *, impl: str = "auto") -> tuple[Tensor, Quantized]:
@@ -37,6 +37,6 @@ def _reference(x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 _BIAS_GELU_FP8 = declare(
     "bias_gelu_fp8",
     _reference,
-    triton=triton("bias_gelu_fp8", "forward"),
+    triton=triton("bias_gelu_fp8", "forward", unfit=unfit_for_e4m3),
     gradient=Gradient(BACKWARD, of=("x", "bias"), results=("out", "values", "scale")),
 )

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from videomae_fast.ops._declare import Gradient, declare
-from videomae_fast.ops.quantize_rows import E4M3, Quantized, quantize_rows
+from videomae_fast.ops.quantize_rows import E4M3, Quantized, quantize_rows, why_no_e4m3
 from videomae_fast.ops.registry import Backend
 
-CAPABILITY: Final = (8, 9)  # of a GPU with e4m3
 MULTIPLE: Final = 16  # of both widths, as torch._scaled_mm has it
 FAST_ACCUMULATION: Final = True
 """Tensor cores of sm_90 add products up in fewer bits than fp32 has, unless a kernel now and then
@@ -69,15 +68,6 @@ def fp8_linear(
         raise ValueError(f"quantized must be e4m3 {list(x.shape)} and its scales, got {told}")
     out: Tensor = _FP8_LINEAR(impl, x, values, scale, weight, bias)
     return out
-
-
-def why_no_e4m3(device: torch.device) -> str | None:
-    """Why a GPU has no products of e4m3, or None."""
-    found = torch.cuda.get_device_capability(device)
-    if found < CAPABILITY:
-        needed, has = (".".join(map(str, pair)) for pair in (CAPABILITY, found))
-        return f"products of e4m3 need a GPU of capability {needed}, and this one has {has}"
-    return None
 
 
 def _emulated(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from videomae_fast.ops._declare import declare, triton
 
-E4M3 = torch.float8_e4m3fn
+E4M3: Final = torch.float8_e4m3fn
+CAPABILITY: Final = (8, 9)  # of a GPU that has it
 _INFINITY = 0x7F800000  # fp32's bits; its exponent begins at bit 23
 
 
@@ -48,6 +49,20 @@ def quantize_rows(x: Tensor, *, factor: Tensor | None = None, impl: str = "auto"
     return Quantized(*_QUANTIZE(impl, x.detach(), None if factor is None else factor.detach()))
 
 
+def why_no_e4m3(device: torch.device) -> str | None:
+    """Why a GPU has no e4m3, or None."""
+    found = torch.cuda.get_device_capability(device)
+    if found < CAPABILITY:
+        needed, has = (".".join(map(str, pair)) for pair in (CAPABILITY, found))
+        return f"8-bit floats need a GPU of capability {needed}, and this one has {has}"
+    return None
+
+
+def unfit_for_e4m3(x: Tensor) -> str | None:
+    """Why a kernel that writes e4m3 can't run where `x` is, or None."""
+    return why_no_e4m3(x.device) if x.is_cuda else None
+
+
 def _reference(x: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor]:
     return quantized_reference(x if factor is None else x.float() * factor.float())
 
@@ -64,4 +79,8 @@ def quantized_reference(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * inverse[..., None]).to(E4M3), scale
 
 
-_QUANTIZE = declare("quantize_rows", _reference, triton=triton("quantize_rows", "forward"))
+_QUANTIZE = declare(
+    "quantize_rows",
+    _reference,
+    triton=triton("quantize_rows", "forward", unfit=unfit_for_e4m3),
+)

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from torch import nn
 
 from videomae_fast.errors import UsageError
-from videomae_fast.ops.fp8_linear import why_no_e4m3
+from videomae_fast.ops.quantize_rows import why_no_e4m3
 from videomae_fast.training.captured import CapturedStep
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.graph import CudaRecorder
