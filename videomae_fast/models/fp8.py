@@ -12,7 +12,7 @@ from videomae_fast.ops.fp8_linear import MULTIPLE
 
 MINIMUM_WIDTH: Final = 1280
 """Of a block's tokens: ViT-H and ViT-g. Below, matmuls are so short that rounding their operands
-costs what fp8 gains (PERFORMANCE's model; not measured)."""
+costs what fp8 gains (expected; not measured)."""
 
 
 def set_fp8(model: nn.Module, fp8: bool, *, minimum_width: int | None = None) -> None:
