@@ -1,8 +1,7 @@
 """Residual add and LayerNorm, forward and backward: one pass over the rows each.
 
-A row is cut into chunks that are powers of two and together as wide as the row, so that widths
-like 768 or 1408 waste no lanes; a tile is a few rows, and where registers allow a row belongs to
-one warp, so that its sums need shuffles only. See docs/kernels/add_layer_norm.md.
+Forward may also write the normalised rows in e4m3, for fp8 matmuls (docs/kernels/fp8_linear.md).
+See docs/kernels/add_layer_norm.md, and kernels/rows.py for how rows are cut.
 """
 
 # Tuples of blocks grow in the kernels: a name changes its type.
@@ -11,7 +10,6 @@ one warp, so that its sums need shuffles only. See docs/kernels/add_layer_norm.m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import triton
@@ -19,8 +17,17 @@ import triton.language as tl
 from torch import Tensor
 
 from videomae_fast.kernels.columns import sum_columns
-from videomae_fast.kernels.host import cdiv
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
+from videomae_fast.kernels.quantize_rows import empty_quantized, store_quantized
+from videomae_fast.kernels.rows import (
+    Tiling,
+    as_rows,
+    load_rows,
+    load_vector,
+    row_runs,
+    row_tiling,
+    store_chunk,
+)
 
 
 @dataclass(frozen=True)
@@ -55,23 +62,9 @@ class Launch:
 LAUNCH = Launch()
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """A tile is `rows` rows of `chunks` chunks, each `chunk` values wide, in `warps` warps."""
-
-    rows: int
-    chunk: int
-    chunks: int
-    warps: int
-
-    def constants(self, width: int) -> dict[str, int]:
-        """What a kernel is told of it."""
-        return {"WIDTH": width, "ROWS": self.rows, "CHUNK": self.chunk, "CHUNKS": self.chunks}
-
-
 def forward_tiling(width: int, itemsize: int) -> Tiling:
     """Of the forward kernel, which holds x, delta and the stream."""
-    return _tiling(width, itemsize, 3, LAUNCH.num_warps, LAUNCH.lane_values)
+    return row_tiling(width, itemsize, 3, LAUNCH.num_warps, LAUNCH.lane_values)
 
 
 def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Tiling:
@@ -81,7 +74,7 @@ def backward_tiling(width: int, itemsize: int, sums: int, *, scaled: bool) -> Ti
     """
     live = sums + 2 * itemsize - 2 + 3 * scaled
     values = LAUNCH.backward_lane_values if _few(itemsize, scaled) else LAUNCH.lane_values
-    return _tiling(width, itemsize, live, LAUNCH.backward_warps, values)
+    return row_tiling(width, itemsize, live, LAUNCH.backward_warps, values)
 
 
 def _few(itemsize: int, scaled: bool) -> bool:
@@ -90,89 +83,6 @@ def _few(itemsize: int, scaled: bool) -> bool:
     fp32 takes twice the memory, and LayerScale's vectors would be copied with every tile.
     """
     return itemsize == 2 and not scaled
-
-
-@cache
-def _tiling(width: int, itemsize: int, live: int, warps: int, lane_values: int) -> Tiling:
-    """How rows of a width are cut.
-
-    Loads of 16 or 8 bytes per lane; the least padding first, then a row in one warp, then wide
-    loads, then few values per lane.
-
-    Args:
-        width: of a row.
-        itemsize: bytes of an element of the stream.
-        live: fp32 values that are held at once per element of a tile.
-        warps: of a program, at least.
-        lane_values: fp32 values that a lane may hold.
-    """
-    options = []
-    for vector in {max(4, 16 // itemsize), 4}:
-        for lanes in (4, 8, 16, 32, 64, 128):
-            chunk = lanes * vector
-            chunks = cdiv(width, chunk)
-            if chunks * vector * live <= lane_values or lanes == 128:
-                options.append(
-                    ((chunks * chunk, lanes > 32, -vector, -lanes), chunk, chunks, lanes)
-                )
-    _, chunk, chunks, lanes = min(options)
-    warps = max(warps, lanes // 32)
-    return Tiling(warps * 32 // lanes, chunk, chunks, warps)
-
-
-def _runs(rows: int, cut: Tiling, most: int) -> tuple[int, int]:
-    """(programs, rows of each) for a number of rows and the most programs that run at once.
-
-    Runs are as equal as rows allow, not whole tiles: rows of the last tile that another program
-    has are masked, and with few rows more of the programs that fit are there to load.
-    """
-    run = cdiv(rows, min(most, cdiv(rows, cut.rows)))
-    return cdiv(rows, run), run
-
-
-@triton.jit
-def _mask(m_row, c: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
-    """[ROWS, 1] or [ROWS, CHUNK], True where chunk `c` of a tile exists."""
-    m_block = m_row[:, None]
-    if (c + 1) * CHUNK > WIDTH:
-        m_block = m_block & (c * CHUNK + tl.arange(0, CHUNK) < WIDTH)[None, :]
-    return m_block
-
-
-@triton.jit
-def _load_rows(p, o_row, m_row, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
-    """`CHUNKS` blocks [ROWS, CHUNK]; `o_row` [ROWS] is the offset of each row.
-
-    They stay in the dtype of memory until used: half the registers for 16-bit types.
-    """
-    b_rows = ()
-    for c in tl.static_range(CHUNKS):
-        o_block = o_row[:, None] + (c * CHUNK + tl.arange(0, CHUNK))[None, :]
-        b_chunk = tl.load(p + o_block, mask=_mask(m_row, c, WIDTH, CHUNK), other=0.0)
-        b_rows = b_rows + (b_chunk,)  # noqa: RUF005 - what Triton's language has
-    return b_rows
-
-
-@triton.jit
-def _store_chunk(
-    p, o_row, m_row, b_chunk, c: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr
-):
-    o_block = o_row[:, None] + (c * CHUNK + tl.arange(0, CHUNK))[None, :]
-    b_chunk = b_chunk.to(p.dtype.element_ty)
-    tl.store(p + o_block, b_chunk, mask=_mask(m_row, c, WIDTH, CHUNK))
-
-
-@triton.jit
-def _load_vector(p, c: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr):
-    """Chunk `c` of a vector [WIDTH], in fp32 [ROWS, CHUNK].
-
-    Every row loads it, into the lanes that use it: a load [CHUNK] would be laid out over the
-    program's lanes in its own way, and reach the rows through shared memory and barriers.
-    """
-    o_col = c * CHUNK + tl.arange(0, CHUNK)
-    o_block = tl.broadcast_to(o_col[None, :], [ROWS, CHUNK])
-    b_chunk = tl.load(p + o_block, mask=o_block < WIDTH, other=0.0, eviction_policy="evict_last")
-    return b_chunk.to(tl.float32)
 
 
 @triton.jit
@@ -188,6 +98,8 @@ def _forward(
     stream_ptr,  # [n_rows, WIDTH]
     mean_ptr,  # [n_rows], fp32
     rstd_ptr,  # [n_rows], fp32
+    values_ptr,  # [n_rows, WIDTH], e4m3, or None: `out` divided by its rows' scales
+    row_scale_ptr,  # [n_rows], fp32, or None
     n_rows,
     n_tokens,
     n_run,  # rows of a program
@@ -205,16 +117,16 @@ def _forward(
         i_row = i_tile + tl.arange(0, ROWS)
         m_row = i_row < i_end
         o_row = i_row.to(tl.int64)
-        b_x = _load_rows(x_ptr, o_row * x_stride, m_row, WIDTH, CHUNK, CHUNKS)
-        b_delta = _load_rows(delta_ptr, o_row * delta_stride, m_row, WIDTH, CHUNK, CHUNKS)
+        b_x = load_rows(x_ptr, o_row * x_stride, m_row, WIDTH, CHUNK, CHUNKS)
+        b_delta = load_rows(delta_ptr, o_row * delta_stride, m_row, WIDTH, CHUNK, CHUNKS)
         b_stream = ()
         b_sum = tl.zeros([ROWS, CHUNK], tl.float32)
         for c in tl.static_range(CHUNKS):
             b_branch = b_delta[c].to(tl.float32)
             if delta_bias_ptr is not None:
-                b_branch += _load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
+                b_branch += load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
             if scale_ptr is not None:
-                b_branch *= _load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
+                b_branch *= load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
             if factor_ptr is not None:
                 b_factor = tl.load(factor_ptr + i_row // n_tokens, mask=m_row, other=0.0)
                 b_branch *= b_factor.to(tl.float32)[:, None]
@@ -222,7 +134,7 @@ def _forward(
             b_chunk = b_x[c].to(tl.float32) + b_branch
             b_chunk = b_chunk.to(stream_ptr.dtype.element_ty).to(tl.float32)
             b_stream = b_stream + (b_chunk,)  # noqa: RUF005
-            _store_chunk(stream_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
+            store_chunk(stream_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
             b_sum += b_chunk
         b_mean = tl.sum(b_sum, 1) * (1.0 / WIDTH)
         b_square = tl.zeros([ROWS, CHUNK], tl.float32)
@@ -234,11 +146,18 @@ def _forward(
                 )
             b_square += b_centred * b_centred
         b_rstd = 1.0 / tl.sqrt(tl.sum(b_square, 1) * (1.0 / WIDTH) + eps)
+        b_outs = ()
         for c in tl.static_range(CHUNKS):
             b_normal = (b_stream[c] - b_mean[:, None]) * b_rstd[:, None]
-            b_out = b_normal * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
-            b_out += _load_vector(bias_ptr, c, WIDTH, ROWS, CHUNK)
-            _store_chunk(out_ptr, o_row * WIDTH, m_row, b_out, c, WIDTH, CHUNK)
+            b_out = b_normal * load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+            b_out += load_vector(bias_ptr, c, WIDTH, ROWS, CHUNK)
+            store_chunk(out_ptr, o_row * WIDTH, m_row, b_out, c, WIDTH, CHUNK)
+            if values_ptr is not None:
+                b_outs = b_outs + (b_out.to(out_ptr.dtype.element_ty),)  # noqa: RUF005
+        if values_ptr is not None:
+            store_quantized(
+                values_ptr, row_scale_ptr, i_row, m_row, b_outs, WIDTH, ROWS, CHUNK, CHUNKS
+            )
         tl.store(mean_ptr + i_row, b_mean, mask=m_row)
         tl.store(rstd_ptr + i_row, b_rstd, mask=m_row)
 
@@ -350,21 +269,21 @@ def _backward(
     b_weight = ()
     if KEEP_WEIGHT:
         for c in tl.static_range(CHUNKS):
-            b_weight = b_weight + (_load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK),)  # noqa: RUF005
+            b_weight = b_weight + (load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK),)  # noqa: RUF005
     i_start = tl.program_id(0) * n_run
     i_end = tl.minimum(i_start + n_run, n_rows)
     for i_tile in tl.range(i_start, i_end, ROWS, num_stages=STAGES):
         i_row = i_tile + tl.arange(0, ROWS)
         m_row = i_row < i_end
         o_row = i_row.to(tl.int64)
-        b_grad = _load_rows(grad_out_ptr, o_row * grad_out_stride, m_row, WIDTH, CHUNK, CHUNKS)
-        b_stream = _load_rows(stream_ptr, o_row * stream_stride, m_row, WIDTH, CHUNK, CHUNKS)
+        b_grad = load_rows(grad_out_ptr, o_row * grad_out_stride, m_row, WIDTH, CHUNK, CHUNKS)
+        b_stream = load_rows(stream_ptr, o_row * stream_stride, m_row, WIDTH, CHUNK, CHUNKS)
         if grad_stream_ptr is not None:
-            b_residual = _load_rows(
+            b_residual = load_rows(
                 grad_stream_ptr, o_row * grad_stream_stride, m_row, WIDTH, CHUNK, CHUNKS
             )
         if scale_ptr is not None:
-            b_delta = _load_rows(delta_ptr, o_row * delta_stride, m_row, WIDTH, CHUNK, CHUNKS)
+            b_delta = load_rows(delta_ptr, o_row * delta_stride, m_row, WIDTH, CHUNK, CHUNKS)
         b_mean = tl.load(mean_ptr + i_row, mask=m_row, other=0.0)[:, None]
         b_rstd = tl.load(rstd_ptr + i_row, mask=m_row, other=0.0)[:, None]
 
@@ -377,7 +296,7 @@ def _backward(
             if KEEP_WEIGHT:
                 b_inner = b_out * b_weight[c]
             else:
-                b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+                b_inner = b_out * load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_inner_sum += b_inner
             b_normal_sum += b_inner * b_normal
         b_shift, b_slope = tl.reduce((b_inner_sum, b_normal_sum), 1, _add_pairs)
@@ -399,23 +318,23 @@ def _backward(
             if KEEP_WEIGHT:
                 b_inner = b_out * b_weight[c]
             else:
-                b_inner = b_out * _load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
+                b_inner = b_out * load_vector(weight_ptr, c, WIDTH, ROWS, CHUNK)
             b_chunk = b_rstd * (b_inner - b_shift - b_normal * b_slope)
             if grad_stream_ptr is not None:
                 b_chunk += b_residual[c].to(tl.float32)
-            _store_chunk(grad_x_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
+            store_chunk(grad_x_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
             if factor_ptr is not None:
                 b_chunk *= b_factor
             if scale_ptr is not None:
                 b_branch = b_delta[c].to(tl.float32)
                 if delta_bias_ptr is not None:
-                    b_branch += _load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
+                    b_branch += load_vector(delta_bias_ptr, c, WIDTH, ROWS, CHUNK)
                 b_new_scale = b_new_scale + (b_grad_scale[c] + b_chunk * b_branch,)  # noqa: RUF005
-                b_chunk *= _load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
+                b_chunk *= load_vector(scale_ptr, c, WIDTH, ROWS, CHUNK)
             if HAS_DELTA_BIAS:
                 b_new_delta_bias = b_new_delta_bias + (b_grad_delta_bias[c] + b_chunk,)  # noqa: RUF005
             if grad_delta_ptr is not None:
-                _store_chunk(grad_delta_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
+                store_chunk(grad_delta_ptr, o_row * WIDTH, m_row, b_chunk, c, WIDTH, CHUNK)
         b_grad_weight = b_new_weight
         b_grad_bias = b_new_bias
         if HAS_DELTA_BIAS:
@@ -434,12 +353,6 @@ def _backward(
         _store_sums(p_sums + 2 * n_sum, b_grad_scale, WIDTH, ROWS, CHUNK, CHUNKS)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[rows, width] with neighbouring columns, a view where the layout allows it."""
-    x = x.reshape(-1, x.shape[-1])
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
 def forward(
     x: Tensor,
     delta: Tensor,
@@ -451,6 +364,37 @@ def forward(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(normalised, stream) [B, N, D] and (mean, rstd) fp32 [B, N]; see ops/add_layer_norm.py."""
+    return _launch_forward(x, delta, weight, bias, delta_bias, scale, factor, eps, None, None)
+
+
+def forward_fp8(
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    delta_bias: Tensor | None,
+    scale: Tensor | None,
+    factor: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The same, and the normalised rows in e4m3 [B, N, D] with their scales, fp32 [B, N]."""
+    values, scales = empty_quantized(x)
+    found = _launch_forward(x, delta, weight, bias, delta_bias, scale, factor, eps, values, scales)
+    return (*found, values, scales)
+
+
+def _launch_forward(
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    delta_bias: Tensor | None,
+    scale: Tensor | None,
+    factor: Tensor | None,
+    eps: float,
+    values: Tensor | None,
+    row_scales: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     clips, tokens, width = x.shape
     rows = clips * tokens
     out, stream = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
@@ -459,7 +403,7 @@ def forward(
     )
     if rows == 0:
         return out, stream, mean, rstd
-    x_rows, delta_rows = _rows(x), _rows(delta)
+    x_rows, delta_rows = as_rows(x), as_rows(delta)
     cut = forward_tiling(width, x.element_size())
     tensors = (
         x_rows,
@@ -473,9 +417,12 @@ def forward(
         stream,
         mean,
         rstd,
+        values,
+        row_scales,
     )
     rest = (x_rows.stride(0), delta_rows.stride(0), eps)
     constants = cut.constants(width)
+    name = "add_layer_norm" if values is None else "add_layer_norm_fp8"
     with torch.cuda.device_of(x):
         most = programs_at_once(
             _forward,
@@ -483,10 +430,10 @@ def forward(
             constants,
             cut.warps,
             x.device,
-            assumed_registers("add_layer_norm", width),
+            assumed_registers(name, width),
             LAUNCH.programs,
         )
-        programs, run = _runs(rows, cut, most)
+        programs, run = row_runs(rows, cut, most)
         _forward[(programs,)](*tensors, rows, tokens, run, *rest, **constants, num_warps=cut.warps)
     return out, stream, mean, rstd
 
@@ -523,9 +470,9 @@ def backward(
         return grad_x, grad_delta, vectors[0], vectors[1], vectors[2], vectors[3]
 
     cut = backward_tiling(width, stream.element_size(), len(sums), scaled=scale is not None)
-    grad_rows, stream_rows = _rows(grad_out), _rows(stream)
-    residual_rows = None if grad_stream is None else _rows(grad_stream)
-    delta_rows = None if scale is None or delta is None else _rows(delta)
+    grad_rows, stream_rows = as_rows(grad_out), as_rows(stream)
+    residual_rows = None if grad_stream is None else as_rows(grad_stream)
+    delta_rows = None if scale is None or delta is None else as_rows(delta)
     tensors = (
         grad_rows,
         residual_rows,
@@ -567,7 +514,7 @@ def backward(
             assumed_registers("add_layer_norm_backward", width),
             LAUNCH.programs,
         )
-        programs, run = _runs(rows, cut, most)
+        programs, run = row_runs(rows, cut, most)
         partial = torch.empty(
             (len(sums), programs, width), dtype=torch.float32, device=stream.device
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 from videomae_fast.kernels.columns import sum_columns
 from videomae_fast.kernels.host import cdiv, power_of_2
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
+from videomae_fast.kernels.rows import as_rows
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,6 @@ def _backward(
     tl.store(p_partial + o_col, tl.sum(b_sum, 0), mask=m_col)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[rows, columns] with neighbouring columns, a view where the layout allows it."""
-    x = x.reshape(-1, x.shape[-1])
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
 def _columns(width: int) -> int:
     return min(LAUNCH.columns, power_of_2(width))
 
@@ -179,7 +174,7 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if x.numel() == 0:
         return out
-    x_rows = _rows(x)
+    x_rows = as_rows(x)
     rows, width = x_rows.shape
     columns = _columns(width)
     blocks = cdiv(width, columns)
@@ -208,7 +203,7 @@ def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     grad_bias = torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
     if x.numel() == 0:
         return grad_x, grad_bias.zero_()
-    grad_rows, x_rows = _rows(grad), _rows(x)
+    grad_rows, x_rows = as_rows(grad), as_rows(x)
     rows, width = x_rows.shape
     columns = _columns(width)
     blocks = cdiv(width, columns)

@@ -35,6 +35,14 @@ ASSUMED: dict[tuple[str, int | None], int] = {
             (192, 126), (384, 126), (512, 80), (768, 128), (1024, 72), (1280, 124), (1408, 124),
         )
     },
+    **{("add_layer_norm_fp8", width): registers for width, registers in ((1280, 76), (1408, 80))},
+    **{("bias_gelu_fp8", width): registers for width, registers in ((5120, 128), (6144, 130))},
+    **{
+        ("quantize_rows", width): registers
+        for width, registers in (
+            (1280, 68), (1408, 72), (3840, 56), (4224, 56), (5120, 64), (6144, 78),
+        )
+    },
 }  # fmt: skip
 UNKNOWN = 255  # the most that a thread can have: the fewest programs
 

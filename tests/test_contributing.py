@@ -98,7 +98,7 @@ def test_the_names_are_those_of_the_code() -> None:
     """Functions and tests that the walks speak of stand in the files that they name."""
     for path, names in {
         "videomae_fast/ops/bias_gelu.py": (
-            "bias_gelu _forward_reference _backward_reference declare Gradient triton native"
+            "bias_gelu gelu_reference _backward_reference declare Gradient triton native"
         ),
         "kernels/bias_gelu.py": "Launch",
         "tests/support/op_cases.py": "opcheck_cases",

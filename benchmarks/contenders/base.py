@@ -67,6 +67,7 @@ class Variant:
         op_backends: of single ops of ours, by name.
         checkout: folder of the official code, of kind "checkout".
         shadow_weights: matmuls of ours work on bf16 copies of weights that the update writes.
+        fp8: qkv, fc1 and fc2 of ours' wide blocks are in fp8 (of a tiny model its widest).
         accelerated: other code's model under ``accelerate``: in "two lines" (the import and the
             call), all else as it was; in "all lines" also fed with uint8 frames and Masks made on
             the device, and the official code with ``masked_pixel_loss`` in place of its targets.
@@ -87,6 +88,7 @@ class Variant:
     checkout: str = ""
     shadow_weights: bool = False
     recompute: bool = False
+    fp8: bool = False
     accelerated: Accelerated = "no"
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from benchmarks.contenders.base import Contender, UnavailableError, Variant
 from benchmarks.contenders.captured import Captured
 from benchmarks.contenders.ours import Ours
 from videomae_fast import MaskedAutoencoder
+from videomae_fast.models.fp8 import MINIMUM_WIDTH, set_fp8
 from videomae_fast.models.transformer import set_recompute
 
 
@@ -31,6 +32,7 @@ def _ours(name: str, variant: Variant, workload: Workload, masking: Masking) -> 
     with torch.device(workload.device):  # where ViT-g's first weights, soon replaced, take no time
         model = MaskedAutoencoder(workload.config, activation_checkpointing=variant.checkpointing)
     set_recompute(model, variant.recompute)
+    set_fp8(model, variant.fp8, minimum_width=min(MINIMUM_WIDTH, workload.config.width))
     model.load_state_dict(workload.state)
     kind = Captured if variant.captured else Ours
     return kind(name, variant, model, workload, masking)
@@ -48,6 +50,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "captured": ("ours",),
     "shadow_weights": ("ours",),
     "recompute": ("ours",),
+    "fp8": ("ours",),
     "savings": ("official",),
     "op_backends": ("ours",),
     "backend": ("ours",),
@@ -69,5 +72,7 @@ def _check(variant: Variant) -> None:
         raise ValueError("ours is lean, in fp32 or bf16, as the library's training loop is")
     if variant.shadow_weights and variant.precision != "bf16":
         raise ValueError("shadow_weights are bf16 copies: they go with precision bf16")
+    if variant.fp8 and variant.precision != "bf16":
+        raise ValueError("fp8 takes the place of bf16 in some matmuls: it goes with precision bf16")
     if variant.kind == "checkout" and not variant.checkout:
         raise UnavailableError("it needs a checkout of the official code: --official-checkout")

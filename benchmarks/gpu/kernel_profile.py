@@ -41,6 +41,7 @@ from benchmarks.measure.timing import Summary, copy_bandwidth, rated, timed_step
 from benchmarks.report.tables import mfu
 from videomae_fast import MAEConfig
 from videomae_fast.models.flops import flops
+from videomae_fast.models.fp8 import MINIMUM_WIDTH
 
 STEPS = 3
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")  # categories of a trace
@@ -260,8 +261,8 @@ def measure(args: argparse.Namespace, workload: Workload, folder: Path) -> dict[
     """What a record of a profile holds besides its environment."""
     device = torch.device(args.device)
     on_gpu = device.type == "cuda"
-    precision: Precision = "bf16" if on_gpu else "fp32"
-    variant = Variant("ours", precision=precision, lean=True, shadow_weights=on_gpu)
+    precision: Precision = "bf16" if on_gpu or args.fp8 else "fp32"
+    variant = Variant("ours", precision=precision, lean=True, shadow_weights=on_gpu, fp8=args.fp8)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     card = measured_ceilings(device, name, tiny=args.tiny)
     contender = build("ours, eager", variant, workload, "dual")
@@ -284,7 +285,7 @@ def measure(args: argparse.Namespace, workload: Workload, folder: Path) -> dict[
 def modelled(args: argparse.Namespace, workload: Workload) -> dict[str, Any]:
     """The same without a run: calls by fake tensors, times by the model alone."""
     (card,) = (known for known in KNOWN if known.name == args.model)
-    found = groups(modelled_step(workload, "dual"), [], card, 1)
+    found = groups(modelled_step(workload, "dual", fp8=args.fp8), [], card, 1)
     return {"ceilings": asdict(card), "step": None, "groups": found, "total": totals(found)}
 
 
@@ -295,6 +296,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=40, help="kernels printed; default: 40")
     parser.add_argument(
         "--model", choices=[card.name for card in KNOWN], help="no run: the model, for this card"
+    )
+    parser.add_argument(
+        "--fp8", action="store_true", help="qkv, fc1 and fc2 of blocks at least 1280 wide in fp8"
     )
     return parser
 
@@ -312,12 +316,14 @@ def main(argv: Sequence[str]) -> int:
     device = "cpu" if args.model else args.device
     device_of(parser, device, "--model H200 models the step without one")
     config = TINY if args.tiny else MAEConfig.from_size(args.size)
+    if args.fp8 and not args.tiny and config.width < MINIMUM_WIDTH:
+        parser.error(f"--fp8 is for blocks at least {MINIMUM_WIDTH} wide: --size huge or giant")
     workload = Workload(config, args.batch, device=device)
     record = {
         "kind": "profile by kernel",
         **environment(device, command_of("kernel-profile", argv)),
         "workload": {"size": args.size, **workload.describe()},
-        "settings": {"steps": STEPS, "tiny": args.tiny},
+        "settings": {"steps": STEPS, "tiny": args.tiny, "fp8": args.fp8},
     }
     if args.model:
         record |= modelled(args, workload)
@@ -327,6 +333,7 @@ def main(argv: Sequence[str]) -> int:
     print(told(record, args.rows))
     if out is not None:
         kind = "model" if args.model else "kernels"
+        kind += "-fp8" if args.fp8 else ""
         path = write(record, out / f"{kind}-{args.size}-batch{args.batch}.json")
         print(f"written: {path}")
     return 0

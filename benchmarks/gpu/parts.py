@@ -198,6 +198,12 @@ def _largest_giant(call: Call) -> list[str]:
     return _steps("giant", 128, "ours, captured, shadow weights, recomputing")(call)
 
 
+def _fp8_giant(call: Call) -> list[str]:
+    """What fp8 gains for ViT-g, at the largest batch that bf16 has room for."""
+    plain = "ours, captured, shadow weights"
+    return _steps("giant", giant_batch(call.card, full=True), plain, f"{plain}, fp8")(call)
+
+
 def _study(name: str, *words: str) -> Command:
     def command(call: Call) -> list[str]:
         return [*_measured(name, *words)(call), "--seconds", f"{0.7 * call.seconds:.0f}"]
@@ -262,6 +268,7 @@ PARTS = (
     Part("compiled-base", _steps("base", None, *_COMPILED), 500, 200),
     Part("giant-full", _full_giant, 300, 120),
     Part("giant-128", _largest_giant, 150, 60),
+    Part("giant-fp8", _fp8_giant, 200, 80),
     Part("small-batch-8", _steps("base", 8, *_OURS), 120, 40),
     Part("small-batch-32", _steps("base", 32, *_OURS), 120, 40),
     Part("paper", _study("paper", "--sizes", "base", "giant"), 400, 120),

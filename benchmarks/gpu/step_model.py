@@ -13,6 +13,7 @@ from benchmarks.common.workload import Masking, Workload
 from benchmarks.contenders.base import Contender, Variant
 from benchmarks.gpu.calls import Call, Recorder
 from videomae_fast import MaskedAutoencoder
+from videomae_fast.models.fp8 import MINIMUM_WIDTH, set_fp8
 
 
 def step(contender: Contender, recorder: Recorder) -> list[Call]:
@@ -28,7 +29,9 @@ def step(contender: Contender, recorder: Recorder) -> list[Call]:
     return list(recorder.calls)
 
 
-def modelled_step(workload: Workload, masking: Masking, attention: str = "triton") -> list[Call]:
+def modelled_step(
+    workload: Workload, masking: Masking, attention: str = "triton", *, fp8: bool = False
+) -> list[Call]:
     """The calls of a step of ours in bf16, by fake tensors: no GPU, no memory, no weights.
 
     They are a CPU's fake tensors, so what a GPU alone does is not in it: ViT-g's decoder MLP is
@@ -36,6 +39,7 @@ def modelled_step(workload: Workload, masking: Masking, attention: str = "triton
 
     Args:
         attention: its backend.
+        fp8: in wide blocks, of a tiny model in its widest.
     """
     from benchmarks.contenders.ours import Ours
     from videomae_fast.ops.registry import forced
@@ -45,8 +49,9 @@ def modelled_step(workload: Workload, masking: Masking, attention: str = "triton
     every = {"linear": "torch", "attention": attention}  # as on a GPU; a fake chooses no kernel
     with _fake(), forced("auto", **every):
         model = MaskedAutoencoder(workload.config)
+        set_fp8(model, fp8, minimum_width=min(MINIMUM_WIDTH, workload.config.width))
         setattr(model, "to", lambda device: model)  # noqa: B010  (torch can't move fake parameters)
-        variant = Variant("ours", precision="bf16", lean=True)
+        variant = Variant("ours", precision="bf16", lean=True, fp8=fp8)
         contender = Ours("ours, eager", variant, model, workload, masking)
         step(contender, Recorder())  # the optimizer's state is made in the first step
         return step(contender, Recorder())

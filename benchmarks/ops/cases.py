@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.workload import Workload
+from videomae_fast import MAEConfig
 from videomae_fast.data.views.crops import SCALES
+from videomae_fast.models.fp8 import MINIMUM_WIDTH
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
+from videomae_fast.ops.quantize_rows import E4M3
 from videomae_fast.ops.registry import REGISTRY
 
 ATTENTION = REGISTRY["attention"]
@@ -152,6 +155,8 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         if torch.device(device).type != "cpu":
             hidden += -hidden % 8  # as the models pad it
         cases += _block_cases(where, (b, rows, width), hidden, dtype, random)
+        if where == "encoder" and _has_fp8(config):
+            cases += _fp8_cases(where, (b, rows, width), hidden, dtype, random)
     places = [("encoder", v, v, config.heads, config.width)]
     for where, queries in (("decoder", v + m), ("last decoder block", p)):
         places.append((where, queries, v + m, config.decoder_heads, d))
@@ -159,6 +164,84 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         cases += _attention_cases(where, b, queries, keys, heads, width, random)
         cases += _packed_cases(where, b, queries, keys, heads, width, random)
     return cases + _detector_cases(workload, random)
+
+
+def _has_fp8(config: MAEConfig) -> bool:
+    """Whether models of this size may have it; so have tests' shapes, smaller than any model's."""
+    return config.width >= MINIMUM_WIDTH or config.width < 192
+
+
+def _fp8_cases(
+    where: str,
+    shape: tuple[int, int, int],
+    hidden: int,
+    dtype: torch.dtype,
+    random: Callable[..., Tensor],
+) -> list[OpCase]:
+    b, rows, width = shape
+    full, wide, weights = b * rows * width, b * rows * hidden, hidden * width
+    item = dtype.itemsize
+
+    def vector(n: int) -> Tensor:
+        return random(n, of=torch.float32)
+
+    def weight() -> Tensor:
+        return random(hidden, width, of=torch.float32)
+
+    def linear_args() -> tuple[Any, ...]:
+        x = random(*shape)
+        values = torch.empty_like(x, dtype=E4M3).fill_(1.5)
+        return x, values, torch.ones_like(x[..., 0], dtype=torch.float32), weight(), None
+
+    return [
+        OpCase(
+            "add_layer_norm_fp8",
+            where,
+            lambda: (
+                random(*shape),
+                random(*shape),
+                *(vector(width) for _ in range(3)),
+                None,
+                None,
+                1e-6,
+            ),
+            full * (4 * item + 1),
+            terms=width,
+        ),
+        OpCase(
+            "bias_gelu_fp8",
+            where,
+            lambda: (random(b, rows, hidden), vector(hidden)),
+            wide * (2 * item + 1),
+        ),
+        OpCase(
+            "quantize_rows",
+            f"{where}, fc1's gradient",
+            lambda: (random(b, rows, hidden), vector(hidden)),
+            wide * (item + 1),
+        ),
+        OpCase("quantize_rows", f"{where}, fc1's weight", lambda: (weight(), None), weights * 5),
+        OpCase(
+            "quantize_rows",
+            f"{where}, fc2's copied weight",
+            lambda: (random(width, hidden), None),
+            weights * (item + 1),
+        ),
+        OpCase(
+            "fp8_linear",
+            f"{where}, fc1",
+            linear_args,
+            full + wide * item + weights * 4,
+            2 * full * hidden,
+        ),
+        OpCase(
+            "fp8_linear_backward",
+            f"{where}, fc1",
+            lambda: (random(b, rows, hidden), random(*shape), weight(), True, False),
+            (2 * full + wide) * item + weights * 8,
+            4 * full * hidden,
+        ),
+    ]
 
 
 def _crop_case(workload: Workload) -> OpCase:

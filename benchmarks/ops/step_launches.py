@@ -224,6 +224,7 @@ _BRANCHES = {
 }
 _OPTIONS: dict[str, dict[str, Callable[..., tuple[Any, ...]]]] = {
     "add_layer_norm": {name: _norm(**option) for name, option in _BRANCHES.items()},
+    "add_layer_norm_fp8": {name: _norm(**option) for name, option in _BRANCHES.items()},
     "add_layer_norm_backward": {
         name: _norm_backward(**option) for name, option in _BRANCHES.items()
     },
@@ -236,6 +237,7 @@ _OPTIONS: dict[str, dict[str, Callable[..., tuple[Any, ...]]]] = {
 # Only encoders have drop path and LayerScale, only decoders have clips of different lengths.
 _WHERE = {
     "add_layer_norm": ("encoder",),
+    "add_layer_norm_fp8": ("encoder",),
     "add_layer_norm_backward": ("encoder",),
     "attention": ("decoder", "last decoder block"),
     "attention_backward": ("decoder", "last decoder block"),

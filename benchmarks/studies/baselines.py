@@ -46,6 +46,9 @@ BASELINES: dict[str, Variant] = {
     "ours, captured, shadow weights, recomputing": Variant(
         "ours", precision="bf16", lean=True, captured=True, shadow_weights=True, recompute=True
     ),
+    "ours, captured, shadow weights, fp8": Variant(
+        "ours", precision="bf16", lean=True, captured=True, shadow_weights=True, fp8=True
+    ),
     "ours, compiled and captured": Variant(
         "ours", precision="bf16", lean=True, compiled=True, captured=True
     ),

@@ -87,7 +87,7 @@ def test_runs_of_rows_cover_all_and_no_more(occupancy, rows, most):
         module.forward_tiling(768, 2),
         module.backward_tiling(768, 2, 3, scaled=False),
     ):
-        programs, run = module._runs(rows, cut, most)
+        programs, run = module.row_runs(rows, cut, most)
         assert 1 <= programs <= most
         # Whole tiles where a program has one only; no run is longer than rows alone ask for
         assert run == -(-rows // min(most, -(-rows // cut.rows)))

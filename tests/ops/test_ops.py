@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from tests.support.op_cases import opcheck_cases
+from tests.support.op_cases import opcheck_cases, possible_checks
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import (
     add_layer_norm,
@@ -66,8 +66,29 @@ def test_linear_of_slices_and_strides():
 
 @pytest.mark.parametrize("name", sorted(opcheck_cases()))
 def test_registration(name):
+    """All of torch's checks; of ops with e4m3 those that can work with it."""
     torch.manual_seed(0)
-    opcheck(getattr(OPS, name).default, opcheck_cases()[name])
+    checks = possible_checks(name)
+    opcheck(getattr(OPS, name).default, opcheck_cases()[name], test_utils=checks)
+
+
+@pytest.mark.parametrize("name", ["add_layer_norm_fp8", "bias_gelu_fp8"])
+def test_compiled_with_e4m3_beside(name):
+    """What opcheck can't: forward and gradients of a compiled graph, the same as in eager mode."""
+    torch.manual_seed(0)
+    op, args = getattr(OPS, name), opcheck_cases()[name]
+    leaves = [each for each in args if isinstance(each, torch.Tensor) and each.requires_grad]
+
+    def run(*args):
+        out, *rest = op(*args)
+        return out, rest[-2].float() * rest[-1][..., None]
+
+    found = []
+    for call in (run, torch.compile(run, backend="aot_eager", fullgraph=True)):
+        out, rows = call(*args)
+        found.append([out, rows, *torch.autograd.grad(out.square().sum(), leaves)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @native

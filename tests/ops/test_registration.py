@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from tests.support.op_cases import opcheck_cases
+from tests.support.op_cases import opcheck_cases, possible_checks
 from videomae_fast.ops.registry import REGISTRY
 
 OPS = torch.ops.videomae_fast
@@ -35,14 +35,15 @@ def arguments(name: str, device: str) -> tuple[Any, ...]:
 
 
 def test_what_has_no_kernel() -> None:
-    """The linear layer, which is the library's of the device, and views of labelled clips."""
+    """Linear layers, which are the library's of the device, and views of labelled clips."""
     views = {"rand_augment", "bilinear_resize", "resized_view", "hsv_jitter"}
-    assert set(REGISTRY) - set(WITH_TRITON) == {"linear", "linear_backward", *views}
+    layers = {f"{name}{way}" for name in ("linear", "fp8_linear") for way in ("", "_backward")}
+    assert set(REGISTRY) - set(WITH_TRITON) == {*layers, *views}
 
 
 @pytest.mark.parametrize("name", WITH_TRITON)
 def test_opcheck(name: str, device: str) -> None:
-    opcheck(getattr(OPS, name).default, arguments(name, device))
+    opcheck(getattr(OPS, name).default, arguments(name, device), test_utils=possible_checks(name))
 
 
 @pytest.mark.parametrize("name", WITH_TRITON)

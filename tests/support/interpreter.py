@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +33,26 @@ def import_triton() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SWITCH, "1")
         import triton.language  # noqa: F401
+    _round_to_e4m3()
+
+
+def _round_to_e4m3() -> None:
+    """Lets the interpreter round fp32 to e4m3 as GPUs do: to nearest even, ±448 at most.
+
+    Its own conversion drops the carry of a mantissa (127 becomes 64), and NaN (a number).
+    """
+    from triton.runtime import interpreter
+
+    theirs = interpreter._convert_float
+
+    def convert(data: Any, given: Any, wanted: Any, rounding: Any) -> Any:
+        if str(wanted) != "fp8e4nv" or str(given) != "fp32":
+            return theirs(data, given, wanted, rounding)
+        exact = torch.from_numpy(np.frombuffer(data.tobytes(), np.float32).copy())
+        rounded = exact.clamp(-448, 448).to(torch.float8_e4m3fn)  # clamp leaves NaN
+        return rounded.view(torch.uint8).numpy()
+
+    interpreter._convert_float = convert
 
 
 def without_interpreter() -> dict[str, str]:

@@ -18,9 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from videomae_fast.models.drop_path import DropPath, branch_keys
 from videomae_fast.models.recomputing import recomputing
 from videomae_fast.ops import (
+    Quantized,
     add_layer_norm,
+    add_layer_norm_fp8,
     append_rows,
     bias_gelu,
+    bias_gelu_fp8,
+    fp8_linear,
     gelu_mlp,
     linear,
     packed_attention,
@@ -75,10 +79,29 @@ def add_norm(x: Tensor, branch: Branch | None, norm: nn.LayerNorm) -> tuple[Tens
     )
 
 
-def norm_again(stream: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """The LayerNorm of :func:`add_norm` once more: by the same op, with nothing added."""
+def add_norm_fp8(
+    x: Tensor, branch: Branch | None, norm: nn.LayerNorm
+) -> tuple[Tensor, Tensor, Quantized | None]:
+    """:func:`add_norm`, and what its first result is in e4m3, where the pass that adds makes it."""
+    if branch is None:
+        return *add_norm(x, branch, norm), None
+    return add_layer_norm_fp8(
+        x,
+        branch.delta,
+        norm.weight,
+        norm.bias,
+        delta_bias=branch.bias,
+        scale=branch.scale,
+        factor=branch.factor,
+        eps=norm.eps,
+    )
+
+
+def norm_again(stream: Tensor, norm: nn.LayerNorm, *, fp8: bool) -> Tensor:
+    """The LayerNorm of a sum once more: by the same op, with nothing added."""
     nothing = stream.new_zeros(stream.shape[0], dtype=torch.float32)
-    return add_layer_norm(stream, stream, norm.weight, norm.bias, factor=nothing, eps=norm.eps)[0]
+    op = add_layer_norm_fp8 if fp8 else add_layer_norm
+    return op(stream, stream, norm.weight, norm.bias, factor=nothing, eps=norm.eps)[0]
 
 
 def add(x: Tensor, branch: Branch) -> Tensor:
@@ -96,9 +119,11 @@ class Attention(nn.Module):
 
     Attributes:
         impl: the backend of :func:`videomae_fast.ops.attention`.
+        fp8: queries, keys and values come by :func:`videomae_fast.ops.fp8_linear`.
     """
 
     impl = "auto"
+    fp8 = False
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -115,6 +140,7 @@ class Attention(nn.Module):
         queries: Tensor | None = None,
         key_count: Tensor | None = None,
         shared: SharedTokens | None = None,
+        quantized: Quantized | None = None,
     ) -> Tensor:
         """
         Args:
@@ -123,6 +149,7 @@ class Attention(nn.Module):
             key_count: int32 [B], how many of the first tokens take part as keys; None: all.
             shared: tokens to append to those of `x`, normalised too; `queries` and `key_count`
                 count them in.
+            quantized: `x` in e4m3, where something made that already.
 
         Returns:
             [B, K or N (with M shared ones: N + M), D], `proj.bias` not yet added.
@@ -131,10 +158,12 @@ class Attention(nn.Module):
         heads = (self.heads, width // self.heads)
         asking = None
         if shared is None and queries is not None:
-            asking = linear(token_gather(x, queries), self.qkv.weight[:width], self.q_bias.detach())
-            packed = self._packed(x, keys_only=True)
+            product = fp8_linear if self.fp8 else linear
+            asked = token_gather(x, queries)
+            asking = product(asked, self.qkv.weight[:width], self.q_bias.detach())
+            packed = self._packed(x, quantized, keys_only=True)
         else:
-            packed = self._packed(x)
+            packed = self._packed(x, quantized)
             if shared is not None:
                 packed = append_rows(packed, self._packed(shared.rows), shared.positions)
             if queries is not None:
@@ -149,7 +178,9 @@ class Attention(nn.Module):
         )
         return linear(out.flatten(2), self.proj.weight)
 
-    def _packed(self, x: Tensor, *, keys_only: bool = False) -> Tensor:
+    def _packed(
+        self, x: Tensor, quantized: Quantized | None = None, *, keys_only: bool = False
+    ) -> Tensor:
         """Queries, keys and values of tokens [..., D]: [..., 3 D]; without queries [..., 2 D].
 
         The biases are in it; their gradients come with attention's.
@@ -160,6 +191,8 @@ class Attention(nn.Module):
         bias = packed_bias(None if keys_only else self.q_bias, self.v_bias, dtype)
         # Even a slice that is the whole has a backward, which copies
         weight = self.qkv.weight[x.shape[-1] :] if keys_only else self.qkv.weight
+        if self.fp8:
+            return fp8_linear(x, weight, bias, quantized=quantized)
         return linear(x, weight, bias)
 
 
@@ -173,22 +206,27 @@ class Mlp(nn.Module):
     Attributes:
         recompute: the backward pass makes GELU's output again instead of keeping it.
         fused: bias, GELU and its slope in the matmuls' epilogues (:func:`gelu_mlp`), by this
-            library's matmuls; not measured, so off. Does not go with `recompute`.
+            library's matmuls; not measured, so off. Does not go with `recompute`, nor with `fp8`.
+        fp8: both matmuls are :func:`videomae_fast.ops.fp8_linear`.
     """
 
     recompute = False
     fused = False
+    fp8 = False
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] to [B, N, D], `fc2.bias` not yet added."""
-        return self._forward(x, multiple=8 if x.is_cuda else 1)
+    def forward(self, x: Tensor, *, quantized: Quantized | None = None) -> Tensor:
+        """[B, N, D] to [B, N, D], `fc2.bias` not yet added.
 
-    def _forward(self, x: Tensor, multiple: int) -> Tensor:
+        quantized: `x` in e4m3, where something made that already.
+        """
+        return self._forward(x, multiple=8 if x.is_cuda else 1, quantized=quantized)
+
+    def _forward(self, x: Tensor, multiple: int, quantized: Quantized | None = None) -> Tensor:
         first: Tensor = self.fc1.weight
         bias: Tensor = self.fc1.bias
         second: Tensor = self.fc2.weight
@@ -197,16 +235,30 @@ class Mlp(nn.Module):
             first = F.pad(first, (0, 0, 0, missing))
             bias, second = F.pad(bias, (0, missing)), F.pad(second, (0, missing))
         if self.fused:
-            if self.recompute:
-                raise ValueError("an MLP is either fused or recomputed")
+            if self.recompute or self.fp8:
+                raise ValueError("an MLP is either fused or recomputed, or in fp8")
             return gelu_mlp(x, first, bias, second)
-        hidden = linear(x, first)
-        active = bias_gelu(hidden, bias)
+        if self.fp8:
+            hidden = fp8_linear(x, first, quantized=quantized)
+            active, rows = bias_gelu_fp8(hidden, bias)
+        else:
+            hidden, rows = linear(x, first), None
+            active = bias_gelu(hidden, bias)
         if not self.recompute:
-            return linear(active, second)
+            return self._second(active, second, rows)
         kept = hidden.detach()
-        with recomputing(active, lambda: bias_gelu(kept, bias)):
-            return linear(active, second)
+        again = _active_fp8 if self.fp8 else bias_gelu
+        with recomputing(active, lambda: again(kept, bias)):
+            return self._second(active, second, rows)
+
+    def _second(self, active: Tensor, weight: Tensor, quantized: Quantized | None) -> Tensor:
+        if self.fp8:
+            return fp8_linear(active, weight, quantized=quantized)
+        return linear(active, weight)
+
+
+def _active_fp8(hidden: Tensor, bias: Tensor) -> Tensor:
+    return bias_gelu_fp8(hidden, bias)[0]
 
 
 class Block(nn.Module):
@@ -215,6 +267,7 @@ class Block(nn.Module):
     Attributes:
         recompute: the backward pass makes normalised tokens again instead of keeping them, where
             they come with an addition.
+        fp8: normalised tokens come in e4m3 too, for its attention and MLP.
         sharded: its parameters are whole only while it works, so what it hands on are copies of
             them and no parameters.
 
@@ -222,6 +275,7 @@ class Block(nn.Module):
     """
 
     recompute = False
+    fp8 = False
     sharded = False
 
     def __init__(
@@ -270,25 +324,35 @@ class Block(nn.Module):
             The stream, [B, K or N, D], and what is still to be added to it.
         """
         if shared is None:
-            normal, x = add_norm(x, branch, self.norm1)
+            normal, x, rows = self._add_norm(x, branch, self.norm1)
         else:
             assert branch is None
+            rows = {}
             normal, _ = add_norm(x[:, : x.shape[1] - shared.positions.shape[1]], None, self.norm1)
             shared = shared._replace(rows=add_norm(shared.rows, None, self.norm1)[0])
         with self._recomputing(normal, x, branch, self.norm1):
-            delta = self.attn(normal, queries=queries, key_count=key_count, shared=shared)
+            delta = self.attn(normal, queries=queries, key_count=key_count, shared=shared, **rows)
         if queries is not None:
             x = token_gather(x, queries)
         first, second = (self.drop_path(x), None) if factors is None else factors.unbind(0)
         branch = Branch(delta, self.attn.proj.bias, self.gamma_1, first)
-        normal, x = add_norm(x, branch, self.norm2)
+        normal, x, rows = self._add_norm(x, branch, self.norm2)
         with self._recomputing(normal, x, branch, self.norm2):
-            delta = self.mlp(normal)
+            delta = self.mlp(normal, **rows)
         second = self.drop_path(x) if factors is None else second
         bias, scale = self.mlp.fc2.bias, self.gamma_2
         if self.sharded:
             return x, Branch(delta, bias.clone(), scale if scale is None else scale.clone(), second)
         return x, Branch(delta, bias, scale, second)
+
+    def _add_norm(
+        self, x: Tensor, branch: Branch | None, norm: nn.LayerNorm
+    ) -> tuple[Tensor, Tensor, dict[str, Quantized | None]]:
+        """:func:`add_norm`, and what its first result's reader is told besides."""
+        if not self.fp8:
+            return *add_norm(x, branch, norm), {}
+        normal, x, quantized = add_norm_fp8(x, branch, norm)
+        return normal, x, {"quantized": quantized}
 
     def _recomputing(
         self, normal: Tensor, stream: Tensor, branch: Branch | None, norm: nn.LayerNorm
@@ -297,7 +361,7 @@ class Block(nn.Module):
         if not self.recompute or branch is None:
             return nullcontext()
         kept = stream.detach()
-        return recomputing(normal, lambda: norm_again(kept, norm))
+        return recomputing(normal, lambda: norm_again(kept, norm, fp8=self.fp8))
 
 
 def set_sharded(model: nn.Module, sharded: bool = True) -> None:

@@ -49,6 +49,23 @@ def add_layer_norm(
 
     Source: Block in models/modeling_finetune.py of the official V2 code.
     """
+    check_norm(x, delta, weight, bias, delta_bias, scale, factor)
+    out, stream, _, _ = _ADD_LAYER_NORM(
+        impl, x, delta, weight, bias, delta_bias, scale, factor, eps
+    )
+    return out, stream
+
+
+def check_norm(
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    delta_bias: Tensor | None,
+    scale: Tensor | None,
+    factor: Tensor | None,
+) -> None:
+    """Raises ValueError where shapes are wrong."""
     if x.ndim != 3 or delta.shape != x.shape:
         raise ValueError(f"x and delta must be [B, N, D], got {list(x.shape)}, {list(delta.shape)}")
     width = x.shape[-1:]
@@ -58,17 +75,13 @@ def add_layer_norm(
             raise ValueError(f"{name} must be {list(width)}, got {list(vector.shape)}")
     if factor is not None and factor.shape != x.shape[:1]:
         raise ValueError(f"factor must be [{x.shape[0]}], got {list(factor.shape)}")
-    out, stream, _, _ = _ADD_LAYER_NORM(
-        impl, x, delta, weight, bias, delta_bias, scale, factor, eps
-    )
-    return out, stream
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _forward_reference(
+def norm_reference(
     x: Tensor,
     delta: Tensor,
     weight: Tensor,
@@ -160,21 +173,31 @@ def _gradients(
     return grad_x, grad_x if scale is None and factor is None else grad_delta, *others
 
 
-_ADD_LAYER_NORM = declare(
-    "add_layer_norm",
-    _forward_reference,
-    triton=triton("add_layer_norm", "forward"),
-    native=native(_native.add_layer_norm, dtypes=FP32_BF16),
-    gradient=Gradient(
-        _backward_reference,
+_BACKWARD = declare(
+    "add_layer_norm_backward",
+    _backward_reference,
+    triton=triton("add_layer_norm", "backward"),
+    native=native(_native.add_layer_norm_backward, dtypes=FP32_BF16),
+)
+_BACKWARD.refuse_gradient("add_layer_norm")
+
+
+def norm_gradient(*more: str) -> Gradient:
+    """How the gradients come about, where forward has `more` results."""
+    return Gradient(
+        _BACKWARD,
         of=("x", "delta", "weight", "bias", "delta_bias", "scale"),
-        backends={
-            "triton": triton("add_layer_norm", "backward"),
-            "native": native(_native.add_layer_norm_backward, dtypes=FP32_BF16),
-        },
-        results=("out", "stream", "mean", "rstd"),
+        results=("out", "stream", "mean", "rstd", *more),
         differentiable=2,
         keep=_kept,
         finish=_gradients,
-    ),
+    )
+
+
+_ADD_LAYER_NORM = declare(
+    "add_layer_norm",
+    norm_reference,
+    triton=triton("add_layer_norm", "forward"),
+    native=native(_native.add_layer_norm, dtypes=FP32_BF16),
+    gradient=norm_gradient(),
 )

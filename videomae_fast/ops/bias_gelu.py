@@ -39,7 +39,7 @@ def bias_gelu(x: Tensor, bias: Tensor, *, impl: str = "auto") -> Tensor:
     return out
 
 
-def _forward_reference(x: Tensor, bias: Tensor) -> Tensor:
+def gelu_reference(x: Tensor, bias: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     return F.gelu(x.to(dtype) + bias.to(dtype)).to(x.dtype)
 
@@ -58,17 +58,18 @@ def gelu_slope(z: Tensor) -> Tensor:
     return cdf + z * density
 
 
+BACKWARD = declare(
+    "bias_gelu_backward",
+    _backward_reference,
+    triton=triton("bias_gelu", "backward"),
+    native=native(_native.bias_gelu_backward, dtypes=FP32_BF16),
+)
+BACKWARD.refuse_gradient("bias_gelu")
+
 _BIAS_GELU = declare(
     "bias_gelu",
-    _forward_reference,
+    gelu_reference,
     triton=triton("bias_gelu", "forward"),
     native=native(_native.bias_gelu, dtypes=FP32_BF16),
-    gradient=Gradient(
-        _backward_reference,
-        of=("x", "bias"),
-        backends={
-            "triton": triton("bias_gelu", "backward"),
-            "native": native(_native.bias_gelu_backward, dtypes=FP32_BF16),
-        },
-    ),
+    gradient=Gradient(BACKWARD, of=("x", "bias")),
 )

@@ -28,6 +28,20 @@ def linear_backward_flop(grad: Any, x: Any, weight: Any, needs_x: bool, *_: Any,
     return linear_flop(x, weight) * (2 if needs_x else 1)
 
 
+@register_flop_formula(torch.ops.videomae_fast.fp8_linear)
+def fp8_linear_flop(x: Any, values: Any, scale: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Of shapes, as a product of bf16 has them."""
+    return linear_flop(x, weight)
+
+
+@register_flop_formula(torch.ops.videomae_fast.fp8_linear_backward)
+def fp8_linear_backward_flop(
+    grad: Any, x: Any, weight: Any, needs_x: bool, *_: Any, **__: Any
+) -> int:
+    """Of shapes: the weight's gradient, and x's where it is wanted."""
+    return linear_flop(x, weight) * (2 if needs_x else 1)
+
+
 @register_flop_formula(torch.ops.videomae_fast.gelu_mlp)
 def gelu_mlp_flop(x: Any, first: Any, bias: Any, second: Any, *_: Any, **__: Any) -> int:
     """Of shapes: x [..., in], first [hidden, in], second [out, hidden]."""

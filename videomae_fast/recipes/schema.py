@@ -358,6 +358,12 @@ class Run(Section):
         "of casting at each use; for one process and accumulation 1",
         resumable=True,
     )
+    fp8: bool = option(
+        False,
+        "with bf16: qkv, fc1 and fc2 of blocks at least 1280 wide (ViT-H's and ViT-g's encoders) "
+        "multiply 8-bit floats, forward and for the gradients of their inputs; needs a GPU of "
+        "capability 8.9 or more (H100), and is emulated on the CPU",
+    )
     deterministic: bool = option(
         False,
         "the same bits in every run on one kind of device with the same processes: attention and "

@@ -25,12 +25,17 @@ from videomae_fast.interop import ModelWeights
 from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig, mae_config
-from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.best import BestWeights, saved_steps
 from videomae_fast.tasks.classifier_weights import begin_classifier_from
-from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, micro_batches
+from videomae_fast.tasks.engine import (
+    config_of,
+    engine_settings,
+    fingerprint_of,
+    micro_batches,
+    set_options,
+)
 from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.labelled import (
     check_labels,
@@ -121,7 +126,7 @@ def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         model = VideoClassifier(shape_of(config), classes, **classifier_options(config))
-    set_recompute(model, config.run.recompute)
+    set_options(model, config.run)
     return model
 
 

@@ -21,7 +21,6 @@ from videomae_fast.models.feature_alignment import (
     AlignedClassifier,
     aligned_layers,
 )
-from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.distillation import LAYERS, DistillConfig
 from videomae_fast.tasks.classification import (
     Classification,
@@ -29,7 +28,7 @@ from videomae_fast.tasks.classification import (
     classifier_options,
     shape_of,
 )
-from videomae_fast.tasks.engine import engine_settings
+from videomae_fast.tasks.engine import engine_settings, set_options
 from videomae_fast.tasks.imitation import Imitation
 from videomae_fast.tasks.labelled import training_clips
 from videomae_fast.tasks.teacher import (
@@ -190,7 +189,7 @@ class Distillation(Classification):
                 width=self._width,
                 **classifier_options(config),
             )
-        set_recompute(model, config.run.recompute)
+        set_options(model, config.run)
         # What has no part in the loss has no gradient, which processes would wait for
         model.head.requires_grad_(config.distillation.label_share > 0)
         return model

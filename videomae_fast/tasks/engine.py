@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
+from videomae_fast.models.fp8 import set_fp8
+from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.fields import settings
@@ -57,7 +60,18 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
         shard=run.shard,
         reshard=run.reshard,
         prometheus=run.prometheus,
+        fp8=run.fp8,
     )
+
+
+def set_options(model: nn.Module, run: Run) -> None:
+    """Lets a model's blocks keep, make again and multiply what a configuration says.
+
+    Raises:
+        UsageError: the model can't have that.
+    """
+    set_recompute(model, run.recompute)
+    set_fp8(model, run.fp8)
 
 
 def why_not_captured(optim: Optim) -> str | None:

@@ -19,7 +19,6 @@ from videomae_fast.masks.spec import mask_spec
 from videomae_fast.models.config import mae_config
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.models.matmul_parameters import matmul_parameters
-from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.tasks.engine import (
@@ -27,6 +26,7 @@ from videomae_fast.tasks.engine import (
     engine_settings,
     fingerprint_of,
     micro_batches,
+    set_options,
     why_not_captured,
 )
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
@@ -120,7 +120,7 @@ def build_model(config: PretrainConfig) -> MaskedAutoencoder:
             normalize_target=config.target.normalize,
             ignore_flat_cubes=config.target.ignore_flat_cubes,
         )
-    set_recompute(model, config.run.recompute)
+    set_options(model, config.run)
     return model
 
 

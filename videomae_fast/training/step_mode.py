@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from torch import nn
 
 from videomae_fast.errors import UsageError
+from videomae_fast.ops.quantize_rows import why_no_e4m3
 from videomae_fast.training.captured import CapturedStep
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.graph import CudaRecorder
@@ -44,6 +45,8 @@ def make_step(
     """
     if settings.shadow_weights:
         _check_shadows(settings, world)
+    if settings.fp8:
+        _check_fp8(settings, world)
     chosen = choose(objective, model, settings, world)
     slow = why_bf16_is_slow() if world.device.type == "cpu" else None
     if slow is not None and uses_bf16(settings, world.device):
@@ -100,6 +103,18 @@ def _check_shadows(settings: Settings, world: World) -> None:
             f"shadow_weights would add up the gradients of {what} in bf16: leave them out, or use "
             "one process and accumulation 1"
         )
+
+
+def _check_fp8(settings: Settings, world: World) -> None:
+    """Raises UsageError where there is no fp8, or nothing that it would take the place of."""
+    if not uses_bf16(settings, world.device):
+        raise UsageError(
+            "fp8 takes the place of bf16 in some matmuls, and this run computes in fp32 "
+            f"(precision {settings.precision}, {world.device.type}): use precision bf16, or leave "
+            "fp8 out"
+        )
+    if world.device.type == "cuda" and (reason := why_no_e4m3(world.device)) is not None:
+        raise UsageError(f"fp8 can't be here: {reason}; leave it out")
 
 
 def _why_not_captured(objective: Objective[Any], world: World) -> str | None:

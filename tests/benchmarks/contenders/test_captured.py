@@ -130,3 +130,26 @@ def test_copies_of_weights_change_no_step(stand_in):
 def test_copies_are_of_bf16():
     with pytest.raises(ValueError, match="go with precision bf16"):
         build("ours", replace(VARIANT, shadow_weights=True), Workload(CONFIG, 2), "dual")
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_fp8_is_near_the_official_step_and_further_than_bf16(stand_in, captured):
+    workload = Workload(CONFIG, 2)
+    against = truth(build("official", Variant("official"), workload, "dual"))
+    plain = Variant("ours", precision="bf16", lean=True, shadow_weights=True, captured=captured)
+    bf16, fp8 = (
+        check(build("ours", replace(plain, fp8=on), workload, "dual"), against)
+        for on in (False, True)
+    )
+    assert bf16.passed
+    assert fp8.passed, fp8.told()
+    assert fp8.gradient_error > 1.2 * bf16.gradient_error
+    assert fp8.kept_bytes <= bf16.kept_bytes  # nothing in e4m3 waits for backward
+    model = build("ours", replace(plain, fp8=True), workload, "dual").model
+    assert model.encoder.blocks[0].fp8
+    assert not model.decoder.blocks[0].fp8
+
+
+def test_fp8_is_for_bf16():
+    with pytest.raises(ValueError, match="goes with precision bf16"):
+        build("ours", replace(VARIANT, precision="fp32", fp8=True), Workload(CONFIG, 2), "dual")

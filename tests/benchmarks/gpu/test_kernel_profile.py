@@ -136,6 +136,34 @@ def test_bytes_of_single_ops_are_those_of_their_benchmark():
     assert {name: share for name, share in apart.items() if not 0.97 < share < 1.06} == {}
 
 
+def test_fp8_is_modelled_as_it_is_called():
+    """Each value once, passes over weights and gradients beside; the same flop, at another rate."""
+    config = replace(TINY, width=128, heads=2)
+    workload = Workload(config, 2)
+    plain, fp8 = (modelled_step(workload, "dual", fp8=on) for on in (False, True))
+    assert sum(c.flop for c in fp8) == pytest.approx(sum(c.flop for c in plain), rel=1e-6)
+    counts = Counter(call.op.removeprefix("videomae_fast::") for call in fp8)
+    blocks = config.depth
+    assert counts["fp8_linear"] == counts["fp8_linear_backward"] == 3 * blocks
+    assert (counts["add_layer_norm_fp8"], counts["bias_gelu_fp8"]) == (2 * blocks, blocks)
+    tokens = 2 * workload.masks("dual").visible.shape[1]
+    first = next(call for call in fp8 if call.op.endswith("::fp8_linear"))  # qkv, bf16 out
+    assert first.written == 2 * tokens * 3 * 128
+    assert first.passes == (4 + 2) * 3 * 128 * 128  # the weight: read, written in e4m3, read
+    assert first.read == tokens * (128 + 4) + 2 * 3 * 128 + first.passes  # rows, scales, bias
+    assert first.inner == 128
+    slow = replace(first, op="aten::mm", passes=0)
+    fast = replace(first, passes=0)
+    compute = Ceilings("", 1e30, 1e12)
+    assert slow.modelled(compute) == pytest.approx(1.7 * fast.modelled(compute))
+
+
+def test_fp8_of_narrow_models_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        kernel_profile.main(["--model", "H100", "--size", "base", "--fp8"])
+    assert "blocks at least 1280 wide: --size huge or giant" in capsys.readouterr().err
+
+
 def trace(*kernels: tuple[float, str], labels: list[tuple[float, float, int]]) -> list[dict]:
     """A Chrome trace: labels (begin, length, number) on thread 1, launches at the given times."""
     events = [

@@ -45,6 +45,7 @@ class Bias(NamedTuple):
 class AttentionView:
     """What :class:`videomae_fast.models.transformer.Attention` reads of a module."""
 
+    fp8 = False
     __call__ = cast(Any, Attention.forward)
     _packed = cast(Any, Attention._packed)
 
@@ -71,9 +72,10 @@ def attention_impl(block: nn.Module, device: torch.device) -> str:
 class MlpView:
     """What :class:`videomae_fast.models.transformer.Mlp` reads of a module."""
 
-    recompute = fused = False
+    recompute = fused = fp8 = False
     __call__ = cast(Any, Mlp.forward)
     _forward = cast(Any, Mlp._forward)
+    _second = cast(Any, Mlp._second)
 
     def __init__(self, fc1: nn.Linear, fc2: nn.Linear) -> None:
         self.fc1, self.fc2 = fc1, fc2
@@ -118,8 +120,9 @@ class DropPathView:
 class BlockView:
     """What :class:`videomae_fast.models.transformer.Block` reads of a module."""
 
-    recompute = sharded = False
+    recompute = sharded = fp8 = False
     __call__ = cast(Any, Block.forward)
+    _add_norm = cast(Any, Block._add_norm)
     _recomputing = cast(Any, Block._recomputing)
 
     def __init__(

@@ -26,7 +26,6 @@ from videomae_fast.interop.weights.model_weights import detector_options, origin
 from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.models.pixels import IMAGENET, SLOWFAST
-from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.best import BestWeights, saved_steps
@@ -34,7 +33,7 @@ from videomae_fast.tasks.detection.acting import Acting
 from videomae_fast.tasks.detection.history import DetectionHistory, Validated, validated, waited
 from videomae_fast.tasks.detection.key_frames import read_lists, training_clips, validation_clips
 from videomae_fast.tasks.detection.weights import begin_detector_from
-from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of
+from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, set_options
 from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.validation import BEST
 from videomae_fast.training.checkpoint import Log, Saved
@@ -108,7 +107,7 @@ def build_detector(config: DetectConfig, classes: int) -> ActionDetector:
             sampling_ratio=model.sampling_ratio,
             aligned=model.aligned,
         )
-    set_recompute(detector, config.run.recompute)
+    set_options(detector, config.run)
     return detector
 
 
