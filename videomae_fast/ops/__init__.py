@@ -4,6 +4,7 @@ from videomae_fast.ops._former_names import keep
 from videomae_fast.ops.add_layer_norm import add_layer_norm
 from videomae_fast.ops.append_rows import append_rows
 from videomae_fast.ops.attention import attention
+from videomae_fast.ops.augmented_views import AugmentedView, augmented_views
 from videomae_fast.ops.bias_gelu import bias_gelu
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 from videomae_fast.ops.crop_resize import crop_resize
@@ -30,9 +31,11 @@ from videomae_fast.ops.token_gather import token_gather, token_scatter
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "AugmentedView",
     "add_layer_norm",
     "append_rows",
     "attention",
+    "augmented_views",
     "bias_gelu",
     "bilinear_resize",
     "crop_resize",

@@ -1,0 +1,161 @@
+// A training view of uint8 frames, in fp32: cropped, normalised, resized bilinearly without antialiasing
+// as torch does it; with RandAugment's operations before, of which only what the crop reads is made.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "common.h"
+#include "float_picks.h"
+#include "parallel.h"
+#include "rand_augment.h"
+#include "scratch.h"
+#include "two_rows.h"
+
+namespace vmf {
+namespace {
+
+struct Crop {
+  int64_t top, left, height, width;
+  bool inside(const Shape& shape) const {
+    return std::min(top, left) >= 0 && std::min(height, width) > 0 && top + height <= shape.height &&
+           left + width <= shape.width;
+  }
+};
+
+std::vector<Place> places(int64_t length, int64_t size) {
+  std::vector<Place> found(static_cast<size_t>(size));
+  const float scale = static_cast<float>(length) / static_cast<float>(size);
+  for (int64_t i = 0; i < size; ++i) {
+    const float at = std::max(scale * (static_cast<float>(i) + 0.5f) - 0.5f, 0.0f);
+    const int64_t first = std::min<int64_t>(static_cast<int64_t>(at), length - 1);
+    const float share = std::clamp(at - static_cast<float>(first), 0.0f, 1.0f);
+    found[static_cast<size_t>(i)] = {first, std::min<int64_t>(first + 1, length - 1), 1.0f - share,
+                                     share};
+  }
+  return found;
+}
+
+// Each byte of a row by its channel's table.
+VMF_CLONES void normalised_row(const uint8_t* row, const float (*table)[kLevels], int64_t pixels,
+                               float* out) {
+  for (int64_t x = 0; x < pixels; ++x) {
+    for (int64_t c = 0; c < 3; ++c) out[3 * x + c] = table[c][row[3 * x + c]];
+  }
+}
+
+VMF_CLONES void blend_rows(const float* __restrict above, const float* __restrict below,
+                           float before, float behind, int64_t n, float* __restrict out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = before * above[i] + behind * below[i];
+}
+
+// One frame's view: down, then across.
+void view_of_frame(const uint8_t* corner, int64_t row_bytes, const float (*table)[kLevels],
+                   const std::vector<Place>& rows, const Across& across, const Crop& crop,
+                   float* memory, float* out) {
+  const int64_t length = 3 * crop.width, padded = length + kPickSlack;
+  TwoRows<float> lines(memory, padded);
+  float* line = memory + 2 * padded;
+  const auto make = [&](int64_t row, float* to) {
+    normalised_row(corner + row * row_bytes, table, crop.width, to);
+  };
+  for (const Place& place : rows) {
+    const float* above = lines.row(place.first, place.second, make);
+    if (place.behind == 0.0f) {
+      across.row(above, out);
+    } else {
+      const float* below = lines.row(place.second, place.first, make);
+      blend_rows(above, below, place.before, place.behind, length, line);
+      across.row(line, out);
+    }
+    out += across.length();
+  }
+}
+
+void views(const Changed& clip, const float* table, float* out, int64_t frame_count,
+           const Shape& shape, const Crop& crop, int64_t out_height, int64_t out_width, bool flip,
+           int64_t threads) {
+  std::vector<Place> columns = places(crop.width, out_width);
+  if (flip) std::reverse(columns.begin(), columns.end());
+  const std::vector<Place> rows = places(crop.height, out_height);
+  const Across across(columns);
+  const int64_t n = 3 * out_width, floats = 3 * (3 * crop.width + kPickSlack);
+  Scratch scratch(threads, frame_count, (floats + 3 * kLevels) * static_cast<int64_t>(sizeof(float)));
+  parallel_for(frame_count, out_height * n, threads, [&](int64_t begin, int64_t end) {
+    const Scratch::Place memory = scratch.take();
+    auto* of_frame = reinterpret_cast<float(*)[kLevels]>(memory.as<float>());
+    float* lines = memory.as<float>() + 3 * kLevels;
+    std::fill_n(lines, floats, 0.0f);  // what is picked behind a line has no weight, but is read
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t c = 0; c < 3; ++c) {
+        for (int64_t i = 0; i < kLevels; ++i) {
+          const int64_t level =
+              clip.tables.empty() ? i : clip.tables[static_cast<size_t>(t)].level[c][i];
+          of_frame[c][i] = table[c * kLevels + level];
+        }
+      }
+      const uint8_t* corner =
+          clip.frames + ((t * shape.height + crop.top) * shape.width + crop.left) * 3;
+      view_of_frame(corner, shape.row(), of_frame, rows, across, crop, lines,
+                    out + t * out_height * n);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace vmf
+
+VMF_API int64_t vmf_resized_view(const uint8_t* frames,  // [frame_count, height, width, 3]
+                                 const float* table,     // [3, 256]: levels, normalised
+                                 float* out,             // [frame_count, out_height, out_width, 3]
+                                 int64_t frame_count, int64_t height, int64_t width, int64_t top,
+                                 int64_t left, int64_t crop_height, int64_t crop_width,
+                                 int64_t out_height, int64_t out_width, int64_t flip,
+                                 int64_t threads) {
+  using namespace vmf;
+  const Shape shape{height, width};
+  const Crop crop{top, left, crop_height, crop_width};
+  if (frame_count < 0 || std::min(out_height, out_width) < 1 || !crop.inside(shape)) {
+    return kBadArgument;
+  }
+  try {
+    views({frames, {}}, table, out, frame_count, shape, crop, out_height, out_width, flip != 0,
+          threads);
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  return kOk;
+}
+
+// Each operation says which part of its result the next one, or the crop, reads.
+VMF_API int64_t vmf_augmented_view(const uint8_t* frames,             // [frame_count, height, width, 3]
+                                   const vmf::Operation* operations,  // [operation_count]
+                                   const float* table,                // [3, 256]: levels, normalised
+                                   float* out,  // [frame_count, out_height, out_width, 3]
+                                   int64_t operation_count, int64_t frame_count, int64_t height,
+                                   int64_t width, int64_t top, int64_t left, int64_t crop_height,
+                                   int64_t crop_width, int64_t out_height, int64_t out_width,
+                                   int64_t flip, int64_t threads) {
+  using namespace vmf;
+  const Shape shape{height, width};
+  const Crop crop{top, left, crop_height, crop_width};
+  if (operation_count < 0 || frame_count < 0 || std::min(out_height, out_width) < 1 ||
+      !crop.inside(shape) || !valid(operations, operation_count, shape)) {
+    return kBadArgument;
+  }
+  try {
+    std::unique_ptr<uint8_t[]> memory[2];  // not initialised
+    uint8_t* buffers[2] = {};
+    for (int64_t i = 0; i < buffers_needed(operations, operation_count); ++i) {
+      memory[i].reset(new uint8_t[static_cast<size_t>(frame_count * shape.pixels() * 3)]);
+      buffers[i] = memory[i].get();
+    }
+    views(changed(frames, operations, operation_count, buffers, frame_count, shape, threads), table,
+          out, frame_count, shape, crop, out_height, out_width, flip != 0, threads);
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  return kOk;
+}
