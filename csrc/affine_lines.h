@@ -27,13 +27,18 @@ VMF_INLINE Move move_of(double place) {
 // `count` bytes, each of four pixels that lie 3 bytes apart.
 VMF_INLINE void sums_along(const uint8_t* __restrict at, const float (&weights)[4], int64_t count,
                            Sums& sums) {
-  float* __restrict sum = sums.sum;
   uint8_t* __restrict mixed = sums.mixed;
-  for (int64_t i = 0; i < count; ++i) {
-    sum[i] = (static_cast<float>(at[i]) * weights[0] + static_cast<float>(at[i + 3]) * weights[1]) +
-             (static_cast<float>(at[i + 6]) * weights[2] + static_cast<float>(at[i + 9]) * weights[3]);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vector sum = (widen(at + i) * weights[0] + widen(at + i + 3) * weights[1]) +
+                       (widen(at + i + 6) * weights[2] + widen(at + i + 9) * weights[3]);
+    std::memcpy(sums.sum + i, &sum, sizeof sum);
   }
-  for (int64_t i = 0; i < count; ++i) {
+  for (; i < count; ++i) {
+    sums.sum[i] = 0.0f;
+    for (int64_t k = 0; k < 4; ++k) sums.sum[i] += static_cast<float>(at[i + 3 * k]) * weights[k];
+  }
+  for (i = 0; i < count; ++i) {
     mixed[i] = static_cast<uint8_t>((at[i] ^ at[i + 3]) | (at[i + 3] ^ at[i + 6]) |
                                     (at[i + 6] ^ at[i + 9]));
   }

@@ -189,11 +189,8 @@ VMF_INLINE void fast_sums(const uint8_t* frame, const Window* windows, int64_t c
   }
 }
 
-VMF_INLINE float within(float exact) {
-  return exact < 0.0f ? 0.0f : exact > 255.0f ? 255.0f : exact;
-}
-
-// The levels of the sums, and which of them the exact value may not have; whether there is one.
+// The levels of the sums, and which of them the exact value may not have; whether there is one. Of
+// neighbours of one level the exact value is that level, and so is the sum, within kApart.
 VMF_INLINE bool levels_of(const Sums& sums, int64_t count, uint8_t* __restrict levels,
                           uint8_t* __restrict unsure) {
   const float* __restrict sum = sums.sum;
@@ -201,15 +198,12 @@ VMF_INLINE bool levels_of(const Sums& sums, int64_t count, uint8_t* __restrict l
   int32_t any = 0;
 #pragma omp simd reduction(| : any)
   for (int64_t i = 0; i < count; ++i) {
-    // The sum of one level is off by less than a half
-    const float apart = mixed[i] != 0 ? kApart : 0.5f;
-    const float back = mixed[i] != 0 ? 2 * kApart : 0.0f;
-    const float most = sum[i] + apart;
-    const auto level = static_cast<int32_t>(within(most));
-    const int32_t other = level ^ static_cast<int32_t>(within(most - back));
+    const int32_t level = std::clamp(static_cast<int32_t>(sum[i] + kApart), 0, 255);
+    const int32_t other = std::clamp(static_cast<int32_t>(sum[i] - kApart), 0, 255);
+    const int32_t open = mixed[i] != 0 ? level ^ other : 0;
     levels[i] = static_cast<uint8_t>(level);
-    unsure[i] = static_cast<uint8_t>(other);
-    any |= other;
+    unsure[i] = static_cast<uint8_t>(open);
+    any |= open;
   }
   return any != 0;
 }
@@ -230,6 +224,14 @@ VMF_INLINE void one_pixel(const uint8_t* from, uint8_t* out, int64_t frames, int
 VMF_INLINE void settle(const uint8_t* frame, const double (&m)[6], const Shape& shape, int64_t x,
                        int64_t y, int64_t count, const uint8_t* unsure, uint8_t* levels) {
   for (int64_t i = 0; i < count; ++i) {
+    uint64_t next[3];  // bytes of 8 pixels
+    if (i + 8 <= count) {
+      std::memcpy(next, unsure + 3 * i, sizeof next);
+      if ((next[0] | next[1] | next[2]) == 0) {
+        i += 7;
+        continue;
+      }
+    }
     if ((unsure[3 * i] | unsure[3 * i + 1] | unsure[3 * i + 2]) != 0) {
       exactly(frame, spot_of(m, shape, x + i, y), levels + 3 * i);
     }
