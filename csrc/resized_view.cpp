@@ -104,6 +104,14 @@ void views(const Changed& clip, const float* table, float* out, int64_t frame_co
   });
 }
 
+// Frames that go through all operations together, so that they stay in the cache, and their memory with
+// the process. Several, because the places that they read are worked out once for all of them.
+int64_t frames_at_once(int64_t frame_count, int64_t bytes, int64_t threads) {
+  constexpr int64_t kTogether = 3 << 19;
+  return std::clamp<int64_t>(kTogether / bytes, std::max<int64_t>(threads, 1),
+                             std::max(frame_count, std::max<int64_t>(threads, 1)));
+}
+
 }  // namespace
 }  // namespace vmf
 
@@ -146,14 +154,20 @@ VMF_API int64_t vmf_augmented_view(const uint8_t* frames,             // [frame_
     return kBadArgument;
   }
   try {
+    const int64_t bytes = shape.pixels() * 3, group = frames_at_once(frame_count, bytes, threads);
     std::unique_ptr<uint8_t[]> memory[2];  // not initialised
     uint8_t* buffers[2] = {};
     for (int64_t i = 0; i < buffers_needed(operations, operation_count); ++i) {
-      memory[i].reset(new uint8_t[static_cast<size_t>(frame_count * shape.pixels() * 3)]);
+      memory[i].reset(new uint8_t[static_cast<size_t>(group * bytes)]);
       buffers[i] = memory[i].get();
     }
-    views(changed(frames, operations, operation_count, buffers, frame_count, shape, threads), table,
-          out, frame_count, shape, crop, out_height, out_width, flip != 0, threads);
+    for (int64_t t = 0; t < frame_count; t += group) {
+      const int64_t count = std::min(group, frame_count - t);
+      const Changed found = changed(frames + t * bytes, operations, operation_count, buffers, count,
+                                    shape, threads);
+      views(found, table, out + t * out_height * out_width * 3, count, shape, crop, out_height,
+            out_width, flip != 0, threads);
+    }
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   }
