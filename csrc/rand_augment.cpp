@@ -13,6 +13,7 @@
 #include <cstring>
 #include <new>
 
+#include "byte_tables.h"
 #include "common.h"
 #include "parallel.h"
 
@@ -50,14 +51,6 @@ VMF_INLINE int32_t grey_of(int32_t r, int32_t g, int32_t b) {
 
 VMF_INLINE uint8_t cut(float exact) {
   return static_cast<uint8_t>(exact < 0.0f ? 0.0f : exact > 255.0f ? 255.0f : exact);
-}
-
-VMF_CLONES void apply(const Tables& tables, const uint8_t* from, uint8_t* to, int64_t pixels) {
-  for (int64_t i = 0; i < pixels; ++i) {
-    to[3 * i] = tables.level[0][from[3 * i]];
-    to[3 * i + 1] = tables.level[1][from[3 * i + 1]];
-    to[3 * i + 2] = tables.level[2][from[3 * i + 2]];
-  }
 }
 
 // How many pixels of the frame have each level, behind the tables.
@@ -332,7 +325,7 @@ void look_up(const Tables& tables, const uint8_t* from, uint8_t* to, const Shape
              const Region& region) {
   for (int64_t y = region.top; y < region.bottom; ++y) {
     const int64_t place = y * shape.row() + 3 * region.left;
-    apply(tables, from + place, to + place, region.width());
+    through_tables(tables.level, from + place, to + place, region.width());
   }
 }
 

@@ -7,6 +7,7 @@
 #include <new>
 #include <vector>
 
+#include "byte_tables.h"
 #include "common.h"
 #include "float_picks.h"
 #include "parallel.h"
@@ -38,11 +39,30 @@ std::vector<Place> places(int64_t length, int64_t size) {
   return found;
 }
 
-// Each byte of a row by its channel's table.
-VMF_CLONES void normalised_row(const uint8_t* row, const float (*table)[kLevels], int64_t pixels,
-                               float* out) {
-  for (int64_t x = 0; x < pixels; ++x) {
-    for (int64_t c = 0; c < 3; ++c) out[3 * x + c] = table[c][row[3 * x + c]];
+// Of one channel after the other, again and again: a value is scale * level + offset.
+struct Statistics {
+  static constexpr int64_t kFloats = 48;
+  float scale[kFloats], offset[kFloats];
+
+  explicit Statistics(const float* table) {
+    for (int64_t i = 0; i < kFloats; ++i) {
+      const float *channel = table + i % 3 * kLevels, most = channel[kLevels - 1];
+      offset[i] = channel[0];
+      scale[i] = (most - offset[i]) / 255.0f;
+    }
+  }
+};
+
+VMF_CLONES void normalised_row(const uint8_t* __restrict row, const Statistics& statistics,
+                               int64_t bytes, float* __restrict out) {
+  int64_t i = 0;
+  for (; i + Statistics::kFloats <= bytes; i += Statistics::kFloats) {
+    for (int64_t k = 0; k < Statistics::kFloats; ++k) {
+      out[i + k] = static_cast<float>(row[i + k]) * statistics.scale[k] + statistics.offset[k];
+    }
+  }
+  for (int64_t k = 0; i + k < bytes; ++k) {
+    out[i + k] = static_cast<float>(row[i + k]) * statistics.scale[k] + statistics.offset[k];
   }
 }
 
@@ -52,14 +72,20 @@ VMF_CLONES void blend_rows(const float* __restrict above, const float* __restric
 }
 
 // One frame's view: down, then across.
-void view_of_frame(const uint8_t* corner, int64_t row_bytes, const float (*table)[kLevels],
-                   const std::vector<Place>& rows, const Across& across, const Crop& crop,
-                   float* memory, float* out) {
+void view_of_frame(const uint8_t* corner, int64_t row_bytes, const Tables* tables,
+                   const Statistics& statistics, const std::vector<Place>& rows,
+                   const Across& across, const Crop& crop, float* memory, uint8_t* levels,
+                   float* out) {
   const int64_t length = 3 * crop.width, padded = length + kPickSlack;
   TwoRows<float> lines(memory, padded);
   float* line = memory + 2 * padded;
   const auto make = [&](int64_t row, float* to) {
-    normalised_row(corner + row * row_bytes, table, crop.width, to);
+    const uint8_t* from = corner + row * row_bytes;
+    if (tables != nullptr) {
+      through_tables(tables->level, from, levels, crop.width);
+      from = levels;
+    }
+    normalised_row(from, statistics, length, to);
   };
   for (const Place& place : rows) {
     const float* above = lines.row(place.first, place.second, make);
@@ -82,23 +108,20 @@ void views(const Changed& clip, const float* table, float* out, int64_t frame_co
   const std::vector<Place> rows = places(crop.height, out_height);
   const Across across(columns);
   const int64_t n = 3 * out_width, floats = 3 * (3 * crop.width + kPickSlack);
-  Scratch scratch(threads, frame_count, (floats + 3 * kLevels) * static_cast<int64_t>(sizeof(float)));
+  const Statistics statistics(table);
+  const int64_t line_bytes = floats * static_cast<int64_t>(sizeof(float));
+  Scratch scratch(threads, frame_count, line_bytes + 3 * crop.width);
   parallel_for(frame_count, out_height * n, threads, [&](int64_t begin, int64_t end) {
     const Scratch::Place memory = scratch.take();
-    auto* of_frame = reinterpret_cast<float(*)[kLevels]>(memory.as<float>());
-    float* lines = memory.as<float>() + 3 * kLevels;
+    auto* lines = memory.as<float>();
+    uint8_t* levels = memory.as<uint8_t>() + line_bytes;
     std::fill_n(lines, floats, 0.0f);  // what is picked behind a line has no weight, but is read
     for (int64_t t = begin; t < end; ++t) {
-      for (int64_t c = 0; c < 3; ++c) {
-        for (int64_t i = 0; i < kLevels; ++i) {
-          const int64_t level =
-              clip.tables.empty() ? i : clip.tables[static_cast<size_t>(t)].level[c][i];
-          of_frame[c][i] = table[c * kLevels + level];
-        }
-      }
+      const Tables* tables = clip.tables.empty() ? nullptr : &clip.tables[static_cast<size_t>(t)];
+      if (tables != nullptr && tables->plain) tables = nullptr;
       const uint8_t* corner =
           clip.frames + ((t * shape.height + crop.top) * shape.width + crop.left) * 3;
-      view_of_frame(corner, shape.row(), of_frame, rows, across, crop, lines,
+      view_of_frame(corner, shape.row(), tables, statistics, rows, across, crop, lines, levels,
                     out + t * out_height * n);
     }
   });
