@@ -7,14 +7,14 @@ holds for all its frames. Of every operation only the part of its result is made
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
 from videomae_fast.ops import _native
-from videomae_fast.ops._declare import native, register
+from videomae_fast.ops._declare import native, register, triton
 from videomae_fast.ops.augment_plan import (
     Region,
     check_operations,
@@ -68,7 +68,7 @@ def augmented_views(
         views: what is done for each view, at least one.
         size: (height, width) of the views in pixels.
         mean, std: per colour channel, of values in 0..1.
-        impl: "auto", "native" (CPU) or "reference". Grey levels after the operations are the same,
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference". Grey levels after the operations are the same,
             values differ by roundings of fp32. What fills a hole depends on the kind of device.
         out: where the views go, of their shape and dtype, contiguous, on the clips' device; else
             memory is allocated.
@@ -207,9 +207,40 @@ def _by_torch(
     out.copy_(resized_view_reference(frames, crop, *out.shape[1:3], flip, mean, std))
 
 
+def _triton_unfit(clips: Sequence[Tensor]) -> str | None:
+    if any(clip.shape[1] * clip.stride(1) >= 2**31 for clip in clips):
+        return "the kernels take frames of less than 2 GiB"
+    return None
+
+
+def _at_once(write: Callable[..., None]) -> Callable[..., Tensor]:
+    """A backend's `run` that makes all views in one call, to memory given or its own."""
+
+    def run(
+        clips: Sequence[Tensor],
+        views: Tensor,
+        operations: Tensor,
+        height: int,
+        width: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        out: Tensor | None = None,
+    ) -> Tensor:
+        if out is None:
+            shape = (len(views), clips[0].shape[0], height, width, 3)
+            out = torch.empty(shape, dtype=torch.float32, device=clips[0].device)
+        dense = [clip if clip.stride()[2:] == (3, 1) else clip.contiguous() for clip in clips]
+        write(dense, views, operations, mean, std, out)
+        return out
+
+    return run
+
+
+_KERNEL = triton("augmented_views", "augmented_views")
 _OP = register(
     "augmented_views",
     ("clips", "views", "operations", "height", "width", "mean", "std", "out"),
+    triton=replace(_KERNEL, run=_at_once(_KERNEL.run), unfit=_triton_unfit, placed=1),
     native=native(_each_view(_native.augmented_view), placed=1),
     reference=Backend(_each_view(_by_torch), "the reference"),
 )
