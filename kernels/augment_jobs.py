@@ -169,5 +169,8 @@ def _part(jobs: Sequence[Job], everything: list[Job]) -> Part:
         return Part()
     first = len(everything)
     everything.extend(jobs)
-    rows, columns = max(job.rows or job.height for job in jobs), max(job.columns or job.width for job in jobs)
+    rows, columns = (
+        max(job.rows or job.height for job in jobs),
+        max(job.columns or job.width for job in jobs),
+    )
     return Part(first, len(jobs), rows, columns)

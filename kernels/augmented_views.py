@@ -48,6 +48,7 @@ class Launch:
     Attributes:
         pixels, block: that a program counts, and how many of them at once.
         rows, bytes: of a tile of pixels that are made.
+        affine_rows: the same of affine operations, whose sums are fp64: 4 rows take 138 registers.
         num_warps: of a program that makes pixels.
     """
 
@@ -55,6 +56,7 @@ class Launch:
     block: int = 1024
     rows: int = 4
     bytes: int = 128
+    affine_rows: int = 2
     num_warps: int = 4
 
 
@@ -194,10 +196,10 @@ def table_kernel(
 
 
 @triton.jit
-def _tile(p_job, ROWS: tl.constexpr, BYTES: tl.constexpr):
-    """Rows and bytes of a program's tile in their frame, and which of them are to be made."""
-    o_row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    o_byte = tl.program_id(2) * BYTES + tl.arange(0, BYTES)  # [BYTES]
+def _tile(p_job, i_row, i_byte, ROWS: tl.constexpr, BYTES: tl.constexpr):
+    """Rows and bytes of a tile in their frame, and which of them are to be made."""
+    o_row = i_row * ROWS + tl.arange(0, ROWS)  # [ROWS]
+    o_byte = i_byte * BYTES + tl.arange(0, BYTES)  # [BYTES]
     m_row = o_row < tl.load(p_job + 12).to(tl.int32)
     m_byte = o_byte < 3 * tl.load(p_job + 13).to(tl.int32)
     o_row += tl.load(p_job + 10).to(tl.int32)
@@ -221,7 +223,7 @@ def blend_kernel(
     through = tl.load(p_job + 1)
     p_table = tables_ptr + (tl.load(p_job) * frames + frame) * _TABLE
     p_numbers = numbers_ptr + tl.load(p_job + 14) * _NUMBERS
-    o_row, o_byte, m_tile = _tile(p_job, ROWS, BYTES)
+    o_row, o_byte, m_tile = _tile(p_job, tl.program_id(1), tl.program_id(2), ROWS, BYTES)
     channel = o_byte % 3
     o_table = channel * 256
     p_here = p_source + o_row * source_row + o_byte  # [ROWS, BYTES]
@@ -287,7 +289,7 @@ def affine_kernel(
     p_table = tables_ptr + (tl.load(p_job) * frames + frame) * _TABLE
     p_matrix = numbers_ptr + tl.load(p_job + 14) * _NUMBERS + 2
     height, width = tl.load(p_job + 8).to(tl.int32), tl.load(p_job + 9).to(tl.int32)
-    o_row, o_byte, m_tile = _tile(p_job, ROWS, BYTES)
+    o_row, o_byte, m_tile = _tile(p_job, tl.program_id(1), tl.program_id(2), ROWS, BYTES)
     channel = o_byte % 3
     o_table = channel * 256
     b_x = (o_byte // 3).to(tl.float64) + 0.5
@@ -411,7 +413,7 @@ def augmented_views(
         tables = torch.empty((count, frames, 3, 256), dtype=torch.uint8, device=device)
         for step in plan.steps:
             _make(step, jobs, numbers, tables, frames)
-        view_kernel[_grid(frames, count, height, width)](
+        view_kernel[_grid(frames, count, height, width, LAUNCH.rows)](
             jobs[plan.views :],
             holes,
             tables,
@@ -444,17 +446,20 @@ def _make(step: Step, jobs: Tensor, numbers: Tensor, tables: Tensor, frames: int
             jobs[part.first :], numbers, tables, counts, greys, frames,
             num_warps=LAUNCH.num_warps, enable_fp_fusion=False,
         )  # fmt: skip
-    for part, kernel in ((step.blend, blend_kernel), (step.affine, affine_kernel)):
+    for part, kernel, tile in (
+        (step.blend, blend_kernel, LAUNCH.rows),
+        (step.affine, affine_kernel, LAUNCH.affine_rows),
+    ):
         if part:
-            kernel[_grid(frames, part.jobs, part.rows, part.columns)](
+            kernel[_grid(frames, part.jobs, part.rows, part.columns, tile)](
                 jobs[part.first :], numbers, tables, frames,
-                ROWS=LAUNCH.rows, BYTES=LAUNCH.bytes, num_warps=LAUNCH.num_warps,
+                ROWS=tile, BYTES=LAUNCH.bytes, num_warps=LAUNCH.num_warps,
                 enable_fp_fusion=False,
             )  # fmt: skip
 
 
-def _grid(frames: int, count: int, rows: int, columns: int) -> tuple[int, int, int]:
-    return count * frames, cdiv(rows, LAUNCH.rows), cdiv(3 * columns, LAUNCH.bytes)
+def _grid(frames: int, count: int, rows: int, columns: int, tile: int) -> tuple[int, int, int]:
+    return count * frames, cdiv(rows, tile), cdiv(3 * columns, LAUNCH.bytes)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -9,11 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.support.backends import KERNELS, NATIVE
+from tests.support.backends import KERNELS
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import AugmentedView, augmented_views, rand_augment, resized_view
 
-BACKENDS = [NATIVE, KERNELS]
 # The least, the most and something between of every operation's argument
 ARGUMENTS: dict[str, tuple[float | None, ...]] = {
     "auto_contrast": (None,), "equalize": (None,), "invert": (None,),
@@ -39,11 +38,14 @@ def levels(clips, views, size, impl, device):
     return found.cpu().round().to(torch.uint8)
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_each_operation_is_the_references(name: str, impl: str, device: str) -> None:
-    for height, width, most in ((1, 1, 256), (2, 5, 256), (13, 47, 40), (33, 21, 256)):
-        frames = clip(height, width, most=most)
+    sizes = [(2, 5, 256), (9, 44, 40)]  # a tile in the interpreter takes 20 ms
+    if impl != "triton":
+        sizes += [(1, 1, 256), (13, 47, 40), (33, 21, 256), (60, 130, 256)]
+    for height, width, most in sizes:
+        frames = clip(height, width, frames=1 if impl == "triton" else 3, most=most)
         crop = (0, 0, height, width)
         views = [AugmentedView(0, crop, ((name, one),)) for one in ARGUMENTS[name]]
         found = levels([frames], views, (height, width), impl, device)
@@ -57,15 +59,15 @@ def chains(number: int, rng: random.Random) -> list[tuple[str, float | None]]:
     return [(name, rng.choice(ARGUMENTS[name])) for name in names]
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@pytest.mark.parametrize("impl", KERNELS)
 def test_chains_on_parts_of_frames_are_the_references(impl: str, device: str) -> None:
     """Only what is read later is made, of several clips of several sizes at once."""
     rng = random.Random(3)
-    for number in range(6 if impl == "triton" else 150):
-        clips = [clip(31, 44, seed=number), clip(18, 57, most=60, seed=number)]
+    for number in range(3 if impl == "triton" else 150):
+        clips = [clip(21, 44, seed=number), clip(18, 57, most=60, seed=number)]
         size = rng.randrange(1, 16), rng.randrange(1, 30)
         views = []
-        for _ in range(5):
+        for _ in range(4):
             which = rng.randrange(2)
             top = rng.randrange(clips[which].shape[1] - size[0] + 1)
             left = rng.randrange(clips[which].shape[2] - size[1] + 1)
@@ -79,12 +81,12 @@ def test_chains_on_parts_of_frames_are_the_references(impl: str, device: str) ->
             assert torch.equal(result, wanted), view
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@pytest.mark.parametrize("impl", KERNELS)
 def test_views_are_the_references(impl: str, device: str) -> None:
     """Crops that grow and shrink, far enough for the slow way, flips, and operations before."""
     rng = random.Random(4)
     frames = clip(37, 190)
-    for _ in range(4 if impl == "triton" else 40):
+    for _ in range(2 if impl == "triton" else 40):
         size = rng.randrange(1, 40), rng.randrange(1, 40)
         views = []
         for _ in range(3):
@@ -101,9 +103,9 @@ def test_views_are_the_references(impl: str, device: str) -> None:
             assert torch.equal(result, alone)
 
 
-@pytest.mark.parametrize("impl", ["reference", *BACKENDS])
+@pytest.mark.parametrize("impl", ["reference", *KERNELS])
 def test_holes_are_noise_and_the_rest_is_kept(impl: str, device: str) -> None:
-    frames = clip(40, 50, frames=4).to(device)
+    frames = clip(40, 50, frames=2).to(device)
     plain = AugmentedView(0, (3, 4, 30, 40), (("invert", None),))
     holed = replace(plain, hole=(5, 7, 20, 24), seed=2**63 - 1)
     other = replace(holed, seed=11)
@@ -112,7 +114,7 @@ def test_holes_are_noise_and_the_rest_is_kept(impl: str, device: str) -> None:
     inside = torch.zeros(32, 48, dtype=torch.bool)
     inside[5:25, 7:31] = True
     assert torch.equal(found[1][:, ~inside], found[0][:, ~inside])
-    noise = found[1:3, :, inside]  # 2 x 4 frames x 480 pixels x 3
+    noise = found[1:3, :, inside]  # 2 x 2 frames x 480 pixels x 3
     assert noise.mean().abs() < 0.05
     assert abs(noise.std() - 1) < 0.05
     assert noise.unique().numel() > 0.95 * noise.numel()  # for each channel, pixel and frame
@@ -120,7 +122,7 @@ def test_holes_are_noise_and_the_rest_is_kept(impl: str, device: str) -> None:
     assert not torch.equal(found[1], found[2])
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@pytest.mark.parametrize("impl", KERNELS)
 def test_memory_is_filled_to_its_end_and_no_further(
     impl: str, device: str, poisoned: Callable[..., object]
 ) -> None:
@@ -135,7 +137,7 @@ def test_memory_is_filled_to_its_end_and_no_further(
         assert torch.equal(found, augmented_views([frames], views, size, impl=impl))
 
 
-@pytest.mark.parametrize("impl", ["reference", *BACKENDS])
+@pytest.mark.parametrize("impl", ["reference", *KERNELS])
 def test_parts_of_larger_frames_are_read_in_place(impl: str, device: str) -> None:
     whole = clip(30, 40, frames=6).to(device)
     part = whole[::2, 3:25, 5:36]

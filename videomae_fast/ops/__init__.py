@@ -13,6 +13,7 @@ from videomae_fast.ops.gelu_mlp import gelu_mlp
 from videomae_fast.ops.hsv_jitter import hsv_jitter
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
+from videomae_fast.ops.mix_clips import mix_clips
 from videomae_fast.ops.packed_attention import packed_attention
 from videomae_fast.ops.packed_qkv import packed_bias
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
@@ -45,6 +46,7 @@ __all__ = [
     "hsv_jitter",
     "linear",
     "mask_indices",
+    "mix_clips",
     "packed_attention",
     "packed_bias",
     "patch_gather",

@@ -68,8 +68,9 @@ def augmented_views(
         views: what is done for each view, at least one.
         size: (height, width) of the views in pixels.
         mean, std: per colour channel, of values in 0..1.
-        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference". Grey levels after the operations are the same,
-            values differ by roundings of fp32. What fills a hole depends on the kind of device.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference". Grey levels after the
+            operations are the same, values differ by roundings of fp32. What fills a hole depends
+            on the kind of device.
         out: where the views go, of their shape and dtype, contiguous, on the clips' device; else
             memory is allocated.
 
@@ -85,7 +86,7 @@ def augmented_views(
     random_erasing.py of the official V2 code.
     """
     _check_clips(clips, size)
-    plan, operations = _planned(clips, views, size)
+    plan, operations = planned(clips, views, size)
     statistics = [float(value) for value in mean], [float(value) for value in std]
     if out is None:
         made: Tensor = _AUGMENTED_VIEWS(list(clips), plan, operations, *size, *statistics, impl)
@@ -120,7 +121,7 @@ def _check_clips(clips: Sequence[Tensor], size: tuple[int, int]) -> None:
             )
 
 
-def _planned(
+def planned(
     clips: Sequence[Tensor], views: Sequence[AugmentedView], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """The views, int64 [V, 13] (clip, crop, flip, hole, seed, first operation, how many), and their

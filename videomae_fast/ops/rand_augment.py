@@ -28,7 +28,6 @@ FILL: Final = 128
 """Grey level of what comes in from outside of a frame."""
 
 
-
 def rand_augment(
     frames: Tensor, operations: Sequence[tuple[str, float | None]], *, impl: str = "auto"
 ) -> Tensor:
@@ -74,9 +73,7 @@ def _by_library(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]
     return _native.rand_augment(frames, rows_tensor(_rows(frames, kinds, arguments)))
 
 
-def _rows(
-    frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]
-) -> list[list[float]]:
+def _rows(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> list[list[float]]:
     height, width = frames.shape[1:3]
     operations = list(zip([NAMES[kind] for kind in kinds], arguments, strict=True))
     return operation_rows(operations, height, width, Region(0, height, 0, width))

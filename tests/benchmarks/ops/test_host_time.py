@@ -22,6 +22,7 @@ def test_it_runs_and_writes(tmp_path, capsys):
     forward = {name for name in REGISTRY if not name.endswith("_backward")}
     # Masks, views and features of boxes are made once a batch
     views = {"crop_resize", "rand_augment", "bilinear_resize", "resized_view", "hsv_jitter"}
+    views |= {"augmented_views", "mix_clips"}
     # Declared as attention is, and of the same bodies
     packed = {"packed_attention", "packed_bias", "packed_join", "gelu_mlp"}
     left_out = {*views, *packed, "mask_indices", "roi_features"}

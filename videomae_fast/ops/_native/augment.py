@@ -9,6 +9,7 @@ from torch import Tensor
 
 from videomae_fast.ops._native.calls import call
 
+
 def rand_augment(frames: Tensor, operations: Tensor) -> Tensor:
     """Frames after the operations, the same for any thread count.
 
