@@ -1,4 +1,4 @@
-"""What the launches of `augmented_views` do, to which view: worked out on the host from its plan."""
+"""What the launches of `augmented_views` do, to which view: worked out on the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training views from uint8: RandAugment's operations, crop, resize, flip and hole, for a whole batch.
+"""Training views from uint8: RandAugment's operations, crop, resize, flip and hole, of a batch.
 
 Operations that change a level whatever its place become a table of 256 levels for each channel of
 each frame, which the next reader of pixels looks levels up in: they pass over no pixels. Statistics
@@ -93,7 +93,7 @@ def _grey(b_red, b_green, b_blue):
 
 @triton.jit
 def _blend(b_ground, b_level, factor):
-    """ground + factor * (level - ground) in fp32, cut off and truncated; all fp32 but the result."""
+    """ground + factor * (level - ground) of fp32 values, cut off at 0 and 255, truncated."""
     b_exact = b_ground + factor * (b_level - b_ground)
     return tl.minimum(tl.maximum(b_exact, 0.0), 255.0).to(tl.int32)
 
@@ -160,7 +160,7 @@ def table_kernel(
         b_level = tl.load(p_table).to(tl.int32)
     pixels = tl.load(p_job + 8) * tl.load(p_job + 9)
     b_next = b_level
-    if kind == _AUTO_CONTRAST or kind == _EQUALIZE:
+    if (kind == _AUTO_CONTRAST) | (kind == _EQUALIZE):
         b_count = tl.load(counts_ptr + i_frame * _TABLE + channel * 256 + o_level)  # [256]
         highest = tl.max(tl.where(b_count > 0, o_level, 0), 0)
         if kind == _AUTO_CONTRAST:
@@ -177,7 +177,7 @@ def table_kernel(
             b_below = tl.cumsum(b_count, 0) - b_count
             b_even = (step // 2 + tl.gather(b_below, b_level, 0)) // tl.maximum(step, 1)
             b_next = tl.where((present > 1) & (step > 0), tl.minimum(b_even, 255), b_level)
-    elif kind == _CONTRAST or kind == _BRIGHTNESS:
+    elif (kind == _CONTRAST) | (kind == _BRIGHTNESS):
         ground = tl.full([1], 0.0, tl.float32)
         if kind == _CONTRAST:
             mean = tl.load(greys_ptr + i_frame).to(tl.float64) / pixels.to(tl.float64)
@@ -323,9 +323,9 @@ def affine_kernel(
 
 @triton.jit
 def _neighbours(o_out, length, size):
-    """The two pixels of `length` that an output pixel of `size` joins, and the second one's share."""
+    """The two pixels of `length` that an output pixel of `size` joins, and the second's share."""
     # A place that is off by a rounding is off by more than the result may be
-    scale = tl.div_rn(length.to(tl.float32), size.to(tl.float32))
+    scale = tl.div_rn(length.to(tl.float32), tl.full([1, 1], 0.0, tl.float32) + size)
     b_at = tl.maximum(scale * (o_out.to(tl.float32) + 0.5) - 0.5, 0.0)
     o_first = tl.minimum(b_at.to(tl.int32), length - 1)
     b_share = tl.minimum(tl.maximum(b_at - o_first.to(tl.float32), 0.0), 1.0)
