@@ -128,12 +128,13 @@ def planned(
     operations' rows, fp64 [N, 12], on the CPU."""
     if not views:
         raise ValueError("views must hold at least one view")
-    plan, rows = [], []
+    plan: list[list[int]] = []
+    rows: list[list[float]] = []
     for number, view in enumerate(views):
         if not 0 <= view.clip < len(clips):
             raise ValueError(f"view {number}: there are {len(clips)} clips, no clip {view.clip}")
-        frame = clips[view.clip].shape[1:3]
-        _check_inside(f"view {number}: crop", view.crop, (frame[0], frame[1]))
+        _, height, width, _ = clips[view.clip].shape
+        _check_inside(f"view {number}: crop", view.crop, (height, width))
         if view.hole is not None:
             _check_inside(f"view {number}: hole", view.hole, size)
         if not 0 <= view.seed < 2**63:
@@ -142,7 +143,7 @@ def planned(
         hole = view.hole or (0, 0, 0, 0)
         counted = len(rows), len(view.operations)
         plan.append([view.clip, *view.crop, int(view.flip), *hole, view.seed, *counted])
-        rows.extend(operation_rows(view.operations, *frame, Region.of(view.crop)))
+        rows.extend(operation_rows(view.operations, height, width, Region.of(view.crop)))
     return torch.tensor(plan, dtype=torch.int64), rows_tensor(rows)
 
 
@@ -205,7 +206,8 @@ def _by_torch(
 ) -> None:
     for row in rows.tolist():
         frames = changed_by(frames, row)
-    out.copy_(resized_view_reference(frames, crop, *out.shape[1:3], flip, mean, std))
+    _, height, width, _ = out.shape
+    out.copy_(resized_view_reference(frames, crop, height, width, flip, mean, std))
 
 
 def _triton_unfit(clips: Sequence[Tensor]) -> str | None:

@@ -96,4 +96,5 @@ def _levels(mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Every value that a pixel can have, fp32 [3, 256], with the reference's own arithmetic."""
     levels = torch.arange(256, dtype=torch.float32) / 255
     offset, scale = torch.tensor([list(mean), list(std)], dtype=torch.float32)
-    return ((levels - offset[:, None]) / scale[:, None]).contiguous()
+    table: Tensor = (levels - offset[:, None]) / scale[:, None]
+    return table.contiguous()
