@@ -189,11 +189,8 @@ VMF_INLINE void fast_sums(const uint8_t* frame, const Window* windows, int64_t c
   }
 }
 
-VMF_INLINE float within(float exact) {
-  return exact < 0.0f ? 0.0f : exact > 255.0f ? 255.0f : exact;
-}
-
-// The levels of the sums, and which of them the exact value may not have; whether there is one.
+// The levels of the sums, and which of them the exact value may not have; whether there is one. Of
+// neighbours of one level the exact value is that level, and so is the sum, within kApart.
 VMF_INLINE bool levels_of(const Sums& sums, int64_t count, uint8_t* __restrict levels,
                           uint8_t* __restrict unsure) {
   const float* __restrict sum = sums.sum;
@@ -201,71 +198,80 @@ VMF_INLINE bool levels_of(const Sums& sums, int64_t count, uint8_t* __restrict l
   int32_t any = 0;
 #pragma omp simd reduction(| : any)
   for (int64_t i = 0; i < count; ++i) {
-    // The sum of one level is off by less than a half
-    const float apart = mixed[i] != 0 ? kApart : 0.5f;
-    const float back = mixed[i] != 0 ? 2 * kApart : 0.0f;
-    const float most = sum[i] + apart;
-    const auto level = static_cast<int32_t>(within(most));
-    const int32_t other = level ^ static_cast<int32_t>(within(most - back));
+    const int32_t level = std::clamp(static_cast<int32_t>(sum[i] + kApart), 0, 255);
+    const int32_t other = std::clamp(static_cast<int32_t>(sum[i] - kApart), 0, 255);
+    const int32_t open = mixed[i] != 0 ? level ^ other : 0;
     levels[i] = static_cast<uint8_t>(level);
-    unsure[i] = static_cast<uint8_t>(other);
-    any |= other;
+    unsure[i] = static_cast<uint8_t>(open);
+    any |= open;
   }
   return any != 0;
 }
 
-// Output rows begin..end of all frames: the places that they read are the same. Most pixels are summed
-// in fp32; where that sum is so near to a level that the exact one could be on its other side, and at
-// the frame's edges, the exact one is taken.
+// A pixel of all frames, the slow way; `out` is its place in the first one.
+VMF_INLINE void one_pixel(const uint8_t* from, uint8_t* out, int64_t frames, int64_t frame_bytes,
+                          const Spot& spot) {
+  for (int64_t t = 0; t < frames; ++t) {
+    if (spot.inside) {
+      exactly(from + t * frame_bytes, spot, out + t * frame_bytes);
+    } else {
+      std::memset(out + t * frame_bytes, kFill, 3);
+    }
+  }
+}
+
+// The exact levels of those of `count` pixels from x, y on whose sums left them open.
+VMF_INLINE void settle(const uint8_t* frame, const double (&m)[6], const Shape& shape, int64_t x,
+                       int64_t y, int64_t count, const uint8_t* unsure, uint8_t* levels) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint64_t next[3];  // bytes of 8 pixels
+    if (i + 8 <= count) {
+      std::memcpy(next, unsure + 3 * i, sizeof next);
+      if ((next[0] | next[1] | next[2]) == 0) {
+        i += 7;
+        continue;
+      }
+    }
+    if ((unsure[3 * i] | unsure[3 * i + 1] | unsure[3 * i + 2]) != 0) {
+      exactly(frame, spot_of(m, shape, x + i, y), levels + 3 * i);
+    }
+  }
+}
+
+// Output pixels left..right of rows begin..end, of all frames: the places that they read are the same.
+// Most pixels are summed in fp32; where that sum is so near to a level that the exact one could be on
+// its other side, and at the frame's edges, the exact one is taken.
 template <int64_t rows>
 VMF_INLINE void affine_rows(const uint8_t* from, uint8_t* to, int64_t frames, const Shape& shape,
-                            const double (&m)[6], int64_t begin, int64_t end) {
+                            const double (&m)[6], const Region& region) {
   const int64_t frame_bytes = shape.pixels() * 3, row_bytes = shape.row();
   Window windows[kTile];
   Sums sums;
   uint8_t unsure[3 * kTile];
-  for (int64_t y = begin; y < end; ++y) {
-    for (int64_t x = 0; x < shape.width;) {
+  for (int64_t y = region.top; y < region.bottom; ++y) {
+    for (int64_t x = region.left; x < region.right;) {
       // Places of a row that lie well inside follow one another.
       const Spot spot = spot_of(m, shape, x, y);
       uint8_t* out = to + y * row_bytes + 3 * x;
       if (!spot.open) {
-        for (int64_t t = 0; t < frames; ++t) {
-          if (spot.inside) {
-            exactly(from + t * frame_bytes, spot, out + t * frame_bytes);
-          } else {
-            std::memset(out + t * frame_bytes, kFill, 3);
-          }
-        }
+        one_pixel(from, out, frames, frame_bytes, spot);
         ++x;
         continue;
       }
       int64_t count = 0;
       for (Spot next = spot; next.open; next = spot_of(m, shape, x + count, y)) {
         windows[count++] = window_of(next, rows);
-        if (count == kTile || x + count == shape.width) break;
+        if (count == kTile || x + count == region.right) break;
       }
       for (int64_t t = 0; t < frames; ++t) {
         const uint8_t* frame = from + t * frame_bytes;
         uint8_t* levels = out + t * frame_bytes;
         fast_sums<rows>(frame, windows, count, row_bytes, sums);
-        if (!levels_of(sums, 3 * count, levels, unsure)) continue;
-        for (int64_t i = 0; i < count; ++i) {
-          if ((unsure[3 * i] | unsure[3 * i + 1] | unsure[3 * i + 2]) != 0) {
-            exactly(frame, spot_of(m, shape, x + i, y), levels + 3 * i);
-          }
+        if (levels_of(sums, 3 * count, levels, unsure)) {
+          settle(frame, m, shape, x, y, count, unsure, levels);
         }
       }
       x += count;
     }
-  }
-}
-
-void affine(const uint8_t* from, uint8_t* to, int64_t frames, const Shape& shape,
-            const double (&m)[6], int64_t begin, int64_t end) {
-  if (m[3] == 0.0 && m[4] == 1.0 && m[5] == std::floor(m[5])) {  // rows are read as they are
-    affine_rows<1>(from, to, frames, shape, m, begin, end);
-  } else {
-    affine_rows<4>(from, to, frames, shape, m, begin, end);
   }
 }

@@ -2,15 +2,18 @@
 //
 // Operations that change a level whatever its place (most of them) become tables of 256 levels per
 // channel, one after the other joined to one, and pass over the pixels together with what comes next.
-// Statistics of a frame are taken from its histogram, which goes through the tables too.
+// Statistics of a frame are taken from its histogram, which goes through the tables too. Of what the
+// others make, only the part is made that the next one reads.
 //
 // This file is compiled without fused multiply-adds: results are truncated, so every rounding counts.
+#include "rand_augment.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <new>
-#include <vector>
 
+#include "byte_tables.h"
 #include "common.h"
 #include "parallel.h"
 
@@ -40,40 +43,7 @@ enum Kind : int64_t {
   kKinds
 };
 
-// As ops/rand_augment.py lays it out: the kind, its argument, and of an affine operation the matrix
-// that takes the place of an output pixel to one of the input.
-struct Operation {
-  double kind, argument;
-  double matrix[6];
-};
-
-constexpr int64_t kLevels = 256;
 constexpr uint8_t kFill = 128;
-
-struct Tables {
-  uint8_t level[3][kLevels];
-  bool plain;  // every level is itself
-
-  void reset() {
-    for (auto& channel : level) {
-      for (int64_t i = 0; i < kLevels; ++i) channel[i] = static_cast<uint8_t>(i);
-    }
-    plain = true;
-  }
-  // What these tables give goes through `next`, of all channels.
-  void then(const uint8_t (&next)[3][kLevels]) {
-    for (int64_t c = 0; c < 3; ++c) {
-      for (auto& value : level[c]) value = next[c][value];
-    }
-    plain = false;
-  }
-};
-
-struct Shape {
-  int64_t height, width;
-  int64_t pixels() const { return height * width; }
-  int64_t row() const { return width * 3; }
-};
 
 VMF_INLINE int32_t grey_of(int32_t r, int32_t g, int32_t b) {
   return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
@@ -81,14 +51,6 @@ VMF_INLINE int32_t grey_of(int32_t r, int32_t g, int32_t b) {
 
 VMF_INLINE uint8_t cut(float exact) {
   return static_cast<uint8_t>(exact < 0.0f ? 0.0f : exact > 255.0f ? 255.0f : exact);
-}
-
-VMF_CLONES void apply(const Tables& tables, const uint8_t* from, uint8_t* to, int64_t pixels) {
-  for (int64_t i = 0; i < pixels; ++i) {
-    to[3 * i] = tables.level[0][from[3 * i]];
-    to[3 * i + 1] = tables.level[1][from[3 * i + 1]];
-    to[3 * i + 2] = tables.level[2][from[3 * i + 2]];
-  }
 }
 
 // How many pixels of the frame have each level, behind the tables.
@@ -194,7 +156,7 @@ void blend_levels(float ground, float factor, uint8_t (&next)[kLevels]) {
   }
 }
 
-VMF_CLONES void color(const uint8_t* from, uint8_t* to, int64_t pixels, float factor) {
+VMF_CLONES void color_row(const uint8_t* from, uint8_t* to, int64_t pixels, float factor) {
   for (int64_t i = 0; i < pixels; ++i) {
     const uint8_t* pixel = from + 3 * i;
     const auto ground = static_cast<float>(grey_of(pixel[0], pixel[1], pixel[2]));
@@ -204,25 +166,40 @@ VMF_CLONES void color(const uint8_t* from, uint8_t* to, int64_t pixels, float fa
   }
 }
 
-VMF_CLONES void sharpness(const uint8_t* from, uint8_t* to, const Shape& shape, float factor) {
-  const int64_t row = shape.row();
-  for (int64_t y = 0; y < shape.height; ++y) {
+void color(const uint8_t* from, uint8_t* to, const Shape& shape, const Region& region,
+           float factor) {
+  for (int64_t y = region.top; y < region.bottom; ++y) {
+    const int64_t place = y * shape.row() + 3 * region.left;
+    color_row(from + place, to + place, region.width(), factor);
+  }
+}
+
+// Bytes begin..end of a row that is not at the frame's edge.
+VMF_CLONES void sharpness_row(const uint8_t* here, int64_t row, uint8_t* out, int64_t begin,
+                              int64_t end, float factor) {
+  const uint8_t *above = here - row, *below = here + row;
+  for (int64_t i = begin; i < end; ++i) {
+    const int32_t sum = above[i - 3] + above[i] + above[i + 3] + here[i - 3] + 5 * here[i] +
+                        here[i + 3] + below[i - 3] + below[i] + below[i + 3];
+    // The mean over 13, rounded: floor(sum / 13 + 1/2)
+    const auto smooth = static_cast<float>((2 * sum + 13) / 26);
+    out[i] = cut(smooth + factor * (static_cast<float>(here[i]) - smooth));
+  }
+}
+
+void sharpness(const uint8_t* from, uint8_t* to, const Shape& shape, const Region& region,
+               float factor) {
+  const int64_t row = shape.row(), begin = 3 * region.left, end = 3 * region.right;
+  for (int64_t y = region.top; y < region.bottom; ++y) {
     const uint8_t* here = from + y * row;
     uint8_t* out = to + y * row;
     if (y == 0 || y == shape.height - 1 || shape.width < 3) {
-      std::memcpy(out, here, static_cast<size_t>(row));
+      std::memcpy(out + begin, here + begin, static_cast<size_t>(end - begin));
       continue;
     }
-    const uint8_t *above = here - row, *below = here + row;
-    std::memcpy(out, here, 3);
-    for (int64_t i = 3; i < row - 3; ++i) {
-      const int32_t sum = above[i - 3] + above[i] + above[i + 3] + here[i - 3] + 5 * here[i] +
-                          here[i + 3] + below[i - 3] + below[i] + below[i + 3];
-      // The mean over 13, rounded: floor(sum / 13 + 1/2)
-      const auto smooth = static_cast<float>((2 * sum + 13) / 26);
-      out[i] = cut(smooth + factor * (static_cast<float>(here[i]) - smooth));
-    }
-    std::memcpy(out + row - 3, here + row - 3, 3);
+    if (begin == 0) std::memcpy(out, here, 3);
+    if (end == row) std::memcpy(out + row - 3, here + row - 3, 3);
+    sharpness_row(here, row, out, std::max<int64_t>(begin, 3), std::min(end, row - 3), factor);
   }
 }
 
@@ -234,6 +211,7 @@ VMF_INLINE Vector widen(const uint8_t* from) {
                 static_cast<float>(from[2]), static_cast<float>(from[3])};
 }
 #include "affine_rows.h"
+#include "affine_lines.h"
 }  // namespace baseline
 
 #if defined(VMF_HAVE_CLONES)
@@ -247,6 +225,7 @@ VMF_INLINE Vector widen(const uint8_t* from) {
       _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
 #include "affine_rows.h"
+#include "affine_lines.h"
 }  // namespace level_3
 #pragma GCC pop_options
 #pragma GCC push_options
@@ -260,6 +239,7 @@ VMF_INLINE Vector widen(const uint8_t* from) {
   return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepu8_epi32(0xFFFF, levels));
 }
 #include "affine_rows.h"
+#include "affine_lines.h"
 }  // namespace level_4
 #pragma GCC pop_options
 #endif
@@ -309,20 +289,101 @@ bool is_table(const Operation& operation) {
   return kind != kColor && kind != kSharpness && kind != kAffine;
 }
 
-bool valid(const Operation& operation) {
+bool valid(const Operation& operation, const Shape& shape) {
   const auto kind = static_cast<int64_t>(operation.kind);
-  if (!(operation.kind >= 0.0 && operation.kind < static_cast<double>(kKinds)) || !std::isfinite(operation.argument)) {
+  if (!(operation.kind >= 0.0 && operation.kind < static_cast<double>(kKinds)) ||
+      !std::isfinite(operation.argument)) {
     return false;
   }
   if (kind == kPosterize && !(operation.argument >= 0 && operation.argument <= 8)) return false;
+  const auto height = static_cast<double>(shape.height), width = static_cast<double>(shape.width);
+  if (!(0 <= operation.top && operation.top < operation.bottom && operation.bottom <= height &&
+        0 <= operation.left && operation.left < operation.right && operation.right <= width)) {
+    return false;
+  }
   return std::all_of(operation.matrix, operation.matrix + 6,
                      [](double value) { return std::isfinite(value) && std::fabs(value) < 1e9; });
 }
 
 }  // namespace
+
+bool valid(const Operation* operations, int64_t count, const Shape& shape) {
+  return std::all_of(operations, operations + count,
+                     [&](const Operation& one) { return valid(one, shape); });
+}
+
+int64_t buffers_needed(const Operation* operations, int64_t count) {
+  int64_t passes = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (is_table(operations[i])) continue;
+    passes += i > 0 && is_table(operations[i - 1]) ? 2 : 1;
+  }
+  return std::min<int64_t>(passes, 2);
+}
+
+void look_up(const Tables& tables, const uint8_t* from, uint8_t* to, const Shape& shape,
+             const Region& region) {
+  for (int64_t y = region.top; y < region.bottom; ++y) {
+    const int64_t place = y * shape.row() + 3 * region.left;
+    through_tables(tables.level, from + place, to + place, region.width());
+  }
+}
+
+Changed changed(const uint8_t* frames, const Operation* operations, int64_t count,
+                uint8_t* const (&buffers)[2], int64_t frame_count, const Shape& shape,
+                int64_t threads) {
+  const int64_t pixels = shape.pixels(), bytes = 3 * pixels;
+  Changed now{frames, std::vector<Tables>(static_cast<size_t>(frame_count))};
+  for (Tables& each : now.tables) each.reset();
+  const auto other = [&] { return now.frames == buffers[0] ? buffers[1] : buffers[0]; };
+  const auto each_frame = [&](int64_t cost, auto&& body) {
+    parallel_for(frame_count, pixels * cost, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) body(now.tables[static_cast<size_t>(t)], t * bytes);
+    });
+  };
+  bool pending = false;
+  for (int64_t i = 0; i < count; ++i) {
+    const Operation& operation = operations[i];
+    if (is_table(operation)) {
+      each_frame(2, [&](Tables& table, int64_t place) {
+        uint8_t next[3][kLevels];
+        level_tables(operation, table, now.frames + place, pixels, next);
+        table.then(next);
+      });
+      pending = true;
+      continue;
+    }
+    if (pending) {  // the bytes become the levels themselves
+      uint8_t* to = other();
+      const Region read = operations[i - 1].region();
+      each_frame(3, [&](Tables& table, int64_t place) {
+        look_up(table, now.frames + place, to + place, shape, read);
+        table.reset();
+      });
+      now.frames = to;
+      pending = false;
+    }
+    uint8_t* to = other();
+    const uint8_t* from = now.frames;
+    const Region region = operation.region();
+    const auto kind = static_cast<Kind>(static_cast<int64_t>(operation.kind));
+    const auto factor = static_cast<float>(operation.argument);
+    if (kind == kAffine) {
+      affine()(from, to, frame_count, shape, operation.matrix, region, threads);
+    } else {
+      each_frame(3, [&](Tables&, int64_t place) {
+        (kind == kColor ? color : sharpness)(from + place, to + place, shape, region, factor);
+      });
+    }
+    now.frames = to;
+  }
+  return now;
+}
+
 }  // namespace vmf
 
-// `spare` is as large as `out`; what it holds afterwards means nothing.
+// Of every operation the whole result is read. `spare` is as large as `out`; what it holds afterwards
+// means nothing.
 VMF_API int64_t vmf_rand_augment(const uint8_t* frames,              // [frame_count, height, width, 3]
                                  const vmf::Operation* operations,   // [operation_count]
                                  uint8_t* out, uint8_t* spare,       // as `frames`
@@ -330,62 +391,23 @@ VMF_API int64_t vmf_rand_augment(const uint8_t* frames,              // [frame_c
                                  int64_t width, int64_t threads) {
   using namespace vmf;
   if (operation_count < 0 || frame_count < 0 || height < 1 || width < 1) return kBadArgument;
-  if (!std::all_of(operations, operations + operation_count, valid)) return kBadArgument;
   const Shape shape{height, width};
-  const int64_t pixels = shape.pixels(), bytes = 3 * pixels;
+  if (!valid(operations, operation_count, shape)) return kBadArgument;
+  const int64_t bytes = 3 * shape.pixels();
   try {
-    std::vector<Tables> tables(static_cast<size_t>(frame_count));
-    for (Tables& each : tables) each.reset();
-    const uint8_t* from = frames;
-    const auto other = [&] { return from == out ? spare : out; };
-    const auto each_frame = [&](int64_t cost, auto&& body) {
-      parallel_for(frame_count, pixels * cost, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t t = begin; t < end; ++t) body(tables[static_cast<size_t>(t)], t * bytes);
-      });
-    };
-    // Afterwards `from` holds the levels themselves.
-    const auto settle = [&] {
-      if (std::all_of(tables.begin(), tables.end(), [](const Tables& t) { return t.plain; })) return;
-      uint8_t* to = other();
-      each_frame(3, [&](Tables& table, int64_t place) {
-        apply(table, from + place, to + place, pixels);
-        table.reset();
-      });
-      from = to;
-    };
-    for (int64_t i = 0; i < operation_count; ++i) {
-      const Operation& operation = operations[i];
-      if (is_table(operation)) {
-        each_frame(2, [&](Tables& table, int64_t place) {
-          uint8_t next[3][kLevels];
-          level_tables(operation, table, from + place, pixels, next);
-          table.then(next);
-        });
-        continue;
+    const Changed found =
+        changed(frames, operations, operation_count, {out, spare}, frame_count, shape, threads);
+    parallel_for(frame_count, bytes, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const Tables& table = found.tables[static_cast<size_t>(t)];
+        const uint8_t* from = found.frames + t * bytes;
+        if (!table.plain) {
+          look_up(table, from, out + t * bytes, shape, {0, height, 0, width});
+        } else if (found.frames != out) {
+          std::memcpy(out + t * bytes, from, static_cast<size_t>(bytes));
+        }
       }
-      settle();
-      uint8_t* to = other();
-      const auto kind = static_cast<Kind>(static_cast<int64_t>(operation.kind));
-      const auto factor = static_cast<float>(operation.argument);
-      if (kind == kAffine) {
-        parallel_for(height, frame_count * width * 15, threads, [&](int64_t begin, int64_t end) {
-          affine()(from, to, frame_count, shape, operation.matrix, begin, end);
-        });
-      } else {
-        each_frame(3, [&](Tables&, int64_t place) {
-          if (kind == kColor) {
-            color(from + place, to + place, pixels, factor);
-          } else {
-            sharpness(from + place, to + place, shape, factor);
-          }
-        });
-      }
-      from = to;
-    }
-    settle();
-    if (from != out) {
-      std::memcpy(out, from, static_cast<size_t>(frame_count * bytes));
-    }
+    });
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   }

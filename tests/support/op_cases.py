@@ -27,6 +27,21 @@ def possible_checks(name: str) -> tuple[str, ...]:
     return tuple(check for check in CHECKS if check != _NOT_IN_E4M3.get(name))
 
 
+# Two views: their crops, flips, holes and seeds, and the operations of the first one
+_PLAN = (
+    torch.tensor(
+        [[1, 1, 2, 5, 6, 1, 0, 0, 0, 0, 0, 0, 2], [0, 0, 0, 8, 8, 0, 1, 1, 2, 3, 9, 2, 0]]
+    ),
+    torch.tensor(
+        [
+            [10.0, 0.0, 1.0, 0.2, 0.0, 0.0, 1.0, 0.0, 0.0, 6.0, 0.0, 8.0],
+            [1.0, *[0.0] * 7, 1.0, 6.0, 2.0, 8.0],
+        ],
+        dtype=torch.float64,
+    ),
+)
+
+
 def opcheck_cases() -> dict[str, tuple[Any, ...]]:
     """Of each op its arguments, the backend last."""
     frames = torch.randint(0, 256, (2, 2, 8, 8, 3), dtype=torch.uint8)
@@ -64,6 +79,18 @@ def opcheck_cases() -> dict[str, tuple[Any, ...]]:
         "crop_resize_into": (
             [frames[0]], torch.tensor([[0, 2, 1, 5, 3, 1]]),
             torch.empty((1, frames.shape[1], 4, 6, 3), dtype=torch.uint8), "auto",
+        ),
+        "augmented_views": (
+            [frames[0], frames[1, :, :6]], *_PLAN, 4, 5, list(IMAGENET_MEAN), list(IMAGENET_STD),
+            "auto",
+        ),
+        "augmented_views_into": (
+            [frames[0], frames[1, :, :6]], *_PLAN, list(IMAGENET_MEAN), list(IMAGENET_STD),
+            torch.empty((2, frames.shape[1], 4, 5, 3)), "auto",
+        ),
+        "mix_clips": (
+            torch.rand(2, 2, 4, 5, 3), torch.tensor([0.3, 1.0], dtype=torch.float64),
+            torch.tensor([[0, 0, 0, 0], [1, 3, 0, 4]]), "auto",
         ),
         "token_gather": (x, index, "auto"),
         "token_scatter": (x, torch.tensor([[0, 4, 4, 1]] * 2, dtype=torch.int32), 5, "auto"),

@@ -22,7 +22,7 @@ from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.plain import changed
 from videomae_fast.tasks.classification import build_classifier
-from videomae_fast.tasks.detection import build_detector
+from videomae_fast.tasks.detection.training import build_detector
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training import pretrain
 from videomae_fast.training.captured import CapturedStep

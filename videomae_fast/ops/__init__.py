@@ -5,6 +5,7 @@ from videomae_fast.ops.add_layer_norm import add_layer_norm
 from videomae_fast.ops.add_layer_norm_fp8 import add_layer_norm_fp8
 from videomae_fast.ops.append_rows import append_rows
 from videomae_fast.ops.attention import attention
+from videomae_fast.ops.augmented_views import AugmentedView, augmented_views
 from videomae_fast.ops.bias_gelu import bias_gelu
 from videomae_fast.ops.bias_gelu_fp8 import bias_gelu_fp8
 from videomae_fast.ops.bilinear_resize import bilinear_resize
@@ -15,6 +16,7 @@ from videomae_fast.ops.gelu_mlp import gelu_mlp
 from videomae_fast.ops.hsv_jitter import hsv_jitter
 from videomae_fast.ops.linear import linear
 from videomae_fast.ops.mask_indices import mask_indices
+from videomae_fast.ops.mix_clips import mix_clips
 from videomae_fast.ops.packed_attention import packed_attention
 from videomae_fast.ops.packed_qkv import packed_bias
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD, patch_gather
@@ -34,11 +36,13 @@ from videomae_fast.ops.token_gather import token_gather, token_scatter
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "AugmentedView",
     "Quantized",
     "add_layer_norm",
     "add_layer_norm_fp8",
     "append_rows",
     "attention",
+    "augmented_views",
     "bias_gelu",
     "bias_gelu_fp8",
     "bilinear_resize",
@@ -50,6 +54,7 @@ __all__ = [
     "hsv_jitter",
     "linear",
     "mask_indices",
+    "mix_clips",
     "packed_attention",
     "packed_bias",
     "patch_gather",

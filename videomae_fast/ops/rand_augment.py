@@ -5,7 +5,6 @@ Source: dataset/rand_augment.py of the official V2 code, which calls Pillow fram
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -14,13 +13,19 @@ from torch import Tensor
 
 from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native
+from videomae_fast.ops.augment_plan import (
+    AFFINE,
+    KINDS,
+    NAMES,
+    Matrix,
+    Region,
+    check_operations,
+    operation_rows,
+    rows_tensor,
+)
 
 FILL: Final = 128
 """Grey level of what comes in from outside of a frame."""
-
-
-Matrix = tuple[float, float, float, float, float, float]
-"""Rows of the map from an output pixel's centre to a place of the input: x, then y."""
 
 
 def rand_augment(
@@ -49,42 +54,39 @@ def rand_augment(
         raise ValueError(
             f"frames must be uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}"
         )
-    for name, argument in operations:
-        if name not in _NAMES:
-            raise ValueError(f"unknown operation {name!r}; there are {', '.join(_NAMES)}")
-        if (argument is None) != (name in _PLAIN):
-            raise ValueError(f"{name} takes {'no' if name in _PLAIN else 'an'} argument")
+    check_operations(operations)
     if not operations:
         return frames
-    kinds = [_NAMES.index(name) for name, _ in operations]
+    kinds = [NAMES.index(name) for name, _ in operations]
     arguments = [0.0 if argument is None else float(argument) for _, argument in operations]
     out: Tensor = _RAND_AUGMENT(impl, frames, kinds, arguments)
     return out
 
 
 def _reference(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> Tensor:
-    for kind, argument in zip(kinds, arguments, strict=True):
-        name = _NAMES[kind]
-        if name in _PLAIN:
-            frames = _PLAIN[name](frames)
-        elif name in _MATRICES:
-            frames = _affine(frames, _MATRICES[name](argument, frames.shape[1], frames.shape[2]))
-        else:
-            frames = _WITH_ARGUMENT[name](frames, argument)
+    for row in _rows(frames, kinds, arguments):
+        frames = changed_by(frames, row)
     return frames
 
 
 def _by_library(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> Tensor:
+    return _native.rand_augment(frames, rows_tensor(_rows(frames, kinds, arguments)))
+
+
+def _rows(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> list[list[float]]:
     height, width = frames.shape[1:3]
-    rows = []
-    for kind, argument in zip(kinds, arguments, strict=True):
-        name = _NAMES[kind]
-        if name in _MATRICES:
-            row = [_native.AFFINE, 0.0, *_MATRICES[name](argument, height, width)]
-        else:
-            row = [_native.KINDS.index(name), argument, *[0.0] * 6]
-        rows.append([float(value) for value in row])
-    return _native.rand_augment(frames, torch.tensor(rows, dtype=torch.float64))
+    operations = list(zip([NAMES[kind] for kind in kinds], arguments, strict=True))
+    return operation_rows(operations, height, width, Region(0, height, 0, width))
+
+
+def changed_by(frames: Tensor, row: Sequence[float]) -> Tensor:
+    """Frames after an operation, a row of :func:`~.augment_plan.operation_rows`; all of them."""
+    kind, argument = int(row[0]), row[1]
+    if kind == AFFINE:
+        a, b, c, d, e, f = row[2:8]
+        return _affine(frames, (a, b, c, d, e, f))
+    name = KINDS[kind]
+    return _PLAIN[name](frames) if name in _PLAIN else _WITH_ARGUMENT[name](frames, argument)
 
 
 def _auto_contrast(frames: Tensor) -> Tensor:
@@ -213,23 +215,6 @@ def _cubic(values: Sequence[Tensor], share: Tensor) -> Tensor:
     return here + share * (p + share * (q + share * r))
 
 
-def _rotation(degrees: float, height: int, width: int) -> Matrix:
-    """About the middle, by entries of 15 places, as Pillow rounds them."""
-    angle = -math.radians(degrees % 360.0)
-    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
-    middle_x, middle_y = width / 2, height / 2
-    c = cos * -middle_x + sin * -middle_y + middle_x
-    f = -sin * -middle_x + cos * -middle_y + middle_y
-    return (cos, sin, c, -sin, cos, f)
-
-
-_MATRICES: Final[dict[str, Callable[[float, int, int], Matrix]]] = {
-    "rotate": _rotation,
-    "shear_x": lambda slope, height, width: (1, slope, 0, 0, 1, 0),
-    "shear_y": lambda slope, height, width: (1, 0, 0, slope, 1, 0),
-    "translate_x": lambda share, height, width: (1, 0, share * width, 0, 1, 0),
-    "translate_y": lambda share, height, width: (1, 0, 0, 0, 1, share * height),
-}
 _PLAIN: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "auto_contrast": _auto_contrast,
     "equalize": _equalize,
@@ -244,6 +229,5 @@ _WITH_ARGUMENT: Final[dict[str, Callable[[Tensor, float], Tensor]]] = {
     "brightness": _brightness,
     "sharpness": _sharpness,
 }
-_NAMES: Final = (*_PLAIN, *_WITH_ARGUMENT, *_MATRICES)
 
 _RAND_AUGMENT = declare("rand_augment", _reference, native=native(_by_library))

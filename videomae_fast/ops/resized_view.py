@@ -59,7 +59,7 @@ def resized_view(
     return out
 
 
-def _reference(
+def resized_view_reference(
     frames: Tensor,
     crop: Sequence[int],
     height: int,
@@ -68,6 +68,7 @@ def _reference(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Tensor:
+    """Plain torch; the arguments of the registered op."""
     top, left, rows, columns = crop
     offset = torch.tensor(list(mean), dtype=torch.float32, device=frames.device)
     scale = torch.tensor(list(std), dtype=torch.float32, device=frames.device)
@@ -80,4 +81,4 @@ def _reference(
     return (view.flip(2) if flip else view).contiguous()
 
 
-_RESIZED_VIEW = declare("resized_view", _reference, native=native(_native.resized_view))
+_RESIZED_VIEW = declare("resized_view", resized_view_reference, native=native(_native.resized_view))

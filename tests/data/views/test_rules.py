@@ -14,11 +14,12 @@ from videomae_fast.data import ClipDataset, Source, clip_loader, open_video
 from videomae_fast.data.augment.policy import AugmentSettings, draw_augmentation
 from videomae_fast.data.order import item_words
 from videomae_fast.data.randomness import Randomness
-from videomae_fast.data.views.augmented import Augmented, augmented
+from videomae_fast.data.views.augmented import Augmented, as_view
 from videomae_fast.data.views.evaluation import Evaluation
 from videomae_fast.data.views.evaluation_crops import crop_corners, short_side_resized
 from videomae_fast.data.views.labelled_frames import dense_test_ids, sparse_test_ids
 from videomae_fast.data.views.rule import ClipShape
+from videomae_fast.ops import augmented_views
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 
 SIZE, FRAMES, STRIDE = 32, 4, 2
@@ -78,7 +79,7 @@ def test_training_views_are_the_drawn_ones(clips: Path, sampling: Any, options: 
             rng = Randomness(*words[1 + 4 * sample : 3 + 4 * sample])
             size = (frames.shape[1], frames.shape[2])
             plan = draw_augmentation(rule.settings, size, (SIZE, SIZE), rng)
-            wanted = augmented(frames, plan, (SIZE, SIZE))
+            (wanted,) = augmented_views([frames], [as_view(0, plan)], (SIZE, SIZE))
             assert torch.equal(batch.frames[2 * place + sample], wanted)
     assert not torch.equal(batch.frames[0], batch.frames[1])
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from videomae_fast import ops
 from videomae_fast.data.randomness import Randomness
 
 Mode = Literal["batch", "pair", "elem"]
@@ -191,25 +191,12 @@ def mix_clips(clips: Tensor, mix: Mix | MixTensors) -> Tensor:
     Raises:
         ValueError: another number of clips, or clips that aren't floating point.
     """
-    if clips.ndim != 5 or len(clips) != len(mix.own):
+    if len(clips) != len(mix.own):
         raise ValueError(f"clips must be [{len(mix.own)}, T, H, W, 3], got {list(clips.shape)}")
     if not clips.is_floating_point():
         raise ValueError(f"clips must be floating point, not {clips.dtype}: normalise them first")
     own, boxes = _on(clips.device, mix)
-    top, bottom, left, right = (edge[:, None] for edge in boxes.unbind(1))
-    rows = torch.arange(clips.shape[2], device=clips.device)
-    columns = torch.arange(clips.shape[3], device=clips.device)
-    inside_rows = (rows >= top) & (rows < bottom)
-    inside_columns = (columns >= left) & (columns < right)
-    inside = rearrange(inside_rows, "b h -> b 1 h 1 1") & rearrange(
-        inside_columns, "b w -> b 1 1 w 1"
-    )
-    # A clip with a box keeps its own pixels outside; an empty box leaves all of them
-    boxed = (bottom > top).squeeze(1) & (right > left).squeeze(1)
-    blend = rearrange(torch.where(boxed, 1.0, own), "b -> b 1 1 1 1")
-    partner = clips.flip(0)
-    mixed = clips * blend.to(clips.dtype) + partner * (1.0 - blend).to(clips.dtype)
-    return torch.where(inside, partner, mixed)
+    return ops.mix_clips(clips, own, boxes)
 
 
 def mix_targets(labels: Tensor, classes: int, mix: Mix | MixTensors, smoothing: float) -> Tensor:

@@ -26,8 +26,7 @@ from videomae_fast.data.views.labelled_frames import (
     sparse_ids,
 )
 from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans
-from videomae_fast.ops.rand_augment import rand_augment
-from videomae_fast.ops.resized_view import resized_view
+from videomae_fast.ops import AugmentedView, augmented_views
 
 Sampling = Literal["dense", "sparse"]
 
@@ -76,39 +75,24 @@ class Augmented:
         if out is None:
             out = np.empty((len(plans), shape.frames, *shape.size, 3), dtype=np.float32)
         source = torch.from_numpy(np.ascontiguousarray(frames))
-        for i, plan in enumerate(plans):
-            out[i] = augmented(source, plan, shape.size).numpy()
+        views = [as_view(0, plan) for plan in plans]
+        augmented_views([source], views, shape.size, out=torch.from_numpy(out))
         return out
 
     def make_on_device(
         self, videos: Sequence[Tensor], plans: Sequence[Plans], shape: ClipShape
     ) -> Tensor:
-        return torch.stack(
-            [
-                augmented(frames, plan, shape.size)
-                for frames, mine in zip(videos, plans, strict=True)
-                for plan in mine
-            ]
-        )
+        views = [as_view(number, plan) for number, mine in enumerate(plans) for plan in mine]
+        return augmented_views(list(videos), views, shape.size)
 
 
-def augmented(frames: Tensor, plan: Augmentation, size: Size) -> Tensor:
-    """A clip as it was drawn.
-
-    Args:
-        frames: uint8 [T, H, W, 3], decoded.
-        plan: what is done.
-        size: (height, width) of the clip in pixels.
-
-    Returns:
-        fp32 [T, height, width, 3], normalised by ImageNet's statistics. What fills the hole depends
-        on the kind of device.
-    """
-    changed = rand_augment(frames, [(one.name, one.argument) for one in plan.operations])
-    clip = resized_view(changed, plan.crop, size, flip=plan.flip)
-    if plan.hole is not None:
-        top, left, height, width = plan.hole
-        generator = torch.Generator(clip.device).manual_seed(plan.noise >> 1)
-        noise = torch.randn((len(clip), height, width, 3), generator=generator, device=clip.device)
-        clip[:, top : top + height, left : left + width] = noise
-    return clip
+def as_view(clip: int, plan: Augmentation) -> AugmentedView:
+    """What was drawn, as the op takes it, for a clip of this number."""
+    return AugmentedView(
+        clip=clip,
+        crop=plan.crop,
+        operations=tuple((one.name, one.argument) for one in plan.operations),
+        flip=plan.flip,
+        hole=plan.hole,
+        seed=plan.noise >> 1,
+    )

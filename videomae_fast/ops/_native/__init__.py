@@ -8,8 +8,7 @@ call them. What only the values show, a token position out of range, the library
 from __future__ import annotations
 
 from videomae_fast.ops._native.augment import (
-    AFFINE,
-    KINDS,
+    augmented_view,
     bilinear_resize,
     hsv_jitter,
     rand_augment,
@@ -52,14 +51,13 @@ from videomae_fast.ops._native.tokens import (
 )
 
 __all__ = [
-    "AFFINE",
-    "KINDS",
     "add_layer_norm",
     "add_layer_norm_backward",
     "append_rows",
     "append_rows_backward",
     "attention",
     "attention_backward",
+    "augmented_view",
     "bias_gelu",
     "bias_gelu_backward",
     "bilinear_resize",

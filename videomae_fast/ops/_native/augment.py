@@ -9,20 +9,13 @@ from torch import Tensor
 
 from videomae_fast.ops._native.calls import call
 
-KINDS = (
-    "auto_contrast", "equalize", "invert", "posterize", "solarize", "solarize_add", "color",
-    "contrast", "brightness", "sharpness",
-)  # fmt: skip
-"""Of operations, in the order of ``Kind`` in csrc/rand_augment.cpp."""
-AFFINE = len(KINDS)
-
 
 def rand_augment(frames: Tensor, operations: Tensor) -> Tensor:
     """Frames after the operations, the same for any thread count.
 
     Args:
         frames: uint8 [T, H, W, 3].
-        operations: fp64 [N, 8], a row for each: kind, argument, matrix of an affine one.
+        operations: fp64 [N, 12], the rows of ops/augment_plan.py, whose results are read whole.
 
     Raises:
         ValueError: an operation that the library does not know.
@@ -65,13 +58,43 @@ def resized_view(
 ) -> Tensor:
     """uint8 [T, H, W, 3] to fp32 [T, height, width, 3]: cropped, normalised, resized."""
     frames = frames.contiguous()
-    # Every value that a pixel can have, with the reference's own arithmetic.
-    levels = torch.arange(256, dtype=torch.float32) / 255
-    offset, scale = torch.tensor([list(mean), list(std)], dtype=torch.float32)
-    table = ((levels - offset[:, None]) / scale[:, None]).contiguous()
     out = torch.empty((len(frames), height, width, 3), dtype=torch.float32)
     call(
         "vmf_resized_view", "pppiiiiiiiiii",
-        frames, table, out, *frames.shape[:3], *crop, height, width, int(flip),
+        frames, _levels(mean, std), out, *frames.shape[:3], *crop, height, width, int(flip),
     )  # fmt: skip
     return out
+
+
+def augmented_view(
+    frames: Tensor,
+    operations: Tensor,
+    crop: Sequence[int],
+    flip: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: Tensor,
+) -> None:
+    """As :func:`resized_view` of the frames after some operations, into `out`.
+
+    Args:
+        operations: fp64 [N, 12], the rows of ops/augment_plan.py for this crop.
+        out: fp32 [T, height, width, 3], contiguous.
+
+    Raises:
+        ValueError: an operation that the library does not know.
+    """
+    frames, operations = frames.contiguous(), operations.contiguous()
+    call(
+        "vmf_augmented_view", "ppppiiiiiiiiiii",
+        frames, operations, _levels(mean, std), out, len(operations), *frames.shape[:3], *crop,
+        *out.shape[1:3], int(flip),
+    )  # fmt: skip
+
+
+def _levels(mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Every value that a pixel can have, fp32 [3, 256], with the reference's own arithmetic."""
+    levels = torch.arange(256, dtype=torch.float32) / 255
+    offset, scale = torch.tensor([list(mean), list(std)], dtype=torch.float32)
+    table: Tensor = (levels - offset[:, None]) / scale[:, None]
+    return table.contiguous()
