@@ -1,17 +1,20 @@
-"""Runs that change their number of processes and their layout, are killed, and go on."""
+"""Runs that change their processes and their layout, are killed or stand still, and go on."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.processes import is_running, ranks
 from tests.support.runs import ROOT, finish, losses, options, start
 from videomae_fast import cli
 from videomae_fast.errors import CheckpointError
@@ -20,6 +23,8 @@ from videomae_fast.training.checkpoint import checkpoints, read
 
 pytestmark = pytest.mark.slow
 STEPS = 16
+LIMIT = 6.0
+"""Seconds that processes wait for one that was stopped."""
 
 
 def torchrun(processes: int) -> tuple[str, ...]:
@@ -44,28 +49,56 @@ def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A rank that was stopped: what the launcher printed, its process, and how long the others
+    took to end."""
+
+    said: str
+    process: int
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def changed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four processes, sharded by two; killed. Three, all; killed. Two, DDP, to the end."""
+def history(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stopped]:
+    """Four processes, sharded by two; killed. Three, all; one is stopped. Two, DDP, to the end."""
     output = tmp_path_factory.mktemp("changed")
-    for processes, more, until in (
-        (4, ["--shard", "2", "--reshard", "yes"], 4),
-        (3, ["--shard", "all"], 10),
-        (2, [], STEPS),
-    ):
-        run = start([*words, *more, "--output", str(output)], launcher=torchrun(processes))
-        if until < STEPS:
-            deadline = time.monotonic() + 200
-            while not (output / "checkpoints" / f"step-{until:08d}").exists():
-                assert run.poll() is None, finish(run)
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            run.send_signal(signal.SIGKILL)
-            finish(run, -signal.SIGKILL)
-            wait_for_lock(output)
-        else:
-            finish(run)
-    return output
+    run = begun(4, [*words, "--shard", "2", "--reshard", "yes"], output, 4)
+    run.send_signal(signal.SIGKILL)
+    finish(run, -signal.SIGKILL)
+    wait_for_lock(output)
+
+    more = "--shard", "all", "--group-timeout", str(LIMIT)
+    run = begun(3, [*words, *more], output, 10)
+    processes = ranks(run)
+    os.kill(processes[1], signal.SIGSTOP)
+    since = time.monotonic()
+    while any(is_running(processes[rank]) for rank in (0, 2)):
+        assert time.monotonic() < since + 100
+        time.sleep(0.02)
+    seconds = time.monotonic() - since
+    os.kill(processes[1], signal.SIGKILL)  # its launcher would wait half a minute for its end
+    stopped = Stopped(finish(run, 1), processes[1], seconds)
+
+    finish(start([*words, "--output", str(output)], launcher=torchrun(2)))
+    return output, stopped
+
+
+@pytest.fixture(scope="module")
+def changed(history: tuple[Path, Stopped]) -> Path:
+    return history[0]
+
+
+def begun(processes: int, words: list[str], output: Path, step: int) -> subprocess.Popen[str]:
+    """A run that has made so many steps."""
+    launcher = *torchrun(processes), "--monitor-interval", "0.05"
+    run = start([*words, "--output", str(output)], launcher=launcher)
+    deadline = time.monotonic() + 200
+    while not (output / "checkpoints" / f"step-{step:08d}").exists():
+        assert run.poll() is None, finish(run)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return run
 
 
 def wait_for_lock(output: Path) -> None:
@@ -87,6 +120,20 @@ def test_losses_are_those_of_one_process(whole: Path, changed: Path) -> None:
     ]
     failed = [line["failed_clips"] for line in lines]
     assert failed == [line["failed_clips"] for line in expected_lines], "empty places are none"
+
+
+def test_who_stands_still_is_named_within_the_limit(history: tuple[Path, Stopped]) -> None:
+    output, stopped = history
+    named = "rank 1 is silent (stopped, or its machine can't be reached), and was last in step "
+    assert f"error: the run stands still: {named}" in stopped.said
+    assert f"(process {stopped.process} on " in stopped.said
+    assert 0.8 * LIMIT < stopped.seconds < LIMIT + 30, "they ended by themselves"
+    for rank in (0, 2):
+        report = (output / "hang" / f"rank-{rank}.txt").read_text()
+        assert report.startswith(f"rank {rank}, step ")
+        assert named in report
+        assert "most recent call first" in report
+        assert "training/loop.py" in report
 
 
 def test_what_a_sharded_run_saved_is_read_by_all(

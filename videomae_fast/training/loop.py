@@ -96,7 +96,8 @@ def run(
         try:
             with (
                 StopRequest() as stop,
-                failing_together(world.store, world.rank),
+                failing_together(world.store, world.rank, world.waits_for),
+                world.watched(Path(output) / "hang", settings.group_timeout),
                 ExitStack() as promises,
             ):
                 if settings.deterministic:
@@ -217,6 +218,7 @@ class _Loop(Generic[Batch]):
         done, ended = self.start, self._evaluate(self.start)
         while done < self.total and not ended:
             step = done
+            self.world.at(step)
             # A process that is asked to stop does not wait for data, but tells the others.
             batch = self._next(batches, stop)
             signum = self.world.agree(stop.signum)
@@ -229,10 +231,14 @@ class _Loop(Generic[Batch]):
                 assert batch is not None
                 self.folder.failed(batch.failures, draws=len(batch.names))
                 names += batch.names
-                self.step.forward_backward(batch, step=step, micro=micro)
+                with self.world.doing("forward and backward", waits=True):
+                    self.step.forward_backward(batch, step=step, micro=micro)
             rate = self.task.learning_rate(step)
             set_weight_decay(self.step.optimizer, self.task.weight_decay(step))
-            self.buffer.add(step, rate, self.step.update(rate), names)
+            with self.world.doing("update", waits=True):
+                self.buffer.add(step, rate, self.step.update(rate), names)
+            if step == self.start:
+                self.world.begun(self.settings.group_timeout)
             if self.goodput is not None:
                 self.goodput.stepped()
 
@@ -277,7 +283,8 @@ class _Loop(Generic[Batch]):
             return None
         begin = perf_counter()
         try:
-            batch = next(batches)
+            with self.world.doing("waiting for data"):
+                batch = next(batches)
         except WorkerDiedError:
             if stop is not None and stop.signum:  # the signal went to the loaders as well
                 return None
@@ -295,7 +302,8 @@ class _Loop(Generic[Batch]):
             The loss of the last of these steps.
         """
         self.folder.check()
-        steps, bad = self.buffer.fetch()
+        with self.world.doing("reading its numbers", waits=True):
+            steps, bad = self.buffer.fetch()
         speed = self.progress.speed(done)
         if isinstance(self.task.objective, Timed):
             speed |= self.progress.shares(speed, self.task.objective.ms_per_step(len(steps)))
@@ -331,7 +339,8 @@ class _Loop(Generic[Batch]):
     def _spending(self, cause: str) -> Iterator[None]:
         """What is done within is no step."""
         begin = perf_counter()
-        yield
+        with self.world.doing(cause):
+            yield
         if self.goodput is not None:
             self.goodput.spend(cause, perf_counter() - begin)
             self.goodput.write()

@@ -41,6 +41,7 @@ class Settings:
         shard: "none", "node", "all", or a number: processes that hold one copy of the states.
         reshard: "auto", "yes" or "no": whether gathered weights are freed after each block.
         prometheus: file for Prometheus's text, or None.
+        group_timeout: seconds that processes wait for each other once the first step is done.
     """
 
     device: str
@@ -61,6 +62,7 @@ class Settings:
     shard: str = "none"
     reshard: str = "auto"
     prometheus: str | None = None
+    group_timeout: float = 600.0
 
 
 @dataclass(frozen=True)
