@@ -125,15 +125,10 @@ def test_a_signal_shows_the_stacks() -> None:
 
 def test_nccl_reports_into_the_runs_folder(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    buffer = "TORCH_FR_BUFFER_SIZE"
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
-        buffer = "TORCH_NCCL_TRACE_BUFFER_SIZE"
-    with hang_reports(tmp_path):
-        assert os.environ[buffer] == "2000"
-    monkeypatch.setenv(buffer, "7")
+    monkeypatch.setenv("TORCH_FR_BUFFER_SIZE", "7")
     with hang_reports(tmp_path):
         assert os.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1"
-        assert os.environ[buffer] == "7", "what is set stays"
+        assert os.environ["TORCH_FR_BUFFER_SIZE"] == "7", "what is set stays"
         assert os.environ["TORCH_NCCL_DEBUG_INFO_TEMP_FILE"] == f"{tmp_path}/hang/nccl_rank"
     assert "TORCH_NCCL_DUMP_ON_TIMEOUT" not in os.environ
-    assert os.environ[buffer] == "7"
+    assert os.environ["TORCH_FR_BUFFER_SIZE"] == "7"

@@ -87,8 +87,13 @@ def test_a_process_that_goes_on_alone_is_named_and_tells_its_stack(
 def test_what_was_waited_for_in_vain_stays_known(pair: tuple[Watch, Watch]) -> None:
     one, _ = pair
     one.begun()
-    with pytest.raises(RuntimeError), one.doing("agreeing", waits=True):
-        wait_until(lambda: one.told)
-        raise RuntimeError("timed out")
+
+    def in_vain() -> None:
+        with one.doing("agreeing", waits=True):
+            wait_until(lambda: one.told)
+            raise RuntimeError("timed out")
+
+    with pytest.raises(RuntimeError):
+        in_vain()
     time.sleep(LIMIT / 5)
     assert one.told is not None

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 
 @contextmanager
 def telling_stacks() -> Iterator[None]:
@@ -38,10 +36,9 @@ def hang_reports(output: Path) -> Iterator[None]:
     """
     ours: list[str] = []
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        new = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)  # warns of the old name
         for name, value in (
             ("TORCH_NCCL_DUMP_ON_TIMEOUT", "1"),
-            ("TORCH_FR_BUFFER_SIZE" if new else "TORCH_NCCL_TRACE_BUFFER_SIZE", "2000"),
+            ("TORCH_FR_BUFFER_SIZE", "2000"),  # torch warns of its former name
             ("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", str(output / "hang" / "nccl_rank")),
         ):
             if name not in os.environ:
