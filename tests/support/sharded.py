@@ -17,81 +17,26 @@ import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support.runs import TINY, altered
-from tests.support.steps import batch, split
+from benchmarks.scale.layouts import (
+    LAYOUTS,
+    MORE,
+    batches,
+    config_of,
+    new_step,
+    split,
+    trained,
+    variants,
+    weights,
+)
 from videomae_fast.data import ClipBatch
 from videomae_fast.models.transformer import set_sharded
-from videomae_fast.recipes import PretrainConfig
-from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training.optimizer import optimizer_state
 from videomae_fast.training.parallel.fsdp import gathered, local, whole
-from videomae_fast.training.parallel.layout import choose_layout
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 
 STEPS: Final = 10
 FEW: Final = 5
-RATE: Final = 1e-2
-BASE: Final = {
-    **TINY, "depth": 2, "decoder_depth": 2, "layer_scale": 0.1, "videos_per_step": 8,
-    "samples_per_video": 1,
-}  # fmt: skip
-MASKS: Final[dict[str, dict[str, Any]]] = {
-    "dual": {},
-    "random": {"decoder_mask": "random", "encoder_mask": "random"},
-}
-LAYOUTS: Final[dict[str, dict[str, Any]]] = {
-    "ddp": {},
-    "all, yes": {"shard": "all", "reshard": "yes"},
-    "all, no": {"shard": "all", "reshard": "no"},
-    "two, yes": {"shard": "2", "reshard": "yes"},
-    "two, no": {"shard": "2", "reshard": "no"},
-}
-MORE: Final[dict[str, dict[str, Any]]] = {
-    "drop path": {"drop_path": 0.2},
-    "checkpointing": {"activation_checkpointing": True},
-    "recompute": {"recompute": True},
-    "learned positions": {"learned_positions": True},
-}
-
-
-def config_of(**options: Any) -> PretrainConfig:
-    return altered(PretrainConfig(), **{**BASE, **options})
-
-
-def batches(steps: int) -> list[ClipBatch]:
-    """Of all processes; clips of some can't be read."""
-    failed = {0: (0, 1), 3: (5,), 4: (2, 3)}  # 0, 1: all of the first of four processes
-    return [batch(8, number, failed=failed.get(number, ())) for number in range(steps)]
-
-
-def new_step(config: PretrainConfig, world: World) -> TrainStep[ClipBatch]:
-    settings, model = settings_of(config), build_model(config)
-    layout = choose_layout(
-        settings.shard, settings.reshard, model, world, bf16=False, log=lambda _: None
-    )
-    compiled = settings.step_mode == "compiled"
-    objective = Reconstruction(config)
-    return TrainStep(objective, model, settings, world, compiled=compiled, layout=layout)
-
-
-def trained(step: TrainStep[ClipBatch], world: World, steps: int) -> list[tuple[float, float]]:
-    """(loss, gradient norm) of each step."""
-    found = []
-    for number, every in enumerate(batches(steps)):
-        mine = split(every, world.size)[world.rank]
-        for micro, part in enumerate(split(mine, step.settings.accumulation)):
-            step.forward_backward(part, step=number, micro=micro)
-        row = dict(zip(step.columns, step.update(RATE).tolist(), strict=True))
-        found.append((row["loss_sum"] / row["loss_weight"], row["grad_norm"]))
-    return found
-
-
-def weights(step: TrainStep[ClipBatch]) -> dict[str, list[float]]:
-    return {
-        name: whole(tensor.detach()).flatten().tolist()
-        for name, tensor in step.model.state_dict().items()
-    }
 
 
 def held(step: TrainStep[ClipBatch]) -> int:
@@ -135,26 +80,6 @@ def collectives(step: TrainStep[ClipBatch], world: World) -> dict[str, Any]:
     return {"counts": counting.counts, "sent": counting.sent}
 
 
-def variants(world: World) -> dict[str, dict[str, Any]]:
-    """Options by name; of two processes, two are all."""
-    found = {}
-    layouts = {
-        name: options
-        for name, options in LAYOUTS.items()
-        if name == "ddp" or (world.size > 1 and (world.size > 2 or name.startswith("all")))
-    }
-    for name, layout in layouts.items():
-        for masks, masking in MASKS.items():
-            for micro in (1, 2):
-                found[f"{name}; {masks}; {micro}"] = {
-                    **layout, **masking, "accumulation": micro
-                }  # fmt: skip
-    for name, options in MORE.items():
-        layout = LAYOUTS["ddp" if world.size == 1 else "all, yes"]
-        found[name] = {**layout, **options}
-    return found
-
-
 def evaluated(step: TrainStep[ClipBatch], world: World) -> float:
     """A forward pass that one process alone makes."""
     with gathered(step.model), torch.no_grad():
@@ -194,7 +119,7 @@ def main(words: list[str]) -> None:
 
 def _everything(world: World) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, options in variants(world).items():
+    for name, options in variants(world.size).items():
         step = new_step(config_of(**options), world)
         steps = trained(step, world, FEW if name in MORE else STEPS)
         one: dict[str, Any] = {"steps": steps, "evaluated": evaluated(step, world)}

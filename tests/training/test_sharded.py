@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.scale.cluster import Layout as Planned
 from benchmarks.scale.cluster import Model, moved, states
+from benchmarks.scale.layouts import LAYOUTS, RATE, config_of, reference, variants
 from tests.support.runs import ROOT
-from tests.support.sharded import LAYOUTS, MASKS, MORE, RATE, config_of
 from videomae_fast.models.transformer import Block
 from videomae_fast.tasks.pretraining import build_model
 
@@ -54,18 +54,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return results
 
 
-def reference(one: dict[str, Any], name: str) -> dict[str, Any]:
-    """The same in one process, in one micro-batch."""
-    _, _, masks_micro = name.partition("; ")
-    if not masks_micro:
-        return one[name]
-    return one[f"ddp; {masks_micro.partition('; ')[0]}; 1"]
-
-
-VARIANTS = [
-    *(f"{layout}; {masks}; {micro}" for layout in LAYOUTS for masks in MASKS for micro in (1, 2)),
-    *MORE,
-]
+VARIANTS = list(variants(4))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -75,7 +64,7 @@ def test_every_layout_trains_as_one_process(ran: Ran, processes: int, name: str)
     every = ran(processes)
     if name not in every:
         pytest.skip("no layout of so few processes")
-    found, expected = every[name], reference(ran(1), name)
+    found, expected = every[name], ran(1)[reference(name)]
     for (loss, norm), (loss_of_one, norm_of_one) in zip(
         found["steps"], expected["steps"], strict=True
     ):

@@ -4,8 +4,8 @@ A matmul keeps its input for the gradient of its weight. Where that input is one
 that is kept anyway (GELU over its own input, LayerNorm over the stream), making it again costs that
 pass and saves the memory.
 
-Eager code says so for each such value (:func:`recomputing`). ``torch.compile`` is told by op: a block
-keeps what matmuls and attention give and makes all else again (:func:`keeping_matmuls`).
+Eager code says so for each such value (:func:`recomputing`). ``torch.compile`` is told by op: a
+block keeps what matmuls and attention give and makes all else again (:func:`keeping_matmuls`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def keeping_matmuls(function: Callable[..., Any], *args: Any, **options: Any) ->
 
 
 def _contexts() -> Any:
-    return create_selective_checkpoint_contexts(_policy)
+    return create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
 
 
 def _policy(context: Any, op: Any, *args: Any, **options: Any) -> CheckpointPolicy:

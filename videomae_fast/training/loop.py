@@ -37,6 +37,7 @@ from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
 from videomae_fast.training.task import Batch, Settings, Task, Timed
 from videomae_fast.training.telling import Teller
+from videomae_fast.training.utilization import Utilization
 
 ENOUGH_DRAWS: Final = 1000
 """Draws from which on a share of failed ones means something (or an epoch, where that is less)."""
@@ -207,6 +208,7 @@ class _Loop(Generic[Batch]):
         clips = self.settings.videos_per_step * self.settings.clips_per_video
         self.buffer = StepBuffer(self.per_epoch, clips, step.columns)
         self.progress = Progress(self.total, -(-self.total // self.per_epoch), clips, start)
+        self.utilization = Utilization(task.objective, self.settings, world)
         self.teller = Teller(self.progress, task.feeding, log)
 
     def train(self, stop: StopRequest) -> RunResult:
@@ -309,13 +311,15 @@ class _Loop(Generic[Batch]):
             speed |= self.progress.shares(speed, self.task.objective.ms_per_step(len(steps)))
         clips = sum(one.failed_clips for one in steps)
         self.failed_videos += clips // self.settings.clips_per_video
+        speed |= self.utilization.shares(speed["clips_per_s"])
+        if self.goodput is not None and bad is None and speed["clips_per_s"]:
+            seconds = self.progress.clips_per_step / speed["clips_per_s"]
+            speed["goodput"] = self.goodput.look(done, seconds)
         self.folder.write(steps, speed)
         if self.folder.ranks is not None:
             self.folder.ranks.look(done, len(steps), speed, self.step.forward_time.seconds())
         if bad is not None:
             self._stop_non_finite(bad)
-        if self.goodput is not None and speed["clips_per_s"]:
-            self.goodput.look(done, self.progress.clips_per_step / speed["clips_per_s"])
         at_end = done == self.total
         if done % self.settings.log_every == 0 or at_end:
             self.teller.tell(steps[-1], speed, self.failed_videos, at_end=at_end)

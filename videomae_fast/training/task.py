@@ -175,6 +175,25 @@ class Timed(Protocol):
 
 
 @dataclass(frozen=True)
+class Work:
+    """Multiply-adds of a clip's forward pass.
+
+    official: of the official computation; computed: of ours; again: backward makes it again.
+    """
+
+    official: float
+    computed: float
+    again: bool
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An objective that knows how much its steps compute; no objective has to."""
+
+    def work(self) -> Work: ...
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What makes a run the one that wrote a checkpoint.
 
