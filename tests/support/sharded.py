@@ -30,8 +30,10 @@ from benchmarks.scale.layouts import (
 )
 from videomae_fast.data import ClipBatch
 from videomae_fast.models.transformer import set_sharded
+from videomae_fast.training.errors import ReplicaError
 from videomae_fast.training.optimizer import optimizer_state
 from videomae_fast.training.parallel.fsdp import gathered, local, whole
+from videomae_fast.training.parallel.replicas import check_replicas
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 
@@ -104,6 +106,23 @@ def mutation(kind: str, world: World) -> Any:
         return f"{type(error).__name__}: {error}"
 
 
+def replicas(layout: Mapping[str, Any], world: World) -> list[str]:
+    """What is said of copies before one value of the last process is another, and after."""
+    step = new_step(config_of(**layout), world)
+    trained(step, world, 2)
+    said = []
+    for _ in range(2):
+        try:
+            check_replicas(step.model, step.layout, world, 2)
+            said.append("")
+        except ReplicaError as error:
+            said.append(str(error))
+        if world.rank == world.size - 1:
+            weight = dict(step.model.named_parameters())["encoder.blocks.1.mlp.fc1.weight"]
+            local(weight.detach()).view(torch.int32)[0, 0] ^= 1
+    return said
+
+
 def main(words: list[str]) -> None:
     path, kind = Path(words[0]), words[1]
     torch.set_num_threads(1)
@@ -129,6 +148,9 @@ def _everything(world: World) -> dict[str, Any]:
             for t in optimizer_state(step.model, step.optimizer).values()
         ]
         found[name] = one
+    if world.size == 4:
+        for name in ("ddp", "two, yes"):
+            found[f"replicas; {name}"] = replicas(LAYOUTS[name], world)
     found["wrong divisor"] = mutation("wrong divisor", world)
     for name, layout in LAYOUTS.items() if world.size > 1 else ():
         if name.startswith("two") and world.size == 2:

@@ -127,3 +127,15 @@ def test_collectives_and_bytes_are_the_planned_ones(ran: Ran, processes: int) ->
             assert counts["_allgather_base_"] == gathers
             assert counts["_reduce_scatter_base_"] == planned.pieces
         assert found["sent"] == pytest.approx(moved(planned, layout), rel=0.02)
+
+
+def test_a_copy_that_differs_by_a_bit_is_named(ran: Ran) -> None:
+    every = ran(4)
+    for name, who in (("ddp", "rank 3 on "), ("two, yes", "rank 1 on ")):
+        before, after = every[f"replicas; {name}"]
+        assert before == ""
+        assert f"ought to be the same bits: {who}" in after
+        assert "rank 3 on " in after
+        assert "in encoder.blocks.1.mlp.fc1.weight" in after
+        assert "rank 0" not in after
+        assert ("nobody can say which" in after) == (name != "ddp")

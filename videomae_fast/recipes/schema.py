@@ -384,6 +384,14 @@ class Run(Section):
         above=0,
         resumable=True,
     )
+    check_replicas_every: int = option(
+        0,
+        "compare the copies of the weights on all processes, bit by bit, and end the run where a "
+        "device went wrong; 0 never does",
+        unit="steps",
+        least=0,
+        resumable=True,
+    )
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass: less memory, more time", resumable=True
     )

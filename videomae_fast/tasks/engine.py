@@ -57,6 +57,7 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
         reshard=run.reshard,
         prometheus=run.prometheus,
         group_timeout=run.group_timeout,
+        check_replicas_every=run.check_replicas_every,
     )
 
 

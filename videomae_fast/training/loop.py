@@ -28,6 +28,7 @@ from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.layout import layout_of
 from videomae_fast.training.parallel.peers import AGREED, failing_together
+from videomae_fast.training.parallel.replicas import check_replicas
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.records import NonFiniteStep, StepBuffer
 from videomae_fast.training.resume import check_length, check_same_run, starting_point
@@ -89,6 +90,7 @@ def run(
         RankFailedError: another process of the run failed or was killed.
         FailureShareError: more files than allowed could not be read; the state was saved.
         NonFiniteError: the loss or gradient was NaN or infinite; the state before it was saved.
+        ReplicaError: copies of the weights differ that ought to be equal; nothing was saved.
         InterruptedRunError: SIGTERM or SIGINT; the state after the step in progress was saved.
     """
     with ending_with_launcher(), telling_stacks(), hang_reports(Path(output)):
@@ -208,6 +210,7 @@ class _Loop(Generic[Batch]):
         clips = self.settings.videos_per_step * self.settings.clips_per_video
         self.buffer = StepBuffer(self.per_epoch, clips, step.columns)
         self.progress = Progress(self.total, -(-self.total // self.per_epoch), clips, start)
+        self.check_replicas_every = self._checks_replicas()
         self.utilization = Utilization(task.objective, self.settings, world)
         self.teller = Teller(self.progress, task.feeding, log)
 
@@ -245,6 +248,8 @@ class _Loop(Generic[Batch]):
                 self.goodput.stepped()
 
             done = step + 1
+            if self.check_replicas_every and done % self.check_replicas_every == 0:
+                check_replicas(self.step.model, self.step.layout, self.world, done)
             save = done % settings.checkpoint_every == 0 or done == self.total
             if save or done % settings.log_every == 0:
                 last_loss = self._look(done)
@@ -266,6 +271,14 @@ class _Loop(Generic[Batch]):
                 f"be read; which and why is in {self.folder.path}/bad_files.rank*.jsonl"
             )
         return RunResult(done, last_loss, self.folder.checkpoint(done))
+
+    def _checks_replicas(self) -> int:
+        """Steps between looks at whether copies of the weights are equal; 0: none."""
+        every = self.settings.check_replicas_every
+        if every and self.world.size == self.step.layout.shard:
+            self.log("check_replicas_every: there is one copy of the weights, so none is compared")
+            return 0
+        return every
 
     def _evaluate(self, done: int) -> bool:
         """Has the task evaluate where an epoch or the run ends; whether the run is to end here."""

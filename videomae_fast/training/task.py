@@ -42,6 +42,7 @@ class Settings:
         reshard: "auto", "yes" or "no": whether gathered weights are freed after each block.
         prometheus: file for Prometheus's text, or None.
         group_timeout: seconds that processes wait for each other once the first step is done.
+        check_replicas_every: steps after which copies of the weights are compared; 0: never.
     """
 
     device: str
@@ -63,6 +64,7 @@ class Settings:
     reshard: str = "auto"
     prometheus: str | None = None
     group_timeout: float = 600.0
+    check_replicas_every: int = 0
 
 
 @dataclass(frozen=True)

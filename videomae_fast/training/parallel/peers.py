@@ -13,9 +13,14 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from videomae_fast.data.errors import FailureShareError
 from videomae_fast.errors import VideoMAEFastError
-from videomae_fast.training.errors import InterruptedRunError, NonFiniteError, RankFailedError
+from videomae_fast.training.errors import (
+    InterruptedRunError,
+    NonFiniteError,
+    RankFailedError,
+    ReplicaError,
+)
 
-AGREED: Final = (InterruptedRunError, NonFiniteError, FailureShareError)
+AGREED: Final = (InterruptedRunError, NonFiniteError, ReplicaError, FailureShareError)
 """Errors that all processes raise at the same place, since they know the same of it."""
 
 _KEY: Final = "failed"
