@@ -78,6 +78,17 @@ def test_every_layout_trains_as_one_process(ran: Ran, processes: int, name: str)
     assert found["evaluated"] == pytest.approx(expected["evaluated"], rel=1e-6)
 
 
+@pytest.mark.parametrize(("name", "near"), [("compiled", 1e-6), ("bf16", 1e-3)])
+def test_sharded_blocks_that_are_compiled_or_in_bf16(ran: Ran, name: str, near: float) -> None:
+    """Compiled with what is made again told by op; beside eager steps in fp32 of one process."""
+    found, expected = ran(2)[name], ran(1)[name]
+    for (loss, norm), (loss_of_one, norm_of_one) in zip(found, expected, strict=True):
+        assert loss == pytest.approx(loss_of_one, rel=near)
+        assert norm == pytest.approx(norm_of_one, rel=30 * near)
+    if name == "bf16":
+        assert found != expected, "it was fp32"
+
+
 def test_the_comparison_sees_a_wrong_divisor(ran: Ran) -> None:
     for processes in (2, 4):
         wrong = ran(processes)["wrong divisor"]
