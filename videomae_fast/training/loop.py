@@ -330,7 +330,8 @@ class _Loop(Generic[Batch]):
             speed["goodput"] = self.goodput.look(done, seconds)
         self.folder.write(steps, speed)
         if self.folder.ranks is not None:
-            self.folder.ranks.look(done, len(steps), speed, self.step.forward_time.seconds())
+            took, loading = self.step.forward_time.seconds(), self.task.feeding.seconds()
+            self.folder.ranks.look(done, len(steps), speed, took, loading)
         if bad is not None:
             self._stop_non_finite(bad)
         at_end = done == self.total
