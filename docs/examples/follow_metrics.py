@@ -1,7 +1,7 @@
 """Sends a run's numbers to Weights & Biases while it goes on: follow_metrics.py OUTPUT.
 
-`metrics.jsonl` has a line for each step. Steps that are made again after a restart take the place of
-their lines; Weights & Biases keeps what it had of them.
+`metrics.jsonl` has a line for each step. Steps that are made again after a restart take the place
+of their lines; Weights & Biases keeps what it had of them.
 """
 
 import json

@@ -44,6 +44,9 @@ class Acting:
     def why_not_captured(self) -> str | None:
         return "the number of boxes is another in each step"
 
+    def drawn_by_place(self) -> list[str]:
+        return ["the head's dropout"] if self.draws else []
+
     def work(self) -> Work:
         """Of the encoder, which is nearly all."""
         same = float(encoder_flops(mae_config(self.config.model)))

@@ -68,6 +68,10 @@ class Recognition:
     def why_not_captured(self) -> str | None:
         return why_not_captured(self.config.optim)
 
+    def drawn_by_place(self) -> list[str]:
+        parts = (self.mixing.active, "which clips are mixed"), (self.draws, "the head's dropout")
+        return [what for there, what in parts if there]
+
     def work(self) -> Work:
         """Of the encoder, which is nearly all."""
         same = float(encoder_flops(mae_config(self.config.model)))

@@ -31,7 +31,12 @@ from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.replicas import check_replicas
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.records import NonFiniteStep, StepBuffer
-from videomae_fast.training.resume import check_length, check_same_run, starting_point
+from videomae_fast.training.resume import (
+    check_length,
+    check_same_run,
+    starting_point,
+    tell_drawn_by_place,
+)
 from videomae_fast.training.saving import Saver
 from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
@@ -146,6 +151,7 @@ def _open(
         before = task.fingerprint_of(saved)
         check_same_run(saved, before, task.fingerprint, task.data)
         check_length(saved, before, task.fingerprint, log)
+        tell_drawn_by_place(saved, task.objective, world.size, settings.accumulation, log)
         init = task.began(saved)
         weights, moments = saved.model(), saved.optimizer()
         if world.is_main:

@@ -195,6 +195,16 @@ class Counted(Protocol):
     def work(self) -> Work: ...
 
 
+@runtime_checkable
+class DrawnByPlace(Protocol):
+    """An objective of which something is drawn for a micro-batch of a process, not for a clip: it
+    changes where a run goes on in other processes or micro-batches. No objective has to be one."""
+
+    def drawn_by_place(self) -> Sequence[str]:
+        """What that is, in words; nothing where the settings leave it out."""
+        ...
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """What makes a run the one that wrote a checkpoint.

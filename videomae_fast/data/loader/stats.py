@@ -121,8 +121,8 @@ class PipelineStats:
             self._assemble += seconds
 
     def seconds(self) -> dict[str, float]:
-        """Of this process's videos since the last :meth:`bottleneck`: ``decode`` and ``crop``, added
-        up over loader processes, and ``assemble``."""
+        """Of the videos since the last :meth:`bottleneck`: ``decode`` and ``crop``, added up over
+        loader processes, and ``assemble``."""
         with self._lock:
             return {"decode": self._decode, "crop": self._crop, "assemble": self._assemble}
 

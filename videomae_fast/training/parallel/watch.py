@@ -32,6 +32,7 @@ _LONGEST_BEAT: Final = 5.0
 _LOOK, _TELL = 0.6, 0.8  # of the limit: others are looked at twice, to see who is silent
 _ASKED: Final = "stacks"
 _STORE_SECONDS: Final = 10.0
+_FAILURES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Watch:
 
     def _look_out(self) -> None:
         beat = min(_LONGEST_BEAT, self._limits / _BEATS)
-        first, looked, since = None, 0.0, self._since
+        first, looked, since, failures = None, 0.0, self._since, 0
         while not self._done.wait(beat):
             if self._since != since:
                 since, first = self._since, None
@@ -128,14 +129,17 @@ class Watch:
             try:
                 self._write()
                 self._answer()
+                failures = 0
                 if not self._stack[-1][1] or waited < _LOOK * self.limit:
                     continue
                 if first is None:
                     first, looked = self._everybody(), waited
                 elif self.told is None and waited - looked > (_TELL - _LOOK) * self.limit:
                     self._tell(waited, first)
-            except RuntimeError:  # the store is gone, and the run with it
-                return
+            except RuntimeError:  # the store is slow; or gone, and the run with it
+                failures += 1
+                if failures == _FAILURES:
+                    return
 
     def _here(self) -> Whereabouts:
         what = ": ".join(name for name, _ in self._stack[1:]) or self._stack[0][0]

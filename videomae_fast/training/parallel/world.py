@@ -140,7 +140,7 @@ class World:
     @property
     def patience(self) -> float | None:
         """Seconds that a process waits for others now; None where nothing limits it."""
-        return None if self.watch is None else self.watch.limit
+        return None if self.watch is None else self.watch.limit or None
 
     def waits_for(self) -> str | None:
         """Who is silent or behind, in a sentence, where this process waits for too long."""
