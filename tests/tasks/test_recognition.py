@@ -15,6 +15,7 @@ from torch import Tensor
 
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.data.augment.mixing import Mix
+from videomae_fast.models.flops import encoder_flops
 from videomae_fast.models.pixels import IMAGENET
 from videomae_fast.recipes import FinetuneConfig, changed
 from videomae_fast.tasks.engine import engine_settings
@@ -136,9 +137,9 @@ class _Says(torch.nn.Module):
 @pytest.mark.parametrize(
     ("options", "before", "said"),
     [
-        ({}, [4, 1], "which clips are mixed goes by micro-batches, which were 4 processes x 1 a step "
-         "and are 2 x 1: drawn otherwise from step 7 on; clips, crops and drop path are not"),
-        ({"model.head_dropout": 0.5}, [2, 2], "which clips are mixed and the head's dropout goes by"),
+        ({}, [4, 1], "which clips are mixed goes by micro-batches, which were 4 processes x 1 a "
+         "step and are 2 x 1: drawn otherwise from step 7 on; clips, crops and drop path are not"),
+        ({"model.head_dropout": 0.5}, [2, 2], "which clips are mixed and the head's dropout goes"),
         ({}, [2, 1], None),
         ({}, None, None),
         ({"mix.mixup": 0.0, "mix.cutmix": 0.0, "model.drop_path": 0.2}, [4, 1], None),

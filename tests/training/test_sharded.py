@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.scale.cluster import Layout as Planned
@@ -75,9 +76,10 @@ def test_every_layout_trains_as_one_process(ran: Ran, processes: int, name: str)
         assert norm == pytest.approx(norm_of_one, rel=1e-5)
     assert found["weights"].keys() == expected["weights"].keys()
     for parameter, values in found["weights"].items():
+        away = np.abs(np.subtract(values, expected["weights"][parameter])).max()
         # Adam divides gradients near 0 by gradients near 0
-        assert values == pytest.approx(expected["weights"][parameter], abs=1e-2 * RATE, rel=0)
-    assert found["moments"] == pytest.approx(expected["moments"], rel=1e-3, abs=1e-9)
+        assert away <= 1e-2 * RATE, parameter
+    np.testing.assert_allclose(found["moments"], expected["moments"], rtol=1e-3, atol=1e-9)
     assert found["evaluated"] == pytest.approx(expected["evaluated"], rel=1e-6)
 
 
