@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
+import sys
 import textwrap
 from importlib import import_module
 from pathlib import Path
@@ -68,3 +70,25 @@ def test_what_it_would_start_is_a_command(name: str, tmp_path: Path) -> None:
     args = parser.parse_args(options)
     assert vars(args)["run.shard"] == "node"
     assert find(verb, args.recipe).is_file()
+
+
+def test_numbers_are_followed(tmp_path: Path) -> None:
+    """By a stand-in for wandb, which prints what it gets."""
+    (tmp_path / "wandb.py").write_text(
+        "class Run:\n"
+        "    def log(self, numbers, step): print('log', step, numbers['loss'])\n"
+        "def init(**given):\n"
+        "    print(given['id'], given['config'])\n"
+        "    return Run()\n"
+    )
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "config.json").write_text('{"format": 2}')
+    lines = [json.dumps({"step": step, "loss": 0.5 * step}) for step in range(3)]
+    (output / "metrics.jsonl").write_text("\n".join([*lines[:2], lines[2][:9]]))
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "follow_metrics.py"), str(output), "--once"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["run {'format': 2}", "log 0 0.0", "log 1 0.5"]

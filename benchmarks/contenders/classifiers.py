@@ -34,6 +34,7 @@ from videomae_fast.data.augment.mixing import (
 )
 from videomae_fast.data.randomness import Randomness
 from videomae_fast.models.config import MAEConfig
+from videomae_fast.models.flops import encoder_flops
 from videomae_fast.training.layer_decay import layered_groups
 from videomae_fast.training.optimizer import make_optimizer
 
@@ -83,11 +84,7 @@ class LabelledWorkload(Workload):
 
 def multiply_adds(config: MAEConfig, classes: int) -> float:
     """Of one clip's forward pass, which no contender does less of."""
-    tokens, width = config.grid.tokens, config.width
-    linear = (4 + 2 * config.mlp_ratio) * width * width * tokens
-    attention = 2 * tokens * tokens * width
-    embedding = tokens * config.patch_values * width
-    return float(embedding + config.depth * (linear + attention) + width * classes)
+    return float(encoder_flops(config) + config.width * classes)
 
 
 class Classifying(Contender):

@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.scale.kept import per_clip
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
 from videomae_fast.models.recomputing import recomputing
-from videomae_fast.models.transformer import set_recompute
+from videomae_fast.models.transformer import Block, set_recompute
 
 TINY = MAEConfig(
     image_size=32, frames=4, width=32, depth=3, heads=2, decoder_width=16, decoder_depth=2,
@@ -66,3 +66,36 @@ def test_only_the_value_itself_is_forgotten() -> None:
     assert made == [1]
     with torch.no_grad(), recomputing(value, again):
         assert (value * weight).sum() == 3
+
+
+def test_compiled_blocks_keep_what_matmuls_and_attention_give() -> None:
+    """The same bits, and of widths of a token 11 in place of 16."""
+    first, block = (
+        Block(32, 2, 128, drop_path=0.0, layer_scale=0.1, norm_eps=1e-6) for _ in range(2)
+    )
+    x, branch = first(torch.randn(4, 8, 32, requires_grad=True))
+    owned = {p.untyped_storage().data_ptr() for p in (*first.parameters(), *block.parameters())}
+    kept: dict[int, int] = {}
+
+    def look(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned and tensor.dim() > 2:
+            kept[storage.data_ptr()] = tensor.numel()
+        return tensor
+
+    found = []
+    for recompute in (False, True):
+        torch.compiler.reset()
+        block.recompute = block.mlp.recompute = recompute
+        compiled = torch.compile(block.forward, fullgraph=True, backend="aot_eager")
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
+            stream, rest = compiled(x, branch)
+        widths = sum(kept.values()) / (4 * 8 * 32)
+        loss = (stream + rest.delta * rest.scale).square().sum()
+        found.append((widths, loss.detach(), torch.autograd.grad(loss, block.attn.qkv.weight)[0]))
+    torch.compiler.reset()
+    (all_kept, *values), (fewer, *same) = found
+    assert all(torch.equal(one, other) for one, other in zip(values, same, strict=True))
+    assert all_kept > 15
+    assert fewer < 11.1  # and the log-sum-exp of attention

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tests.support.sharded import config_of, new_step
+from benchmarks.scale.layouts import config_of, new_step
 from videomae_fast.interop.weights.run_folders import read
 from videomae_fast.training.checkpoint import checkpoints, newest
 from videomae_fast.training.checkpoint.sharded import ShardedWriter

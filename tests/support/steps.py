@@ -7,31 +7,20 @@ from typing import Any, Final
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.scale.layouts import batch, split
 from videomae_fast.data import ClipBatch
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 
+__all__ = ["CPU", "NoRead", "batch", "new_step", "split"]
+
 CPU: Final = World(0, 1, torch.device("cpu"))
 
 
 def new_step(config: PretrainConfig) -> TrainStep[ClipBatch]:
     return TrainStep(Reconstruction(config), build_model(config), settings_of(config), CPU)
-
-
-def batch(clips: int, seed: int, failed: tuple[int, ...] = ()) -> ClipBatch:
-    generator = torch.Generator().manual_seed(seed)
-    frames = torch.randint(0, 256, (clips, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    ok = torch.tensor([clip not in failed for clip in range(clips)])
-    frames[~ok] = 0
-    seeds = torch.randint(2**62, (clips,), generator=generator)
-    return ClipBatch(frames, seeds, ok, torch.full((clips,), -1), [])
-
-
-def split(whole: ClipBatch, parts: int) -> list[ClipBatch]:
-    tensors = (whole.frames, whole.mask_seeds, whole.ok, whole.labels)
-    return [ClipBatch(*chunk, []) for chunk in zip(*(t.chunk(parts) for t in tensors), strict=True)]
 
 
 class NoRead(TorchDispatchMode):

@@ -104,7 +104,7 @@ def test_accumulation_changes_nothing_where_nothing_is_mixed(
 @pytest.mark.slow
 def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> None:
     """Sharded too: what is validated, averaged and kept as best is whole."""
-    found, best = [], []
+    found, best, steps = [], [], []
     sharded = ("--shard", "all", "--reshard", "yes")
     for name, launcher, more in (
         ("one", (), ()), ("two", TORCHRUN, ()), ("sharded", TORCHRUN, sharded)
@@ -112,7 +112,8 @@ def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> Non
         words = [*launcher, "-m", "videomae_fast", "finetune", "--output", str(tmp_path / name)]
         words += ["--data", str(lists[0]), "--validation", str(lists[1]), "--classes", "none"]
         given = {**TINY, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "mix.mixup": 0.0,
-                 "mix.cutmix": 0.0, "augment.area": "0.9,1.0", "optim.ema_decay": 0.5}  # fmt: skip
+                 "mix.cutmix": 0.0, "augment.area": "0.9,1.0", "optim.ema_decay": 0.5,
+                 "model.drop_path": 0.2}  # fmt: skip
         words += [
             *more,
             *(word for key, value in given.items() for word in ("--set", f"{key}={value}")),
@@ -121,8 +122,12 @@ def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> Non
         subprocess.run([sys.executable, *words], check=True, env=env, timeout=300)
         (epoch,) = History(tmp_path / name).epochs
         assert epoch.average is not None
+        steps.append(losses(tmp_path / name))
         found.append([epoch.weights, epoch.average])
         best.append(load_weights(tmp_path / name / "best.safetensors"))
+    for one_step, *other_steps in zip(*steps, strict=True):
+        for step in other_steps:
+            assert step == pytest.approx(one_step, rel=1e-4), "drop path is by clip"
     for one, *others in zip(*found, strict=True):
         for other in others:
             assert (other.videos, other.failed) == (one.videos, one.failed) == (24, 0)

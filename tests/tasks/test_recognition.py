@@ -15,14 +15,17 @@ from torch import Tensor
 
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.data.augment.mixing import Mix
+from videomae_fast.models.flops import encoder_flops
 from videomae_fast.models.pixels import IMAGENET
 from videomae_fast.recipes import FinetuneConfig, changed
 from videomae_fast.tasks.engine import engine_settings
 from videomae_fast.tasks.recognition import Recognition
+from videomae_fast.training.checkpoint import Saved
 from videomae_fast.training.optimizer import optimizer_state
 from videomae_fast.training.parallel.world import World
+from videomae_fast.training.resume import tell_drawn_by_place
 from videomae_fast.training.step import TrainStep
-from videomae_fast.training.task import Place
+from videomae_fast.training.task import Counted, Place
 
 PATH = Path(__file__).parents[1] / "golden" / "downstream_finetune_step.safetensors"
 
@@ -129,3 +132,33 @@ class _Says(torch.nn.Module):
 
     def forward(self, frames: Tensor, clip_seeds: Tensor) -> Tensor:
         return self.logits
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "said"),
+    [
+        ({}, [4, 1], "which clips are mixed goes by micro-batches, which were 4 processes x 1 a "
+         "step and are 2 x 1: drawn otherwise from step 7 on; clips, crops and drop path are not"),
+        ({"model.head_dropout": 0.5}, [2, 2], "which clips are mixed and the head's dropout goes"),
+        ({}, [2, 1], None),
+        ({}, None, None),
+        ({"mix.mixup": 0.0, "mix.cutmix": 0.0, "model.drop_path": 0.2}, [4, 1], None),
+    ],
+)  # fmt: skip
+def test_what_other_processes_draw_otherwise_is_told(
+    options: dict[str, Any], before: list[int] | None, said: str | None
+) -> None:
+    objective = Recognition(changed(FinetuneConfig(), options), np.ones(3, dtype=np.int64))
+    state = {} if before is None else {"micro_batches": before}
+    told: list[str] = []
+    tell_drawn_by_place(Saved(Path(), 7, state), objective, 2, 1, told.append)
+    assert len(told) == (said is not None)
+    assert said is None or told[0].startswith(said)
+
+
+def test_the_work_of_a_step_is_the_encoders() -> None:
+    objective = Recognition(FinetuneConfig(), np.ones(3, dtype=np.int64))
+    assert isinstance(objective, Counted)
+    work = objective.work()
+    assert work.official == work.computed == encoder_flops(MAEConfig.from_size("base"))
+    assert not work.again

@@ -1,25 +1,32 @@
-"""Runs that change their number of processes and their layout, are killed, and go on."""
+"""Runs that change their processes and their layout, are killed or stand still, and go on."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.processes import is_running, ranks
 from tests.support.runs import ROOT, finish, losses, options, start
 from videomae_fast import cli
 from videomae_fast.errors import CheckpointError
+from videomae_fast.interop.weights.state_dicts import load_weights
 from videomae_fast.tasks.trained import load_model
-from videomae_fast.training.checkpoint import checkpoints, read
+from videomae_fast.training.checkpoint import newest, read
 
 pytestmark = pytest.mark.slow
 STEPS = 16
+LIMIT = 6.0
+"""Seconds that processes wait for one that was stopped."""
 
 
 def torchrun(processes: int) -> tuple[str, ...]:
@@ -32,7 +39,8 @@ def words(broken_list: Path) -> list[str]:
     """Seven videos a step, which only one and seven processes divide; one can't be read."""
     return options(
         data=broken_list, epochs=STEPS, videos_per_step=7, drop_path=0.2, depth=2,
-        checkpoint_every=2, log_every=1, decoder_mask="random", base_lr=0.02,
+        checkpoint_every=2, log_every=1, decoder_mask="random", encoder_mask="random",
+        base_lr=0.02, clip_grad=0.05,
     )  # fmt: skip
 
 
@@ -40,32 +48,67 @@ def words(broken_list: Path) -> list[str]:
 def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nothing happens to, in one process."""
     output = tmp_path_factory.mktemp("whole")
-    assert cli.main(["pretrain", *words, "--output", str(output)]) == 0
+    keep = "--keep-checkpoints", str(STEPS)
+    assert cli.main(["pretrain", *words, *keep, "--output", str(output)]) == 0
     return output
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A rank that was stopped: what the launcher printed, its process, how long the others took to
+    end, and what the run had saved."""
+
+    said: str
+    process: int
+    seconds: float
+    saved: Path
 
 
 @pytest.fixture(scope="module")
-def changed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four processes, sharded by two; killed. Three, all; killed. Two, DDP, to the end."""
+def history(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stopped]:
+    """Four processes, sharded by two; killed. Three, all; one is stopped. Two, DDP, to the end."""
     output = tmp_path_factory.mktemp("changed")
-    for processes, more, until in (
-        (4, ["--shard", "2", "--reshard", "yes"], 4),
-        (3, ["--shard", "all"], 10),
-        (2, [], STEPS),
-    ):
-        run = start([*words, *more, "--output", str(output)], launcher=torchrun(processes))
-        if until < STEPS:
-            deadline = time.monotonic() + 200
-            while not (output / "checkpoints" / f"step-{until:08d}").exists():
-                assert run.poll() is None, finish(run)
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            run.send_signal(signal.SIGKILL)
-            finish(run, -signal.SIGKILL)
-            wait_for_lock(output)
-        else:
-            finish(run)
-    return output
+    run = begun(4, [*words, "--shard", "2", "--reshard", "yes"], output, 4)
+    run.send_signal(signal.SIGKILL)
+    finish(run, -signal.SIGKILL)
+    wait_for_lock(output)
+
+    more = "--shard", "all", "--group-timeout", str(LIMIT)
+    run = begun(3, [*words, *more], output, 10)
+    processes = ranks(run)
+    os.kill(processes[1], signal.SIGSTOP)
+    since = time.monotonic()
+    while any(is_running(processes[rank]) for rank in (0, 2)):
+        assert time.monotonic() < since + 100
+        time.sleep(0.02)
+    seconds = time.monotonic() - since
+    os.kill(processes[1], signal.SIGKILL)  # its launcher would wait half a minute for its end
+    said = finish(run, 1)
+    saved = newest(output / "checkpoints", print)
+    assert saved is not None
+    kept = shutil.copytree(saved.folder, tmp_path_factory.mktemp("sharded") / saved.folder.name)
+    stopped = Stopped(said, processes[1], seconds, kept)
+
+    said = finish(start([*words, "--output", str(output)], launcher=torchrun(2)))
+    assert said.count(f"step {STEPS}/{STEPS}") == 1, "only the main process tells"
+    return output, stopped
+
+
+@pytest.fixture(scope="module")
+def changed(history: tuple[Path, Stopped]) -> Path:
+    return history[0]
+
+
+def begun(processes: int, words: list[str], output: Path, step: int) -> subprocess.Popen[str]:
+    """A run that has made so many steps."""
+    launcher = *torchrun(processes), "--monitor-interval", "0.05"
+    run = start([*words, "--output", str(output)], launcher=launcher)
+    deadline = time.monotonic() + 200
+    while not (output / "checkpoints" / f"step-{step:08d}").exists():
+        assert run.poll() is None, finish(run)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return run
 
 
 def wait_for_lock(output: Path) -> None:
@@ -89,22 +132,41 @@ def test_losses_are_those_of_one_process(whole: Path, changed: Path) -> None:
     assert failed == [line["failed_clips"] for line in expected_lines], "empty places are none"
 
 
+def test_who_stands_still_is_named_within_the_limit(history: tuple[Path, Stopped]) -> None:
+    output, stopped = history
+    named = "rank 1 is silent (stopped, or its machine can't be reached), and was last in step "
+    assert f"error: the run stands still: {named}" in stopped.said
+    assert f"(process {stopped.process} on " in stopped.said
+    assert 0.8 * LIMIT < stopped.seconds < LIMIT + 30, "they ended by themselves"
+    for rank in (0, 2):
+        report = (output / "hang" / f"rank-{rank}.txt").read_text()
+        assert report.startswith(f"rank {rank}, step ")
+        assert named in report
+        assert "most recent call first" in report
+        assert "training/loop.py" in report
+
+
 def test_what_a_sharded_run_saved_is_read_by_all(
-    words: list[str], whole: Path, tmp_path: Path
+    history: tuple[Path, Stopped], whole: Path, tmp_path: Path
 ) -> None:
-    run = start(
-        [*words, "--shard", "all", "--output", str(tmp_path)], launcher=torchrun(2)
-    )  # fmt: skip
-    finish(run)
-    saved, plain = (read(checkpoints(each / "checkpoints")[0]) for each in (tmp_path, whole))
-    assert saved.step == plain.step == STEPS
+    folder = history[1].saved
+    saved, plain = read(folder), read(whole / "checkpoints" / folder.name)
+    assert 10 <= saved.step == plain.step < STEPS
     assert [saved.state["format"], plain.state["format"]] == [3, 2]
     for one, other in ((saved.model(), plain.model()), (saved.optimizer(), plain.optimizer())):
         assert one.keys() == other.keys()
         for name, tensor in one.items():
             assert tensor.shape == other[name].shape
             torch.testing.assert_close(tensor, other[name], rtol=1e-2, atol=1e-3, msg=name)
-    model, _ = load_model(tmp_path)
+    exported = []
+    for number, each in enumerate((saved.folder, plain.folder)):
+        target = tmp_path / f"{number}.safetensors"
+        assert cli.main(["convert", str(each), str(target), "--to", "official"]) == 0
+        exported.append(load_weights(target))
+    assert exported[0].keys() == exported[1].keys()
+    for name, tensor in exported[0].items():
+        torch.testing.assert_close(tensor, exported[1][name], rtol=1e-2, atol=1e-3, msg=name)
+    model, _ = load_model(folder)
     assert model.state_dict().keys() == saved.model().keys()
 
     shard = next(path for path in (saved.folder / "optimizer").iterdir())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import TORCHRUN, finish, options, start
+from tests.support.runs import finish, options, start
 from videomae_fast import cli
 from videomae_fast.training.metrics import read_metrics
 
@@ -41,23 +41,6 @@ def test_a_killed_run_goes_on_with_the_very_losses(tiny_list: Path, tmp_path: Pa
     output = finish(start([*words, "--output", str(tmp_path / "killed")]))
     assert "resumed from" in output
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_losses_of_one(broken_list: Path, tmp_path: Path) -> None:
-    """With a clip that can't be read, and different numbers of tokens in the processes' losses."""
-    words = options(data=broken_list, decoder_mask="random", encoder_mask="random", clip_grad=0.05)
-    both = start([*words, "--output", str(tmp_path / "two")], launcher=TORCHRUN)
-    one = ["pretrain", *words, "--output", str(tmp_path / "one"), "--accumulation", "2"]
-    assert cli.main(one) == 0
-    output = finish(both)
-    assert output.count("step 8/8") == 1, "only the main process tells"
-    found, expected = numbers(tmp_path / "two"), numbers(tmp_path / "one")
-    assert len(found) == 8
-    for a, b in zip(found, expected, strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
-    failed = [line["failed_clips"] for line in read_metrics(tmp_path / "two" / "metrics.jsonl")]
-    assert sum(failed) == 4 * 2
 
 
 def test_a_signal_to_one_process_stops_all(tiny_list: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import is_running, ranks
 from tests.support.runs import TORCHRUN, finish, options, start
 from videomae_fast.training.checkpoint import checkpoints
 from videomae_fast.training.metrics import read_metrics
@@ -32,23 +33,6 @@ def wait_until(
         assert run is None or run.poll() is None, f"{what}: did not come:\n{finish(run)}"
         assert time.monotonic() < deadline, f"{what}: did not come"
         time.sleep(0.01)
-
-
-def ranks(launcher: subprocess.Popen[str]) -> dict[int, int]:
-    """Process ids of a launcher's ranks."""
-    pid = launcher.pid
-    found = {}
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        found |= {int(word[5:]): int(child) for word in words if word.startswith(b"RANK=")}
-    return found
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def begun(output: Path, step: int = 5) -> Callable[[], bool]:

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.scale.cluster import Layout as Planned
 from benchmarks.scale.cluster import Model, moved, states
+from benchmarks.scale.layouts import LAYOUTS, RATE, config_of, reference, variants
+from tests.support import sharded
 from tests.support.runs import ROOT
-from tests.support.sharded import LAYOUTS, MASKS, MORE, RATE, config_of
 from videomae_fast.models.transformer import Block
 from videomae_fast.tasks.pretraining import build_model
 
@@ -45,6 +47,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
     def results(processes: int) -> dict[str, Any]:
         path = folder / f"{processes}.json"
+        if processes == 1 and not path.exists():
+            sharded.main([str(path), "all"])  # here: a process less to start
         if not path.exists():
             done = launched(processes, path, "all")
             assert path.exists(), done.stderr[-4000:]
@@ -54,18 +58,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return results
 
 
-def reference(one: dict[str, Any], name: str) -> dict[str, Any]:
-    """The same in one process, in one micro-batch."""
-    _, _, masks_micro = name.partition("; ")
-    if not masks_micro:
-        return one[name]
-    return one[f"ddp; {masks_micro.partition('; ')[0]}; 1"]
-
-
-VARIANTS = [
-    *(f"{layout}; {masks}; {micro}" for layout in LAYOUTS for masks in MASKS for micro in (1, 2)),
-    *MORE,
-]
+VARIANTS = list(variants(4))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -75,21 +68,33 @@ def test_every_layout_trains_as_one_process(ran: Ran, processes: int, name: str)
     every = ran(processes)
     if name not in every:
         pytest.skip("no layout of so few processes")
-    found, expected = every[name], reference(ran(1), name)
-    near = 1e3 if name == "fp8" else 1  # where a bit of fp32 may be one of e4m3
+    found, expected = every[name], ran(1)[reference(name)]
     for (loss, norm), (loss_of_one, norm_of_one) in zip(
         found["steps"], expected["steps"], strict=True
     ):
-        assert loss == pytest.approx(loss_of_one, rel=near * 1e-6)
-        assert norm == pytest.approx(norm_of_one, rel=near * 1e-5)
-    if name == "fp8":
-        return
+        assert loss == pytest.approx(loss_of_one, rel=1e-6)
+        assert norm == pytest.approx(norm_of_one, rel=1e-5)
     assert found["weights"].keys() == expected["weights"].keys()
     for parameter, values in found["weights"].items():
+        away = np.abs(np.subtract(values, expected["weights"][parameter])).max()
         # Adam divides gradients near 0 by gradients near 0
-        assert values == pytest.approx(expected["weights"][parameter], abs=1e-2 * RATE, rel=0)
-    assert found["moments"] == pytest.approx(expected["moments"], rel=1e-3, abs=1e-9)
+        assert away <= 1e-2 * RATE, parameter
+    np.testing.assert_allclose(found["moments"], expected["moments"], rtol=1e-3, atol=1e-9)
     assert found["evaluated"] == pytest.approx(expected["evaluated"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "near"), [("compiled", 1e-6), ("bf16", 1e-3), ("fp8", 1e-3)])
+def test_sharded_blocks_that_are_compiled_or_in_bf16_or_fp8(
+    ran: Ran, name: str, near: float
+) -> None:
+    """Compiled with what is made again told by op; beside eager steps in fp32 of one process, in
+    fp8 where fp8 is, where a bit of fp32 may be one of e4m3."""
+    found, expected = ran(2)[name], ran(1)[name]
+    for (loss, norm), (loss_of_one, norm_of_one) in zip(found, expected, strict=True):
+        assert loss == pytest.approx(loss_of_one, rel=near)
+        assert norm == pytest.approx(norm_of_one, rel=30 * near)
+    if name == "bf16":
+        assert found != expected, "it was fp32"
 
 
 def test_the_comparison_sees_a_wrong_divisor(ran: Ran) -> None:
@@ -141,3 +146,15 @@ def test_collectives_and_bytes_are_the_planned_ones(ran: Ran, processes: int) ->
             assert counts["_allgather_base_"] == gathers
             assert counts["_reduce_scatter_base_"] == planned.pieces
         assert found["sent"] == pytest.approx(moved(planned, layout), rel=0.02)
+
+
+def test_a_copy_that_differs_by_a_bit_is_named(ran: Ran) -> None:
+    every = ran(4)
+    for name, who in (("ddp", "rank 3 on "), ("two, yes", "rank 1 on ")):
+        before, after = every[f"replicas; {name}"]
+        assert before == ""
+        assert f"ought to be the same bits: {who}" in after
+        assert "rank 3 on " in after
+        assert "in encoder.blocks.1.mlp.fc1.weight" in after
+        assert "rank 0" not in after
+        assert ("nobody can say which" in after) == (name != "ddp")

@@ -185,8 +185,6 @@ def test_what_cannot_be_deterministic_is_refused(
 def test_recompute_that_would_do_nothing_is_refused(tiny: Make) -> None:
     with pytest.raises(UsageError, match="recompute and activation_checkpointing exclude each"):
         settings_of(tiny(recompute=True, activation_checkpointing=True))
-    with pytest.raises(UsageError, match="recompute does nothing with step_mode compiled"):
-        settings_of(tiny(recompute=True, step_mode="compiled"))
     model = build_model(tiny(recompute=True))
     assert model.encoder.blocks[0].recompute
     assert not build_model(tiny()).encoder.blocks[0].recompute

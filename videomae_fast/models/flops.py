@@ -94,6 +94,16 @@ def flops(
     raise ValueError(f'implementation {implementation!r} is neither "official" nor "ours"')
 
 
+def encoder_flops(config: MAEConfig) -> int:
+    """Multiply-adds of one clip's forward pass through the encoder with all tokens, without a head.
+
+    What fine-tuning and detection compute; heads are too small to count.
+    """
+    tokens, width = config.grid.tokens, config.width
+    block = sum(_block(tokens, tokens, width, config.hidden))
+    return tokens * config.patch_values * width + config.depth * block
+
+
 def savings(config: MAEConfig, spec: MaskSpec, *, batch: int = BATCH) -> list[Saving]:
     """What ours leaves out of the official forward pass, one after the other.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videomae_fast.models.drop_path import DropPath, branch_keys
-from videomae_fast.models.recomputing import recomputing
+from videomae_fast.models.recomputing import keeping_matmuls, recomputing
 from videomae_fast.ops import (
     Quantized,
     add_layer_norm,
@@ -323,6 +323,24 @@ class Block(nn.Module):
         Returns:
             The stream, [B, K or N, D], and what is still to be added to it.
         """
+        given: dict[str, Any] = {
+            "queries": queries, "key_count": key_count, "shared": shared, "factors": factors,
+        }  # fmt: skip
+        if self.recompute and torch.compiler.is_compiling() and torch.is_grad_enabled():
+            made: tuple[Tensor, Branch] = keeping_matmuls(self._forward, x, branch, **given)
+            return made
+        return self._forward(x, branch, **given)
+
+    def _forward(
+        self,
+        x: Tensor,
+        branch: Branch | None,
+        *,
+        queries: Tensor | None,
+        key_count: Tensor | None,
+        shared: SharedTokens | None,
+        factors: Tensor | None,
+    ) -> tuple[Tensor, Branch]:
         if shared is None:
             normal, x, rows = self._add_norm(x, branch, self.norm1)
         else:

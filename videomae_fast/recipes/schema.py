@@ -382,6 +382,22 @@ class Run(Section):
         "no, or auto (where all together would take over a tenth of a GPU's memory)",
         resumable=True,
     )
+    group_timeout: float = option(
+        600.0,
+        "how long processes of a run wait for each other, once the first step is done; longer is "
+        "an error that names who is missing",
+        unit="seconds",
+        above=0,
+        resumable=True,
+    )
+    check_replicas_every: int = option(
+        0,
+        "compare the copies of the weights on all processes, bit by bit, and end the run where a "
+        "device went wrong; 0 never does",
+        unit="steps",
+        least=0,
+        resumable=True,
+    )
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass: less memory, more time", resumable=True
     )

@@ -37,10 +37,9 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
         UsageError: settings that contradict each other.
     """
     step_mode = _step_mode(run)
-    _check_recompute(run, step_mode)
-    if run.shard not in ("none", "1") and (optim.optimizer == "apex" or run.shadow_weights):
-        what = "optimizer apex" if optim.optimizer == "apex" else "shadow_weights"
-        raise UsageError(f"{what} can't work on sharded weights: leave it out, or use shard none")
+    _check_recompute(run)
+    if run.shard not in ("none", "1"):
+        _check_sharded(optim, run)
     return Settings(
         device=run.device,
         videos_per_step=optim.videos_per_step,
@@ -61,6 +60,8 @@ def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
         reshard=run.reshard,
         prometheus=run.prometheus,
         fp8=run.fp8,
+        group_timeout=run.group_timeout,
+        check_replicas_every=run.check_replicas_every,
     )
 
 
@@ -172,15 +173,25 @@ def _step_mode(run: Run) -> str:
     return "compiled"
 
 
-def _check_recompute(run: Run, step_mode: str) -> None:
+def _check_sharded(optim: Optim, run: Run) -> None:
+    """Raises UsageError where sharded weights leave no place for something."""
+    if optim.optimizer == "apex":
+        raise UsageError(
+            "optimizer apex can't work on sharded weights, of which its kernels know nothing: use "
+            "optimizer adamw, or shard none"
+        )
+    if run.shadow_weights:
+        raise UsageError(
+            "shadow_weights would be a second bf16 copy: sharded weights are cast "
+            "already, when they are gathered, and their gradients are averaged in fp32. Leave "
+            "shadow_weights out, or use shard none"
+        )
+
+
+def _check_recompute(run: Run) -> None:
     """Raises UsageError where `recompute` would do nothing."""
     if run.recompute and run.activation_checkpointing:
         raise UsageError(
             "recompute and activation_checkpointing exclude each other: the second makes whole "
             "blocks again"
-        )
-    if run.recompute and step_mode == "compiled":
-        raise UsageError(
-            "recompute does nothing with step_mode compiled: torch.compile chooses by itself what "
-            "is made again; use step_mode eager or captured"
         )

@@ -17,6 +17,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.masks import Grid, Masks, MaskSpec
 from videomae_fast.masks.spec import mask_spec
 from videomae_fast.models.config import mae_config
+from videomae_fast.models.flops import flops
 from videomae_fast.models.masked_autoencoder import MAEOutput, MaskedAutoencoder
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.plain import to_plain
@@ -35,7 +36,7 @@ from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.optimizer import make_optimizer, parameter_groups
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.schedule import learning_rates, weight_decays
-from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings
+from videomae_fast.training.task import Fingerprint, MicroLoss, Place, Settings, Work
 
 PretrainResult = RunResult
 
@@ -132,6 +133,7 @@ class Reconstruction:
     def __init__(self, config: PretrainConfig) -> None:
         self.optim, self.run = config.optim, config.run
         self.grid, self.spec = grid_and_masks(config)
+        self.shape = mae_config(config.model)
         self.draws = False
         self.weight_per_clip = float(self.spec.counts(self.grid).loss)
 
@@ -140,6 +142,11 @@ class Reconstruction:
 
     def why_not_captured(self) -> str | None:
         return why_not_captured(self.optim)
+
+    def work(self) -> Work:
+        official = float(sum(flops(self.shape, self.spec, "official").values()))
+        ours = float(sum(flops(self.shape, self.spec, "ours").values()))
+        return Work(official, ours, self.run.activation_checkpointing)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, MaskedAutoencoder)

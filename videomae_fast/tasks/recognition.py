@@ -21,13 +21,15 @@ from videomae_fast.data.loader.pipeline import ClipBatch
 from videomae_fast.data.randomness import Randomness
 from videomae_fast.errors import UsageError
 from videomae_fast.models.classifier import VideoClassifier
+from videomae_fast.models.config import mae_config
+from videomae_fast.models.flops import encoder_flops
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.tasks.engine import why_not_captured
 from videomae_fast.tasks.moving_average import keep_average
 from videomae_fast.training.layer_decay import layered_groups
 from videomae_fast.training.optimizer import make_optimizer
-from videomae_fast.training.task import MicroLoss, Place
+from videomae_fast.training.task import MicroLoss, Place, Work
 
 _MIX = 4  # a stream of random words apart from those of the data's order
 
@@ -65,6 +67,15 @@ class Recognition:
 
     def why_not_captured(self) -> str | None:
         return why_not_captured(self.config.optim)
+
+    def drawn_by_place(self) -> list[str]:
+        parts = (self.mixing.active, "which clips are mixed"), (self.draws, "the head's dropout")
+        return [what for there, what in parts if there]
+
+    def work(self) -> Work:
+        """Of the encoder, which is nearly all."""
+        same = float(encoder_flops(mae_config(self.config.model)))
+        return Work(same, same, self.config.run.activation_checkpointing)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, VideoClassifier)

@@ -6,7 +6,13 @@ import signal
 
 from videomae_fast.errors import CheckpointError, VideoMAEFastError
 
-__all__ = ["CheckpointError", "InterruptedRunError", "NonFiniteError", "RankFailedError"]
+__all__ = [
+    "CheckpointError",
+    "InterruptedRunError",
+    "NonFiniteError",
+    "RankFailedError",
+    "ReplicaError",
+]
 
 
 class RankFailedError(VideoMAEFastError):
@@ -15,6 +21,10 @@ class RankFailedError(VideoMAEFastError):
 
 class NonFiniteError(VideoMAEFastError):
     """The loss or the gradient became NaN or infinite; the message names step, clips, state."""
+
+
+class ReplicaError(VideoMAEFastError):
+    """Copies of the weights differ that ought to be equal; the message names ranks and weights."""
 
 
 class InterruptedRunError(VideoMAEFastError):

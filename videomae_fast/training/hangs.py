@@ -38,8 +38,7 @@ def hang_reports(output: Path) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         for name, value in (
             ("TORCH_NCCL_DUMP_ON_TIMEOUT", "1"),
-            ("TORCH_FR_BUFFER_SIZE", "2000"),
-            ("TORCH_NCCL_TRACE_BUFFER_SIZE", "2000"),  # its name before torch 2.13
+            ("TORCH_FR_BUFFER_SIZE", "2000"),  # torch warns of its former name
             ("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", str(output / "hang" / "nccl_rank")),
         ):
             if name not in os.environ:

@@ -28,15 +28,22 @@ from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.layout import layout_of
 from videomae_fast.training.parallel.peers import AGREED, failing_together
+from videomae_fast.training.parallel.replicas import check_replicas
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.records import NonFiniteStep, StepBuffer
-from videomae_fast.training.resume import check_length, check_same_run, starting_point
+from videomae_fast.training.resume import (
+    check_length,
+    check_same_run,
+    starting_point,
+    tell_drawn_by_place,
+)
 from videomae_fast.training.saving import Saver
 from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
 from videomae_fast.training.task import Batch, Settings, Task, Timed
 from videomae_fast.training.telling import Teller
+from videomae_fast.training.utilization import Utilization
 
 ENOUGH_DRAWS: Final = 1000
 """Draws from which on a share of failed ones means something (or an epoch, where that is less)."""
@@ -88,6 +95,7 @@ def run(
         RankFailedError: another process of the run failed or was killed.
         FailureShareError: more files than allowed could not be read; the state was saved.
         NonFiniteError: the loss or gradient was NaN or infinite; the state before it was saved.
+        ReplicaError: copies of the weights differ that ought to be equal; nothing was saved.
         InterruptedRunError: SIGTERM or SIGINT; the state after the step in progress was saved.
     """
     with ending_with_launcher(), telling_stacks(), hang_reports(Path(output)):
@@ -96,7 +104,8 @@ def run(
         try:
             with (
                 StopRequest() as stop,
-                failing_together(world.store, world.rank),
+                failing_together(world.store, world.rank, world.waits_for),
+                world.watched(Path(output) / "hang", settings.group_timeout),
                 ExitStack() as promises,
             ):
                 if settings.deterministic:
@@ -142,6 +151,7 @@ def _open(
         before = task.fingerprint_of(saved)
         check_same_run(saved, before, task.fingerprint, task.data)
         check_length(saved, before, task.fingerprint, log)
+        tell_drawn_by_place(saved, task.objective, world.size, settings.accumulation, log)
         init = task.began(saved)
         weights, moments = saved.model(), saved.optimizer()
         if world.is_main:
@@ -206,6 +216,8 @@ class _Loop(Generic[Batch]):
         clips = self.settings.videos_per_step * self.settings.clips_per_video
         self.buffer = StepBuffer(self.per_epoch, clips, step.columns)
         self.progress = Progress(self.total, -(-self.total // self.per_epoch), clips, start)
+        self.check_replicas_every = self._checks_replicas()
+        self.utilization = Utilization(task.objective, self.settings, world)
         self.teller = Teller(self.progress, task.feeding, log)
 
     def train(self, stop: StopRequest) -> RunResult:
@@ -217,6 +229,7 @@ class _Loop(Generic[Batch]):
         done, ended = self.start, self._evaluate(self.start)
         while done < self.total and not ended:
             step = done
+            self.world.at(step)
             # A process that is asked to stop does not wait for data, but tells the others.
             batch = self._next(batches, stop)
             signum = self.world.agree(stop.signum)
@@ -229,14 +242,20 @@ class _Loop(Generic[Batch]):
                 assert batch is not None
                 self.folder.failed(batch.failures, draws=len(batch.names))
                 names += batch.names
-                self.step.forward_backward(batch, step=step, micro=micro)
+                with self.world.doing("forward and backward", waits=True):
+                    self.step.forward_backward(batch, step=step, micro=micro)
             rate = self.task.learning_rate(step)
             set_weight_decay(self.step.optimizer, self.task.weight_decay(step))
-            self.buffer.add(step, rate, self.step.update(rate), names)
+            with self.world.doing("update", waits=True):
+                self.buffer.add(step, rate, self.step.update(rate), names)
+            if step == self.start:
+                self.world.begun(self.settings.group_timeout)
             if self.goodput is not None:
                 self.goodput.stepped()
 
             done = step + 1
+            if self.check_replicas_every and done % self.check_replicas_every == 0:
+                check_replicas(self.step.model, self.step.layout, self.world, done)
             save = done % settings.checkpoint_every == 0 or done == self.total
             if save or done % settings.log_every == 0:
                 last_loss = self._look(done)
@@ -259,6 +278,14 @@ class _Loop(Generic[Batch]):
             )
         return RunResult(done, last_loss, self.folder.checkpoint(done))
 
+    def _checks_replicas(self) -> int:
+        """Steps between looks at whether copies of the weights are equal; 0: none."""
+        every = self.settings.check_replicas_every
+        if every and self.world.size == self.step.layout.shard:
+            self.log("check_replicas_every: there is one copy of the weights, so none is compared")
+            return 0
+        return every
+
     def _evaluate(self, done: int) -> bool:
         """Has the task evaluate where an epoch or the run ends; whether the run is to end here."""
         if done == 0 or (done % self.per_epoch and done != self.total):
@@ -277,7 +304,8 @@ class _Loop(Generic[Batch]):
             return None
         begin = perf_counter()
         try:
-            batch = next(batches)
+            with self.world.doing("waiting for data"):
+                batch = next(batches)
         except WorkerDiedError:
             if stop is not None and stop.signum:  # the signal went to the loaders as well
                 return None
@@ -295,19 +323,23 @@ class _Loop(Generic[Batch]):
             The loss of the last of these steps.
         """
         self.folder.check()
-        steps, bad = self.buffer.fetch()
+        with self.world.doing("reading its numbers", waits=True):
+            steps, bad = self.buffer.fetch()
         speed = self.progress.speed(done)
         if isinstance(self.task.objective, Timed):
             speed |= self.progress.shares(speed, self.task.objective.ms_per_step(len(steps)))
         clips = sum(one.failed_clips for one in steps)
         self.failed_videos += clips // self.settings.clips_per_video
+        speed |= self.utilization.shares(speed["clips_per_s"])
+        if self.goodput is not None and bad is None and speed["clips_per_s"]:
+            seconds = self.progress.clips_per_step / speed["clips_per_s"]
+            speed["goodput"] = self.goodput.look(done, seconds)
         self.folder.write(steps, speed)
         if self.folder.ranks is not None:
-            self.folder.ranks.look(done, len(steps), speed, self.step.forward_time.seconds())
+            took, loading = self.step.forward_time.seconds(), self.task.feeding.seconds()
+            self.folder.ranks.look(done, len(steps), speed, took, loading)
         if bad is not None:
             self._stop_non_finite(bad)
-        if self.goodput is not None and speed["clips_per_s"]:
-            self.goodput.look(done, self.progress.clips_per_step / speed["clips_per_s"])
         at_end = done == self.total
         if done % self.settings.log_every == 0 or at_end:
             self.teller.tell(steps[-1], speed, self.failed_videos, at_end=at_end)
@@ -331,7 +363,8 @@ class _Loop(Generic[Batch]):
     def _spending(self, cause: str) -> Iterator[None]:
         """What is done within is no step."""
         begin = perf_counter()
-        yield
+        with self.world.doing(cause):
+            yield
         if self.goodput is not None:
             self.goodput.spend(cause, perf_counter() - begin)
             self.goodput.write()

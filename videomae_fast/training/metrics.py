@@ -175,6 +175,11 @@ class Progress:
             f"{name} {speed[f'{name}_ms']:.3g} ms ({speed[f'{name}_share']:.0%})  "
             for name in (key.removesuffix("_ms") for key in speed if key.endswith("_ms"))
         )
+        parts += "".join(
+            f"{shown} {speed[name]:.0%}  "
+            for name, shown in (("mfu", "MFU"), ("hfu", "HFU"), ("goodput", "goodput"))
+            if name in speed
+        )
         return (
             f"step {metrics.step + 1}/{self.total_steps}  "
             f"epoch {metrics.epoch + 1}/{self.epochs}  "

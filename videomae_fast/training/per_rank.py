@@ -68,13 +68,17 @@ class Figures:
     """Of one process since the last look.
 
     host: its machine; data_wait: share of the time; forward: seconds of a step's forward passes;
-    memory: peak bytes of its GPU, 0 without one.
+    memory: peak bytes of its GPU, 0 without one; decode, crop: seconds of its loader processes, all
+    together, and assemble: of joining batches, since the last progress line.
     """
 
     host: str
     data_wait: float
     forward: float
     memory: int
+    decode: float = 0.0
+    crop: float = 0.0
+    assemble: float = 0.0
 
 
 class PerRank:
@@ -94,15 +98,31 @@ class PerRank:
             self.file = AppendFile(path)
         self._slow: dict[int, int] = {}
 
-    def look(self, done: int, steps: int, speed: Mapping[str, float], forward: float) -> None:
-        """Every process calls it. done: steps of the run; steps: since the last look; forward:
-        seconds of this process's passes in these."""
+    def look(
+        self,
+        done: int,
+        steps: int,
+        speed: Mapping[str, float],
+        forward: float,
+        loading: Mapping[str, float],
+    ) -> None:
+        """Every process calls it.
+
+        Args:
+            done: steps of the run.
+            steps: since the last look.
+            speed: in these.
+            forward: seconds of this process's passes in these.
+            loading: seconds of its pipeline's stages.
+        """
         if self.world.size == 1:
             return
         memory = 0
         if self.world.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(self.world.device)
-        own = Figures(socket.gethostname(), speed["data_wait"], forward / max(1, steps), memory)
+        own = Figures(
+            socket.gethostname(), speed["data_wait"], forward / max(1, steps), memory, **loading
+        )
         every = self.world.gather(own)
         if self.file is not None:
             self.file.write(json.dumps({"step": done - 1, **summary(every)}) + "\n")
@@ -129,7 +149,7 @@ class PerRank:
 def summary(every: Sequence[Figures]) -> dict[str, Any]:
     """Least, median and largest value of each figure, and whose the largest is."""
     found: dict[str, Any] = {}
-    for name in ("data_wait", "forward", "memory"):
+    for name in ("data_wait", "forward", "memory", "decode", "crop", "assemble"):
         values = [getattr(one, name) for one in every]
         worst = values.index(max(values))
         found[name] = {

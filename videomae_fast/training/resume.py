@@ -15,7 +15,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.errors import CheckpointError
-from videomae_fast.training.task import Fingerprint
+from videomae_fast.training.task import DrawnByPlace, Fingerprint
 
 
 def starting_point(
@@ -96,4 +96,20 @@ def check_length(saved: Saved, before: Fingerprint, now: Fingerprint, log: Log) 
         log(
             f"the run's length changes from {before.total_steps} to {total} steps: from step "
             f"{saved.step} on the learning rate is that of a run of the new length"
+        )
+
+
+def tell_drawn_by_place(
+    saved: Saved, objective: object, processes: int, accumulation: int, log: Log
+) -> None:
+    """Says what is drawn otherwise from here on, as the run goes on in other micro-batches."""
+    before, now = saved.state.get("micro_batches"), [processes, accumulation]
+    if before is None or before == now or not isinstance(objective, DrawnByPlace):
+        return
+    drawn = objective.drawn_by_place()
+    if drawn:
+        log(
+            f"{' and '.join(drawn)} goes by micro-batches, which were {before[0]} processes x "
+            f"{before[1]} a step and are {processes} x {accumulation}: drawn otherwise from step "
+            f"{saved.step} on; clips, crops and drop path are not"
         )

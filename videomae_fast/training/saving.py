@@ -82,6 +82,7 @@ class Saver:
             **self.task.shape(model),
             "data": self.task.data,
             "init": self.init,
+            "micro_batches": [self.world.size, self.task.settings.accumulation],
         }
         with self.step.whole_weights():
             moments = optimizer_state(model, self.step.optimizer)

@@ -42,6 +42,8 @@ class Settings:
         reshard: "auto", "yes" or "no": whether gathered weights are freed after each block.
         prometheus: file for Prometheus's text, or None.
         fp8: some of the model's matmuls are in fp8.
+        group_timeout: seconds that processes wait for each other once the first step is done.
+        check_replicas_every: steps after which copies of the weights are compared; 0: never.
     """
 
     device: str
@@ -63,6 +65,8 @@ class Settings:
     reshard: str = "auto"
     prometheus: str | None = None
     fp8: bool = False
+    group_timeout: float = 600.0
+    check_replicas_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,35 @@ class Timed(Protocol):
         Args:
             steps: made since the last call; the device has finished them.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds of a clip's forward pass.
+
+    official: of the official computation; computed: of ours; again: backward makes it again.
+    """
+
+    official: float
+    computed: float
+    again: bool
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An objective that knows how much its steps compute; no objective has to."""
+
+    def work(self) -> Work: ...
+
+
+@runtime_checkable
+class DrawnByPlace(Protocol):
+    """An objective of which something is drawn for a micro-batch of a process, not for a clip: it
+    changes where a run goes on in other processes or micro-batches. No objective has to be one."""
+
+    def drawn_by_place(self) -> Sequence[str]:
+        """What that is, in words; nothing where the settings leave it out."""
         ...
 
 

@@ -120,6 +120,12 @@ class PipelineStats:
         with self._lock:
             self._assemble += seconds
 
+    def seconds(self) -> dict[str, float]:
+        """Of the videos since the last :meth:`bottleneck`: ``decode`` and ``crop``, added up over
+        loader processes, and ``assemble``."""
+        with self._lock:
+            return {"decode": self._decode, "crop": self._crop, "assemble": self._assemble}
+
     def bottleneck(self) -> Bottleneck:
         """Which stage was busiest since the last call, and what to do."""
         with self._lock:

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.data.boxes.batches import BoxBatch
+from videomae_fast.models.config import mae_config
 from videomae_fast.models.detection_loss import detection_loss
 from videomae_fast.models.detector import ActionDetector
+from videomae_fast.models.flops import encoder_flops
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.training.layer_decay import layered_groups
 from videomae_fast.training.optimizer import make_optimizer
-from videomae_fast.training.task import MicroLoss, Place
+from videomae_fast.training.task import MicroLoss, Place, Work
 
 
 class Acting:
@@ -41,6 +43,14 @@ class Acting:
 
     def why_not_captured(self) -> str | None:
         return "the number of boxes is another in each step"
+
+    def drawn_by_place(self) -> list[str]:
+        return ["the head's dropout"] if self.draws else []
+
+    def work(self) -> Work:
+        """Of the encoder, which is nearly all."""
+        same = float(encoder_flops(mae_config(self.config.model)))
+        return Work(same, same, self.config.run.activation_checkpointing)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, ActionDetector)

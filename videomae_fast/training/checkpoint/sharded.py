@@ -26,8 +26,9 @@ from videomae_fast.training.checkpoint.folder import (
     tidy,
     write_model,
 )
-from videomae_fast.training.errors import CheckpointError
+from videomae_fast.training.errors import CheckpointError, RankFailedError
 from videomae_fast.training.parallel.fsdp import local, whole_tensors
+from videomae_fast.training.parallel.peers import stands_still
 from videomae_fast.training.parallel.world import World
 
 _NAME: Final = "videomae_fast-checkpoint"
@@ -77,9 +78,20 @@ class ShardedWriter:
 
         Raises:
             CheckpointError: it could not be written; what was there before is untouched.
+            RankFailedError: another process was waited for, for too long.
         """
         if self._thread is not None:
-            self._thread.join()
+            with self.world.doing("waiting for the checkpoint to be written", waits=True):
+                limit = self.world.patience
+                self._thread.join(limit)
+                late = self._thread.is_alive()
+                if (late or self._error is not None) and (who := self.world.waits_for()):
+                    raise RankFailedError(stands_still(who))
+                if late:
+                    raise RankFailedError(
+                        f"the checkpoint is not written after {limit:.0f} s: give it longer with "
+                        "--group-timeout, or a faster disk"
+                    )
             self._thread = None
         self._raise()
 

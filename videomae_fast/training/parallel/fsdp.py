@@ -59,6 +59,7 @@ def shard(model: nn.Module, layout: Layout, world: World, *, bf16: bool, compile
         mesh = init_device_mesh(world.device.type, (parts,), mesh_dim_names=names[1:])
     else:
         mesh = init_device_mesh(world.device.type, (copies, parts), mesh_dim_names=names)
+    world.groups.extend(mesh.get_all_groups())
     for module in blocks:
         fully_shard(module, mesh=mesh, reshard_after_forward=layout.reshard, mp_policy=policy)
     # Its own parameters are needed until the end of forward, and at once in backward

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Final
@@ -13,9 +13,14 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from videomae_fast.data.errors import FailureShareError
 from videomae_fast.errors import VideoMAEFastError
-from videomae_fast.training.errors import InterruptedRunError, NonFiniteError, RankFailedError
+from videomae_fast.training.errors import (
+    InterruptedRunError,
+    NonFiniteError,
+    RankFailedError,
+    ReplicaError,
+)
 
-AGREED: Final = (InterruptedRunError, NonFiniteError, FailureShareError)
+AGREED: Final = (InterruptedRunError, NonFiniteError, ReplicaError, FailureShareError)
 """Errors that all processes raise at the same place, since they know the same of it."""
 
 _KEY: Final = "failed"
@@ -25,14 +30,19 @@ _SIGNS: Final = ("gloo", "NCCL", "ProcessGroup")
 
 
 @contextmanager
-def failing_together(store: Store | None, rank: int) -> Iterator[None]:
+def failing_together(
+    store: Store | None, rank: int, waits_for: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
     """An error within is told to the other processes; where they told one, it takes the place of
     what it led to here.
 
-    store: common to the processes; None where there is one.
+    Args:
+        store: common to the processes; None where there is one.
+        rank: of this process.
+        waits_for: what is known of whom this process waited for too long.
 
     Raises:
-        RankFailedError: another process failed, or can't be reached.
+        RankFailedError: another process failed, stands still, or can't be reached.
     """
     try:
         yield
@@ -43,11 +53,14 @@ def failing_together(store: Store | None, rank: int) -> Iterator[None]:
             raise
         if isinstance(error, RuntimeError) and not isinstance(error, VideoMAEFastError):
             broken = isinstance(error, dist.DistError) or any(s in str(error) for s in _SIGNS)
-            told = _told(store, wait=broken)
+            silent = waits_for() if broken else None
+            told = _told(store, wait=broken and silent is None)
             if told is not None:
                 raise RankFailedError(
                     f"rank {told[0]} failed: {told[1]}; see its message"
                 ) from error
+            if silent is not None:
+                raise RankFailedError(stands_still(silent)) from error
             if broken:
                 first = str(error).strip().splitlines()[0]
                 raise RankFailedError(
@@ -56,6 +69,14 @@ def failing_together(store: Store | None, rank: int) -> Iterator[None]:
                 ) from error
         _tell(store, rank, error)
         raise
+
+
+def stands_still(waits_for: str) -> str:
+    """What is said where a process waited too long. waits_for: for whom."""
+    return (
+        f"the run stands still: {waits_for}. A longer wait than run.group_timeout is an error "
+        "(--group-timeout); what all did is in the run's folder hang"
+    )
 
 
 def _tell(store: Store, rank: int, error: Exception) -> None:

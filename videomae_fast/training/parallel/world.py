@@ -8,20 +8,28 @@ agreeing never waits for a device.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
+from videomae_fast.training.parallel.watch import Watch
 
 _RUNS: Final = count()
+_START_SECONDS: Final = 1800.0
+"""What processes wait for each other until the first step is done: lists are read, models built and
+compiled, validations made up."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class World:
     control: dist.ProcessGroup | None = None
     store: Store | None = None
     per_node: int = 1
+    watch: Watch | None = None
+    groups: list[dist.ProcessGroup | None] = field(default_factory=list, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -70,17 +80,24 @@ class World:
         backend, device_id = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
         try:
             store = _store()
+            patience = timedelta(seconds=_START_SECONDS)
             dist.init_process_group(
-                backend, store=store, rank=rank, world_size=size, device_id=device_id
+                backend,
+                store=store,
+                rank=rank,
+                world_size=size,
+                device_id=device_id,
+                timeout=patience,
             )
-            control = dist.new_group(backend="gloo")
+            control = dist.new_group(backend="gloo", timeout=patience)
         except RuntimeError as error:
             raise RankFailedError(
                 f"rank {rank} can't join the {size} processes of the run: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
         per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-        return World(rank, size, chosen, control, store, per_node)
+        watch = Watch(store, rank, size)
+        return World(rank, size, chosen, control, store, per_node, watch, [None, control])
 
     def close(self, *, together: bool) -> None:
         """Leaves the others; with `together`, when all of them are here.
@@ -93,6 +110,47 @@ class World:
                     dist.barrier(group=self.control)
             dist.destroy_process_group()
 
+    @contextmanager
+    def watched(self, folder: Path, seconds: float) -> Iterator[None]:
+        """While entered, a process that waits too long for others says for whom.
+
+        Args:
+            folder: for its reports.
+            seconds: limit of a wait, after which it is an error, from :meth:`begun` on.
+        """
+        if self.watch is None:
+            yield
+            return
+        with self.watch.on(folder, seconds, max(seconds, _START_SECONDS)):
+            self.agree(0)  # all have said where they are
+            yield
+
+    def begun(self, seconds: float) -> None:
+        """The first step is done: from here on processes wait so long at most for each other."""
+        for group in self.groups:
+            _set_pg_timeout(timedelta(seconds=seconds), group)
+        if self.watch is not None:
+            self.watch.begun()
+
+    def doing(self, what: str, *, waits: bool = False) -> AbstractContextManager[None]:
+        """Notes what is done while it is entered, as the others are told when they wait for this
+        process. waits: it may itself be waiting for them."""
+        return nullcontext() if self.watch is None else self.watch.doing(what, waits=waits)
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that a process waits for others now; None where nothing limits it."""
+        return None if self.watch is None else self.watch.limit or None
+
+    def waits_for(self) -> str | None:
+        """Who is silent or behind, in a sentence, where this process waits for too long."""
+        return None if self.watch is None else self.watch.told
+
+    def at(self, step: int) -> None:
+        """Notes the step that is made."""
+        if self.watch is not None:
+            self.watch.step = step
+
     def add_up(self, values: Tensor) -> Tensor:
         """Sums a device tensor over the processes, in place, without waiting for it."""
         if self.size > 1:
@@ -104,7 +162,8 @@ class World:
         if self.control is None:
             return value
         tensor = torch.tensor(value)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
+        with self.doing("agreeing", waits=True):
+            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
         return int(tensor)
 
     def total(self, value: int) -> int:
@@ -112,7 +171,8 @@ class World:
         if self.control is None:
             return value
         tensor = torch.tensor(value)
-        dist.all_reduce(tensor, group=self.control)
+        with self.doing("adding up", waits=True):
+            dist.all_reduce(tensor, group=self.control)
         return int(tensor)
 
     def from_main(self, value: Any) -> Any:
@@ -120,7 +180,8 @@ class World:
         if self.control is None:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.control)
+        with self.doing("hearing from rank 0", waits=True):
+            dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -128,7 +189,8 @@ class World:
         if self.control is None:
             return [value]
         box: list[Any] = [None] * self.size
-        dist.all_gather_object(box, value, group=self.control)
+        with self.doing("gathering", waits=True):
+            dist.all_gather_object(box, value, group=self.control)
         return box
 
 
