@@ -174,8 +174,8 @@ def _everything(world: World) -> dict[str, Any]:
 
 
 def _others(world: World) -> dict[str, Any]:
-    """Sharded blocks that are compiled, and those in bf16 and fp8, in two processes; what they are to equal
-    in one."""
+    """Sharded blocks that are compiled, and those in bf16 and fp8, in two processes; what they are
+    to equal in one."""
     sharded = LAYOUTS["ddp" if world.size == 1 else "all, yes"]
     mode = "eager" if world.size == 1 else "compiled"
     precision = "fp32" if world.size == 1 else "bf16"
