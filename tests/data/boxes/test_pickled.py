@@ -182,12 +182,20 @@ def test_a_small_file_is_not_many_boxes(tmp_path: Path) -> None:
 
 
 def test_what_is_said_once_is_not_worked_on_often(tmp_path: Path) -> None:
-    """A megabyte as a key and as a name, 100,000 times."""
+    """A megabyte as a key and as a name, 100,000 times; and a list that is 2**60 lists."""
     large = b"\x8b" + (2**20).to_bytes(4, "little") + b"\1" * 2**20  # LONG4
     keys = b"\x80\x04" + large + b"\x94}" + b"h\0Ns" * 100_000 + b"."
     text = b"X" + (2**20).to_bytes(4, "little") + b"a" * 2**20
     names = b"\x80\x04" + text + b"\x94" + b"h\0h\0\x930" * 100_000 + b"."
-    for content, told in ((keys, "the key a inert is no"), (names, "no such long name")):
+    deep: list[Any] = []
+    for _ in range(60):
+        deep = [deep, deep]  # what it would be told with is 2**60 brackets
+    nested = pickle.dumps({"a,1": Calls(np.dtype, deep)})
+    for content, told in (
+        (keys, "the key a inert is no"),
+        (names, "no such long name"),
+        (nested, "its arrays are of a list, not of numbers"),
+    ):
         (tmp_path / "p.pkl").write_bytes(content)
         begin = time.process_time()
         with pytest.raises(ListError, match=told):

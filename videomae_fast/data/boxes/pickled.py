@@ -32,10 +32,12 @@ class _Dtype(Built):
 
     def __init__(self, name: Any, *_: Any) -> None:
         if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
-            raise PickleError(f"its arrays are of {name!r}, not of numbers")
+            raise PickleError(f"its arrays are of {_short(name)}, not of numbers")
         self.dtype = np.dtype(name)
 
     def build(self, state: Any) -> None:
+        if not isinstance(state, tuple) or not 5 <= len(state) <= 9:
+            raise PickleError("its arrays say no type as NumPy does")
         _, order, *parts = state
         if order not in ("<", ">", "=", "|") or any(parts[:3]):
             raise PickleError("its arrays are not of plain numbers")
@@ -240,25 +242,23 @@ def _plain(path: Path, value: Any, budget: _Budget) -> Any:
     """A field of a record, without arrays."""
     try:
         if isinstance(value, _Array):
-            found = value.values().ravel()[:5]
+            found = value.values()
             budget.take(found.size)
-            return found.tolist()
+            return found.ravel()[:5].tolist()
     except ValueError as error:
         raise ListError(f"{path}: {error}") from error
     if isinstance(value, list | tuple):
         parts = [one if isinstance(one, str | int | float) else _short(one) for one in value[:5]]
         budget.take(len(parts))
         return parts
-    return value if isinstance(value, str | int | float) else _short(value)
+    budget.take(1)
+    plain = isinstance(value, str | float) or (isinstance(value, int) and value.bit_length() <= 64)
+    return value if plain else _short(value)
 
 
 def _short(value: Any) -> str:
     """A value in an error, however large it is."""
     if isinstance(value, str | int | float) or value is None:
-        text = (
-            repr(value)
-            if not isinstance(value, int) or value.bit_length() < 64
-            else "a large number"
-        )
-        return cut(text, 60)
+        large = isinstance(value, int) and value.bit_length() > 64
+        return "a large number" if large else cut(repr(value), 60)
     return f"a {type(value).__name__.strip('_').lower()}"
