@@ -1,0 +1,134 @@
+"""Eight classes of motion that no single picture tells apart, with things that distract.
+
+The largest shape moves in one of eight ways. Its place, turn and size begin anywhere and go round
+without an end (what leaves at one side comes in at the other, what has grown to its largest begins
+again small), so each picture by itself is drawn from one and the same distribution whatever the
+class: what a single frame tells of it is nothing. Background and smaller shapes move in ways of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae_fast.demo.backdrops import BACKDROPS, Frame
+from videomae_fast.demo.painting import TAU, Image, axes, colour_of, edge, mix, shape_distance
+
+MOTIONS: tuple[str, ...] = (
+    "left", "right", "up", "down", "clockwise", "anticlockwise", "nearer", "farther",
+)  # fmt: skip
+
+SPEED, SPIN, GROWTH = (0.25, 0.45), (1.0, 2.0), (0.45, 0.75)
+"""Picture widths, radians, and powers of e per second."""
+
+RADIUS, SMALL = (0.16, 0.3), (0.05, 0.09)
+"""Of the shape that makes the class and of what distracts, in picture widths."""
+
+DISTRACTORS = 3
+"""Smaller shapes: so many at most."""
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A striped shape that moves without an end.
+
+    Attributes:
+        kind: of the shape: disc, square, ring, star or cross.
+        place: of its centre at time 0, [2].
+        turn: radians at time 0.
+        phase: share 0..1 of the way from the smallest radius to the largest, at time 0.
+        radii: smallest and largest.
+        velocity: picture widths per second, [2].
+        spin: radians per second; positive is clockwise.
+        growth: powers of e per second.
+        colours: of the stripes, two of [3].
+        stripes: across the shape.
+    """
+
+    kind: int
+    place: NDArray[np.float64]
+    turn: float
+    phase: float
+    radii: tuple[float, float]
+    velocity: NDArray[np.float64]
+    spin: float
+    growth: float
+    colours: tuple[Image, Image]
+    stripes: float
+
+    @staticmethod
+    def of(rng: np.random.Generator, motion: str, radii: tuple[float, float]) -> Mover:
+        """One that moves in this way, all else by chance."""
+        way = rng.uniform(*SPEED)
+        directions = {
+            "left": (-way, 0.0),
+            "right": (way, 0.0),
+            "up": (0.0, -way),
+            "down": (0.0, way),
+        }
+        turning = {"clockwise": 1, "anticlockwise": -1}.get(motion, 0)
+        growing = {"nearer": 1, "farther": -1}.get(motion, 0)
+        return Mover(
+            kind=int(rng.integers(0, 5)),
+            place=rng.uniform(0, 1, 2),
+            turn=rng.uniform(0, TAU),
+            phase=rng.uniform(0, 1),
+            radii=radii,
+            velocity=np.array(directions.get(motion, (0.0, 0.0))),
+            spin=turning * rng.uniform(*SPIN),
+            growth=growing * rng.uniform(*GROWTH),
+            colours=(colour_of(rng, value=(0.7, 1.0)), colour_of(rng, value=(0.1, 0.45))),
+            stripes=rng.uniform(1.0, 1.6),
+        )
+
+    def paint(self, picture: Image, time: float) -> Image:
+        """The picture with the shape over it."""
+        size = len(picture)
+        x, y = axes(size)
+        cx, cy = (np.float32(value) for value in (self.place + self.velocity * time) % 1)
+        dx, dy = (
+            (x - cx + np.float32(0.5)) % 1 - np.float32(0.5),
+            ((y - cy + np.float32(0.5)) % 1 - np.float32(0.5)),
+        )
+        small, large = self.radii
+        share = (self.phase + self.growth * time / np.log(large / small)) % 1
+        radius = float(small * (large / small) ** share)
+        turn = self.turn + self.spin * time
+        along = np.float32(np.cos(turn)) * dx + np.float32(np.sin(turn)) * dy
+        wave = 0.5 + 0.5 * np.sin(TAU * self.stripes * along / (2 * radius))
+        colour = mix(*self.colours, np.broadcast_to(wave, (size, size)).astype(np.float32))
+        distance = shape_distance(self.kind, dx, dy, radius, turn)
+        inside = edge(distance, size)[..., None]
+        return (picture + (colour - picture) * inside).astype(np.float32)
+
+
+def motion(rng: np.random.Generator, size: int, label: int) -> Frame:
+    """A scene of a class: a background, what distracts, and the shape whose motion is the class."""
+    backdrop = BACKDROPS[int(rng.integers(len(BACKDROPS)))](rng, size)
+    distracting = [
+        Mover.of(rng, MOTIONS[int(rng.integers(len(MOTIONS)))], SMALL)
+        for _ in range(int(rng.integers(1, DISTRACTORS + 1)))
+    ]
+    movers = [*distracting, Mover.of(rng, MOTIONS[label], RADIUS)]
+
+    def frame(time: float) -> Image:
+        picture = backdrop(time)
+        for mover in movers:
+            picture = mover.paint(picture, time)
+        return picture
+
+    return frame
+
+
+def motion_frames(
+    seed: int, index: int, *, size: int, count: int, fps: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Video `index` of a seed: `count` frames, each uint8 [size, size, 3]. Classes take turns."""
+    rng = np.random.default_rng([seed, index, len(MOTIONS)])
+    frame = motion(rng, size, index % len(MOTIONS))
+    for n in range(count):
+        yield (np.clip(frame(n / fps), 0, 1) * 255 + 0.5).astype(np.uint8)
