@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from videomae_fast.demo.motions import MOTIONS, RADIUS, Mover, motion, motion_frames
+from videomae_fast.demo.motions import BRIGHT, MOTIONS, RADIUS, Mover, motion, motion_frames
 from videomae_fast.demo.painting import Image
 
 SIZE = 64
 
 
 def mover(name: str, seed: int = 0) -> Mover:
-    return Mover.of(np.random.default_rng(seed), name, RADIUS)
+    return Mover.of(np.random.default_rng(seed), name, RADIUS, BRIGHT)
 
 
 def painted(one: Mover, time: float) -> Image:

@@ -1,10 +1,10 @@
 """Eight classes of motion that no single picture tells apart, with things that distract.
 
-The largest shape moves in one of eight ways. Its place, turn and size begin anywhere and go round
-without an end (what leaves at one side comes in at the other, what has grown to its largest begins
-again small), so each picture by itself is drawn from one and the same distribution whatever the
-class: what a single frame tells of it is nothing. Background and smaller shapes move in ways of
-their own.
+The largest shape, which is also the brightest, moves in one of eight ways. Its place, turn and size
+begin anywhere and go round without an end (what leaves at one side comes in at the other, what has
+grown to its largest begins again small), so each picture by itself is drawn from one and the same
+distribution whatever the class: what a single frame tells of it is nothing. Background and smaller
+shapes move in ways of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from videomae_fast.demo.backdrops import BACKDROPS, Frame
+from videomae_fast.demo.backdrops import CALM, Frame
 from videomae_fast.demo.painting import TAU, Image, axes, colour_of, edge, mix, shape_distance
 
 MOTIONS: tuple[str, ...] = (
@@ -30,6 +30,12 @@ RADIUS, SMALL = (0.16, 0.3), (0.05, 0.09)
 
 DISTRACTORS = 3
 """Smaller shapes: so many at most."""
+
+BRIGHT, DIM = (0.85, 1.0), (0.25, 0.5)
+"""Levels of the shape that makes the class, and of those that distract."""
+
+BACKDROP = 0.55
+"""Factor on the background, which leaves the shape the brightest."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,13 @@ class Mover:
     stripes: float
 
     @staticmethod
-    def of(rng: np.random.Generator, motion: str, radii: tuple[float, float]) -> Mover:
-        """One that moves in this way, all else by chance."""
+    def of(
+        rng: np.random.Generator,
+        motion: str,
+        radii: tuple[float, float],
+        value: tuple[float, float],
+    ) -> Mover:
+        """One of a size and a level that moves in this way, all else by chance."""
         way = rng.uniform(*SPEED)
         directions = {
             "left": (-way, 0.0),
@@ -81,7 +92,7 @@ class Mover:
             velocity=np.array(directions.get(motion, (0.0, 0.0))),
             spin=turning * rng.uniform(*SPIN),
             growth=growing * rng.uniform(*GROWTH),
-            colours=(colour_of(rng, value=(0.7, 1.0)), colour_of(rng, value=(0.1, 0.45))),
+            colours=(colour_of(rng, value=value), 0.3 * colour_of(rng, value=value)),
             stripes=rng.uniform(1.0, 1.6),
         )
 
@@ -108,15 +119,15 @@ class Mover:
 
 def motion(rng: np.random.Generator, size: int, label: int) -> Frame:
     """A scene of a class: a background, what distracts, and the shape whose motion is the class."""
-    backdrop = BACKDROPS[int(rng.integers(len(BACKDROPS)))](rng, size)
+    backdrop = CALM[int(rng.integers(len(CALM)))](rng, size)
     distracting = [
-        Mover.of(rng, MOTIONS[int(rng.integers(len(MOTIONS)))], SMALL)
+        Mover.of(rng, MOTIONS[int(rng.integers(len(MOTIONS)))], SMALL, DIM)
         for _ in range(int(rng.integers(1, DISTRACTORS + 1)))
     ]
-    movers = [*distracting, Mover.of(rng, MOTIONS[label], RADIUS)]
+    movers = [*distracting, Mover.of(rng, MOTIONS[label], RADIUS, BRIGHT)]
 
     def frame(time: float) -> Image:
-        picture = backdrop(time)
+        picture = BACKDROP * backdrop(time)
         for mover in movers:
             picture = mover.paint(picture, time)
         return picture

@@ -94,6 +94,22 @@ def flops(
     raise ValueError(f'implementation {implementation!r} is neither "official" nor "ours"')
 
 
+def classifier_flops(config: MAEConfig, classes: int) -> dict[str, int]:
+    """Multiply-adds of one clip's forward pass in classification: all tokens, and a head.
+
+    Args:
+        config: the model's shape; of its decoder nothing counts.
+        classes: of the head.
+    """
+    linear, attention = _block(config.grid.tokens, config.grid.tokens, config.width, config.hidden)
+    return {
+        "patch_embed": config.grid.tokens * config.patch_values * config.width,
+        "encoder_linear": config.depth * linear,
+        "encoder_attention": config.depth * attention,
+        "head": config.width * classes,
+    }
+
+
 def savings(config: MAEConfig, spec: MaskSpec, *, batch: int = BATCH) -> list[Saving]:
     """What ours leaves out of the official forward pass, one after the other.
 
