@@ -24,7 +24,7 @@ def _sized(**model: Any) -> StudySettings:
 CANDIDATES: dict[str, StudySettings] = {
     "64 px, cubes of 8, 900 + 600 steps": _steps(_sized(), 900, 600),
     "64 px, cubes of 8, 1800 + 600 steps": _steps(_sized(), 1800, 600),
-    "64 px, cubes of 16, 3600 + 1800 steps": _steps(_sized(patch_size=16), 3600, 1800),
+    "48 px, cubes of 8, 1800 + 600 steps": _steps(_sized(image_size=48), 1800, 600),
     "96 px, cubes of 16, 1800 + 900 steps": _steps(_sized(image_size=96, patch_size=16), 1800, 900),
 }
 """By what differs. Frames, width, depth and rates are those of the gestures' study."""
