@@ -1,9 +1,8 @@
-"""Moving backgrounds: what scenes and motions are painted over."""
+"""Backgrounds: what scenes and motions are painted over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -85,10 +84,13 @@ def plasma(rng: np.random.Generator, size: int, most: float = 1.0) -> Frame:
     return frame
 
 
-CALM: tuple[Scene, ...] = (
-    partial(panning_noise, zoom=(0.15, 0.3)),
-    partial(drifting_waves, waves=(0.2, 0.45)),
-    turning_gradient,
-    partial(plasma, most=0.4),
-)
-"""Large in all: neighbouring cubes are much alike, and minutes suffice to learn to fill them."""
+def lit_from_above(rng: np.random.Generator, size: int) -> Frame:
+    """A colour that gets brighter downwards, and stays as it is.
+
+    A cube's pattern is the same wherever it is: what there is to learn is what moves over it.
+    """
+    colour = colour_of(rng, value=(0.3, 0.5))
+    _, y = axes(size)
+    column = colour * (0.25 + 0.75 * y[..., None])
+    picture = np.broadcast_to(column, (size, size, 3)).astype(np.float32)
+    return lambda time: picture

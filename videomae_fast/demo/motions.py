@@ -3,7 +3,7 @@
 The largest shape, which is also the brightest, moves in one of eight ways. Its place, turn and size
 begin anywhere and go round without an end (what leaves at one side comes in at the other, what has
 grown to its largest begins again small), so each picture by itself is drawn from one and the same
-distribution whatever the class: what a single frame tells of it is nothing. Background and smaller
+distribution whatever the class: what a single frame tells of it is nothing. Smaller and darker
 shapes move in ways of their own.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from videomae_fast.demo.backdrops import CALM, Frame
+from videomae_fast.demo.backdrops import Frame, lit_from_above
 from videomae_fast.demo.painting import TAU, Image, axes, colour_of, edge, mix, shape_distance
 
 MOTIONS: tuple[str, ...] = (
@@ -25,7 +25,7 @@ MOTIONS: tuple[str, ...] = (
 SPEED, SPIN, GROWTH = (0.25, 0.45), (1.0, 2.0), (0.45, 0.75)
 """Picture widths, radians, and powers of e per second."""
 
-RADIUS, SMALL = (0.16, 0.3), (0.05, 0.09)
+RADIUS, SMALL = (0.18, 0.34), (0.06, 0.1)
 """Of the shape that makes the class and of what distracts, in picture widths."""
 
 DISTRACTORS = 3
@@ -34,13 +34,10 @@ DISTRACTORS = 3
 BRIGHT, DIM = (0.85, 1.0), (0.25, 0.5)
 """Levels of the shape that makes the class, and of those that distract."""
 
-BACKDROP = 0.55
-"""Factor on the background, which leaves the shape the brightest."""
-
 
 @dataclass(frozen=True)
 class Mover:
-    """A striped shape that moves without an end.
+    """A two-coloured shape that moves without an end.
 
     Attributes:
         kind: of the shape: disc, square, ring, star or cross.
@@ -51,8 +48,7 @@ class Mover:
         velocity: picture widths per second, [2].
         spin: radians per second; positive is clockwise.
         growth: powers of e per second.
-        colours: of the stripes, two of [3].
-        stripes: across the shape.
+        colours: of its two ends, each [3].
     """
 
     kind: int
@@ -64,7 +60,6 @@ class Mover:
     spin: float
     growth: float
     colours: tuple[Image, Image]
-    stripes: float
 
     @staticmethod
     def of(
@@ -93,7 +88,6 @@ class Mover:
             spin=turning * rng.uniform(*SPIN),
             growth=growing * rng.uniform(*GROWTH),
             colours=(colour_of(rng, value=value), 0.3 * colour_of(rng, value=value)),
-            stripes=rng.uniform(1.0, 1.6),
         )
 
     def paint(self, picture: Image, time: float) -> Image:
@@ -106,12 +100,12 @@ class Mover:
             ((y - cy + np.float32(0.5)) % 1 - np.float32(0.5)),
         )
         small, large = self.radii
-        share = (self.phase + self.growth * time / np.log(large / small)) % 1
-        radius = float(small * (large / small) ** share)
+        grown = (self.phase + self.growth * time / np.log(large / small)) % 1
+        radius = float(small * (large / small) ** grown)
         turn = self.turn + self.spin * time
         along = np.float32(np.cos(turn)) * dx + np.float32(np.sin(turn)) * dy
-        wave = 0.5 + 0.5 * np.sin(TAU * self.stripes * along / (2 * radius))
-        colour = mix(*self.colours, np.broadcast_to(wave, (size, size)).astype(np.float32))
+        share = np.clip(0.5 + 0.5 * along / np.float32(radius), 0, 1)
+        colour = mix(*self.colours, np.broadcast_to(share, (size, size)))
         distance = shape_distance(self.kind, dx, dy, radius, turn)
         inside = edge(distance, size)[..., None]
         return (picture + (colour - picture) * inside).astype(np.float32)
@@ -119,7 +113,7 @@ class Mover:
 
 def motion(rng: np.random.Generator, size: int, label: int) -> Frame:
     """A scene of a class: a background, what distracts, and the shape whose motion is the class."""
-    backdrop = CALM[int(rng.integers(len(CALM)))](rng, size)
+    backdrop = lit_from_above(rng, size)
     distracting = [
         Mover.of(rng, MOTIONS[int(rng.integers(len(MOTIONS)))], SMALL, DIM)
         for _ in range(int(rng.integers(1, DISTRACTORS + 1)))
@@ -127,7 +121,7 @@ def motion(rng: np.random.Generator, size: int, label: int) -> Frame:
     movers = [*distracting, Mover.of(rng, MOTIONS[label], RADIUS, BRIGHT)]
 
     def frame(time: float) -> Image:
-        picture = BACKDROP * backdrop(time)
+        picture = backdrop(time)
         for mover in movers:
             picture = mover.paint(picture, time)
         return picture
