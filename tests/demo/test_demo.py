@@ -181,8 +181,8 @@ def test_predicting_nothing_scores_the_variance_of_the_target() -> None:
 def test_demo_that_has_not_learnt_fails(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ten steps don't even get to where predicting nothing is."""
-    monkeypatch.setattr(run, "FALLEN", 0.98)
+    """Of twenty steps a fifth of what predicting nothing scores is too much to ask."""
+    monkeypatch.setattr(run, "FALLEN", 0.2)
     assert main(["demo", "--output", str(tmp_path), "--steps", "20"]) == 1
     told = capsys.readouterr().err
     assert "has not clearly learnt" in told
