@@ -15,35 +15,31 @@ Scene = Callable[[np.random.Generator, int], Frame]
 """Draws its random numbers once, for a size in pixels, and returns what paints the pictures."""
 
 
-def panning_noise(
-    rng: np.random.Generator, size: int, zoom: tuple[float, float] = (0.5, 0.9)
-) -> Frame:
-    """A noise texture that pans; zoom: periods of it across the picture."""
+def panning_noise(rng: np.random.Generator, size: int) -> Frame:
+    """A noise texture that pans."""
     noise = Noise(rng)
     dark, bright = colour_of(rng, value=(0.1, 0.45)), colour_of(rng, value=(0.6, 1.0))
-    drift, periods = rng.uniform(-0.25, 0.25, 2), rng.uniform(*zoom)
+    drift, zoom = rng.uniform(-0.25, 0.25, 2), rng.uniform(0.5, 0.9)
     x, y = axes(size)
 
     def frame(time: float) -> Image:
-        share = noise(x * periods + drift[0] * time, y * periods + drift[1] * time)
+        share = noise(x * zoom + drift[0] * time, y * zoom + drift[1] * time)
         return mix(dark, bright, share)
 
     return frame
 
 
-def drifting_waves(
-    rng: np.random.Generator, size: int, waves: tuple[float, float] = (0.8, 1.5)
-) -> Frame:
-    """A grating that drifts and turns; waves: across the picture."""
+def drifting_waves(rng: np.random.Generator, size: int) -> Frame:
+    """A grating that drifts and turns."""
     first, second = colour_of(rng), colour_of(rng)
     turn, spin = rng.uniform(0, TAU), rng.uniform(-0.6, 0.6)
-    count, drift = rng.uniform(*waves), rng.uniform(-0.6, 0.6)
+    waves, drift = rng.uniform(0.8, 1.5), rng.uniform(-0.6, 0.6)
     x, y = axes(size)
 
     def frame(time: float) -> Image:
         angle = turn + spin * time
         along = (x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle))
-        share = 0.5 + 0.5 * np.sin(TAU * (count * along - drift * time))
+        share = 0.5 + 0.5 * np.sin(TAU * (waves * along - drift * time))
         return mix(first, second, share.astype(np.float32))
 
     return frame
@@ -63,10 +59,10 @@ def turning_gradient(rng: np.random.Generator, size: int) -> Frame:
     return frame
 
 
-def plasma(rng: np.random.Generator, size: int, most: float = 1.0) -> Frame:
-    """Waves of three colours running through each other; most: waves across the picture."""
+def plasma(rng: np.random.Generator, size: int) -> Frame:
+    """Waves of three colours running through each other."""
     base = colour_of(rng, value=(0.4, 0.7))
-    waves = rng.uniform(-most, most, (3, 2, 2))
+    waves = rng.uniform(-1.0, 1.0, (3, 2, 2))
     rates = rng.uniform(-2.5, 2.5, (3, 2))
     phases = rng.uniform(0, TAU, (3, 2))
     x, y = axes(size)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from videomae_fast.data.files import write_lines
 from videomae_fast.demo.motions import MOTIONS
-from videomae_fast.demo.settings import FPS, SECONDS, SIDE, Scale, labelled_videos
+from videomae_fast.demo.settings import FPS, SECONDS, SIDE, Scale
 from videomae_fast.demo.videos import find_videos, render_motions, write_list
 
 Log = Callable[[str], None]
@@ -50,8 +50,9 @@ class Material:
 
 def rendered(output: Path, scale: Scale, log: Log) -> Material:
     """Renders motions to ``videos/`` and lists them; files that exist are kept."""
-    few, of_class = labelled_videos(scale), len(MOTIONS)
-    count = scale.unlabelled + few + scale.held_out * of_class
+    of_class = len(MOTIONS)
+    few, scored = scale.labelled * of_class, scale.held_out * of_class
+    count = scale.unlabelled + few + scored
     log(f"rendering {count} videos of {SIDE} × {SIDE} pixels into {output / 'videos'}")
 
     def render(indices: range) -> list[Path]:
@@ -61,7 +62,7 @@ def rendered(output: Path, scale: Scale, log: Log) -> Material:
 
     labelled = render(range(few))
     unlabelled = render(range(few, few + scale.unlabelled))
-    unseen = render(range(HELD_OUT_FROM, HELD_OUT_FROM + scale.held_out * of_class))
+    unseen = render(range(HELD_OUT_FROM, HELD_OUT_FROM + scored))
     write_list(output / "train.txt", [*labelled, *unlabelled])
     labels = Labels(output / "labelled.txt", output / "held-out.txt", output / "classes.txt")
     for path, videos in ((labels.training, labelled), (labels.held_out, unseen)):

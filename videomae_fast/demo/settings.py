@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from videomae_fast.demo.motions import MOTIONS
 from videomae_fast.masks import MaskSpec
 from videomae_fast.recipes import FinetuneConfig, PretrainConfig, Source, changed
 
@@ -83,16 +82,13 @@ def scale_of(steps: int, seed: int) -> Scale:
     )
 
 
-def pretraining_config(
-    scale: Scale, data: Path, *, cache: Path | None, rendered: bool = True
-) -> PretrainConfig:
+def pretraining_config(scale: Scale, data: Path, *, cache: Path | None) -> PretrainConfig:
     """A model of about 0.8 million parameters, dual-masked, small enough for minutes on a CPU.
 
     Args:
         scale: how much.
         data: list of the videos.
         cache: where decoded videos are kept; None decodes them for each clip.
-        rendered: whether the videos are the demo's own.
     """
     videos = scale.videos_per_step
     epochs = max(1, scale.steps // STEPS_PER_EPOCH)
@@ -125,8 +121,8 @@ def finetuning_config(
 ) -> FinetuneConfig:
     """A classifier of the motions, from the weights of a run or from scratch.
 
-    Neither is flipped: left and right are classes. New weights
-    take a higher rate than trained ones.
+    Neither is flipped: left and right are classes. New weights take a higher rate than trained
+    ones.
 
     Args:
         scale: how much.
@@ -183,8 +179,3 @@ def _shared(scale: Scale, cache: Path | None) -> dict[str, Any]:
         "run.log_every": 50,
         "run.keep_checkpoints": 1,
     }
-
-
-def labelled_videos(scale: Scale) -> int:
-    """How many videos have a label that is told."""
-    return scale.labelled * len(MOTIONS)
