@@ -65,6 +65,11 @@ class Plan:
             raise ValueError(
                 f"{self.path} is of other settings: give another --cells and --work, or move it"
             )
+        if found.get("set_digest") != self.of.digest:
+            raise ValueError(
+                f"{self.path} is of other clips than those of {self.of.data}: give another --cells "
+                "and --work, or move it"
+            )
         return found
 
 
@@ -96,6 +101,7 @@ def do(plan: Plan, work: Path, command: list[str], log: Log) -> dict[str, Any]:
         "kind": KIND,
         **environment("cpu", command),
         **about(cell),
+        "set_digest": of.digest,
         "classes": of.classes,
         "clips": {
             "labelled": sum(c.label >= 0 and c.fold != cell.fold for c in clips),

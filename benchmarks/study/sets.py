@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ class LabelledSet:
     def classes(self) -> int:
         """How many there are."""
         return 1 + max(clip.label for clip in self.clips)
+
+    @property
+    def digest(self) -> str:
+        """Of paths, labels and folds, not of pixels."""
+        told = "\n".join(f"{clip.path} {clip.label} {clip.fold}" for clip in self.clips)
+        return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def own_set(data: Path) -> LabelledSet:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.gestures.folds import Clip
 from benchmarks.report.study import difference, pilot_table, study_table
 from benchmarks.study import command
-from benchmarks.study.cells import Plan
+from benchmarks.study.cells import KIND, Plan, plain
 from benchmarks.study.compute import budget, pretraining_config, with_lengths
 from benchmarks.study.rows import (
     BASE,
@@ -281,3 +281,18 @@ def test_of_one_fold_seeds_are_what_differs() -> None:
 def test_a_set_counts_its_classes() -> None:
     clips = (Clip("a", 0, 0), Clip("b", 3, 0), Clip("c", -1, -1))
     assert LabelledSet(CLIPS, clips, Path(), (0,)).classes == 4
+
+
+def test_a_cell_of_other_clips_is_not_taken_for_one_of_these(tmp_path: Path) -> None:
+    clips = (Clip("a", 0, 0), Clip("b", 1, 1))
+    plans = [
+        Plan.of_cell(Cell(BASE, 0, 0), LabelledSet(CLIPS, some, tmp_path, (0,)), tiny(), tmp_path)
+        for some in (clips, (*clips, Clip("c", 1, 0)))
+    ]
+    assert plans[0].record() is None
+    record = {"kind": KIND, "settings": plain(plans[0].settings), "set_digest": plans[0].of.digest}
+    plans[0].path.parent.mkdir(parents=True)
+    plans[0].path.write_text(json.dumps(record))
+    assert plans[0].record() == record
+    with pytest.raises(ValueError, match="is of other clips"):
+        plans[1].record()
