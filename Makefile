@@ -1,6 +1,7 @@
 # Every target sets up what it needs: a fresh machine wants Python >= 3.11 and a C++ compiler, no more.
 #
-#   make demo    set up, pre-train a small model on video files, show what it reconstructs
+#   make demo    set up, pre-train a small model on video files, show what it reconstructs and what
+#                its weights are worth to a classifier
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests but for the slow ones: within 6 minutes on two cores
 #   make test-all  the slow ones too, as CI does

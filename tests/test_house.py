@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "interop": {"masks", "models", "ops"},
     "training": {"", "data", "interop", "models", "ops", "recipes"},  # "" for its version
     "tasks": {"data", "evaluation", "interop", "masks", "models", "recipes", "training"},
-    "demo": {"data", "masks", "pictures", "recipes", "training"},
+    "demo": {"data", "interop", "masks", "models", "pictures", "recipes", "tasks", "training"},
     "evaluation": {"data", "models"},
     "report": {"", "data", "tasks", "training"},  # "" for its version
 }

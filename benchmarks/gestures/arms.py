@@ -1,4 +1,4 @@
-"""What is compared: three ways from clips to classes, with one model, and their settings.
+"""What is compared: ways from clips to classes, with one model, and their settings.
 
 One set of settings serves all folds and seeds; whoever looks for better ones looks at fold 0 alone.
 A probe's rate and decay are chosen by a fold that is held out of its training clips, never by the
@@ -8,8 +8,9 @@ clips that are scored.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +21,15 @@ from benchmarks.gestures.folds import Clip, Lists, write_lists
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.loader.pipeline import every_entry, once_loader
 from videomae_fast.evaluation.multi_view import score_videos
-from videomae_fast.evaluation.probes import linear_probe
+from videomae_fast.evaluation.probes import ProbeResult, attentive_probe, linear_probe
 from videomae_fast.interop import read_encoder, read_weights
-from videomae_fast.models.frozen import FrozenFeatures
+from videomae_fast.models.frozen import FrozenFeatures, Pooling
 from videomae_fast.recipes import FinetuneConfig, PretrainConfig, Source, changed
 from videomae_fast.tasks.classification import finetune
 from videomae_fast.tasks.labelled import validation_clips
 from videomae_fast.tasks.pretraining import pretrain
 
-Arm = Literal["from scratch", "linear probe", "pre-trained"]
+Arm = Literal["from scratch", "linear probe", "attentive probe", "pre-trained"]
 ARMS: tuple[Arm, ...] = ("from scratch", "linear probe", "pre-trained")
 Log = Callable[[str], None]
 
@@ -41,6 +42,7 @@ class StudySettings:
         model: fields of the model, which all arms share.
         pretraining, finetuning: fields of the two runs.
         probe_rates, probe_decays, probe_epochs: of the linear probe.
+        attentive_rates, attentive_decays, attentive_epochs: of the attentive one, of one block.
     """
 
     model: dict[str, Any]
@@ -49,6 +51,9 @@ class StudySettings:
     probe_rates: tuple[float, ...] = (0.03, 0.01, 0.003, 0.001)
     probe_decays: tuple[float, ...] = (0.01, 0.1)
     probe_epochs: int = 60
+    attentive_rates: tuple[float, ...] = (0.003, 0.001)
+    attentive_decays: tuple[float, ...] = (0.1,)
+    attentive_epochs: int = 20
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -100,7 +105,8 @@ class Fold:
         data: the set's folder.
         number: of the fold that is scored.
         seed: of weights, order and augmentation.
-        work: folder of lists, decoded clips and runs.
+        work: folder of lists and runs.
+        decoded: folder of decoded clips; None: within `work`.
     """
 
     clips: tuple[Clip, ...]
@@ -108,6 +114,7 @@ class Fold:
     number: int
     seed: int
     work: Path
+    decoded: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -124,22 +131,31 @@ class Fold:
         return sorted({c.fold for c in self.clips if c.label >= 0 and c.fold != self.number})
 
 
-def run_arm(arm: Arm, fold: Fold, settings: StudySettings, log: Log) -> dict[str, Any]:
+def run_arm(
+    arm: Arm, fold: Fold, settings: StudySettings, log: Log, *, pretraining: Fold | None = None
+) -> dict[str, Any]:
     """One cell: the share of the fold's clips that are put into the right class.
 
-    Pre-training is a run of its own that both arms which need it go on from; whoever comes first
+    Pre-training is a run of its own that all arms which need it go on from; whoever comes first
     does it, or goes on with it where it was stopped.
+
+    Args:
+        arm: what is made of the clips.
+        fold: that is scored.
+        settings: of the runs.
+        log: takes their lines.
+        pretraining: the same fold with clips and folder of pre-training, where these differ.
 
     Returns:
         "accuracy", "videos", "right" (of each video, in the list's order), "seconds" (of this arm
         alone) and "pretraining_seconds" (0 where it was there).
     """
     begin = time.perf_counter()
-    encoder = None if arm == "from scratch" else pretrained(fold, settings, log)
+    encoder = None if arm == "from scratch" else pretrained(pretraining or fold, settings, log)
     between = time.perf_counter()
-    if arm == "linear probe":
+    if arm in ("linear probe", "attentive probe"):
         assert encoder is not None
-        right, more = probed(encoder, fold, settings)
+        right, more = probed(arm, encoder, fold, settings)
     else:
         right, more = finetuned(arm, encoder, fold, settings, log), {}
     return {
@@ -171,7 +187,8 @@ def labelled_config(fold: Fold, settings: StudySettings) -> FinetuneConfig:
 
 def _shared(fold: Fold) -> dict[str, Any]:
     return {
-        "data.cache": str(fold.work / "decoded"), "data.cache_gb": 2.0, "data.workers": 0,
+        "data.cache": str(fold.decoded or fold.work / "decoded"), "data.cache_gb": 2.0,
+        "data.workers": 0,
         "run.seed": fold.seed, "run.device": "cpu", "run.log_every": 50,
         "run.checkpoint_every": 200, "run.keep_checkpoints": 1,
     }  # fmt: skip
@@ -204,22 +221,25 @@ def _clips(listed: Path, fold: Fold, settings: StudySettings) -> ClipDataset:
     return found
 
 
-def features_of(encoder: Path, listed: Path, fold: Fold, settings: StudySettings) -> Labelled:
-    """Mean tokens of a frozen encoder for each video of a list."""
-    frozen = FrozenFeatures(read_encoder(encoder).eval())
+def features_of(
+    encoder: Path, listed: Path, fold: Fold, settings: StudySettings, pooling: Pooling
+) -> Labelled:
+    """Tokens of a frozen encoder, or their mean, for each video of a list."""
+    frozen = FrozenFeatures(read_encoder(encoder).eval(), pooling)
     clips = _clips(listed, fold, settings)
     vectors, labels = [], []
     for batch in once_loader(clips, every_entry(clips), videos=16, workers=0, device="cpu"):
         if batch.failures:
             raise RuntimeError(f"a clip can't be read: {batch.failures[0]}")
-        vectors.append(frozen(batch.frames))
+        found = frozen(batch.frames)
+        vectors.append(found.flatten(1, -2) if pooling == "tokens" else found)
         labels.append(batch.labels)
     return Labelled(torch.cat(vectors), torch.cat(labels))
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """features: fp32 [N, width]; labels: int64 [N]."""
+    """features: fp32 [N, width] or [N, tokens, width]; labels: int64 [N]."""
 
     features: Tensor
     labels: Tensor
@@ -229,24 +249,23 @@ class Labelled:
         return Labelled(self.features[chosen], self.labels[chosen])
 
 
-def probed(encoder: Path, fold: Fold, settings: StudySettings) -> tuple[list[bool], dict[str, Any]]:
-    """A linear probe of the encoder, its rate and decay chosen by one of the training folds."""
-    training = features_of(encoder, fold.lists.training, fold, settings)
-    scored = features_of(encoder, fold.lists.validation, fold, settings)
-    classes = 1 + max(clip.label for clip in fold.clips)
+def probed(
+    arm: Arm, encoder: Path, fold: Fold, settings: StudySettings
+) -> tuple[list[bool], dict[str, Any]]:
+    """A probe of the encoder, its rate and decay chosen by one of the training folds."""
+    pooling: Pooling = "tokens" if arm == "attentive probe" else "clip"
+    training = features_of(encoder, fold.lists.training, fold, settings, pooling)
+    scored = features_of(encoder, fold.lists.validation, fold, settings, pooling)
     judge = fold.others()[0]
     folds = [c.fold for c in fold.clips if c.label >= 0 and c.fold != fold.number]
     held_out = torch.tensor([one == judge for one in folds])
     inner, judging = training.where(~held_out), training.where(held_out)
-    shared = {"classes": classes, "epochs": settings.probe_epochs, "batch": 64, "seed": fold.seed}
-    chosen = linear_probe(
-        inner.features, inner.labels, judging.features, judging.labels,
-        rates=settings.probe_rates, decays=settings.probe_decays, **shared,
-    ).best  # fmt: skip
-    last = linear_probe(
-        training.features, training.labels, scored.features, scored.labels,
-        rates=[chosen.learning_rate], decays=[chosen.weight_decay], **shared,
-    )  # fmt: skip
+    probe = partial(_probe, arm, fold, settings)
+    rates, decays = settings.probe_rates, settings.probe_decays
+    if arm == "attentive probe":
+        rates, decays = settings.attentive_rates, settings.attentive_decays
+    chosen = probe(inner, judging, rates, decays).best
+    last = probe(training, scored, (chosen.learning_rate,), (chosen.weight_decay,))
     with torch.no_grad():
         guesses = last.head(scored.features).argmax(1)
     return (guesses == scored.labels).tolist(), {
@@ -254,6 +273,27 @@ def probed(encoder: Path, fold: Fold, settings: StudySettings) -> tuple[list[boo
         "weight_decay": chosen.weight_decay,
         "judging_fold": judge,
     }
+
+
+def _probe(
+    arm: Arm,
+    fold: Fold,
+    settings: StudySettings,
+    training: Labelled,
+    others: Labelled,
+    rates: Sequence[float],
+    decays: Sequence[float],
+) -> ProbeResult:
+    classes = 1 + max(clip.label for clip in fold.clips)
+    sets = (training.features, training.labels, others.features, others.labels)
+    shared: dict[str, Any] = {
+        "classes": classes, "rates": rates, "decays": decays, "seed": fold.seed,
+    }  # fmt: skip
+    if arm == "attentive probe":
+        heads = settings.model["model.heads"]
+        shared |= {"epochs": settings.attentive_epochs, "batch": 32}
+        return attentive_probe(*sets, heads=heads, depth=1, **shared)
+    return linear_probe(*sets, epochs=settings.probe_epochs, batch=64, **shared)
 
 
 def shorter(settings: StudySettings, pretraining: int | None, finetuning: int | None) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.common.command import parser_of
 from benchmarks.common.processor import machine_name
 from benchmarks.common.record import read_of
+from benchmarks.report.demo import plot_demo
 from benchmarks.report.distillation import plot_distillation
 from benchmarks.report.gestures import plot_gestures
 from benchmarks.report.reading import require_equal
@@ -24,6 +25,7 @@ from benchmarks.report.studies import (
     names_of,
     per_clip,
 )
+from benchmarks.report.study import plot_pilot, plot_study
 from benchmarks.report.tables import Record, Run, median, require_checked, run_of
 
 if TYPE_CHECKING:
@@ -238,7 +240,10 @@ PLOTS: dict[str, Callable[[Record, Path], Path]] = {
     "data speed": plot_data_speed,
     "distillation": plot_distillation,
     "augmentation": plot_data_speed,
+    "demo seeds": plot_demo,
     "gestures": plot_gestures,
+    "study": plot_study,
+    "study pilot": plot_pilot,
 }
 
 

@@ -16,10 +16,12 @@ from benchmarks.common.command import parser_of
 from benchmarks.common.record import read_of, write
 from benchmarks.measure.checks import UncheckedError
 from benchmarks.report import studies as study_tables
+from benchmarks.report.demo import demo_table
 from benchmarks.report.distillation import distillation_table
 from benchmarks.report.gestures import gestures_table
 from benchmarks.report.plots import PLOTS
 from benchmarks.report.reading import augment_table, data_table
+from benchmarks.report.study import pilot_table, study_table
 from benchmarks.report.tables import Record, baseline_table, step_table
 
 # By the kind that a record says it is of
@@ -30,7 +32,10 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "data speed": data_table,
     "distillation": distillation_table,
     "augmentation": augment_table,
+    "demo seeds": demo_table,
     "gestures": gestures_table,
+    "study": study_table,
+    "study pilot": pilot_table,
     **study_tables.TABLES,
 }
 

@@ -137,6 +137,20 @@ def test_picture_has_the_frames_in_order_and_a_row_for_each_kind() -> None:
     assert tops == sorted(tops)
 
 
+def test_what_was_made_before_training_is_a_row_between_input_and_result() -> None:
+    before = reconstruct(Stub(perfect=False), clip(), SPEC)
+    after = reconstruct(Stub(perfect=True), clip(), SPEC)
+    rows = rows_of(after, before)
+    assert [row.title for row in rows] == [
+        "original", "masked input", "before training", "reconstruction", "reconstruction",
+    ]  # fmt: skip
+    assert before.with_statistics is not None
+    assert (rows[2].clip == before.with_statistics).all()
+    assert (rows[4].clip == after.with_statistics).all()
+    sheet = picture(after, title="a title", before=before)
+    assert sheet.height > picture(after, title="a title").height
+
+
 def _place(sheet: np.ndarray, frame: np.ndarray) -> tuple[int, int] | None:
     """Where the frame is in the sheet, to the pixel."""
     h, w = frame.shape[:2]

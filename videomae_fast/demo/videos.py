@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from videomae_fast.data.errors import ListError
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import Entry, list_line
 from videomae_fast.data.lists.video_files import find_video_files
+from videomae_fast.demo.motions import MOTIONS, motion_frames
 from videomae_fast.demo.scenes import SCENES, frames
 from videomae_fast.errors import VideoMAEFastError
+from videomae_fast.recipes.source import ListFormat
 
 
 class DemoError(VideoMAEFastError):
@@ -81,6 +83,25 @@ def render_videos(
     return paths
 
 
+def render_motions(
+    folder: Path, indices: range, *, seed: int, size: int, seconds: float, fps: int
+) -> list[Path]:
+    """Renders motions by index, all classes in turn; files that exist are kept.
+
+    Returns:
+        Their paths in order. The content of a file depends on (seed, its index, size, fps) alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths, total = [], round(seconds * fps)
+    for index in indices:
+        name = MOTIONS[index % len(MOTIONS)]
+        path = folder / f"{index:05}_{name}_seed{seed}_{size}px.mp4"
+        paths.append(path)
+        if not path.exists():
+            write_h264(path, motion_frames(seed, index, size=size, count=total, fps=fps), fps=fps)
+    return paths
+
+
 def find_videos(folder: Path) -> list[Path]:
     """The video files of a folder and of the folders in it, by extension, sorted.
 
@@ -93,15 +114,23 @@ def find_videos(folder: Path) -> list[Path]:
         raise DemoError(str(error)) from error
 
 
-def write_list(path: Path, videos: Iterable[Path]) -> None:
-    """Writes a pre-training list in the official format: a line ``path 0 -1`` per video.
+def write_list(path: Path, videos: Sequence[Path], labels: Sequence[int] | None = None) -> None:
+    """Writes a list in the official format: a line per video, ``path 0 -1``, or ``path label``.
+
+    Args:
+        path: of the list.
+        videos: in order.
+        labels: of each; None writes a list for pre-training.
 
     Raises:
         DemoError: a path has a line break in it, which the format can't say.
     """
-    entry = Entry("", 0, -1, -1, 0)
+    told: ListFormat = "pretrain" if labels is None else "labels"
     try:
-        lines = [list_line(entry, str(video.resolve()), "pretrain") for video in videos]
+        lines = [
+            list_line(Entry("", 0, -1, label, 0), str(video.resolve()), told)
+            for video, label in zip(videos, labels or [-1] * len(videos), strict=True)
+        ]
     except ListError as error:
         raise DemoError(str(error)) from error
     write_lines(path, lines)

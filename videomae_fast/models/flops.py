@@ -99,9 +99,23 @@ def encoder_flops(config: MAEConfig) -> int:
 
     What fine-tuning and detection compute; heads are too small to count.
     """
-    tokens, width = config.grid.tokens, config.width
-    block = sum(_block(tokens, tokens, width, config.hidden))
-    return tokens * config.patch_values * width + config.depth * block
+    return sum(classifier_flops(config, 0).values())
+
+
+def classifier_flops(config: MAEConfig, classes: int) -> dict[str, int]:
+    """Multiply-adds of one clip's forward pass in classification: all tokens, and a head.
+
+    Args:
+        config: the model's shape; of its decoder nothing counts.
+        classes: of the head.
+    """
+    linear, attention = _block(config.grid.tokens, config.grid.tokens, config.width, config.hidden)
+    return {
+        "patch_embed": config.grid.tokens * config.patch_values * config.width,
+        "encoder_linear": config.depth * linear,
+        "encoder_attention": config.depth * attention,
+        "head": config.width * classes,
+    }
 
 
 def savings(config: MAEConfig, spec: MaskSpec, *, batch: int = BATCH) -> list[Saving]:

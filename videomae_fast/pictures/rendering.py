@@ -27,13 +27,27 @@ class Row:
     clip: Clip
 
 
-def rows_of(result: Reconstruction) -> list[Row]:
-    """Original, masked input, and the reconstructions, with what has to be said about each."""
+def rows_of(result: Reconstruction, before: Reconstruction | None = None) -> list[Row]:
+    """Original, masked input, and the reconstructions, with what has to be said about each.
+
+    Args:
+        result: of a trained model.
+        before: of the same clip and mask, of the model before it was trained.
+    """
     share = f"{result.hidden_share:.0%} hidden"
     rows = [
         Row("original", "", result.original),
         Row("masked input", share, result.masked),
     ]
+    if before is not None:
+        given = before.with_statistics is not None
+        note = (
+            "the same, given the truth's\nmean and deviation of each\nhidden cube" if given else ""
+        )
+        clip = (
+            before.without_statistics if before.with_statistics is None else before.with_statistics
+        )
+        rows.append(Row("before training", note, clip))
     if result.with_statistics is None:
         rows.append(Row("reconstruction", "predicts plain pixels", result.without_statistics))
         return rows
@@ -54,14 +68,22 @@ def rows_of(result: Reconstruction) -> list[Row]:
     return rows
 
 
-def picture(result: Reconstruction, *, title: str, note: str = "", columns: int = 8) -> Image.Image:
+def picture(
+    result: Reconstruction,
+    *,
+    title: str,
+    note: str = "",
+    columns: int = 8,
+    before: Reconstruction | None = None,
+) -> Image.Image:
     """The rows of :func:`rows_of` × at most `columns` frames, evenly spread over the clip.
 
     Args:
         title: heading, in bold.
         note: the line under it.
+        before: as :func:`rows_of`.
     """
-    rows = rows_of(result)
+    rows = rows_of(result, before)
     count = len(result.original)
     chosen = np.unique(np.linspace(0, count - 1, min(columns, count)).round().astype(int))
     factor = _enlargement(result.original, FRAME_SIDE)
@@ -88,13 +110,20 @@ def picture(result: Reconstruction, *, title: str, note: str = "", columns: int 
     return sheet
 
 
-def save_animation(path: Path, result: Reconstruction, *, frame_seconds: float) -> None:
+def save_animation(
+    path: Path,
+    result: Reconstruction,
+    *,
+    frame_seconds: float,
+    before: Reconstruction | None = None,
+) -> None:
     """Writes a GIF that loops: one panel per row of :func:`rows_of`, side by side.
 
     Args:
         frame_seconds: how long each frame stays; a GIF knows hundredths of a second.
+        before: as :func:`rows_of`.
     """
-    rows = rows_of(result)
+    rows = rows_of(result, before)
     factor = _enlargement(result.original, PANEL_SIDE)
     height, width = (n * factor for n in result.original.shape[1:3])
     heading = 72

@@ -42,6 +42,7 @@ def show_reconstruction(
     name: str | None = None,
     note: str = "",
     settings: Mapping[str, object] | None = None,
+    before: MaskedAutoencoder | None = None,
 ) -> Shown:
     """Writes <output>/<name>.png, .gif and .json.
 
@@ -50,6 +51,7 @@ def show_reconstruction(
         name: of the files; the video's without its ending by default.
         note: added to the line under the picture's title.
         settings: what else the JSON file shall say.
+        before: the model before it was trained, whose reconstruction is shown too.
 
     Raises:
         VideoMAEFastError: the video can't be read, or the mask does not fit.
@@ -66,6 +68,7 @@ def show_reconstruction(
         )
     )
     result = reconstruct(model, clip, spec, seed=seed)
+    earlier = None if before is None else reconstruct(before, clip, spec, seed=seed)
     numbers: dict[str, object] = {
         "video": video.name,
         "encoder_mask": spec.encoder,
@@ -75,6 +78,7 @@ def show_reconstruction(
         "seed": seed,
         "start": start,
         "stride": stride,
+        **({} if earlier is None else {"loss_before": round(earlier.loss, 6)}),
         **(settings or {}),
     }
     stem = name or video.stem
@@ -83,8 +87,8 @@ def show_reconstruction(
     told += f" · loss {result.loss:.3f} on them" + (f" · {note}" if note else "")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        picture(result, title=video.name, note=told).save(files["png"])
-        save_animation(files["gif"], result, frame_seconds=1 / SHOWN_FPS)
+        picture(result, title=video.name, note=told, before=earlier).save(files["png"])
+        save_animation(files["gif"], result, frame_seconds=1 / SHOWN_FPS, before=earlier)
         files["json"].write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise VideoMAEFastError(f"can't write into {output}: {error}") from error

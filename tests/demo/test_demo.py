@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 
+from videomae_fast.cli import demo as cli_demo
 from videomae_fast.cli import main
 from videomae_fast.data import load_list, open_video
-from videomae_fast.demo import run
+from videomae_fast.demo import run, settings
+from videomae_fast.demo.material import own, rendered
+from videomae_fast.demo.motions import MOTIONS
+from videomae_fast.demo.reconstructing import without_prediction
 from videomae_fast.demo.scenes import SCENES, frames
 from videomae_fast.demo.videos import DemoError, find_videos, render_videos, write_list
 from videomae_fast.pictures.loss_curves import LossCurve
+from videomae_fast.pictures.reconstruction import reconstruct
+from videomae_fast.tasks.pretraining import build_model
 from videomae_fast.training import load_model
 from videomae_fast.training.metrics import read_metrics
 
@@ -94,70 +101,128 @@ def test_list_is_the_official_format_also_with_spaces(tmp_path: Path) -> None:
         write_list(tmp_path / "x.txt", [tmp_path / "a\nb.mp4"])
 
 
+TINY = settings.Scale(
+    unlabelled=4, labelled=1, held_out=1, steps=20, finetuning_steps=6, videos_per_step=4,
+    labelled_per_step=4, image_size=32, width=32, depth=1,
+)  # fmt: skip
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo of a few steps: everything but the learning."""
-    monkeypatch.setattr(run, "TRAINED", 2)
-    monkeypatch.setattr(run, "HELD_OUT", 1)
-    monkeypatch.setattr(run, "SHOWN_TRAINED", (1,))
-    monkeypatch.setattr(run, "SHOWN_HELD_OUT", (0,))
-    monkeypatch.setattr(run, "STEPS_PER_EPOCH", 5)
-    monkeypatch.setattr(run, "render_videos", partial(render_videos, size=48, seconds=1.0))
-
-
-def test_demo_leaves_checkpoint_plot_and_pictures_and_says_where(
-    small: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    monkeypatch.setattr(settings, "FULL", TINY)
+    monkeypatch.setattr(settings, "STEPS_PER_EPOCH", 5)
     monkeypatch.setattr(run, "FALLEN", 2.0)
-    words = ["demo", "--output", str(tmp_path), "--steps", "12"]  # no whole number of epochs
+
+
+def test_demo_leaves_all_that_it_says_in_its_last_ten_lines(
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["demo", "--output", str(tmp_path), "--steps", "22"]  # no whole number of epochs
     assert main(words) == 0
-    told = capsys.readouterr().out
-    for name in ("loss.png", "run/checkpoints/step-00000012", "pictures/001_"):
-        assert str(tmp_path / name) in told
+    last = capsys.readouterr().out.split("\n\n")[-1].rstrip("\n").splitlines()
+    assert len(last) <= 10
+    assert str(tmp_path) in last[0]
+    named = {line.split()[0] for line in last if (tmp_path / line.split()[0]).is_file()}
+    assert {name.rpartition("/")[2][-4:] for name in named} >= {".gif", ".png", "json"}
+    assert named >= {"loss.png", "classes/accuracy.png", "classes/confusion-pre-trained.png"}
+    for said in ("predicting nothing", "never trained on", "from scratch", "by chance 12.5%"):
+        assert said in "\n".join(last)
+
     model, config = load_model(tmp_path / "run")
     assert config.grid.tokens > 0
     assert model.normalize_target
-    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 12
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
-    assert len(list((tmp_path / "pictures").glob("*.gif"))) == 2
-    assert "a video it was not trained on" in told
-    trained = (tmp_path / "train.txt").read_text()
-    assert len(trained.splitlines()) == 2
-    assert "002_" not in trained
-    assert len(list((tmp_path / "cache").glob("*.frames"))) == 2
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 22
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+    assert len(list((tmp_path / "cache").glob("*.frames"))) == 20
+
+    figures = json.loads((tmp_path / "demo.json").read_text())
+    assert figures["reconstruction"]["held_out"]["videos"] == 8
+    assert set(figures["classes"]) == {"pre-trained", "from scratch"}
+    for one in figures["classes"].values():
+        assert sum(map(sum, one["confusion"])) == one["videos"] == 8
+        assert one["accuracy"] == one["by_epoch"][-1]
 
     assert main(words) == 0
-    assert "nothing left to do" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("nothing left to do") == 3
 
 
-def test_demo_whose_loss_has_not_fallen_fails(
-    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_held_out_videos_are_in_no_list_to_train_on(small: None, tmp_path: Path) -> None:
+    material = rendered(tmp_path, TINY, lambda _: None)
+    lists = {
+        name: {line.split()[0] for line in path.read_text().splitlines()}
+        for name, path in (
+            ("all", material.pretraining),
+            ("few", material.labels.training),
+            ("held out", material.labels.held_out),
+        )
+    }
+    assert {name: len(videos) for name, videos in lists.items()} == {
+        "all": 12, "few": 8, "held out": 8,
+    }  # fmt: skip
+    assert lists["few"] < lists["all"]
+    assert not lists["held out"] & lists["all"]
+    for path in (material.labels.training, material.labels.held_out):
+        for line in path.read_text().splitlines():
+            video, label = line.split()
+            assert f"_{MOTIONS[int(label)]}_" in video
+
+
+def test_predicting_nothing_scores_the_variance_of_the_target() -> None:
+    """Cubes of 128 values are divided by the deviation of a sample: 127 / 128 is left."""
+    model = build_model(settings.pretraining_config(TINY, Path("none"), cache=None))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    found = reconstruct(without_prediction(model), noise, settings.RECONSTRUCTED).loss
+    assert found == pytest.approx(127 / 128, abs=1e-3)
+    assert model.decoder.head.weight.abs().max() > 0  # the model itself is as it was
+
+
+def test_demo_that_has_not_learnt_fails(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ten steps don't even get to where predicting nothing is."""
-    assert main(["demo", "--output", str(tmp_path), "--steps", "10"]) == 1
+    """Of twenty steps a fifth of what predicting nothing scores is too much to ask."""
+    monkeypatch.setattr(run, "FALLEN", 0.2)
+    assert main(["demo", "--output", str(tmp_path), "--steps", "20"]) == 1
     told = capsys.readouterr().err
-    assert "the loss has not clearly fallen" in told
+    assert "has not clearly learnt" in told
     assert str(tmp_path / "loss.png") in told
     assert (tmp_path / "loss.png").exists()
+    assert list((tmp_path / "pictures").glob("*.png"))  # they show it
+    assert not (tmp_path / "classes").exists()
 
 
 def test_demo_takes_videos_of_a_folder(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "FALLEN", 2.0)
-    monkeypatch.setattr(run, "TRAINED", 4)
     own = tmp_path / "my videos"
-    render_videos(own, 3, seed=5, size=48, seconds=1.0)
+    render_videos(own, 16, seed=5, size=48, seconds=1.0)
     output = tmp_path / "out"
-    words = ["demo", "--output", str(output), "--steps", "10", "--videos", str(own)]
+    words = ["demo", "--output", str(output), "--steps", "20", "--videos", str(own)]
     assert main(words) == 0
-    assert not (output / "videos").exists()
-    assert not (output / "cache").exists()
-    assert (output / "train.txt").read_text().count(str(own)) == 3
-    assert "not trained on" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "own videos have no labels" in told
+    assert "1 videos that it was never trained on" in told
+    for name in ("videos", "cache", "classes"):
+        assert not (output / name).exists()
+    assert (output / "train.txt").read_text().count(str(own)) == 15
+    assert len(list((output / "pictures").glob("*.png"))) == 4
+
+
+def test_of_few_own_videos_none_is_held_out(tmp_path: Path) -> None:
+    render_videos(tmp_path / "own", 3, seed=5, size=48, seconds=0.5)
+    material = own(tmp_path, tmp_path / "own", lambda _: None)
+    assert len(material.trained) == 3
+    assert material.held_out == []
+    assert material.pretraining.read_text().count("/own/") == 3
+
+
+def test_the_length_is_declared_once() -> None:
+    assert settings.Scale().steps == cli_demo.STEPS
+    assert settings.scale_of(cli_demo.STEPS, 0) == settings.FULL
+    short = settings.scale_of(cli_demo.STEPS // 10, 3)
+    assert short.finetuning_steps == settings.FULL.finetuning_steps // 10
+    assert short.seed == 3
 
 
 @pytest.mark.parametrize(
@@ -188,8 +253,8 @@ def test_the_former_spelling_of_the_length_warns(
 ) -> None:
     given = []
 
-    def run_demo(output: Path, *, steps: int, **_: object) -> None:
-        given.append(steps)
+    def run_demo(output: Path, *, scale: settings.Scale, **_: object) -> None:
+        given.append(scale.steps)
         raise DemoError("enough")
 
     monkeypatch.setattr(run, "run_demo", run_demo)
@@ -197,7 +262,7 @@ def test_the_former_spelling_of_the_length_warns(
         assert main(["demo", "--output", str(tmp_path), *words]) == 1
         told = capsys.readouterr().err
         assert ("warning: --minutes 0.5 is now --steps 300" in told) == ("--minutes" in words)
-    assert given == [300, 300, 3000]
+    assert given == [300, 300, cli_demo.STEPS]
 
 
 def test_first_and_last_loss_are_means_of_a_twentieth() -> None:
