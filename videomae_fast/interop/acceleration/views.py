@@ -120,7 +120,7 @@ class BlockView:
 
     recompute = sharded = False
     __call__ = cast(Any, Block.forward)
-    _recomputing = cast(Any, Block._recomputing)
+    _forward, _recomputing = cast(Any, Block._forward), cast(Any, Block._recomputing)
 
     def __init__(
         self,
