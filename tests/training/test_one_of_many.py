@@ -16,7 +16,7 @@ from videomae_fast.models.transformer import Block
 
 @pytest.mark.slow
 def test_states_of_one_of_64_are_the_planned_ones() -> None:
-    """What is there after the step counts: the tracker is wrong on the optimizer within it."""
+    """What the tracker says of the optimizer within its step is wrong: it counts after."""
     said = printed("from tests.support.one_of_many import main; main()")
     found = json.loads(said.splitlines()[-1])
     with torch.device("meta"):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     abort at the interpreter's end (pytorch issue 179291)."""
     folder = tmp_path_factory.mktemp("sharded")
 
+    @cache  # reading it takes longer than comparing
     def results(processes: int) -> dict[str, Any]:
         path = folder / f"{processes}.json"
         if processes == 1 and not path.exists():

@@ -122,7 +122,7 @@ class BlockView:
 
     recompute = sharded = fp8 = False
     __call__ = cast(Any, Block.forward)
-    _add_norm = cast(Any, Block._add_norm)
+    _forward, _add_norm = cast(Any, Block._forward), cast(Any, Block._add_norm)
     _recomputing = cast(Any, Block._recomputing)
 
     def __init__(
