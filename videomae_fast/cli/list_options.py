@@ -46,9 +46,15 @@ def check_list_arguments(args: argparse.Namespace) -> None:
         raise UsageError(f"--time-limit must be more than 0, not {args.time_limit:g}")
 
 
-def check_list_file(path: Path, named: str = "") -> None:
-    """Raises UsageError where there is no such list; named: by what words, its path by default."""
+def check_list_file(path: Path, named: str = "", *, stores: bool = False) -> None:
+    """Raises UsageError where there is no such list; named: by what words, its path by default;
+    stores: whether a store may stand for a list."""
     named = named or str(path)
+    if stores and path.is_dir():
+        from videomae_fast.data.store.opening import is_store
+
+        if is_store(path):
+            return
     if path.is_dir():
         raise UsageError(
             f"{named}: {path} is a folder: make a list of its videos with "

@@ -20,6 +20,7 @@ from videomae_fast.data.lists import Entry
 from videomae_fast.data.lists.sources import LoadedSource, load_sources
 from videomae_fast.data.order import Draw, Order, item_words
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
+from videomae_fast.data.store.opening import StoredClip
 from videomae_fast.data.views.clips import as_size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
 from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ViewRule
@@ -166,12 +167,12 @@ class ClipDataset(Dataset[ClipSample]):
         return "\n".join([*lines, *mixed])
 
     def entry(self, draw: Draw) -> Entry:
-        """The line of the list that a draw stands for."""
+        """The line of the list, or the row of the store, that a draw stands for."""
         return self.sources[draw.source].entries[draw.entry]
 
-    def file(self, draw: Draw) -> Path:
-        """The file or frame folder that a draw reads."""
-        return self.sources[draw.source].file(self.entry(draw))
+    def file(self, draw: Draw) -> Path | StoredClip:
+        """The file or frame folder that a draw reads, or the row of a store."""
+        return self.sources[draw.source].file(draw.entry)
 
     def request(self, draw: Draw) -> ClipRequest:
         """A draw with all that is needed to read it."""
@@ -219,11 +220,12 @@ def clip_name(request: ClipRequest, result: ReadResult) -> str:
 
 def failure_of(request: ClipRequest, error: DecodeError) -> Failure:
     """The report's line for a draw that gave no clip."""
-    draw = request.draw
+    draw, stored = request.draw, isinstance(request.file, StoredClip)
     return Failure(
-        path=str(request.file),
+        path=request.file.source if isinstance(request.file, StoredClip) else str(request.file),
         list_path=str(request.list_path),
-        line=request.line,
+        line=0 if stored else request.line,
+        row=request.line if stored else None,
         reason=error.reason,
         step=draw.step,
         epoch=draw.epoch,

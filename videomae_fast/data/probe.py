@@ -11,12 +11,13 @@ from typing import Final
 
 import numpy as np
 
+from videomae_fast.data.decoders.content import Video
 from videomae_fast.data.decoders.folder import FolderReader
 from videomae_fast.data.decoders.orientation import orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import list_line, load_list
-from videomae_fast.data.loader.workers import Outcome, WorkerPool
+from videomae_fast.data.loader.workers import Outcome, WorkerPool, in_order
 from videomae_fast.progress import ProgressLine
 from videomae_fast.recipes.source import ListFormat
 
@@ -27,10 +28,10 @@ _SHARE: Final = 0.1
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """A line to look at. ``total`` is -1 for a video, else the images of a folder."""
+    """A line to look at. ``total`` is -1 for a video, else the images of the folder ``path``."""
 
     index: int
-    path: Path
+    path: Video
     start: int
     total: int
     name_pattern: str
@@ -142,6 +143,7 @@ def probe_file(job: ProbeJob) -> Facts:
 
 
 def _probe_folder(job: ProbeJob) -> Facts:
+    assert isinstance(job.path, Path)
     with FolderReader(job.path, job.start, job.total, job.name_pattern) as folder:
         ids = range(job.total) if job.decode else sorted({0, job.total - 1})
         for number in ids:
@@ -222,7 +224,7 @@ def probe(
     good: list[str] = []
 
     def written(outcomes: Iterator[Outcome[ProbeJob, Facts]]) -> Iterator[str]:
-        for outcome in _in_order(outcomes):
+        for outcome in in_order(outcomes, lambda job: job.index):
             entry, facts = entries[outcome.task.index], outcome.result
             reason = "" if outcome.problem is None else outcome.problem.reason
             summary.add(facts, reason)
@@ -247,16 +249,3 @@ def probe(
     if good_list is not None:
         write_lines(Path(good_list), good)
     return summary
-
-
-def _in_order(
-    outcomes: Iterator[Outcome[ProbeJob, Facts]],
-) -> Iterator[Outcome[ProbeJob, Facts]]:
-    """The outcomes by index; early ones wait for those before them."""
-    waiting: dict[int, Outcome[ProbeJob, Facts]] = {}
-    index = 0
-    for outcome in outcomes:
-        waiting[outcome.task.index] = outcome
-        while index in waiting:
-            yield waiting.pop(index)
-            index += 1

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from videomae_fast.data.cache import CacheCounts, CachedVideos
 from videomae_fast.data.core_wait import seconds_without_core
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
+from videomae_fast.data.decoders.content import taken
 from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import one_file
 from videomae_fast.data.order import Draw
+from videomae_fast.data.store.opening import StoredClip
 from videomae_fast.data.views.crops import Size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
 from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans, ViewRule
@@ -33,8 +35,8 @@ class ClipRequest:
 
     Attributes:
         draw: which entry, for which step.
-        file: the video or frame folder.
-        list_path, line: where a list names it.
+        file: the video or frame folder, or a row of a store.
+        list_path, line: where a list names it; of a store its path and the number of the row.
         label: as the list has it; -1: none.
         start, total: of a frame folder: its first image's number, how many; total -1 for a video.
         name_pattern: file name of a frame folder's image, formatted with its number.
@@ -43,7 +45,7 @@ class ClipRequest:
     """
 
     draw: Draw
-    file: Path
+    file: Path | StoredClip
     list_path: Path
     line: int
     label: int
@@ -55,7 +57,9 @@ class ClipRequest:
 
     @property
     def name(self) -> str:
-        """For messages: the file, and the line that names it."""
+        """For messages: the file, and the line that names it; or source, store and row."""
+        if isinstance(self.file, StoredClip):
+            return str(self.file)
         return f"{self.file} ({self.list_path}:{self.line})"
 
     @property
@@ -199,7 +203,8 @@ def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> Re
 def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
     """The file with what the device needs to know of it, or why the device can't decode it."""
     clock = _Clock()
-    with PyAVReader(request.file) as video:
+    content = taken(request.file)
+    with PyAVReader(content) as video:
         ids = settings.ids(video, request)
         context = video.stream.codec_context
         codec, pixels = context.codec.canonical_name, context.pix_fmt
@@ -214,7 +219,11 @@ def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
             return "rotated by metadata"
         count = video.frame_count
         plans = settings.plans((first.height, first.width), count, request)
-    data = np.fromfile(request.file, dtype=np.uint8)
+    data = (
+        np.fromfile(content, dtype=np.uint8)
+        if isinstance(content, Path)
+        else np.frombuffer(content.content, dtype=np.uint8)
+    )
     seconds, waited, queued = clock.told()
     return ReadResult(
         "encoded", data, plans, ids, count, seconds, waited_seconds=waited, queued_seconds=queued
@@ -242,4 +251,5 @@ def _open(request: ClipRequest, settings: ReadSettings) -> VideoReader:
         if settings.cache is not None:
             return settings.cache.open(request.file, decoder)
         return decoder.open(request.file)
+    assert isinstance(request.file, Path)  # a store has no folders
     return FolderReader(request.file, request.start, request.total, request.name_pattern)

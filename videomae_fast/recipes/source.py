@@ -14,13 +14,14 @@ ListFormat = Literal["pretrain", "labels", "folder-labels"]
 
 @dataclass(frozen=True)
 class Source:
-    """A data list, or the part of one, and how to read it. Each field says what it means.
+    """A data list or a store, or the part of one, and how to read it. Each field says what it
+    means.
 
     Raises:
         ValueError: a value that can't be; the message begins with the list's path.
     """
 
-    path: Path = option(MISSING, "the list")
+    path: Path = option(MISSING, "the list, or the folder of a store")
     root: Path | None = option(
         None, "folder that relative paths of the list start from (none: the working folder)"
     )
@@ -56,6 +57,11 @@ class Source:
         "number of the first image of a frame folder, which folder-labels does not say",
         least=0,
         flat="first",
+    )
+    version: int | None = option(
+        None,
+        "of a store (none: the newest when the run begins; one that goes on reads its own)",
+        least=1,
     )
     name: str | None = option(None, "for logs (none: the list's name, and `contains`)")
 

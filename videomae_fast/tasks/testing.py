@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -37,6 +36,7 @@ from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.recipes.source import Source
 from videomae_fast.tasks.initial import digests
 from videomae_fast.tasks.labelled import Classes, check_formats, check_labels
+from videomae_fast.tasks.pinned import settled
 from videomae_fast.tasks.validation import IN_TEST, at_chance
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
@@ -167,7 +167,8 @@ def score_lists(
                 if world.is_main:
                     lock = FolderLock(output, "tests")
                 log = log if world.is_main else _quiet
-                test = _Test(path, weights, sources, settings, classes, output, world)
+                lists = settled(sources, world)
+                test = _Test(path, weights, lists, settings, classes, output, world)
                 result = test.run(log)
             together = True
             return result
@@ -221,7 +222,7 @@ class _Test:
             settings.precision == "auto" and world.device.type == "cuda"
         )
         if world.is_main:
-            self._check_same(path, sources)
+            self._check_same(path)
         world.agree(0)
 
     def run(self, log: Log) -> ViewResult:
@@ -332,7 +333,7 @@ class _Test:
         number = len(list(folder.glob(f"rank{self.world.rank}.*.jsonl")))
         return AppendFile(folder / f"rank{self.world.rank}.{number}.jsonl")
 
-    def _check_same(self, path: Path, sources: Sequence[Source]) -> None:
+    def _check_same(self, path: Path) -> None:
         """Raises UsageError where the folder is of a test that scores otherwise."""
         free = ("clips", "workers", "device", "time_limit", "precision")
         now: dict[str, Any] = {
@@ -340,8 +341,8 @@ class _Test:
             "bf16": self.bf16,
             "weights": digests(path),
             "lists": [
-                [hashlib.sha256(one.path.read_bytes()).hexdigest(), str(one.root), one.format]
-                for one in sources
+                [one.digest(), str(one.source.root), one.source.format]
+                for one in self.dataset.sources
             ],
         }
         now = json.loads(json.dumps(now))

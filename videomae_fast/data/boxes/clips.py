@@ -74,6 +74,7 @@ class KeyFrameReading(ReadSettings):
 
     def ids(self, video: VideoReader, request: ClipRequest) -> tuple[int, ...]:
         assert isinstance(request, KeyFrameRequest)
+        assert isinstance(request.file, Path)  # key frames come from lists of files
         key = frame_at(video, request.file, request.seconds, request.fps)
         ids = key_frame_ids(key, self.frames, request.stride, video.frame_count)
         return tuple(ids.tolist())

@@ -39,7 +39,8 @@ class Decoder:
 
     Attributes:
         name: by which it is asked for.
-        open: path, or what has none, to reader; raises :class:`~videomae_fast.data.errors.DecodeError`.
+        open: path, or what has none, to reader; raises
+            :class:`~videomae_fast.data.errors.DecodeError`.
         why_not: why it can't be used here, or None.
     """
 

@@ -84,6 +84,7 @@ def _open(content: Content) -> InputContainer:
     # The prefix keeps FFmpeg from reading a protocol into names like "a:b.mp4".
     return av.open(
         f"file:{content}" if isinstance(content, Path) else opened(content),
+        "r",
         metadata_errors="replace",
         container_options=dict(_CONTAINER_OPTIONS),
         options=dict(_DECODER_OPTIONS),

@@ -1,0 +1,149 @@
+"""Runs that read a store: those of the list of the same files, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.labelled import tiny_config, write_set
+from tests.support.runs import (
+    TINY,
+    TORCHRUN,
+    altered,
+    finish,
+    interrupt_after,
+    losses,
+    options,
+    quiet,
+    start,
+)
+from tests.support.stores import flip_byte, write_store
+from videomae_fast.data import Source, read_report
+from videomae_fast.data.store.opening import open_store
+from videomae_fast.errors import CheckpointError
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.tasks.classification import finetune
+from videomae_fast.tasks.pretraining import pretrain
+from videomae_fast.training.checkpoint import read
+
+Tiny = Callable[..., PretrainConfig]
+
+
+@pytest.fixture(scope="module")
+def store(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In several tar files."""
+    return write_store(tmp_path_factory.mktemp("store") / "clips", tiny_list, tar_bytes=20_000)
+
+
+@pytest.fixture(scope="module")
+def of_the_list(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run over the list."""
+    output = tmp_path_factory.mktemp("list")
+    config = altered(PretrainConfig(), data=(Source(tiny_list),), **TINY)
+    pretrain(config, output=output, log=quiet)
+    return output
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_losses(
+    tiny: Tiny, store: Path, of_the_list: Path, tmp_path: Path, workers: int
+) -> None:
+    config = tiny(data=(Source(store),), workers=workers)
+    result = pretrain(config, output=tmp_path, log=quiet)
+    assert losses(tmp_path) == losses(of_the_list)
+    state = read(result.checkpoint).state
+    assert state["config"]["data"]["lists"][0]["version"] == 1
+    named = (tmp_path / "config.json").read_text()
+    assert json.loads(named)["data"]["lists"][0]["version"] == 1
+
+
+def test_the_same_losses_with_a_cache(
+    tiny: Tiny, store: Path, of_the_list: Path, tmp_path: Path
+) -> None:
+    config = tiny(data=(Source(store),), cache=str(tmp_path / "cache"))
+    pretrain(config, output=tmp_path / "run", log=quiet)
+    assert losses(tmp_path / "run") == losses(of_the_list)
+    assert len(list((tmp_path / "cache").glob("*.frames"))) == 8
+
+
+@pytest.mark.slow
+def test_the_same_losses_in_two_processes(
+    store: Path, of_the_list: Path, tmp_path: Path
+) -> None:
+    run = start([*options(data=store), "--output", str(tmp_path)], launcher=TORCHRUN)
+    finish(run)
+    for one, other in zip(losses(tmp_path), losses(of_the_list), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_a_run_goes_on_with_the_version_that_it_began_with(
+    tiny: Tiny, store: Path, of_the_list: Path, tiny_list: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    grows = tmp_path / "clips"
+    shutil.copytree(store, grows)
+    config, output = tiny(data=(Source(grows),), checkpoint_every=1), tmp_path / "run"
+
+    class StopError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StopError
+
+    with monkeypatch.context() as patched, pytest.raises(StopError):
+        interrupt_after(patched, 3, stop)
+        pretrain(config, output=output, log=quiet)
+    write_store(grows, tiny_list)
+    assert (open_store(grows).version, len(open_store(grows))) == (2, 16)
+    pretrain(config, output=output, log=quiet)
+    assert losses(output) == losses(of_the_list)
+    with pytest.raises(CheckpointError, match="is of another run: data.lists was"):
+        pretrain(tiny(data=(Source(grows, version=2),)), output=output, log=quiet)
+
+
+def test_a_damaged_row_is_an_unreadable_clip(
+    tiny: Tiny, store: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "clips"
+    shutil.copytree(store, damaged)
+    name, place = open_store(damaged).where(5)  # type: ignore[attr-defined]
+    flip_byte(damaged / name, place.offset + place.size // 2)
+    output = tmp_path / "run"
+    pretrain(tiny(data=(Source(damaged),), workers=1, epochs=1), output=output, log=quiet)
+    (failure,) = read_report(output / "bad_files.rank0.jsonl")
+    assert (failure.list_path, failure.row, failure.line) == (str(damaged), 5, 0)
+    assert failure.path == f"{tiny_videos}/5.mp4"
+    assert failure.reason == f"its bytes in {name} are not those that were written"
+    assert str(failure).startswith(f"{tiny_videos}/5.mp4 ({damaged} row 5): its bytes")
+
+
+def test_fine_tuning(tmp_path: Path) -> None:
+    train, validation = write_set(tmp_path, 4, 1)
+    finetune(tiny_config(train, validation), output=tmp_path / "list-run", log=quiet)
+    stores = [
+        write_store(tmp_path / f"{one.stem}-store", one, format="labels")
+        for one in (train, validation)
+    ]
+    finetune(tiny_config(*stores), output=tmp_path / "store-run", log=quiet)
+    assert losses(tmp_path / "store-run") == losses(tmp_path / "list-run")
+    lines = [
+        (tmp_path / run / "validation.jsonl").read_text() for run in ("list-run", "store-run")
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_stores_and_lists_are_mixed(
+    tiny: Tiny, store: Path, tiny_list: Path, tmp_path: Path
+) -> None:
+    """By weight, and with strides of their own."""
+    mixed = []
+    for name, second in (("list", Source(tiny_list, weight=1.0, stride=1)),
+                         ("store", Source(store, weight=1.0, stride=1))):  # fmt: skip
+        config = tiny(data=(Source(tiny_list, weight=3.0), second))
+        pretrain(config, output=tmp_path / name, log=quiet)
+        mixed.append(losses(tmp_path / name))
+    assert mixed[0] == mixed[1]
