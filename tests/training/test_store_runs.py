@@ -71,9 +71,7 @@ def test_the_same_losses_with_a_cache(
 
 
 @pytest.mark.slow
-def test_the_same_losses_in_two_processes(
-    store: Path, of_the_list: Path, tmp_path: Path
-) -> None:
+def test_the_same_losses_in_two_processes(store: Path, of_the_list: Path, tmp_path: Path) -> None:
     run = start([*options(data=store), "--output", str(tmp_path)], launcher=TORCHRUN)
     finish(run)
     for one, other in zip(losses(tmp_path), losses(of_the_list), strict=True):
@@ -94,14 +92,15 @@ def test_a_run_goes_on_with_the_version_that_it_began_with(
     def stop() -> None:
         raise StopError
 
-    with monkeypatch.context() as patched, pytest.raises(StopError):
+    with monkeypatch.context() as patched:
         interrupt_after(patched, 3, stop)
-        pretrain(config, output=output, log=quiet)
+        with pytest.raises(StopError):
+            pretrain(config, output=output, log=quiet)
     write_store(grows, tiny_list)
     assert (open_store(grows).version, len(open_store(grows))) == (2, 16)
     pretrain(config, output=output, log=quiet)
     assert losses(output) == losses(of_the_list)
-    with pytest.raises(CheckpointError, match="is of another run: data.lists was"):
+    with pytest.raises(CheckpointError, match=r"is of another run: data\.lists was"):
         pretrain(tiny(data=(Source(grows, version=2),)), output=output, log=quiet)
 
 
@@ -130,9 +129,7 @@ def test_fine_tuning(tmp_path: Path) -> None:
     ]
     finetune(tiny_config(*stores), output=tmp_path / "store-run", log=quiet)
     assert losses(tmp_path / "store-run") == losses(tmp_path / "list-run")
-    lines = [
-        (tmp_path / run / "validation.jsonl").read_text() for run in ("list-run", "store-run")
-    ]
+    lines = [(tmp_path / run / "validation.jsonl").read_text() for run in ("list-run", "store-run")]
     assert lines[0] == lines[1]
 
 

@@ -76,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "root=OUTPUT); else they are absolute",
     )
     more.add_argument(
+        "--to-store",
+        type=Path,
+        metavar="STORE",
+        help="also put the new files into a store, made where missing, as its next version, but "
+        "for those that are in it already (videomae-fast store); videos/ stays, for the same "
+        "command to go on there",
+    )
+    more.add_argument(
         "--speed-files",
         type=int,
         default=8,
@@ -119,13 +127,36 @@ def run(args: argparse.Namespace) -> int:
             f"{speed.ratio:.2f} times as fast ({speed.clips} clips of {speed.files} files)"
         )
     print(f"report     {done.report}")
+    if args.to_store is not None:
+        _store(args, done.list)
     return 0
+
+
+def _store(args: argparse.Namespace, new_list: Path) -> None:
+    from videomae_fast.cli.store import tell
+    from videomae_fast.data.prepare.run import VIDEOS
+    from videomae_fast.data.store.filling import Filling, fill_store
+    from videomae_fast.data.store.opening import is_store
+    from videomae_fast.progress import ProgressLine
+
+    how = Filling(
+        format=args.format,
+        root=args.output if args.relative_paths else None,
+        below=args.output / VIDEOS if args.relative_paths else new_list.parent / VIDEOS,
+        only_new=True,
+        workers=args.workers,
+        time_limit=args.time_limit,
+        progress=lambda total: ProgressLine(total, "clips"),
+    )
+    tell(args.to_store, fill_store(args.to_store, [new_list], how, new=not is_store(args.to_store)))
 
 
 def check(args: argparse.Namespace) -> PrepareSettings:
     """The settings; raises UsageError for what can be seen without reading the list."""
     check_list_arguments(args)
     check_folder("--output", args.output)
+    if args.to_store is not None:
+        check_folder("--to-store", args.to_store)
     if args.speed_files < 0:
         raise UsageError(f"--speed-files must be 0 or more, not {args.speed_files}")
     try:

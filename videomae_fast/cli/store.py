@@ -136,7 +136,7 @@ def _fill(args: argparse.Namespace) -> int:
     from videomae_fast.data.store.filling import fill_store
 
     done = fill_store(args.store, args.sources, _filling(args), new=args.action == "import")
-    _tell(args.store, done)
+    tell(args.store, done)
     return 0
 
 
@@ -144,17 +144,19 @@ def _export(args: argparse.Namespace) -> int:
     from videomae_fast.data.store.filling import export_store
     from videomae_fast.data.store.opening import open_store
 
-    _tell(
+    tell(
         args.output, export_store(open_store(args.store, args.version), args.output, _filling(args))
     )
     return 0
 
 
-def _tell(store: Path, done: Filled) -> None:
+def tell(store: Path, done: Filled) -> None:
     from videomae_fast.progress import size_text
 
     print(f"store      {store}  (version {done.version})")
     print(f"clips      {done.rows:,}, {size_text(done.bytes)}")
+    if done.known:
+        print(f"left       {done.known:,} clips that the store has already")
     if done.bad:
         print(f"bad clips  {done.bad:,} are left out: {done.bad_files}")
 

@@ -70,7 +70,7 @@ class ClipStore(ABC):
     """Clips by row, from 0 on. A version is never changed: what is appended makes the next one,
     whose first rows are those of the one before.
 
-    An object may be sent to another process, which opens the same version there.
+    An object is of one process: :class:`~.opening.StoredClip` names a row for others.
 
     Attributes:
         path: where it lies, as it was given.
@@ -117,11 +117,6 @@ class ClipStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Lets go of files."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        from videomae_fast.data.store.opening import open_store
-
-        return open_store, (self.path, self.version)
 
     def check(self, row: int) -> int:
         """The row; ``IndexError`` where there is none such."""

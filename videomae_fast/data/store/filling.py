@@ -51,6 +51,8 @@ class Filling:
 
     Attributes:
         format, root: of lists.
+        below: folder that sources are told from, where a list names them with more.
+        only_new: leave out clips that the store has already, by their SHA-256.
         shuffle: seed of an order to write a list in; None keeps the list's.
         tar_bytes: of a tar file.
         workers: processes.
@@ -60,6 +62,8 @@ class Filling:
 
     format: ListFormat = "pretrain"
     root: Path | None = None
+    below: Path | None = None
+    only_new: bool = False
     shuffle: int | None = None
     tar_bytes: int = TAR_BYTES
     workers: int = 1
@@ -69,13 +73,22 @@ class Filling:
 
 @dataclass(frozen=True)
 class Filled:
-    """What was written. rows, bytes: of clips; bad: left out; bad_files: where these are named."""
+    """What was written.
+
+    Attributes:
+        version: of the store now; the one before where all clips were there already.
+        rows, bytes: of the new clips.
+        known: clips that were there already.
+        bad: clips that were left out.
+        bad_files: where these are named.
+    """
 
     version: int
     rows: int
     bytes: int
     bad: int
     bad_files: Path
+    known: int = 0
 
 
 def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new: bool) -> Filled:
@@ -102,6 +115,7 @@ def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new:
     if not new and not is_store(store):
         raise UsageError(f"{store} is no store: videomae-fast store import makes one")
     bad: list[dict[str, Any]] = []
+    known = 0
     with TarWriter(store, how.tar_bytes) as writer:
         if all(_is_tar(one) for one in sources):
             if how.shuffle is not None:
@@ -112,9 +126,13 @@ def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new:
         elif is_store(sources[0]):
             _copy(writer, open_store(sources[0]), how, bad)
         else:
-            _add(writer, ListClips(sources[0], how.format, how.root), how, bad)
+            clips = ListClips(sources[0], how.format, how.root, how.below)
+            there = _digests(store) if how.only_new and not new else frozenset()
+            known = _add(writer, clips, how, bad, there)
         bad_files = store.with_name(f"{store.name}.bad_files.jsonl")
         write_lines(bad_files, (json.dumps(one, ensure_ascii=False) + "\n" for one in bad))
+        if known and not len(writer):
+            return Filled(open_store(store).version, 0, 0, len(bad), bad_files, known)
         if not len(writer):
             first = bad[0]
             raise VideoMAEFastError(
@@ -122,7 +140,13 @@ def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new:
                 f"{first['path']}: {first['reason']}"
             )
         version = writer.commit()
-        return Filled(version, len(writer), writer.size, len(bad), bad_files)
+        return Filled(version, len(writer), writer.size, len(bad), bad_files, known)
+
+
+def _digests(store: Path) -> frozenset[bytes]:
+    """SHA-256 of the clips that a store has."""
+    there = open_store(store)
+    return frozenset(there.row(row).sha256 for row in range(len(there)))
 
 
 def export_store(store: ClipStore, folder: Path, how: Filling) -> Filled:
@@ -156,13 +180,24 @@ def _is_tar(path: Path) -> bool:
     return path.suffix == ".tar" and not path.is_dir()
 
 
-def _add(writer: StoreWriter, clips: ListClips, how: Filling, bad: list[dict[str, Any]]) -> None:
-    """Looks at clips in processes, and writes them in their order."""
+def _add(
+    writer: StoreWriter,
+    clips: ListClips,
+    how: Filling,
+    bad: list[dict[str, Any]],
+    there: frozenset[bytes],
+) -> int:
+    """Looks at clips in processes, and writes those that are not there in their order; how many
+    are."""
+    known = 0
     jobs = (
         replace(clips[number], index=place) for place, number in enumerate(_order(len(clips), how))
     )
     for clip, facts in _looked_at(jobs, len(clips), how, bad):
         assert clip.video is not None
+        if facts.sha256 in there:
+            known += 1
+            continue
         try:
             loaded = clip.video.load()
             if loaded.checksum != facts.crc32:
@@ -171,6 +206,7 @@ def _add(writer: StoreWriter, clips: ListClips, how: Filling, bad: list[dict[str
             bad.append(_bad(clip, error.reason))
             continue
         writer.add(clip, facts, loaded.content)
+    return known
 
 
 def _order(count: int, how: Filling) -> Iterable[int]:

@@ -129,14 +129,17 @@ class ListClips:
         list_path: of the list.
         format: of its lines.
         root: folder that its relative paths start from.
+        below: folder that sources are told from; None tells them as the list has them.
 
     Raises:
         ListError: it can't be read.
     """
 
-    def __init__(self, list_path: Path, format: ListFormat, root: Path | None) -> None:
+    def __init__(
+        self, list_path: Path, format: ListFormat, root: Path | None, below: Path | None = None
+    ) -> None:
         self._entries: ClipList = load_list(list_path, format)
-        self._root = root
+        self._root, self._below = root, below
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -147,8 +150,10 @@ class ListClips:
         suffix = path.suffix if len(path.suffix) < 16 else ""
         folder = "" if entry.is_video else "is a folder of frames, and a store holds videos"
         video = FileClip(path) if entry.is_video else None
-        place = self._entries.place(number)
-        return Incoming(number, video, entry.path, entry.label, place, suffix, folder)
+        place, source = self._entries.place(number), entry.path
+        if self._below is not None and path.is_relative_to(self._below):
+            source = str(path.relative_to(self._below))
+        return Incoming(number, video, source, entry.label, place, suffix, folder)
 
 
 def stored_clip(store: ClipStore, number: int) -> tuple[Incoming, Facts, bytes]:
