@@ -59,6 +59,7 @@ OPTIONAL = (
         install("transformers"),
     ),
     OptionalPackage("tensorboard", "tensorboard", "metrics", install("tensorboard")),
+    OptionalPackage("lance", "pylance", "stores of clips", install("lance")),
     OptionalPackage(
         "flash_attn", "flash-attn", "comparison in benchmarks", "pip install flash-attn"
     ),

@@ -49,17 +49,8 @@ def test_prepare_says_what_it_made(folder: Path, capsys: pytest.CaptureFixture[s
 
 def test_prepare_fills_a_store(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Again, it adds nothing; with another video, that one alone."""
-    options = [
-        "--preset",
-        "ultrafast",
-        "--workers",
-        "1",
-        "--speed-files",
-        "0",
-        "--to-store",
-        "clips",
-    ]
-    command = ["prepare", "train.csv", "--output", "out", "--speed-files", "0", *options]
+    command = ["prepare", "train.csv", "--output", "out", "--speed-files", "0"]
+    command += ["--preset", "ultrafast", "--workers", "1", "--to-store", "clips"]
     # The frame folder stays a line of the new list, which a store can't hold
     for told in ("clips      2, ", "left       2 clips that the store has already"):
         assert main(command) == 0

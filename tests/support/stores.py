@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from videomae_fast.data.store.incoming import ListClips, look
+from videomae_fast.data.store.lance_writing import LanceWriter
 from videomae_fast.data.store.tar_writing import TarWriter
 from videomae_fast.recipes.source import ListFormat
 
@@ -16,10 +17,11 @@ def write_store(
     format: ListFormat = "pretrain",
     root: Path | None = None,
     tar_bytes: int = 10**9,
+    kind: str = "tar",
 ) -> Path:
-    """Adds the videos of a list to a store, which is made where missing."""
+    """Adds the videos of a list to a store of a kind, which is made where missing."""
     clips = ListClips(list_path, format, root)
-    with TarWriter(folder, tar_bytes) as writer:
+    with LanceWriter(folder) if kind == "lance" else TarWriter(folder, tar_bytes) as writer:
         for number in range(len(clips)):
             clip = clips[number]
             assert clip.video is not None

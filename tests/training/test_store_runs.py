@@ -48,6 +48,18 @@ def of_the_list(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return output
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_same_losses_from_lance(
+    tiny: Tiny, of_the_list: Path, tiny_list: Path, tmp_path: Path, workers: int
+) -> None:
+    pytest.importorskip("lance")
+    store = write_store(tmp_path / "clips.lance", tiny_list, kind="lance")
+    pretrain(tiny(data=(Source(store),), workers=workers), output=tmp_path / "run", log=quiet)
+    assert losses(tmp_path / "run") == losses(of_the_list)
+    said = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert said["data"]["lists"][0]["version"] == 1
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_losses(
     tiny: Tiny, store: Path, of_the_list: Path, tmp_path: Path, workers: int

@@ -43,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="write the clips in an order drawn from this seed, as reading in blocks needs it "
             "(default: in the list's order)",
         )
+        if name == "import":
+            filling.add_argument(
+                "--kind",
+                choices=("tar", "lance"),
+                default="tar",
+                help="tar files with an index, or a Lance data set, which takes the package "
+                "pylance (default: tar)",
+            )
         _add_tar_size(filling)
         _add_work(filling)
         filling.add_argument(
@@ -125,6 +133,7 @@ def _filling(args: argparse.Namespace) -> Filling:
         format=getattr(args, "format", "pretrain"),
         root=getattr(args, "root", None),
         shuffle=getattr(args, "shuffle", None),
+        kind=getattr(args, "kind", "tar"),
         tar_bytes=round(args.tar_gb * _GB),
         workers=getattr(args, "workers", 1),
         time_limit=getattr(args, "time_limit", 120.0),

@@ -176,11 +176,12 @@ class ClipDataset(Dataset[ClipSample]):
 
     def request(self, draw: Draw) -> ClipRequest:
         """A draw with all that is needed to read it."""
-        entry, source = self.entry(draw), self.sources[draw.source].source
+        loaded = self.sources[draw.source]
+        entry, source = loaded.brief(draw.entry), loaded.source
         count = 1 + self.samples * WORDS_PER_SAMPLE
         return ClipRequest(
             draw=draw,
-            file=self.file(draw),
+            file=loaded.file(draw.entry),
             list_path=source.path,
             line=entry.line,
             label=entry.label,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
-from videomae_fast.data.lists.reading import ClipList, load_list
+from videomae_fast.data.lists.reading import ClipList, Entry, load_list
 from videomae_fast.data.store.entries import StoreEntries
 from videomae_fast.data.store.opening import StoredClip, is_store, open_store
 from videomae_fast.errors import UsageError
@@ -44,6 +44,12 @@ class LoadedSource:
             return self.entries.clip(index)
         path = self.entries[index].path
         return Path(path) if self.source.root is None else self.source.root / path
+
+    def brief(self, index: int) -> Entry:
+        """An entry for who reads it with :meth:`file`; of a store, without its path."""
+        if isinstance(self.entries, StoreEntries):
+            return self.entries.brief(index)
+        return self.entries[index]
 
     def digest(self) -> str:
         """SHA-256 of what names the clips: of the list, or of a store's head at this version."""

@@ -101,6 +101,13 @@ class ClipStore(ABC):
             IndexError: no such row.
         """
 
+    def label(self, row: int) -> int:
+        """A clip's label; -1 where it has none, or the index is damaged there."""
+        try:
+            return self.row(row).label
+        except StoredClipError:  # told when the clip is read
+            return UNKNOWN
+
     @property
     @abstractmethod
     def labels(self) -> NDArray[np.int32]:

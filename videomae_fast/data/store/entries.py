@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae_fast.data.lists.reading import Entry
-from videomae_fast.data.store.base import ClipStore, StoredClipError
+from videomae_fast.data.store.base import ClipStore
 from videomae_fast.data.store.opening import StoredClip
 
 
@@ -32,11 +32,12 @@ class StoreEntries:
     def __getitem__(self, index: int) -> Entry:
         """An entry; its line is the number of its row, from 0."""
         clip = self.clip(index)
-        try:
-            label = clip.known.label
-        except StoredClipError:  # told when the clip is read
-            label = -1
-        return Entry(clip.source, 0, -1, label, clip.number)
+        return Entry(clip.source, 0, -1, self.store.label(clip.number), clip.number)
+
+    def brief(self, index: int) -> Entry:
+        """An entry without its path, which no reader needs and a store may have to look up."""
+        number = self.clip(index).number
+        return Entry("", 0, -1, self.store.label(number), number)
 
     def clip(self, index: int) -> StoredClip:
         """An entry as a video."""

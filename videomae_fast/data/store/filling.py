@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.files import write_lines
@@ -22,6 +22,8 @@ from videomae_fast.data.store.incoming import (
     stored_clip,
     tar_clips,
 )
+from videomae_fast.data.store.lance import is_lance_store
+from videomae_fast.data.store.lance_writing import LanceWriter
 from videomae_fast.data.store.opening import is_store, open_store
 from videomae_fast.data.store.tar_writing import TarWriter
 from videomae_fast.errors import UsageError, VideoMAEFastError
@@ -54,6 +56,7 @@ class Filling:
         below: folder that sources are told from, where a list names them with more.
         only_new: leave out clips that the store has already, by their SHA-256.
         shuffle: seed of an order to write a list in; None keeps the list's.
+        kind: of a store that is made.
         tar_bytes: of a tar file.
         workers: processes.
         time_limit: seconds for one clip.
@@ -65,6 +68,7 @@ class Filling:
     below: Path | None = None
     only_new: bool = False
     shuffle: int | None = None
+    kind: Literal["tar", "lance"] = "tar"
     tar_bytes: int = TAR_BYTES
     workers: int = 1
     time_limit: float = 120.0
@@ -116,11 +120,16 @@ def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new:
         raise UsageError(f"{store} is no store: videomae-fast store import makes one")
     bad: list[dict[str, Any]] = []
     known = 0
-    with TarWriter(store, how.tar_bytes) as writer:
+    kind = how.kind if new else "lance" if is_lance_store(store) else "tar"
+    with LanceWriter(store) if kind == "lance" else TarWriter(store, how.tar_bytes) as writer:
         if all(_is_tar(one) for one in sources):
-            if how.shuffle is not None:
+            found = [clip for tar in sources for clip in tar_clips(tar)]
+            if isinstance(writer, LanceWriter):
+                _add(writer, found, how, bad, frozenset())
+            elif how.shuffle is None:
+                _take_tars(writer, found, how, bad)
+            else:
                 raise UsageError("--shuffle: clips of tar files stay where they are in them")
-            _take_tars(writer, sources, how, bad)
         elif len(sources) > 1:
             raise UsageError("give one list, one store, or tar files")
         elif is_store(sources[0]):
@@ -182,7 +191,7 @@ def _is_tar(path: Path) -> bool:
 
 def _add(
     writer: StoreWriter,
-    clips: ListClips,
+    clips: ListClips | Sequence[Incoming],
     how: Filling,
     bad: list[dict[str, Any]],
     there: frozenset[bytes],
@@ -214,9 +223,8 @@ def _order(count: int, how: Filling) -> Iterable[int]:
 
 
 def _take_tars(
-    writer: TarWriter, tars: Sequence[Path], how: Filling, bad: list[dict[str, Any]]
+    writer: TarWriter, found: Sequence[Incoming], how: Filling, bad: list[dict[str, Any]]
 ) -> None:
-    found = [clip for tar in tars for clip in tar_clips(tar)]
     jobs = [replace(clip, index=number) for number, clip in enumerate(found)]
     numbers: dict[Path, int] = {}
     for clip, facts in _looked_at(jobs, len(jobs), how, bad):

@@ -9,6 +9,7 @@ from typing import Final
 
 from videomae_fast.data.decoders.content import VideoBytes
 from videomae_fast.data.store.base import ClipStore, Row, StoredClipError, StoreError
+from videomae_fast.data.store.lance import LanceStore, is_lance_store
 from videomae_fast.data.store.tar import is_tar_store, open_tar_store
 
 _HELD: Final = 16  # open stores
@@ -17,7 +18,7 @@ _HELD: Final = 16  # open stores
 def is_store(path: str | Path) -> bool:
     """Whether there is a store of any kind at a path."""
     path = Path(path)
-    return is_tar_store(path)
+    return is_tar_store(path) or is_lance_store(path)
 
 
 def open_store(path: str | Path, version: int | None = None) -> ClipStore:
@@ -37,8 +38,11 @@ def open_store(path: str | Path, version: int | None = None) -> ClipStore:
     path = Path(path)
     if is_tar_store(path):
         return open_tar_store(path, version)
+    if is_lance_store(path):
+        return LanceStore(str(path), version)
     raise StoreError(
-        f"{path}: no store: there is no store.json in it (videomae-fast store import makes one)"
+        f"{path}: no store: there is no store.json in it, and it is no Lance data set "
+        "(videomae-fast store import makes one)"
     )
 
 
