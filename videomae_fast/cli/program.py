@@ -142,8 +142,7 @@ COMMANDS: dict[str, Command] = {
   videomae-fast store import clips shards/*.tar
   videomae-fast store append clips more.csv --format labels
   videomae-fast store verify clips
-  videomae-fast store export clips shards
-  videomae-fast pretrain --recipe vit_b_hybrid --data clips --output runs/base""",
+  videomae-fast store export clips shards""",
     ),
     "cache": Command(
         "videomae_fast.cli.cache",

@@ -188,7 +188,7 @@ def test_a_store_of_nothing_is_none(tmp_path: Path) -> None:
         VideoMAEFastError, match=r"none of 2 clips can be stored; see .*no such file"
     ):
         fill_store(tmp_path / "s", [tmp_path / "train.csv"], Filling(), new=True)
-    assert not is_store(tmp_path / "s")
+    assert not (tmp_path / "s").exists()
     told = Path(f"{tmp_path / 's'}.bad_files.jsonl").read_text().splitlines()
     assert "folder of frames" in json.loads(told[1])["reason"]
 

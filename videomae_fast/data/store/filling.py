@@ -123,13 +123,13 @@ def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new:
     kind = how.kind if new else "lance" if is_lance_store(store) else "tar"
     with LanceWriter(store) if kind == "lance" else TarWriter(store, how.tar_bytes) as writer:
         if all(_is_tar(one) for one in sources):
+            if how.shuffle is not None and isinstance(writer, TarWriter):
+                raise UsageError("--shuffle: clips of tar files stay where they are in them")
             found = [clip for tar in sources for clip in tar_clips(tar)]
-            if isinstance(writer, LanceWriter):
-                _add(writer, found, how, bad, frozenset())
-            elif how.shuffle is None:
+            if isinstance(writer, TarWriter):
                 _take_tars(writer, found, how, bad)
             else:
-                raise UsageError("--shuffle: clips of tar files stay where they are in them")
+                _add(writer, found, how, bad, frozenset())
         elif len(sources) > 1:
             raise UsageError("give one list, one store, or tar files")
         elif is_store(sources[0]):

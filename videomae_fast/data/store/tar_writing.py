@@ -8,7 +8,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -40,7 +40,7 @@ class TarWriter:
 
     def __init__(self, folder: Path, tar_bytes: int) -> None:
         self.folder = folder
-        self._tar_bytes = tar_bytes
+        self._tar_bytes, self._made = tar_bytes, not folder.exists()
         self._lock = FolderLock(folder, "writes to the store")
         try:
             self._before = local_parts(folder) if is_tar_store(folder) else []
@@ -66,6 +66,9 @@ class TarWriter:
             self._tar.close()
         shutil.rmtree(self._partial, ignore_errors=True)
         self._lock.close()
+        if self._made and not is_tar_store(self.folder):
+            with suppress(OSError):  # somebody else put something there
+                self.folder.rmdir()
 
     def __len__(self) -> int:
         """Clips so far."""
