@@ -12,6 +12,7 @@ EXTRAS: Final = {
     "transformers": "transformers>=5",
     "tensorboard": "tensorboard>=2.16",
     "lance": "pylance>=14",
+    "obstore": "obstore>=0.9",
 }
 """By their names in pyproject.toml, the requirements that stand there."""
 

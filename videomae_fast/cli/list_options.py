@@ -9,7 +9,7 @@ from pathlib import Path
 
 from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
-from videomae_fast.recipes.source import BY_OPTION
+from videomae_fast.recipes.source import BY_OPTION, remote_url
 
 
 def add_list_arguments(parser: argparse.ArgumentParser, *, time_limit: float) -> None:
@@ -50,6 +50,8 @@ def check_list_file(path: Path, named: str = "", *, stores: bool = False) -> Non
     """Raises UsageError where there is no such list; named: by what words, its path by default;
     stores: whether a store may stand for a list."""
     named = named or str(path)
+    if stores and remote_url(path) is not None:
+        return
     if stores and path.is_dir():
         from videomae_fast.data.store.opening import is_store
 

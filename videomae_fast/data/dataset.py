@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,14 @@ from videomae_fast.data.keyed_order import draw_order, told_mixing
 from videomae_fast.data.lists import Entry
 from videomae_fast.data.lists.sources import LoadedSource, load_sources
 from videomae_fast.data.order import Draw, Order, item_words
-from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
+from videomae_fast.data.reading import (
+    PREFETCH_BYTES,
+    STORE_TIMEOUT,
+    ClipRequest,
+    ReadResult,
+    ReadSettings,
+    read,
+)
 from videomae_fast.data.store.opening import StoredClip
 from videomae_fast.data.views.clips import as_size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
@@ -90,7 +98,14 @@ def clip_dataset(
         order=data.order,
         block=data.block,
         window=data.window,
+        prefetch_bytes=round(data.prefetch_gb * 1e9 / _processes_here()),
+        store_timeout=data.store_timeout,
     )
+
+
+def _processes_here() -> int:
+    """Training processes of this machine, as torchrun tells them; each fetches for itself."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class ClipDataset(Dataset[ClipSample]):
@@ -105,7 +120,8 @@ class ClipDataset(Dataset[ClipSample]):
     decoder: see :func:`~videomae_fast.data.decoders.find_decoder`; seed: at least 0;
     epoch_size: draws per epoch, None takes the number of entries of all sources; cache: a folder of
     decoded videos that stands before the decoder; rule: which frames and views make the clips;
-    order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`.
+    order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`;
+    prefetch_bytes, store_timeout: see :class:`~videomae_fast.data.reading.ReadSettings`.
 
     Raises ``ValueError`` for impossible settings, and what
     :func:`~videomae_fast.data.lists.sources.load_sources` and ``find_decoder`` raise.
@@ -127,6 +143,8 @@ class ClipDataset(Dataset[ClipSample]):
         order: str = "computed",
         block: int = 1,
         window: int = 64,
+        prefetch_bytes: int = PREFETCH_BYTES,
+        store_timeout: float = STORE_TIMEOUT,
     ) -> None:
         if min(frames, stride, samples) < 1:
             raise ValueError(
@@ -140,6 +158,7 @@ class ClipDataset(Dataset[ClipSample]):
         self.seed = seed
         self.cache = cache
         self.rule = rule
+        self.prefetch_bytes, self.store_timeout = prefetch_bytes, store_timeout
         self.decoder = find_decoder(decoder).name
         lengths = [len(source) for source in self.sources]
         size = sum(lengths) if epoch_size is None else epoch_size
@@ -196,7 +215,14 @@ class ClipDataset(Dataset[ClipSample]):
     def read_settings(self) -> ReadSettings:
         """How requests are read: to clips, on the CPU."""
         return ReadSettings(
-            self.frames, self.size, self.samples, self.decoder, cache=self.cache, rule=self.rule
+            self.frames,
+            self.size,
+            self.samples,
+            self.decoder,
+            cache=self.cache,
+            rule=self.rule,
+            prefetch_bytes=self.prefetch_bytes,
+            store_timeout=self.store_timeout,
         )
 
     def __getitem__(self, draw: Draw) -> ClipSample:
@@ -221,12 +247,13 @@ def clip_name(request: ClipRequest, result: ReadResult) -> str:
 
 def failure_of(request: ClipRequest, error: DecodeError) -> Failure:
     """The report's line for a draw that gave no clip."""
-    draw, stored = request.draw, isinstance(request.file, StoredClip)
+    draw, file = request.draw, request.file
+    stored = file if isinstance(file, StoredClip) else None
     return Failure(
-        path=request.file.source if isinstance(request.file, StoredClip) else str(request.file),
-        list_path=str(request.list_path),
-        line=0 if stored else request.line,
-        row=request.line if stored else None,
+        path=str(file) if stored is None else stored.source,
+        list_path=str(request.list_path) if stored is None else stored.path,
+        line=request.line if stored is None else 0,
+        row=None if stored is None else stored.number,
         reason=error.reason,
         step=draw.step,
         epoch=draw.epoch,

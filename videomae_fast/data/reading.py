@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,15 @@ from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import one_file
 from videomae_fast.data.order import Draw
+from videomae_fast.data.store.fetched import FetchedClip
 from videomae_fast.data.store.opening import StoredClip
 from videomae_fast.data.views.crops import Size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
 from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans, ViewRule
 
 HandOver = Literal["clips", "frames", "encoded"]
+PREFETCH_BYTES: Final = 10**9
+STORE_TIMEOUT: Final = 600.0
 Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Gives memory for an array of a shape."""
 
@@ -35,7 +38,7 @@ class ClipRequest:
 
     Attributes:
         draw: which entry, for which step.
-        file: the video or frame folder, or a row of a store.
+        file: the video or frame folder, or a row of a store, fetched or not.
         list_path, line: where a list names it; of a store its path and the number of the row.
         label: as the list has it; -1: none.
         start, total: of a frame folder: its first image's number, how many; total -1 for a video.
@@ -45,7 +48,7 @@ class ClipRequest:
     """
 
     draw: Draw
-    file: Path | StoredClip
+    file: Path | StoredClip | FetchedClip
     list_path: Path
     line: int
     label: int
@@ -58,6 +61,8 @@ class ClipRequest:
     @property
     def name(self) -> str:
         """For messages: the file, and the line that names it; or source, store and row."""
+        if isinstance(self.file, FetchedClip):
+            return str(self.file.clip)
         if isinstance(self.file, StoredClip):
             return str(self.file)
         return f"{self.file} ({self.list_path}:{self.line})"
@@ -83,6 +88,8 @@ class ReadSettings:
         codecs: what the device decodes, FFmpeg's names.
         cache: a folder of decoded videos, or None.
         rule: which frames and views make the clips.
+        prefetch_bytes: of clips of object stores that this process holds ahead.
+        store_timeout: seconds after which a store that can't be reached is given up.
     """
 
     frames: int
@@ -93,6 +100,8 @@ class ReadSettings:
     codecs: frozenset[str] = frozenset()
     cache: CachedVideos | None = None
     rule: ViewRule = MULTI_SCALE
+    prefetch_bytes: int = PREFETCH_BYTES
+    store_timeout: float = STORE_TIMEOUT
 
     @property
     def shape(self) -> ClipShape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,7 +22,7 @@ class Source:
         ValueError: a value that can't be; the message begins with the list's path.
     """
 
-    path: Path = option(MISSING, "the list, or the folder of a store")
+    path: Path = option(MISSING, "the list, or the folder or URL (s3://...) of a store")
     root: Path | None = option(
         None, "folder that relative paths of the list start from (none: the working folder)"
     )
@@ -76,6 +77,15 @@ class Source:
         if self.name is not None:
             return self.name
         return self.path.name + (f"[{self.contains}]" if self.contains else "")
+
+
+_URL: Final = re.compile(r"(s3|s3a|gs|az|abfs|abfss|http|https):/+(.+)", re.DOTALL)
+
+
+def remote_url(path: str | Path) -> str | None:
+    """The URL that a path stands for, which has lost one of its slashes; None for a local path."""
+    found = _URL.fullmatch(str(path))
+    return None if found is None else f"{found[1]}://{found[2]}"
 
 
 def as_path(source: Any, name: str) -> None:

@@ -132,6 +132,10 @@ class CachedVideos:
         self.counts.misses += 1
         return _MissedVideo(self, video, path, decoder, origin) if self.fill else video
 
+    def place(self, video: Video, decoder: Decoder) -> Path:
+        """Where the entry of a video lies, if there is one; raises as :meth:`Origin.of` does."""
+        return self.folder / Origin.of(video, decoder.name).name
+
     def _fill(self, path: Video, decoder: Decoder, origin: Origin, shape: Shape) -> None:
         """Adds an entry, or counts why not."""
         reason = self._stopped

@@ -28,7 +28,7 @@ from videomae_fast.data.store.opening import is_store, open_store
 from videomae_fast.data.store.tar_writing import TarWriter
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
-from videomae_fast.recipes.source import ListFormat
+from videomae_fast.recipes.source import ListFormat, remote_url
 
 TAR_BYTES: Final = 10**9
 """After so many bytes a tar file ends: few files, and small enough to be moved about."""
@@ -112,6 +112,7 @@ def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new:
         VideoMAEFastError: no clip can be stored.
     """
     store = Path(store)
+    _check_local(store)
     if new and store.exists() and not _may_become_one(store, sources):
         raise UsageError(
             f"{store} is there already: give another folder, or add to a store with store append"
@@ -165,6 +166,7 @@ def export_store(store: ClipStore, folder: Path, how: Filling) -> Filled:
         UsageError: the folder is there already.
         OutputError: it can't be written.
     """
+    _check_local(folder)
     if folder.exists():
         raise UsageError(f"{folder} is there already: give another folder")
     bad: list[dict[str, Any]] = []
@@ -175,6 +177,14 @@ def export_store(store: ClipStore, folder: Path, how: Filling) -> Filled:
         if not len(writer):
             raise VideoMAEFastError(f"no clip of {store.path} can be read; see {bad_files}")
         return Filled(writer.commit(), len(writer), writer.size, len(bad), bad_files)
+
+
+def _check_local(store: Path) -> None:
+    if (url := remote_url(store)) is not None:
+        raise UsageError(
+            f"{url}: stores are written on a disk: write one there and copy its folder, store.json "
+            "last"
+        )
 
 
 def _may_become_one(store: Path, sources: Sequence[Path]) -> bool:

@@ -10,13 +10,17 @@ from typing import Final
 from videomae_fast.data.decoders.content import VideoBytes
 from videomae_fast.data.store.base import ClipStore, Row, StoredClipError, StoreError
 from videomae_fast.data.store.lance import LanceStore, is_lance_store
+from videomae_fast.data.store.remote import open_remote_store
 from videomae_fast.data.store.tar import is_tar_store, open_tar_store
+from videomae_fast.recipes.source import remote_url
 
 _HELD: Final = 16  # open stores
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether there is a store of any kind at a path."""
+    """Whether there is a store of any kind at a path; a URL is believed."""
+    if remote_url(path) is not None:
+        return True
     path = Path(path)
     return is_tar_store(path) or is_lance_store(path)
 
@@ -25,7 +29,7 @@ def open_store(path: str | Path, version: int | None = None) -> ClipStore:
     """Opens a store.
 
     Args:
-        path: of its folder.
+        path: of its folder, or a URL.
         version: None: the newest.
 
     Returns:
@@ -35,6 +39,8 @@ def open_store(path: str | Path, version: int | None = None) -> ClipStore:
         StoreError: there is none, it can't be read, or it has no such version.
         BackendUnavailableError: the package that reads it is not installed.
     """
+    if (url := remote_url(path)) is not None:
+        return open_remote_store(url, version)
     path = Path(path)
     if is_tar_store(path):
         return open_tar_store(path, version)

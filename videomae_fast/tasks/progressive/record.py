@@ -184,7 +184,7 @@ def _other_lists(
     for one, before, sha256 in zip(
         _lists(stage.config, name), was, record.lists.get(name, ()), strict=True
     ):
-        there = one.path.exists()
+        there = one.path.exists() or is_store(one.path)
         if there and _sha256(one) != sha256:
             told.append(f"{name}: {one.path} is another list than {before['path']} was")
         elif not there and str(one.path) != before["path"]:
