@@ -35,6 +35,14 @@ def add_list_arguments(parser: argparse.ArgumentParser, *, time_limit: float) ->
     )
 
 
+def shard(text: str) -> tuple[int, int]:
+    """``2/4`` as (2, 4), for argparse."""
+    part, _, count = text.partition("/")
+    if part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count):
+        return int(part), int(count)
+    raise argparse.ArgumentTypeError(f"{text!r} is no part like 1/4, of 1/4 to 4/4")
+
+
 def check_list_arguments(args: argparse.Namespace) -> None:
     """Raises UsageError for what can be seen without reading the list."""
     check_list_file(args.list)

@@ -6,7 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from videomae_fast.cli.list_options import add_list_arguments, check_folder, check_list_arguments
+from videomae_fast.cli.list_options import (
+    add_list_arguments,
+    check_folder,
+    check_list_arguments,
+    shard,
+)
 from videomae_fast.data.prepare.settings import PRESETS, PrepareSettings
 from videomae_fast.errors import UsageError
 
@@ -65,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_list_arguments(parser, time_limit=1800.0)
     more = parser.add_argument_group("more")
     more.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="transcode part I of N of the list only, for several machines with one OUTPUT; when "
+        "all are done, the command without --shard writes the new list",
+    )
+    more.add_argument(
         "--retry-failed",
         action="store_true",
         help="try files again that failed before; else only those that changed since",
@@ -94,6 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = check(args)
+    if args.shard is not None:
+        return _run_shard(args, settings)
     from videomae_fast.data.prepare.run import prepare
     from videomae_fast.progress import ProgressLine, size_text
 
@@ -132,9 +146,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_shard(args: argparse.Namespace, settings: PrepareSettings) -> int:
+    from videomae_fast.data.prepare.shards import prepare_shard
+    from videomae_fast.data.prepare.work import Work
+    from videomae_fast.progress import ProgressLine
+
+    work = Work(
+        format=args.format,
+        root=args.root,
+        workers=args.workers,
+        time_limit=args.time_limit,
+        retry_failed=args.retry_failed,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=lambda total: ProgressLine(total, "files"),
+    )
+    done = prepare_shard(args.list, args.output, settings, work, args.shard)
+    print(f"shard      {args.shard[0]} of {args.shard[1]}: {done.files:,} files, {done.bad:,} bad")
+    print("when all shards are done, the same command without --shard writes the new list")
+    return 0
+
+
 def _store(args: argparse.Namespace, new_list: Path) -> None:
     from videomae_fast.cli.store import tell
-    from videomae_fast.data.prepare.run import VIDEOS
+    from videomae_fast.data.prepare.work import VIDEOS
     from videomae_fast.data.store.filling import Filling, fill_store
     from videomae_fast.data.store.opening import is_store
     from videomae_fast.progress import ProgressLine
@@ -155,6 +189,8 @@ def check(args: argparse.Namespace) -> PrepareSettings:
     """The settings; raises UsageError for what can be seen without reading the list."""
     check_list_arguments(args)
     check_folder("--output", args.output)
+    if args.shard is not None and args.to_store is not None:
+        raise UsageError("--to-store goes with the command without --shard, when all are done")
     if args.to_store is not None:
         check_folder("--to-store", args.to_store)
     if args.speed_files < 0:
