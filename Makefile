@@ -4,7 +4,7 @@
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests but for the slow ones: within 6 minutes on two cores
 #   make test-all  the slow ones too, as CI does
-#   make fuzz    set up, damage thousands of videos, pictures, lists, weights and checkpoints: nothing
+#   make fuzz    set up, damage thousands of videos, pictures, lists, stores, weights and checkpoints: nothing
 #                may be read wrong or end in a traceback (FUZZ_ARGS="lists --share 0.1 --seed 1")
 #   make gpu-first  the first 9 minutes on a GPU: tests, a profile by kernel, ceilings, attention, steps,
 #                   each with a time limit of its own; a page of results in GPU_OUT

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import pictures, videos
+from tests.fuzz import pictures, stores, videos
 
 NAMES = ("h264.mp4", "h264.ts", "vp9.webm", "mpeg4.mp4")
 
@@ -20,6 +20,10 @@ def test_damaged_videos(tmp_path: Path) -> None:
 
 def test_damaged_pictures(tmp_path: Path) -> None:
     assert list(pictures.run(200, 1, tmp_path)) == []
+
+
+def test_damaged_stores(tmp_path: Path) -> None:
+    assert list(stores.run(150, 1, tmp_path)) == []
 
 
 def test_a_wrong_frame_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

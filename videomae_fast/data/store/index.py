@@ -169,7 +169,7 @@ def _check(record: bytes, text: bytes, label: int) -> int:
 def _mapped(path: Path, kind: np.dtype[Any], rows: int | None) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy's own, and what its parser of headers meets
         why = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"{path}: the store's index can't be read ({why})") from error
     if array.dtype != kind or array.ndim != 1 or rows not in (None, len(array)):
