@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,15 @@ from tests.support.runs import (
     start,
 )
 from tests.support.stores import flip_byte, write_store
-from videomae_fast.data import Source, read_report
+from videomae_fast import cli
+from videomae_fast.data import ListError, Source, read_report
 from videomae_fast.data.store.opening import open_store
-from videomae_fast.errors import CheckpointError
+from videomae_fast.errors import CheckpointError, UsageError
 from videomae_fast.recipes import PretrainConfig
+from videomae_fast.recipes.plan import Stage
 from videomae_fast.tasks.classification import finetune
 from videomae_fast.tasks.pretraining import pretrain
+from videomae_fast.tasks.progressive.record import record_of
 from videomae_fast.training.checkpoint import read
 
 Tiny = Callable[..., PretrainConfig]
@@ -156,3 +160,48 @@ def test_stores_and_lists_are_mixed(
         pretrain(config, output=tmp_path / name, log=quiet)
         mixed.append(losses(tmp_path / name))
     assert mixed[0] == mixed[1]
+
+
+def test_a_store_without_labels_trains_no_classifier(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ListError, match=r"clips row 0: has no label; 7 more are likewise"):
+        finetune(
+            tiny_config(store, data__classes="kinetics-400"), output=tmp_path / "run", log=quiet
+        )
+
+
+def test_a_plan_names_the_version(tiny: Tiny, store: Path, tiny_list: Path) -> None:
+    """Else its stages could read different clips; the digest is that of the version."""
+    found = []
+    for version in (None, 1):
+        config = tiny(data=(Source(store, version=version), Source(tiny_list)))
+        stage = Stage("first", None, None, "last", config)
+        if version is None:
+            with pytest.raises(UsageError, match="a plan names the version of a store"):
+                record_of(stage, None)
+        else:
+            found = record_of(stage, None).lists["data.lists"]
+    assert found[0] == open_store(store, 1).digest()
+    assert found[1] == sha256(tiny_list.read_bytes()).hexdigest()
+
+
+def test_a_classifier_is_tested_on_a_store(tmp_path: Path) -> None:
+    """With the scores of the list; a store that has grown is another test."""
+    train, validation = write_set(tmp_path, 2, 1)
+    run = tmp_path / "run"
+    finetune(tiny_config(train, schedule__epochs=1), output=run, log=quiet)
+    store = write_store(tmp_path / "store", validation, format="labels")
+    options = ["--segments", "1", "--crops", "1", "--workers", "0", "--device", "cpu"]
+
+    def tested(data: Path, name: str) -> int:
+        output = str(tmp_path / name)
+        return cli.main(["test", str(run), str(data), "--output", output, *options])
+
+    assert tested(validation, "of-list") == tested(store, "of-store") == 0
+    scores = []
+    for name in ("of-list", "of-store"):
+        lines = (tmp_path / name / "scores.jsonl").read_text().splitlines()
+        scores.append([json.loads(line)["scores"] for line in lines])
+    assert scores[0] == scores[1]
+    assert json.loads(lines[1])["path"].endswith(f"({store} row 1)")
+    write_store(store, validation, format="labels")
+    assert tested(store, "of-store") == 2

@@ -25,6 +25,8 @@ from tests.support.videos import write_video
 from videomae_fast import cli
 from videomae_fast.data import DecodeError, ListError, Source
 from videomae_fast.data.lists.sources import load_sources
+from videomae_fast.data.order import Draw
+from videomae_fast.data.reading import ClipRequest, ReadSettings, read
 from videomae_fast.data.store.base import Row, StoredClipError, StoreError
 from videomae_fast.data.store.filling import Filling, export_store, fill_store
 from videomae_fast.data.store.head import HEAD
@@ -94,6 +96,21 @@ def test_another_process_reads_the_same_version(whole: Path) -> None:
     assert pickle.loads(pickle.dumps(clip)) == clip
     assert clip.load().content == open_store(whole, 1).read(4)
     assert str(clip) == f"clip4.mp4 ({whole} row 4)"
+
+
+def test_a_device_s_decoder_gets_the_file(whole: Path, clips: Path) -> None:
+    """As it is; and frames or clips are those of the file, too."""
+    for form in ("encoded", "frames", "clips"):
+        found = []
+        for file in (clips / "clip4.mp4", StoredClip(str(whole), 1, 4)):
+            request = ClipRequest(Draw(0, 0, 0, 0, 0), file, whole, 4, -1, 0, -1, "", 2, (7,) * 9)
+            codecs = frozenset({"h264"})
+            settings = ReadSettings(8, (64, 64), 2, "pyav", hand_over=form, codecs=codecs)  # type: ignore[arg-type]
+            found.append(read(request, settings))
+        assert [one.kind for one in found] == [form, form]
+        np.testing.assert_array_equal(found[0].data, found[1].data)
+        assert (found[0].ids, found[0].plans) == (found[1].ids, found[1].plans)
+    assert request.name == f"clip4.mp4 ({whole} row 4)"
 
 
 def test_webdataset_reads_the_tar_files(whole: Path) -> None:
