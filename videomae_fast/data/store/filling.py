@@ -147,7 +147,7 @@ def fill_store(store: str | Path, sources: Sequence[Path], how: Filling, *, new:
             first = bad[0]
             raise VideoMAEFastError(
                 f"none of {len(bad):,} clips can be stored; see {bad_files}. The first: "
-                f"{first['path']}: {first['reason']}"
+                f"{first['path'] or first['place']}: {first['reason']}"
             )
         version = writer.commit()
         return Filled(version, len(writer), writer.size, len(bad), bad_files, known)
