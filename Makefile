@@ -5,8 +5,8 @@
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests but for the slow ones: within 6 minutes on two cores
 #   make test-all  the slow ones too, as CI does
-#   make fuzz    set up, damage thousands of videos, pictures, lists, boxes, weights, checkpoints: nothing
-#                may be read wrong or end in a traceback (FUZZ_ARGS="lists --share 0.1 --seed 1")
+#   make fuzz    set up, damage thousands of videos, pictures, lists, boxes, stores, weights, checkpoints:
+#                nothing may be read wrong or end in a traceback (FUZZ_ARGS="lists --share 0.1 --seed 1")
 #   make gpu-first  the first 9 minutes on a GPU: tests, a profile by kernel, ceilings, attention, steps,
 #                   each with a time limit of its own; a page of results in GPU_OUT
 #                   (GPU_PARTS="tests ceilings"; benchmarks/README.md has the plan of a session)

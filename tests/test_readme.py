@@ -114,6 +114,7 @@ def test_documents_have_commands() -> None:
         "labels",
         "probe",
         "prepare",
+        "store",
         "cache",
         "reconstruct",
         "features",

@@ -59,6 +59,8 @@ OPTIONAL = (
         install("transformers"),
     ),
     OptionalPackage("tensorboard", "tensorboard", "metrics", install("tensorboard")),
+    OptionalPackage("lance", "pylance", "stores of clips", install("lance")),
+    OptionalPackage("obstore", "obstore", "stores in object storage", install("obstore")),
     OptionalPackage(
         "flash_attn", "flash-attn", "comparison in benchmarks", "pip install flash-attn"
     ),

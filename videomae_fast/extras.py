@@ -11,6 +11,8 @@ EXTRAS: Final = {
     "dali": "nvidia-dali-cuda130>=2.0",
     "transformers": "transformers>=5",
     "tensorboard": "tensorboard>=2.16",
+    "lance": "pylance>=14",
+    "obstore": "obstore>=0.9",
 }
 """By their names in pyproject.toml, the requirements that stand there."""
 

@@ -86,6 +86,7 @@ class OfficialReader:
 
     def __call__(self, request: ClipRequest) -> OfficialSamples:
         begin = time.perf_counter()
+        assert isinstance(request.file, Path)  # the official code knows no stores
         frames, ids = self._decode(request.file, request.stride, request.words[0])
         decoded = time.perf_counter()
         images = [Image.fromarray(frame).convert("RGB") for frame in frames]

@@ -118,6 +118,7 @@ def compare(
         theirs, ours = official.read(request), read(request, reading)
         clips = ours.data.view(np.float32)
         ids = ids and theirs.ids == ours.ids
+        assert isinstance(request.file, Path)
         with open_video(request.file, reading.decoder) as video:
             frame = video.read([0]).shape[1:3]
         plans = plans_of(request, reading, (frame[0], frame[1]))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.videos import write_video
 from videomae_fast.cli import main
+from videomae_fast.data.store.opening import open_store
 
 
 @pytest.fixture
@@ -44,6 +45,27 @@ def test_prepare_says_what_it_made(folder: Path, capsys: pytest.CaptureFixture[s
         "preset": "fast",
     }
     assert (report["lines"], report["bad"], report["folders"]) == (3, 1, 1)
+
+
+def test_prepare_fills_a_store(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Again, it adds nothing; with another video, that one alone."""
+    command = ["prepare", "train.csv", "--output", "out", "--speed-files", "0"]
+    command += ["--preset", "ultrafast", "--workers", "1", "--to-store", "clips"]
+    # The frame folder stays a line of the new list, which a store can't hold
+    for told in ("clips      2, ", "left       2 clips that the store has already"):
+        assert main(command) == 0
+        out = capsys.readouterr().out
+        assert told in out
+        assert "store      clips  (version 1)" in out
+        assert "bad clips  1 are left out: clips.bad_files.jsonl" in out
+    store = open_store("clips")
+    assert [store.row(row).source for row in range(2)] == ["0.mp4", "1.mp4"]
+    assert store.read(1) == Path("out/videos/1.mp4").read_bytes()
+    write_video(folder / "new.mp4", 24)
+    Path("train.csv").write_text("0.mp4 0 -1\nnew.mp4 0 -1\n")
+    assert main([*command, "--relative-paths"]) == 0
+    store = open_store("clips")
+    assert (store.version, len(store), store.row(2).source) == (2, 3, "new.mp4")
 
 
 def test_probe_says_what_it_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fuzz import boxes, pictures, videos
+from tests.fuzz import boxes, pictures, stores, videos
 
 NAMES = ("h264.mp4", "h264.ts", "vp9.webm", "mpeg4.mp4")
 
@@ -68,6 +68,10 @@ def test_wrong_boxes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         said = boxes._try(files, damaged, tmp_path)
         assert told in said, (said, told)
         assert bool(told) == bool(said)
+
+
+def test_damaged_stores(tmp_path: Path) -> None:
+    assert list(stores.run(150, 1, tmp_path)) == []
 
 
 def test_a_wrong_frame_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from tests.support.limits import largest_file
 from tests.support.videos import read_numbers, write_audio, write_video
 from videomae_fast.data import load_list, open_video
 from videomae_fast.data.errors import ListError, OutputError
-from videomae_fast.data.prepare import Job, Prepared, PrepareSettings, Transcoded, prepare, run
+from videomae_fast.data.prepare import Job, Prepared, PrepareSettings, Transcoded, prepare, work
 from videomae_fast.data.prepare.journal import Journal, Record
 from videomae_fast.data.prepare.names import Names
 from videomae_fast.data.prepare.transcoding import transcode
@@ -169,7 +169,7 @@ def crash_or_hang(job: Job) -> Transcoded:
 
 @pytest.fixture
 def trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "transcode", crash_or_hang)
+    monkeypatch.setattr(work, "transcode", crash_or_hang)
 
 
 @pytest.mark.slow

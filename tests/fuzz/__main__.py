@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TARGETS = ("videos", "pictures", "lists", "boxes", "weights", "checkpoints")
+TARGETS = ("videos", "pictures", "lists", "boxes", "stores", "weights", "checkpoints")
 
 
 def main() -> int:

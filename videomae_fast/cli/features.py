@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.cli.list_options import check_folder
+from videomae_fast.cli.list_options import check_folder, shard
 from videomae_fast.cli.options import add_default, device_named
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.fields import settings
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     work.add_argument(
         "--shard",
-        type=_shard,
+        type=shard,
         default=(1, 1),
         metavar="I/N",
         help="make part I of N, from 1/N to N/N, each in a process of its own",
@@ -198,13 +198,6 @@ def check(args: argparse.Namespace) -> None:
     if args.preset is not None and given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"--preset {args.preset} says {named} itself: leave one of them out")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    part, _, count = text.partition("/")
-    if part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count):
-        return int(part), int(count)
-    raise argparse.ArgumentTypeError(f"{text!r} is no part like 1/4, of 1/4 to 4/4")
 
 
 def _clips(args: argparse.Namespace) -> list[Clip]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
-from videomae_fast.recipes.source import BY_OPTION
+from videomae_fast.recipes.source import BY_OPTION, remote_url
 
 
 def add_list_arguments(parser: argparse.ArgumentParser, *, time_limit: float) -> None:
@@ -35,6 +35,14 @@ def add_list_arguments(parser: argparse.ArgumentParser, *, time_limit: float) ->
     )
 
 
+def shard(text: str) -> tuple[int, int]:
+    """``2/4`` as (2, 4), for argparse."""
+    part, _, count = text.partition("/")
+    if part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count):
+        return int(part), int(count)
+    raise argparse.ArgumentTypeError(f"{text!r} is no part like 1/4, of 1/4 to 4/4")
+
+
 def check_list_arguments(args: argparse.Namespace) -> None:
     """Raises UsageError for what can be seen without reading the list."""
     check_list_file(args.list)
@@ -46,9 +54,17 @@ def check_list_arguments(args: argparse.Namespace) -> None:
         raise UsageError(f"--time-limit must be more than 0, not {args.time_limit:g}")
 
 
-def check_list_file(path: Path, named: str = "") -> None:
-    """Raises UsageError where there is no such list; named: by what words, its path by default."""
+def check_list_file(path: Path, named: str = "", *, stores: bool = False) -> None:
+    """Raises UsageError where there is no such list; named: by what words, its path by default;
+    stores: whether a store may stand for a list."""
     named = named or str(path)
+    if stores and remote_url(path) is not None:
+        return
+    if stores and path.is_dir():
+        from videomae_fast.data.store.opening import is_store
+
+        if is_store(path):
+            return
     if path.is_dir():
         raise UsageError(
             f"{named}: {path} is a folder: make a list of its videos with "

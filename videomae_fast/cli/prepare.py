@@ -6,7 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from videomae_fast.cli.list_options import add_list_arguments, check_folder, check_list_arguments
+from videomae_fast.cli.list_options import (
+    add_list_arguments,
+    check_folder,
+    check_list_arguments,
+    shard,
+)
 from videomae_fast.data.prepare.settings import PRESETS, PrepareSettings
 from videomae_fast.errors import UsageError
 
@@ -65,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_list_arguments(parser, time_limit=1800.0)
     more = parser.add_argument_group("more")
     more.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="transcode part I of N of the list only, for several machines with one OUTPUT; when "
+        "all are done, the command without --shard writes the new list",
+    )
+    more.add_argument(
         "--retry-failed",
         action="store_true",
         help="try files again that failed before; else only those that changed since",
@@ -74,6 +86,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="paths of the new list start from OUTPUT, so that it can be moved (read it with "
         "root=OUTPUT); else they are absolute",
+    )
+    more.add_argument(
+        "--to-store",
+        type=Path,
+        metavar="STORE",
+        help="also put the new files into a store, made where missing, as its next version, but "
+        "for those that are in it already (videomae-fast store); videos/ stays, for the same "
+        "command to go on there",
     )
     more.add_argument(
         "--speed-files",
@@ -86,6 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = check(args)
+    if args.shard is not None:
+        return _run_shard(args, settings)
     from videomae_fast.data.prepare.run import prepare
     from videomae_fast.progress import ProgressLine, size_text
 
@@ -119,13 +141,58 @@ def run(args: argparse.Namespace) -> int:
             f"{speed.ratio:.2f} times as fast ({speed.clips} clips of {speed.files} files)"
         )
     print(f"report     {done.report}")
+    if args.to_store is not None:
+        _store(args, done.list)
     return 0
+
+
+def _run_shard(args: argparse.Namespace, settings: PrepareSettings) -> int:
+    from videomae_fast.data.prepare.shards import prepare_shard
+    from videomae_fast.data.prepare.work import Work
+    from videomae_fast.progress import ProgressLine
+
+    work = Work(
+        format=args.format,
+        root=args.root,
+        workers=args.workers,
+        time_limit=args.time_limit,
+        retry_failed=args.retry_failed,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=lambda total: ProgressLine(total, "files"),
+    )
+    done = prepare_shard(args.list, args.output, settings, work, args.shard)
+    print(f"shard      {args.shard[0]} of {args.shard[1]}: {done.files:,} files, {done.bad:,} bad")
+    print("when all shards are done, the same command without --shard writes the new list")
+    return 0
+
+
+def _store(args: argparse.Namespace, new_list: Path) -> None:
+    from videomae_fast.cli.store import tell
+    from videomae_fast.data.prepare.work import VIDEOS
+    from videomae_fast.data.store.filling import Filling, fill_store
+    from videomae_fast.data.store.opening import is_store
+    from videomae_fast.progress import ProgressLine
+
+    how = Filling(
+        format=args.format,
+        root=args.output if args.relative_paths else None,
+        below=args.output / VIDEOS if args.relative_paths else new_list.parent / VIDEOS,
+        only_new=True,
+        workers=args.workers,
+        time_limit=args.time_limit,
+        progress=lambda total: ProgressLine(total, "clips"),
+    )
+    tell(args.to_store, fill_store(args.to_store, [new_list], how, new=not is_store(args.to_store)))
 
 
 def check(args: argparse.Namespace) -> PrepareSettings:
     """The settings; raises UsageError for what can be seen without reading the list."""
     check_list_arguments(args)
     check_folder("--output", args.output)
+    if args.shard is not None and args.to_store is not None:
+        raise UsageError("--to-store goes with the command without --shard, when all are done")
+    if args.to_store is not None:
+        check_folder("--to-store", args.to_store)
     if args.speed_files < 0:
         raise UsageError(f"--speed-files must be 0 or more, not {args.speed_files}")
     try:

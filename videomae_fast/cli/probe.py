@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.cli.list_options import add_list_arguments, check_list_arguments
+from videomae_fast.cli.list_options import add_list_arguments, check_list_arguments, shard
 from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.source import BY_OPTION
@@ -38,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode every frame, not only the first: slower, and finds damage inside files",
     )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="part I of N of the list, for several machines: manifests (and good lists) of all "
+        "parts one after the other are those of the whole list",
+    )
     add_default(parser, BY_OPTION["pattern"])
     add_list_arguments(parser, time_limit=120.0)
 
@@ -60,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         good_list=args.good_list,
         workers=args.workers,
         time_limit=args.time_limit,
+        shard=args.shard,
         progress=lambda total: ProgressLine(total, "files"),
     )
     print(table(summary))

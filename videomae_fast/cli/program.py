@@ -133,6 +133,17 @@ COMMANDS: dict[str, Command] = {
   videomae-fast prepare train.csv --output prepared
   videomae-fast prepare train.csv --output prepared --root /data/k400 --workers 32""",
     ),
+    "store": Command(
+        "videomae_fast.cli.store",
+        "many videos in few files: make a store, add to it, look whether it is whole, write it as "
+        "tar files",
+        """\
+  videomae-fast store import clips train.csv --format labels
+  videomae-fast store import clips shards/*.tar
+  videomae-fast store append clips more.csv --format labels
+  videomae-fast store verify clips
+  videomae-fast store export clips shards""",
+    ),
     "cache": Command(
         "videomae_fast.cli.cache",
         "decode a list's videos once into a folder on a fast disk or in memory; goes on if stopped",

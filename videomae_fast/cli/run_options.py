@@ -205,7 +205,7 @@ def parse_list(
 
 
 def _check_there(source: Source | BoxSource, named: str) -> None:
-    check_list_file(source.path, named)
+    check_list_file(source.path, named, stores=isinstance(source, Source))
     for name in ("proposals", "exclusions"):
         file = getattr(source, name, None)
         if file is not None and not file.is_file():

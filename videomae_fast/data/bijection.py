@@ -63,7 +63,7 @@ class BlockShuffle:
     The blocks (`block` neighbouring entries each) are permuted; then the draws of each `window`
     blocks that follow one another are. So a reader of the draws in order has at most a window of
     blocks open, and reads each of them once. What the store puts into one block should be random
-    already: `prepare` and `store import` write in shuffled order.
+    already: `store import --shuffle` writes it so.
 
     Args:
         count: entries, at least 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,15 @@ from videomae_fast.data.keyed_order import draw_order, told_mixing
 from videomae_fast.data.lists import Entry
 from videomae_fast.data.lists.sources import LoadedSource, load_sources
 from videomae_fast.data.order import Draw, Order, item_words
-from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
+from videomae_fast.data.reading import (
+    PREFETCH_BYTES,
+    STORE_TIMEOUT,
+    ClipRequest,
+    ReadResult,
+    ReadSettings,
+    read,
+)
+from videomae_fast.data.store.opening import StoredClip
 from videomae_fast.data.views.clips import as_size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
 from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ViewRule
@@ -89,7 +98,14 @@ def clip_dataset(
         order=data.order,
         block=data.block,
         window=data.window,
+        prefetch_bytes=round(data.prefetch_gb * 1e9 / _processes_here()),
+        store_timeout=data.store_timeout,
     )
+
+
+def _processes_here() -> int:
+    """Training processes of this machine, as torchrun tells them; each fetches for itself."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class ClipDataset(Dataset[ClipSample]):
@@ -104,7 +120,8 @@ class ClipDataset(Dataset[ClipSample]):
     decoder: see :func:`~videomae_fast.data.decoders.find_decoder`; seed: at least 0;
     epoch_size: draws per epoch, None takes the number of entries of all sources; cache: a folder of
     decoded videos that stands before the decoder; rule: which frames and views make the clips;
-    order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`.
+    order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`;
+    prefetch_bytes, store_timeout: see :class:`~videomae_fast.data.reading.ReadSettings`.
 
     Raises ``ValueError`` for impossible settings, and what
     :func:`~videomae_fast.data.lists.sources.load_sources` and ``find_decoder`` raise.
@@ -126,6 +143,8 @@ class ClipDataset(Dataset[ClipSample]):
         order: str = "computed",
         block: int = 1,
         window: int = 64,
+        prefetch_bytes: int = PREFETCH_BYTES,
+        store_timeout: float = STORE_TIMEOUT,
     ) -> None:
         if min(frames, stride, samples) < 1:
             raise ValueError(
@@ -139,6 +158,7 @@ class ClipDataset(Dataset[ClipSample]):
         self.seed = seed
         self.cache = cache
         self.rule = rule
+        self.prefetch_bytes, self.store_timeout = prefetch_bytes, store_timeout
         self.decoder = find_decoder(decoder).name
         lengths = [len(source) for source in self.sources]
         size = sum(lengths) if epoch_size is None else epoch_size
@@ -166,20 +186,21 @@ class ClipDataset(Dataset[ClipSample]):
         return "\n".join([*lines, *mixed])
 
     def entry(self, draw: Draw) -> Entry:
-        """The line of the list that a draw stands for."""
+        """The line of the list, or the row of the store, that a draw stands for."""
         return self.sources[draw.source].entries[draw.entry]
 
-    def file(self, draw: Draw) -> Path:
-        """The file or frame folder that a draw reads."""
-        return self.sources[draw.source].file(self.entry(draw))
+    def file(self, draw: Draw) -> Path | StoredClip:
+        """The file or frame folder that a draw reads, or the row of a store."""
+        return self.sources[draw.source].file(draw.entry)
 
     def request(self, draw: Draw) -> ClipRequest:
         """A draw with all that is needed to read it."""
-        entry, source = self.entry(draw), self.sources[draw.source].source
+        loaded = self.sources[draw.source]
+        entry, source = loaded.brief(draw.entry), loaded.source
         count = 1 + self.samples * WORDS_PER_SAMPLE
         return ClipRequest(
             draw=draw,
-            file=self.file(draw),
+            file=loaded.file(draw.entry),
             list_path=source.path,
             line=entry.line,
             label=entry.label,
@@ -194,7 +215,14 @@ class ClipDataset(Dataset[ClipSample]):
     def read_settings(self) -> ReadSettings:
         """How requests are read: to clips, on the CPU."""
         return ReadSettings(
-            self.frames, self.size, self.samples, self.decoder, cache=self.cache, rule=self.rule
+            self.frames,
+            self.size,
+            self.samples,
+            self.decoder,
+            cache=self.cache,
+            rule=self.rule,
+            prefetch_bytes=self.prefetch_bytes,
+            store_timeout=self.store_timeout,
         )
 
     def __getitem__(self, draw: Draw) -> ClipSample:
@@ -219,11 +247,13 @@ def clip_name(request: ClipRequest, result: ReadResult) -> str:
 
 def failure_of(request: ClipRequest, error: DecodeError) -> Failure:
     """The report's line for a draw that gave no clip."""
-    draw = request.draw
+    draw, file = request.draw, request.file
+    stored = file if isinstance(file, StoredClip) else None
     return Failure(
-        path=str(request.file),
-        list_path=str(request.list_path),
-        line=request.line,
+        path=str(file) if stored is None else stored.source,
+        list_path=str(request.list_path) if stored is None else stored.path,
+        line=request.line if stored is None else 0,
+        row=None if stored is None else stored.number,
         reason=error.reason,
         step=draw.step,
         epoch=draw.epoch,

@@ -72,7 +72,7 @@ def one_file() -> Iterator[None]:
     """
     try:
         yield
-    except (DecodeError, OutputError):
+    except (DecodeError, OutputError, StoreUnreachableError):
         raise
     except Exception as error:
         raise DecodeError.unforeseen(error) from error
@@ -84,6 +84,10 @@ class FailureShareError(VideoMAEFastError):
 
 class OutputError(VideoMAEFastError):
     """What was made can't be written (disk full, no permission); the message names the file."""
+
+
+class StoreUnreachableError(VideoMAEFastError):
+    """An object store can't be reached, which is nobody's clip's fault; the message says why."""
 
 
 class WorkerDiedError(VideoMAEFastError, RuntimeError):

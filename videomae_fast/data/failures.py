@@ -20,7 +20,8 @@ _TOP_REASONS: Final = 5
 class Failure:
     """One draw that gave no clip.
 
-    path: the file or frame folder; list_path, line: where a list names it (line from 1);
+    path: the file or frame folder, or a stored clip's source; list_path, line: where a list names
+    it (line from 1); row: of a store, which list_path is then, without a line (0);
     reason: for a reader; step, epoch, position: the draw; trace: the traceback of an error that no
     decoder foresaw, else empty.
     """
@@ -33,13 +34,22 @@ class Failure:
     epoch: int
     position: int
     trace: str = ""
+    row: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is named: line of a list, or row of a store."""
+        if self.row is not None:
+            return f"{self.list_path} row {self.row}"
+        return f"{self.list_path}:{self.line}"
 
     def to_json(self) -> str:
-        about = {name: value for name, value in asdict(self).items() if name != "trace" or value}
+        unused = {"trace": "", "row": None}
+        about = {k: v for k, v in asdict(self).items() if k not in unused or v != unused[k]}
         return json.dumps(about, ensure_ascii=False)
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.list_path}:{self.line}): {self.reason}"
+        return f"{self.path} ({self.place}): {self.reason}"
 
 
 class FailureReport:

@@ -11,12 +11,15 @@ from typing import Final
 
 import numpy as np
 
+from videomae_fast.data.decoders.content import Video
 from videomae_fast.data.decoders.folder import FolderReader
 from videomae_fast.data.decoders.orientation import orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.lists import list_line, load_list
-from videomae_fast.data.loader.workers import Outcome, WorkerPool
+from videomae_fast.data.loader.workers import Outcome, WorkerPool, in_order
+from videomae_fast.data.shards import Shard, contiguous
+from videomae_fast.errors import UsageError
 from videomae_fast.progress import ProgressLine
 from videomae_fast.recipes.source import ListFormat
 
@@ -27,10 +30,10 @@ _SHARE: Final = 0.1
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """A line to look at. ``total`` is -1 for a video, else the images of a folder."""
+    """A line to look at. ``total`` is -1 for a video, else the images of the folder ``path``."""
 
     index: int
-    path: Path
+    path: Video
     start: int
     total: int
     name_pattern: str
@@ -142,6 +145,7 @@ def probe_file(job: ProbeJob) -> Facts:
 
 
 def _probe_folder(job: ProbeJob) -> Facts:
+    assert isinstance(job.path, Path)
     with FolderReader(job.path, job.start, job.total, job.name_pattern) as folder:
         ids = range(job.total) if job.decode else sorted({0, job.total - 1})
         for number in ids:
@@ -190,6 +194,7 @@ def probe(
     good_list: str | Path | None = None,
     workers: int = 1,
     time_limit: float = 120.0,
+    shard: Shard = (1, 1),
     progress: Callable[[int], ProgressLine] | None = None,
 ) -> ProbeSummary:
     """Looks at every line of a list, in processes that may crash, and writes a manifest.
@@ -199,31 +204,35 @@ def probe(
     when it is complete.
 
     decode: decode all frames, not only the first; good_list: where to write the list without the
-    lines that can't be read, None for nowhere; the others are as for
+    lines that can't be read, None for nowhere; shard: (i, n), the part of the list that is looked
+    at: what all parts write, one after the other, is what the whole would; the others are as for
     :func:`videomae_fast.data.prepare.prepare` and :class:`videomae_fast.data.Source`.
 
     Raises :class:`~videomae_fast.data.ListError` for the list and :class:`OutputError` where the
     manifest can't be written.
     """
     entries = load_list(list_path, format)
+    lines = contiguous(len(entries), shard)
+    if not lines:
+        raise UsageError(f"{list_path}: has {len(entries)} lines, too few for {shard[1]} shards")
     jobs = (
         ProbeJob(
-            index,
+            place,
             Path(root or "") / entries[index].path,
             entries[index].start,
             entries[index].total,
             name_pattern,
             decode,
         )
-        for index in range(len(entries))
+        for place, index in enumerate(lines)
     )
     summary = ProbeSummary()
-    line = None if progress is None else progress(len(entries))
+    line = None if progress is None else progress(len(lines))
     good: list[str] = []
 
     def written(outcomes: Iterator[Outcome[ProbeJob, Facts]]) -> Iterator[str]:
-        for outcome in _in_order(outcomes):
-            entry, facts = entries[outcome.task.index], outcome.result
+        for outcome in in_order(outcomes, lambda job: job.index):
+            entry, facts = entries[lines[outcome.task.index]], outcome.result
             reason = "" if outcome.problem is None else outcome.problem.reason
             summary.add(facts, reason)
             if facts is not None:
@@ -240,23 +249,10 @@ def probe(
                 line.update(summary.lines, bad=summary.bad.total())
             yield json.dumps({**about, **known}, ensure_ascii=False) + "\n"
 
-    with WorkerPool(probe_file, workers=min(workers, len(entries)), time_limit=time_limit) as pool:
+    with WorkerPool(probe_file, workers=min(workers, len(lines)), time_limit=time_limit) as pool:
         write_lines(Path(output), written(pool.run(jobs)))
     if line is not None:
         line.finish(summary.lines, bad=summary.bad.total())
     if good_list is not None:
         write_lines(Path(good_list), good)
     return summary
-
-
-def _in_order(
-    outcomes: Iterator[Outcome[ProbeJob, Facts]],
-) -> Iterator[Outcome[ProbeJob, Facts]]:
-    """The outcomes by index; early ones wait for those before them."""
-    waiting: dict[int, Outcome[ProbeJob, Facts]] = {}
-    index = 0
-    for outcome in outcomes:
-        waiting[outcome.task.index] = outcome
-        while index in waiting:
-            yield waiting.pop(index)
-            index += 1

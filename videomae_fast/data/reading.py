@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 from videomae_fast.data.cache import CacheCounts, CachedVideos
 from videomae_fast.data.core_wait import seconds_without_core
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
+from videomae_fast.data.decoders.content import Video, taken
 from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import one_file
 from videomae_fast.data.order import Draw
+from videomae_fast.data.store.fetched import FetchedClip
+from videomae_fast.data.store.opening import StoredClip
 from videomae_fast.data.views.crops import Size
 from videomae_fast.data.views.multi_scale import MULTI_SCALE
 from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans, ViewRule
 
 HandOver = Literal["clips", "frames", "encoded"]
+PREFETCH_BYTES: Final = 10**9
+STORE_TIMEOUT: Final = 600.0
 Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Gives memory for an array of a shape."""
 
@@ -34,8 +39,8 @@ class ClipRequest:
 
     Attributes:
         draw: which entry, for which step.
-        file: the video or frame folder.
-        list_path, line: where a list names it.
+        file: the video or frame folder, or a row of a store, fetched or not.
+        list_path, line: where a list names it; of a store its path and the number of the row.
         label: as the list has it; -1: none.
         start, total: of a frame folder: its first image's number, how many; total -1 for a video.
         name_pattern: file name of a frame folder's image, formatted with its number.
@@ -44,7 +49,7 @@ class ClipRequest:
     """
 
     draw: Draw
-    file: Path
+    file: Path | StoredClip | FetchedClip
     list_path: Path
     line: int
     label: int
@@ -56,7 +61,11 @@ class ClipRequest:
 
     @property
     def name(self) -> str:
-        """For messages: the file, and the line that names it."""
+        """For messages: the file, and the line that names it; or source, store and row."""
+        if isinstance(self.file, FetchedClip):
+            return str(self.file.clip)
+        if isinstance(self.file, StoredClip):
+            return str(self.file)
         return f"{self.file} ({self.list_path}:{self.line})"
 
     @property
@@ -80,6 +89,8 @@ class ReadSettings:
         codecs: what the device decodes, FFmpeg's names.
         cache: a folder of decoded videos, or None.
         rule: which frames and views make the clips.
+        prefetch_bytes: of clips of object stores that this process holds ahead.
+        store_timeout: seconds after which a store that can't be reached is given up.
     """
 
     frames: int
@@ -90,6 +101,8 @@ class ReadSettings:
     codecs: frozenset[str] = frozenset()
     cache: CachedVideos | None = None
     rule: ViewRule = MULTI_SCALE
+    prefetch_bytes: int = PREFETCH_BYTES
+    store_timeout: float = STORE_TIMEOUT
 
     @property
     def shape(self) -> ClipShape:
@@ -99,10 +112,11 @@ class ReadSettings:
         """What a request reads, to be used in a ``with`` block."""
         if request.total < 0:
             return self.open_file(request.file)
+        assert isinstance(request.file, Path)  # a store has no folders
         return FolderReader(request.file, request.start, request.total, request.name_pattern)
 
-    def open_file(self, path: Path) -> VideoReader:
-        """A video file, through the cache where there is one."""
+    def open_file(self, path: Video) -> VideoReader:
+        """A video, through the cache where there is one."""
         decoder = DECODERS[self.decoder]
         return decoder.open(path) if self.cache is None else self.cache.open(path, decoder)
 
@@ -211,7 +225,8 @@ def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> Re
 def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
     """The file with what the device needs to know of it, or why the device can't decode it."""
     clock = _Clock()
-    with PyAVReader(request.file) as video:
+    content = taken(request.file)
+    with PyAVReader(content) as video:
         ids = settings.ids(video, request)
         context = video.stream.codec_context
         codec, pixels = context.codec.canonical_name, context.pix_fmt
@@ -226,7 +241,11 @@ def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
             return "rotated by metadata"
         count = video.frame_count
         plans = settings.plans((first.height, first.width), count, request)
-    data = np.fromfile(request.file, dtype=np.uint8)
+    data = (
+        np.fromfile(content, dtype=np.uint8)
+        if isinstance(content, Path)
+        else np.frombuffer(content.content, dtype=np.uint8)
+    )
     seconds, waited, queued = clock.told()
     return ReadResult(
         "encoded", data, plans, ids, count, seconds, waited_seconds=waited, queued_seconds=queued

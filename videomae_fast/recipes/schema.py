@@ -194,6 +194,20 @@ class Reading(Section):
     cache_gb: float = option(
         100.0, "limit of the cache", unit="10^9 bytes", least=0, resumable=True
     )
+    prefetch_gb: float = option(
+        2.0,
+        "clips of stores in an object store that a machine fetches ahead, in the order of draws",
+        unit="10^9 bytes",
+        above=0,
+        resumable=True,
+    )
+    store_timeout: float = option(
+        600.0,
+        "an object store that can't be reached for longer ends the run, which is saved before",
+        unit="seconds",
+        above=0,
+        resumable=True,
+    )
     crop_on: Literal["auto", "worker", "device"] = option(
         "auto",
         "where clips are cropped, with the same result: worker, device, or auto (a GPU where the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,13 +15,14 @@ ListFormat = Literal["pretrain", "labels", "folder-labels"]
 
 @dataclass(frozen=True)
 class Source:
-    """A data list, or the part of one, and how to read it. Each field says what it means.
+    """A data list or a store, or the part of one, and how to read it. Each field says what it
+    means.
 
     Raises:
         ValueError: a value that can't be; the message begins with the list's path.
     """
 
-    path: Path = option(MISSING, "the list")
+    path: Path = option(MISSING, "the list, or the folder or URL (s3://...) of a store")
     root: Path | None = option(
         None, "folder that relative paths of the list start from (none: the working folder)"
     )
@@ -57,6 +59,11 @@ class Source:
         least=0,
         flat="first",
     )
+    version: int | None = option(
+        None,
+        "of a store (none: the newest when the run begins; one that goes on reads its own)",
+        least=1,
+    )
     name: str | None = option(None, "for logs (none: the list's name, and `contains`)")
 
     def __post_init__(self) -> None:
@@ -70,6 +77,15 @@ class Source:
         if self.name is not None:
             return self.name
         return self.path.name + (f"[{self.contains}]" if self.contains else "")
+
+
+_URL: Final = re.compile(r"(s3|s3a|gs|az|abfs|abfss|http|https):/+(.+)", re.DOTALL)
+
+
+def remote_url(path: str | Path) -> str | None:
+    """The URL that a path stands for, which has lost one of its slashes; None for a local path."""
+    found = _URL.fullmatch(str(path))
+    return None if found is None else f"{found[1]}://{found[2]}"
 
 
 def as_path(source: Any, name: str) -> None:

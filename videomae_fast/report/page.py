@@ -195,7 +195,7 @@ def _failures(run: RunRecord) -> str:
     by_file = Counter(one.path for one in run.failures)
     first = {one.path: one for one in reversed(run.failures)}
     rows = [
-        (path, f"{count:,}", f"{first[path].list_path}:{first[path].line}", first[path].reason)
+        (path, f"{count:,}", first[path].place, first[path].reason)
         for path, count in by_file.most_common(MOST_FILES)
     ]
     left = len(by_file) - len(rows)

@@ -46,6 +46,7 @@ from videomae_fast.tasks.labelled import (
     without_videos,
 )
 from videomae_fast.tasks.moving_average import averaged
+from videomae_fast.tasks.pinned import pinned
 from videomae_fast.tasks.recognition import Recognition
 from videomae_fast.tasks.validation import (
     BEST,
@@ -86,7 +87,9 @@ def finetune(
     check_model(config)  # before any process starts on anything
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
-        lambda world: Classification(config, settings, world, Path(output)),
+        lambda world: Classification(
+            pinned(config, output, resume, world), settings, world, Path(output)
+        ),
         settings,
         output=output,
         resume=resume,

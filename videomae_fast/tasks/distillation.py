@@ -31,6 +31,7 @@ from videomae_fast.tasks.classification import (
 from videomae_fast.tasks.engine import engine_settings, set_options
 from videomae_fast.tasks.imitation import Imitation
 from videomae_fast.tasks.labelled import training_clips
+from videomae_fast.tasks.pinned import pinned
 from videomae_fast.tasks.teacher import (
     FoundTeacher,
     RunningTeacher,
@@ -70,7 +71,11 @@ def distill(
     settings = engine_settings(config.data, config.optim, config.run)
     return run(
         lambda world: Distillation(
-            config, settings, world, Path(output), log if world.is_main else _quiet
+            pinned(config, output, resume, world),
+            settings,
+            world,
+            Path(output),
+            log if world.is_main else _quiet,
         ),
         settings,
         output=output,

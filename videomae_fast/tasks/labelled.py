@@ -13,6 +13,7 @@ from videomae_fast.data.dataset import ClipDataset, clip_dataset
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.lists.sources import LoadedSource
+from videomae_fast.data.store.opening import is_store
 from videomae_fast.data.views.augmented import Augmented
 from videomae_fast.data.views.evaluation import Evaluation
 from videomae_fast.errors import UsageError
@@ -101,7 +102,7 @@ def check_formats(lists: Sequence[Source]) -> None:
     if not lists:
         raise UsageError("data.lists names no list: give at least one with --data LIST")
     for source in lists:
-        if source.format == "pretrain":
+        if source.format == "pretrain" and not is_store(source.path):
             raise UsageError(
                 f"{source.path}: is read as format pretrain, which has no labels: use "
                 "format=labels for lines 'path label', or folder-labels"
@@ -127,13 +128,19 @@ def check_labels(sources: Sequence[LoadedSource], classes: Classes) -> None:
         ListError: one is not; names its file, its line, and how many more there are.
     """
     for source in sources:
-        wrong = np.flatnonzero(source.entries.label >= classes.count)
+        labels = source.entries.label
+        wrong = np.flatnonzero((labels < 0) | (labels >= classes.count))
         if len(wrong):
-            entry = source.entries[int(wrong[0])]
-            more = f"; {len(wrong) - 1} more lines are likewise" if len(wrong) > 1 else ""
+            place, label = source.entries.place(int(wrong[0])), int(labels[wrong[0]])
+            more = f"; {len(wrong) - 1} more are likewise" if len(wrong) > 1 else ""
+            if label < 0:
+                raise ListError(
+                    f"{place}: has no label{more}: store the videos anew from a list of format "
+                    "labels"
+                )
             told = "named in data.classes" if classes.names else "that the training lists have"
             raise ListError(
-                f"{source.source.path}:{entry.line}: label {entry.label} is none of the "
+                f"{place}: label {label} is none of the "
                 f"{classes.count} classes {told} (0 to {classes.count - 1}){more}: correct the "
                 "list, or name all classes with data.classes"
             )

@@ -31,6 +31,7 @@ from videomae_fast.tasks.engine import (
     why_not_captured,
 )
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
+from videomae_fast.tasks.pinned import pinned
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
 from videomae_fast.training.optimizer import make_optimizer, parameter_groups
@@ -63,7 +64,7 @@ def pretrain(
     grid_and_masks(config)  # before any process starts on anything
     engine = settings_of(config)
     return run(
-        lambda world: Pretraining(config, engine, world),
+        lambda world: Pretraining(pinned(config, output, resume, world), engine, world),
         engine,
         output=output,
         resume=resume,

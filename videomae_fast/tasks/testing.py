@@ -35,7 +35,8 @@ from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.recipes.source import Source
 from videomae_fast.tasks.initial import digests
 from videomae_fast.tasks.labelled import Classes, check_formats, check_labels
-from videomae_fast.tasks.score_journal import ScoreJournal, file_digest, from_text
+from videomae_fast.tasks.pinned import settled
+from videomae_fast.tasks.score_journal import ScoreJournal, from_text
 from videomae_fast.tasks.validation import IN_TEST, at_chance
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
@@ -162,7 +163,8 @@ def score_lists(
                 if world.is_main:
                     lock = FolderLock(output, "tests")
                 log = log if world.is_main else _quiet
-                test = _Test(path, weights, sources, settings, classes, output, world)
+                lists = settled(sources, world)
+                test = _Test(path, weights, lists, settings, classes, output, world)
                 result = test.run(log)
             together = True
             return result
@@ -323,7 +325,10 @@ class _Test:
             **{k: v for k, v in asdict(self.settings).items() if k not in free},
             "bf16": self.bf16,
             "weights": digests(self._path),
-            "lists": [[file_digest(one.path), str(one.root), one.format] for one in self._sources],
+            "lists": [
+                [one.digest(), str(one.source.root), one.source.format]
+                for one in self.dataset.sources
+            ],
         }
 
 

@@ -13,7 +13,12 @@ from typing import Final, Generic
 import torch
 from torch import Tensor
 
-from videomae_fast.data.errors import FailureShareError, WorkerDiedError
+from videomae_fast.data.errors import (
+    FailureShareError,
+    StoreUnreachableError,
+    WorkerDiedError,
+)
+from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.interop import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
@@ -49,6 +54,7 @@ ENOUGH_DRAWS: Final = 1000
 """Draws from which on a share of failed ones means something (or an epoch, where that is less)."""
 
 _NAMED_CLIPS: Final = 5
+_UNREACHABLE: Final = 1000  # in the place of a signal's number
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ def run(
         OutputError: a file of ``output`` can't be written, or was taken away.
         RankFailedError: another process of the run failed or was killed.
         FailureShareError: more files than allowed could not be read; the state was saved.
+        StoreUnreachableError: an object store could not be reached for too long; the state was
+            saved.
         NonFiniteError: the loss or gradient was NaN or infinite; the state before it was saved.
         ReplicaError: copies of the weights differ that ought to be equal; nothing was saved.
         InterruptedRunError: SIGTERM or SIGINT; the state after the step in progress was saved.
@@ -212,6 +220,8 @@ class _Loop(Generic[Batch]):
         self.goodput = folder.goodput
         self.start, self.total = start, task.fingerprint.total_steps
         self.failed_videos = failed_videos
+        self.unreachable: StoreUnreachableError | None = None
+        self.step_in_progress = start
         self.per_epoch = task.steps_per_epoch
         clips = self.settings.videos_per_step * self.settings.clips_per_video
         self.buffer = StepBuffer(self.per_epoch, clips, step.columns)
@@ -228,11 +238,13 @@ class _Loop(Generic[Batch]):
         self.progress.skip(self.start)
         done, ended = self.start, self._evaluate(self.start)
         while done < self.total and not ended:
-            step = done
+            step = self.step_in_progress = done
             self.world.at(step)
             # A process that is asked to stop does not wait for data, but tells the others.
             batch = self._next(batches, stop)
-            signum = self.world.agree(stop.signum)
+            signum = self.world.agree(_UNREACHABLE if self.unreachable else stop.signum)
+            if signum == _UNREACHABLE:
+                self._stop_unreachable(step)
             if signum:
                 self._stop(step, signum)
             names: list[str] = []
@@ -306,6 +318,16 @@ class _Loop(Generic[Batch]):
         try:
             with self.world.doing("waiting for data"):
                 batch = next(batches)
+        except StoreUnreachableError as error:
+            if stop is None and self.world.size > 1:
+                raise VideoMAEFastError(  # the others are in the step, and save nothing with it
+                    f"{error}, in the middle of a step of several processes: the last checkpoint "
+                    "stands, and the same command goes on from it"
+                ) from error
+            self.unreachable = error
+            if stop is None:
+                self._stop_unreachable(self.step_in_progress)
+            return None
         except WorkerDiedError:
             if stop is not None and stop.signum:  # the signal went to the loaders as well
                 return None
@@ -378,6 +400,17 @@ class _Loop(Generic[Batch]):
             f"stopped by {error.signum.name} with {done} of {self.total} steps done; saved in "
             f"{self.folder.checkpoint(done)}. The same command goes on from there",
             signum,
+        )
+
+    def _stop_unreachable(self, done: int) -> None:
+        """Saves and ends: the state is that of the steps that are done."""
+        if len(self.buffer):
+            self._look(done)
+        self._save(done)
+        why = self.unreachable or "another process's store can't be reached"
+        raise StoreUnreachableError(
+            f"{why}. {done} of {self.total} steps are done; saved in "
+            f"{self.folder.checkpoint(done)}. The same command goes on from there"
         )
 
     def _stop_non_finite(self, bad: NonFiniteStep) -> None:

@@ -211,7 +211,7 @@ def test_hybrid(tmp_path: Path) -> None:
     path = write(tmp_path / "hybrid.csv", HYBRID)
     loaded = load_sources(unlabeled_hybrid(path, "/data"))
     found = {
-        str(part.file(part.entries[i])): (part.source.stride, part.source.name_pattern)
+        str(part.file(i)): (part.source.stride, part.source.name_pattern)
         for part in loaded
         for i in range(len(part))
     }

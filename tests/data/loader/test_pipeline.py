@@ -222,7 +222,7 @@ class FaultyReader(PyAVReader):
     """A decoder that crashes, hangs or has a bug on files that are called so."""
 
     def read(self, ids: Sequence[int]) -> Frames:
-        name = self._path.stem
+        name = self._content.stem
         if name == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         elif name == "hang":

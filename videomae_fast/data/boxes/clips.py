@@ -80,6 +80,7 @@ class KeyFrameReading(ReadSettings):
 
     def open(self, request: ClipRequest) -> AbstractContextManager[VideoReader]:
         assert isinstance(request, KeyFrameRequest)
+        assert isinstance(request.file, Path)  # key frames come from lists of files
         if not request.per_second:
             if request.total < 0 and self.cache is None:
                 return kept_open(request.file, DECODERS[self.decoder])
@@ -99,6 +100,7 @@ class KeyFrameReading(ReadSettings):
         if isinstance(video, SecondFiles):
             key = video.key
         else:
+            assert isinstance(request.file, Path)
             key = frame_at(video, request.file, request.seconds, request.fps)
         ids = key_frame_ids(key, self.frames, request.stride, video.frame_count)
         return tuple(ids.tolist())

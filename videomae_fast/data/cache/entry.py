@@ -29,6 +29,7 @@ from videomae_fast.data.cache.checksums import (
 )
 from videomae_fast.data.decoders import Frames
 from videomae_fast.data.decoders.base import ReaderBase, check_ids
+from videomae_fast.data.decoders.content import Video
 
 Shape = tuple[int, int, int, int]
 
@@ -54,6 +55,7 @@ class Origin:
     """A video file as it is now, and the decoder that reads it: what frames belong to.
 
     path: without links; bytes, changed: its size and its time of change in ns; decoder: its name.
+    A video that has no path is known by its name, and its checksum stands for the time.
     """
 
     path: str
@@ -62,8 +64,11 @@ class Origin:
     decoder: str
 
     @classmethod
-    def of(cls, path: Path, decoder: str) -> Self:
-        """Raises ``OSError`` where there is no such file."""
+    def of(cls, path: Video, decoder: str) -> Self:
+        """Raises ``OSError`` where there is no such file, and DecodeError where a store does not
+        know the row."""
+        if not isinstance(path, Path):
+            return cls(path.name, path.size, path.checksum, decoder)
         status = os.stat(path)
         return cls(os.path.realpath(path), status.st_size, status.st_mtime_ns, decoder)
 

@@ -26,6 +26,7 @@ from videomae_fast.data.cache.entry import (
 from videomae_fast.data.cache.space import Space
 from videomae_fast.data.decoders import Decoder, Frames, VideoReader
 from videomae_fast.data.decoders.base import ReaderBase
+from videomae_fast.data.decoders.content import Video
 from videomae_fast.data.errors import DecodeError, OutputError, one_file
 
 CHANGED: Final = "the video was changed meanwhile"
@@ -106,15 +107,15 @@ class CachedVideos:
         counts, self.counts = self.counts, CacheCounts()
         return counts
 
-    def open(self, path: str | Path, decoder: Decoder) -> VideoReader:
-        """Opens a video, to be used in a ``with`` block.
+    def open(self, path: str | Video, decoder: Decoder) -> VideoReader:
+        """Opens a video, a file or a row of a store, to be used in a ``with`` block.
 
         Raises :class:`~videomae_fast.data.errors.DecodeError` as ``decoder.open`` does.
         """
-        path = Path(path)
+        path = Path(path) if isinstance(path, str) else path
         try:
             origin = Origin.of(path, decoder.name)
-        except OSError:
+        except (OSError, DecodeError):
             return decoder.open(path)  # which says what is wrong with it
         try:
             entry = open_entry(self.folder / origin.name, origin)
@@ -131,7 +132,11 @@ class CachedVideos:
         self.counts.misses += 1
         return _MissedVideo(self, video, path, decoder, origin) if self.fill else video
 
-    def _fill(self, path: Path, decoder: Decoder, origin: Origin, shape: Shape) -> None:
+    def place(self, video: Video, decoder: Decoder) -> Path:
+        """Where the entry of a video lies, if there is one; raises as :meth:`Origin.of` does."""
+        return self.folder / Origin.of(video, decoder.name).name
+
+    def _fill(self, path: Video, decoder: Decoder, origin: Origin, shape: Shape) -> None:
         """Adds an entry, or counts why not."""
         reason = self._stopped
         if origin in self._unfit:
@@ -174,7 +179,7 @@ class CachedVideos:
             )
 
     def _reopen(
-        self, entry: EntryReader, path: Path, decoder: Decoder, origin: Origin
+        self, entry: EntryReader, path: Video, decoder: Decoder, origin: Origin
     ) -> VideoReader:
         """The video itself, where its entry turned out to be damaged; with ``fill`` that is gone.
 
@@ -209,7 +214,7 @@ def damage(entry: Path, origin: Origin, error: Exception) -> str:
     return f"{entry} (frames of {origin.path}) is not served: {reason}; the video is decoded"
 
 
-def fill(space: Space, path: Path, decoder: Decoder, origin: Origin, shape: Shape) -> int | str:
+def fill(space: Space, path: Video, decoder: Decoder, origin: Origin, shape: Shape) -> int | str:
     """Decodes a video, whose frames have this shape, into an entry; its size, or why there is none.
 
     The video is opened anew, so that the frames don't depend on what was read of it before.
@@ -245,12 +250,12 @@ def fill(space: Space, path: Path, decoder: Decoder, origin: Origin, shape: Shap
     return size
 
 
-def _opened(path: Path, decoder: Decoder) -> VideoReader:
+def _opened(path: Video, decoder: Decoder) -> VideoReader:
     with one_file():
         return decoder.open(path)
 
 
-def _unchanged(path: Path, decoder: Decoder, origin: Origin) -> bool:
+def _unchanged(path: Video, decoder: Decoder, origin: Origin) -> bool:
     try:
         return Origin.of(path, decoder.name) == origin
     except OSError:  # it is gone
@@ -264,7 +269,7 @@ class _CachedVideo(ReaderBase):
         self,
         cache: CachedVideos,
         entry: EntryReader,
-        path: Path,
+        path: Video,
         decoder: Decoder,
         origin: Origin,
     ) -> None:
@@ -303,7 +308,7 @@ class _MissedVideo(ReaderBase):
         self,
         cache: CachedVideos,
         video: VideoReader,
-        path: Path,
+        path: Video,
         decoder: Decoder,
         origin: Origin,
     ) -> None:

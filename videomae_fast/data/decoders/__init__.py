@@ -16,6 +16,7 @@ from typing import Final
 
 from videomae_fast.data.decoders import decord, pyav, torchcodec
 from videomae_fast.data.decoders.base import Frames, VideoReader
+from videomae_fast.data.decoders.content import Video, VideoBytes
 from videomae_fast.data.decoders.folder import FolderReader
 from videomae_fast.errors import BackendUnavailableError
 
@@ -24,6 +25,8 @@ __all__ = [
     "Decoder",
     "FolderReader",
     "Frames",
+    "Video",
+    "VideoBytes",
     "VideoReader",
     "find_decoder",
     "open_video",
@@ -36,12 +39,13 @@ class Decoder:
 
     Attributes:
         name: by which it is asked for.
-        open: path to reader; raises :class:`~videomae_fast.data.errors.DecodeError`.
+        open: path, or what has none, to reader; raises
+            :class:`~videomae_fast.data.errors.DecodeError`.
         why_not: why it can't be used here, or None.
     """
 
     name: str
-    open: Callable[[Path], VideoReader]
+    open: Callable[[Video], VideoReader]
     why_not: Callable[[], str | None]
 
 

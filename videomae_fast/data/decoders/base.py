@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -109,36 +106,6 @@ def check_ids(ids: Sequence[int], frame_count: int) -> list[int]:
     if min(numbers) < 0 or max(numbers) >= frame_count:
         raise IndexError(f"frames {min(numbers)}..{max(numbers)} of a video of {frame_count}")
     return numbers
-
-
-def check_file(path: Path) -> None:
-    """Looks whether a path is a file that can be read.
-
-    Args:
-        path: of a video file.
-
-    Raises:
-        DecodeError: it is none; the message says why.
-    """
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise DecodeError("is a folder, not a video (a list names frames `folder start total`)")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
-            raise DecodeError("is no regular file but a pipe, a socket or a device")
-        if status.st_size == 0:
-            raise DecodeError("0 bytes")
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a third of the time of path.open
-        try:
-            os.read(file, 1)
-        finally:
-            os.close(file)
-    except FileNotFoundError as error:
-        raise DecodeError("no such file") from error
-    except OSError as error:
-        raise DecodeError(f"can't be read: {error.strerror or error}") from error
-    except ValueError as error:  # a null byte
-        raise DecodeError(f"can't be a path: {error}") from error
 
 
 def check_size(width: int, height: int) -> None:

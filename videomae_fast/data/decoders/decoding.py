@@ -7,10 +7,10 @@ import math
 from collections.abc import Generator, Iterator
 from functools import cached_property
 from itertools import chain, islice
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
+from videomae_fast.data.decoders.content import Content
 from videomae_fast.data.decoders.opening import demux, open_stream
 from videomae_fast.data.decoders.packets import Key, Packets
 from videomae_fast.data.errors import DecodeError
@@ -60,11 +60,11 @@ def decode(packet: Packet[VideoStream]) -> list[VideoFrame] | None:
         return None
 
 
-def decode_from_start(path: Path) -> Generator[VideoFrame]:
+def decode_from_start(content: Content) -> Generator[VideoFrame]:
     """Every frame that FFmpeg gives out, in its order; damaged packets are passed over.
 
     Args:
-        path: of the file.
+        content: of a file.
 
     Yields:
         Frames.
@@ -72,7 +72,7 @@ def decode_from_start(path: Path) -> Generator[VideoFrame]:
     Raises:
         DecodeError: the file can't be opened or read on.
     """
-    container, stream = open_stream(path)
+    container, stream = open_stream(content)
     try:
         with translated():
             yield from _decode_all(container, stream)

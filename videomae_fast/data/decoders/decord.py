@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from videomae_fast.data.decoders.agreement import check_numbers
-from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
+from videomae_fast.data.decoders.base import Frames, ReaderBase, check_ids
+from videomae_fast.data.decoders.content import Video, opened, taken
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.extras import install
 
@@ -38,16 +39,17 @@ class DecordReader(ReaderBase):
     frames it may number differently.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, video: Video) -> None:
         import decord
 
-        check_file(path)
+        content = taken(video)
+        file = str(content) if isinstance(content, Path) else opened(content)
         with _translated():
-            self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            self._reader: Any = decord.VideoReader(file, ctx=decord.cpu(0), num_threads=1)
             self._frame_count = len(self._reader)
         if self._frame_count < 1:
             raise DecodeError("no frames in the video stream")
-        check_numbers(path, "decord", self._frame_count)
+        check_numbers(content, "decord", self._frame_count)
 
     @property
     def frame_count(self) -> int:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import bisect
 import operator
-import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from videomae_fast.data.decoders.content import Content, identity
 from videomae_fast.data.decoders.decoding import (
     AstrayError,
     DisorderError,
@@ -56,11 +55,13 @@ class Numbering:
 _settled: OrderedDict[tuple[str, int, int], Numbering] = OrderedDict()
 
 
-def number_frames(path: Path, stream: VideoStream, packets: Packets, seeker: Seeker) -> Numbering:
+def number_frames(
+    content: Content, stream: VideoStream, packets: Packets, seeker: Seeker
+) -> Numbering:
     """Numbers the frames of an open file whose packets were read.
 
     Args:
-        path: of the file.
+        content: of the file.
         stream: its video.
         packets: of the stream.
         seeker: of the stream.
@@ -72,29 +73,33 @@ def number_frames(path: Path, stream: VideoStream, packets: Packets, seeker: See
         DecodeError: nothing of it can be decoded.
     """
     if packets.doubt is not None:
-        return settle(path, packets, packets.doubt)
+        return settle(content, packets, packets.doubt)
     times = sorted(packets.shown)
     if not times:
         raise DecodeError("no frames in the video stream")
     why = None
     depth = stream.codec_context.reorder_depth
     if packets.late_start or (depth and not packets.reordered):
-        begin = _first_times(path, depth)
+        begin = _first_times(content, depth)
         rest = times[bisect.bisect_left(times, begin[0]) :] if begin else []
         if not begin or begin != rest[: _LOOKED_AT + depth]:
-            return settle(path, packets, "frames at the start that come out at other times")
+            return settle(content, packets, "frames at the start that come out at other times")
         if len(rest) < len(times):
             why, times = "it begins within a group of pictures", rest
-    if packets.open_end and not ends_whole(path, stream.id) and not _ends(times, packets, seeker):
-        return settle(path, packets, "an end that can't be decoded")
+    if (
+        packets.open_end
+        and not ends_whole(content, stream.id)
+        and not _ends(times, packets, seeker)
+    ):
+        return settle(content, packets, "an end that can't be decoded")
     return Numbering(times, why=why)
 
 
-def settle(path: Path, packets: Packets, why: str) -> Numbering:
+def settle(content: Content, packets: Packets, why: str) -> Numbering:
     """Numbers the frames of a file by decoding all of it.
 
     Args:
-        path: of the file.
+        content: of the file.
         packets: of its video.
         why: for the result; in words.
 
@@ -104,20 +109,19 @@ def settle(path: Path, packets: Packets, why: str) -> Numbering:
     Raises:
         DecodeError: nothing of it can be decoded.
     """
-    status = os.stat(path)
-    name = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
+    name = identity(content)
     if name in _settled:
         _settled.move_to_end(name)
         return _settled[name]
     found: list[int | None] = []
     sound = 0
-    for frame in decode_from_start(path):
+    for frame in decode_from_start(content):
         found.append(frame.pts)
         if not frame.is_corrupt:
             sound = len(found)
     del found[sound:]  # an end that is damaged
     if not found:
-        if is_scrambled(path):
+        if is_scrambled(content):
             raise DecodeError(ENCRYPTED)
         raise DecodeError("no frames in the video stream that can be decoded")
     times = [time for time in found if time is not None]
@@ -129,17 +133,17 @@ def settle(path: Path, packets: Packets, why: str) -> Numbering:
     return numbering
 
 
-def settle_late(path: Path, count: int) -> Numbering | None:
+def settle_late(content: Content, count: int) -> Numbering | None:
     """Numbers the frames of a file that came in disorder.
 
     Args:
-        path: of the file.
+        content: of the file.
         count: frames that were announced.
 
     Returns:
         The frames by the order in which they come out; None where that is another number of them.
     """
-    if sum(1 for _ in decode_from_start(path)) != count:
+    if sum(1 for _ in decode_from_start(content)) != count:
         return None
     return Numbering(list(range(count)), True, "frames that come out in another order than times")
 
@@ -169,8 +173,8 @@ def ascending(times: list[int]) -> bool:
     return all(map(operator.lt, times, times[1:]))
 
 
-def _first_times(path: Path, depth: int) -> list[int]:
-    frames = decode_from_start(path)
+def _first_times(content: Content, depth: int) -> list[int]:
+    frames = decode_from_start(content)
     try:
         return [-1 if f.pts is None else f.pts for f in islice(frames, _LOOKED_AT + depth)]
     finally:

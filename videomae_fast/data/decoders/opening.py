@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from videomae_fast.data.decoders.base import MAX_PIXELS, check_size, too_large
+from videomae_fast.data.decoders.content import Content, opened
 from videomae_fast.data.decoders.transport import is_scrambled
 from videomae_fast.data.errors import DecodeError
 
@@ -42,11 +43,11 @@ _TOO_LARGE: Final = re.compile(r"Picture size (\d+)x(\d+)")
 _LINES: Final = 8
 
 
-def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_stream(content: Content) -> tuple[InputContainer, VideoStream]:
     """The container and its video stream; one thread, and no other stream is read.
 
     Args:
-        path: of the file.
+        content: of a file.
 
     Returns:
         Both, open; closing the container closes both.
@@ -57,14 +58,14 @@ def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
     import av
 
     try:
-        container = _open(path)
+        container = _open(content)
     except av.error.FFmpegError as error:
-        raise DecodeError(_reason(path, error)) from error
+        raise DecodeError(_reason(content, error)) from error
     try:
         stream = _video_stream(container)
         context = stream.codec_context
         if not context.width or not context.height:
-            raise DecodeError(_why_sizeless(path))
+            raise DecodeError(_why_sizeless(content))
         check_size(context.width, context.height)
         context.options = dict(_DECODER_OPTIONS)
         context.thread_count = 1
@@ -77,12 +78,13 @@ def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
-def _open(path: Path) -> InputContainer:
+def _open(content: Content) -> InputContainer:
     import av
 
     # The prefix keeps FFmpeg from reading a protocol into names like "a:b.mp4".
     return av.open(
-        f"file:{path}",
+        f"file:{content}" if isinstance(content, Path) else opened(content),
+        "r",
         metadata_errors="replace",
         container_options=dict(_CONTAINER_OPTIONS),
         options=dict(_DECODER_OPTIONS),
@@ -137,19 +139,19 @@ def is_encrypted(packet: Packet[VideoStream]) -> bool:
     return "encryption_info" in [side.data_type for side in packet.iter_sidedata()]
 
 
-def _why_sizeless(path: Path) -> str:
+def _why_sizeless(content: Content) -> str:
     """Why FFmpeg knows no size of the frames."""
-    if is_scrambled(path):
+    if is_scrambled(content):
         return ENCRYPTED
-    for line in _log_of_opening(path):
+    for line in _log_of_opening(content):
         if (found := _TOO_LARGE.search(line)) is not None:
             return too_large(int(found[1]), int(found[2]))
     return "has frames of an unknown size"
 
 
-def _reason(path: Path, error: OSError | Exception) -> str:
+def _reason(content: Content, error: OSError | Exception) -> str:
     """What FFmpeg says about a file it can't open, with what it only writes to its log."""
-    details = _log_of_opening(path)
+    details = _log_of_opening(content)
     if any("not on whitelist" in line or "m3u8" in line for line in details):
         return (
             "no video format that is read (pictures, and playlists and other files that refer to "
@@ -158,13 +160,13 @@ def _reason(path: Path, error: OSError | Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if details:
         reason += f" ({'; '.join(details)})"
-    with path.open("rb") as file:
+    with opened(content) as file:
         if file.read(8)[4:] == b"ftyp":
             reason += ": an MP4 file that is cut off or damaged"
     return reason
 
 
-def _log_of_opening(path: Path) -> list[str]:
+def _log_of_opening(content: Content) -> list[str]:
     """The first lines that FFmpeg writes to its log about what is wrong with a file."""
     import av
 
@@ -173,7 +175,7 @@ def _log_of_opening(path: Path) -> list[str]:
         av.logging.set_level(av.logging.ERROR)
         av.logging.set_skip_repeated(False)  # it was opened before
         with av.logging.Capture() as log, suppress(av.error.FFmpegError):
-            _open(path).close()
+            _open(content).close()
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skips)

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
+from videomae_fast.data.decoders.base import Frames, ReaderBase, check_ids
+from videomae_fast.data.decoders.content import Video, taken
 from videomae_fast.data.decoders.decoding import (
     AstrayError,
     DisorderError,
@@ -58,17 +58,16 @@ class PyAVReader(ReaderBase):
     counts as one that can't be decoded.
 
     Args:
-        path: of the file.
+        video: path of the file, or its bytes.
         scan: read all packets of a prepared file, too, which finds one that is cut off.
 
     Raises:
         DecodeError: the file is no video, has no frame or is cut off.
     """
 
-    def __init__(self, path: Path, *, scan: bool = False) -> None:
-        check_file(path)
-        self._path = path
-        self._container, self._stream = open_stream(path)
+    def __init__(self, video: Video, *, scan: bool = False) -> None:
+        self._content = taken(video)
+        self._container, self._stream = open_stream(self._content)
         try:
             with translated():
                 context = self._stream.codec_context
@@ -82,7 +81,9 @@ class PyAVReader(ReaderBase):
                 else:
                     self._packets = read_packets(self._container, self._stream)
                     self._seeker = Seeker(self._container, self._stream, self._packets)
-                    numbering = number_frames(path, self._stream, self._packets, self._seeker)
+                    numbering = number_frames(
+                        self._content, self._stream, self._packets, self._seeker
+                    )
                     self._reordered = self._packets.reordered
                 self._number_by(numbering)
         except BaseException:
@@ -182,7 +183,7 @@ class PyAVReader(ReaderBase):
             DecodeError: a frame can't be decoded or is damaged, when its turn comes.
         """
         number = skipped = 0
-        for frame in decode_from_start(self._path):
+        for frame in decode_from_start(self._content):
             if number == self.frame_count:
                 break
             if not self._numbering.by_count and frame.pts != self._times[number]:
@@ -228,7 +229,7 @@ class PyAVReader(ReaderBase):
         """
         if self._reordered or self._numbering.by_count:
             return False
-        found = settle_late(self._path, self.frame_count)
+        found = settle_late(self._content, self.frame_count)
         if found is None:
             return False
         self._number_by(found)
@@ -287,7 +288,7 @@ class PyAVReader(ReaderBase):
         behind = 0 if sure else self._stream.codec_context.reorder_depth
         left = set(wanted)
         last: int | None = None
-        for number, frame in enumerate(decode_from_start(self._path)):
+        for number, frame in enumerate(decode_from_start(self._content)):
             time = number if by_count else frame.pts
             if time is None or (last is not None and time <= last):
                 raise DisorderError

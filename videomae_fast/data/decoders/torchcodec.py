@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from videomae_fast.data.decoders.agreement import check_numbers
-from videomae_fast.data.decoders.base import Frames, ReaderBase, check_file, check_ids
+from videomae_fast.data.decoders.base import Frames, ReaderBase, check_ids
+from videomae_fast.data.decoders.content import Video, taken
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.extras import install
 
@@ -34,19 +35,20 @@ class TorchCodecReader(ReaderBase):
     frames it may number differently.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, video: Video) -> None:
         from torchcodec.decoders import VideoDecoder
 
-        check_file(path)
+        content = taken(video)
+        file = str(content) if isinstance(content, Path) else content.content
         with translated():
             # "exact" scans the file, so that numbers follow the frames and not the frame rate.
             self._decoder = VideoDecoder(
-                str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+                file, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
             )
             self._frame_count = int(self._decoder.metadata.num_frames or 0)
         if self._frame_count < 1:
             raise DecodeError("no frames in the video stream")
-        check_numbers(path, "torchcodec", self._frame_count)
+        check_numbers(content, "torchcodec", self._frame_count)
 
     @property
     def frame_count(self) -> int:

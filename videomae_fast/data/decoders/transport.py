@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Final
+
+from videomae_fast.data.decoders.content import Content, opened, size_of
 
 _PACKETS: Final = 4096  # looked at
 _SIZES: Final = {188: 0, 192: 4}  # bytes of a packet: those in front of its first one, 0x47
 _SYNC: Final = 0x47
 
 
-def is_scrambled(path: Path) -> bool:
+def is_scrambled(video: Content) -> bool:
     """Whether this is a transport stream, most of whose packets are scrambled."""
-    with path.open("rb") as file:
+    with opened(video) as file:
         content = file.read(_PACKETS * max(_SIZES))
     for size, first in _SIZES.items():
         headers = [content[at : at + 4] for at in range(first, len(content) - 3, size)]
@@ -22,21 +22,21 @@ def is_scrambled(path: Path) -> bool:
     return False
 
 
-def ends_whole(path: Path, stream: int) -> bool:
+def ends_whole(video: Content, stream: int) -> bool:
     """Whether the last picture is certainly whole: its last packet is filled up.
 
     Args:
-        path: of a transport stream.
+        video: a transport stream.
         stream: number (PID) of the video's packets.
 
     Returns:
         False also where that can't be told.
     """
-    bytes_ = os.path.getsize(path)
+    bytes_ = size_of(video)
     for size, first in _SIZES.items():
         if bytes_ % size:
             continue
-        with open(path, "rb", buffering=0) as file:
+        with opened(video) as file:
             file.seek(max(0, bytes_ - size * 64))
             content = file.read()
         for at in range(len(content) - size + first, -1, -size):

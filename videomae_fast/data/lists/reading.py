@@ -125,6 +125,10 @@ class ClipList:
             int(self.line[index]),
         )
 
+    def place(self, index: int) -> str:
+        """For messages: the list and the entry's line."""
+        return f"{self.file}:{self.line[index]}"
+
     def select(self, keep: NDArray[np.bool_]) -> ClipList:
         """Some of the entries; the text is shared, not copied.
 

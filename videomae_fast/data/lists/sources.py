@@ -1,7 +1,8 @@
-"""Sources: data lists with what is needed to read them, to be mixed by weight."""
+"""Sources: data lists and stores with what is needed to read them, to be mixed by weight."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.lists.reading import ClipList, Entry, load_list
+from videomae_fast.data.store.entries import StoreEntries
+from videomae_fast.data.store.opening import StoredClip, is_store, open_store
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes import schema
 from videomae_fast.recipes.source import Source
@@ -28,26 +31,50 @@ class LoadedSource:
     """
 
     source: Source
-    entries: ClipList
+    entries: ClipList | StoreEntries
     share: float
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def file(self, entry: Entry) -> Path:
-        """The entry's path joined to the root.
+    def file(self, index: int) -> Path | StoredClip:
+        """What an entry is read from: a path, joined to the root unless it is absolute, or a row of
+        a store."""
+        if isinstance(self.entries, StoreEntries):
+            return self.entries.clip(index)
+        path = self.entries[index].path
+        return Path(path) if self.source.root is None else self.source.root / path
 
-        Args:
-            entry: of this source.
+    def brief(self, index: int) -> Entry:
+        """An entry for who reads it with :meth:`file`; of a store, without its path."""
+        if isinstance(self.entries, StoreEntries):
+            return self.entries.brief(index)
+        return self.entries[index]
 
-        Returns:
-            The path; an absolute one stays as it is.
-        """
-        return Path(entry.path) if self.source.root is None else self.source.root / entry.path
+    def digest(self) -> str:
+        """SHA-256 of what names the clips: of the list, or of a store's head at this version."""
+        if isinstance(self.entries, StoreEntries):
+            return self.entries.store.digest()
+        return digest_of(self.source)
+
+
+def digest_of(source: Source) -> str:
+    """SHA-256 of a list, or of a store's head at the source's version.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    if is_store(source.path):
+        return open_store(source.path, source.version).digest()
+    try:
+        with source.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{source.path}: can't be read: {error.strerror}") from None
 
 
 def load_sources(sources: Sequence[Source]) -> list[LoadedSource]:
-    """Reads the lists of sources and settles their weights.
+    """Reads the lists of sources, opens the stores among them, and settles their weights.
 
     Args:
         sources: at least one.
@@ -56,13 +83,14 @@ def load_sources(sources: Sequence[Source]) -> list[LoadedSource]:
         The sources with their entries and shares, in their order.
 
     Raises:
-        ListError: a list that can't be read, or a source without entries.
+        ListError, StoreError: a list or store that can't be read, or one without entries.
+        UsageError: options that it has no use for.
         ValueError: no source, or some with a weight and others without.
     """
     if not sources:
         raise ValueError("no source: name at least one data list")
     # All lists are held while parts are taken, so that a shared one is parsed and kept once.
-    lists = [load_list(part.path, part.format, start=part.first_frame) for part in sources]
+    lists = [_loaded(source) for source in sources]
     entries = [_entries(source, whole) for source, whole in zip(sources, lists, strict=True)]
     given = [source.weight for source in sources if source.weight is not None]
     if given and len(given) < len(sources):
@@ -77,6 +105,26 @@ def load_sources(sources: Sequence[Source]) -> list[LoadedSource]:
         LoadedSource(source, part, weight / total)
         for source, part, weight in zip(sources, entries, weights, strict=True)
     ]
+
+
+def _loaded(source: Source) -> ClipList | StoreEntries:
+    """All entries of a list or a store.
+
+    Raises:
+        ListError, StoreError: it can't be read.
+        UsageError: options of a list for a store, or of a store for a list.
+    """
+    if not is_store(source.path):
+        if source.version is not None:
+            raise UsageError(f"{source.path}: version is of a store, and this is a list")
+        return load_list(source.path, source.format, start=source.first_frame)
+    whole = Source(source.path)
+    for name in ("root", "name_pattern", "first_frame"):
+        if getattr(source, name) != getattr(whole, name):
+            raise UsageError(
+                f"{source.path}: {name} is of a list of files, and this is a store: leave it out"
+            )
+    return StoreEntries(open_store(source.path, source.version))
 
 
 def unlabeled_hybrid(
@@ -137,6 +185,9 @@ def sources_of(data: schema.Data) -> list[Source]:
         return list(data.lists)
     parts: list[Source] = []
     for source in data.lists:
+        if is_store(source.path):  # it holds no folders of frames, only the part that is videos
+            parts.append(source)
+            continue
         if source != Source(source.path, source.root):
             raise UsageError(
                 f"{source.path}: with data.format unlabeled-hybrid a list takes no option but "
@@ -157,7 +208,7 @@ def where_paths_start(path: str) -> str:
     )
 
 
-def _entries(source: Source, entries: ClipList) -> ClipList:
+def _entries(source: Source, entries: ClipList | StoreEntries) -> ClipList | StoreEntries:
     keep = _kept(source, entries)
     if keep.all():
         return entries
@@ -168,7 +219,7 @@ def _entries(source: Source, entries: ClipList) -> ClipList:
     return entries.select(keep)
 
 
-def _kept(source: Source, entries: ClipList) -> NDArray[np.bool_]:
+def _kept(source: Source, entries: ClipList | StoreEntries) -> NDArray[np.bool_]:
     keep = np.ones(len(entries), dtype=np.bool_)
     if source.only is not None:
         keep &= (entries.total < 0) == (source.only == "videos")
@@ -179,7 +230,7 @@ def _kept(source: Source, entries: ClipList) -> NDArray[np.bool_]:
     return keep
 
 
-def _containing(source: Source, entries: ClipList, part: str) -> NDArray[np.bool_]:
+def _containing(source: Source, entries: ClipList | StoreEntries, part: str) -> NDArray[np.bool_]:
     if source.root is not None and part in str(source.root):
         return np.ones(len(entries), dtype=np.bool_)
     return entries.containing(part)

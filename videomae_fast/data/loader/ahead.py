@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from videomae_fast.data.errors import DecodeError, OutputError
+from videomae_fast.data.loader.fetching import Fetching
 from videomae_fast.data.loader.slots import Slot, SlotWriter
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.loader.workers import Outcome, Problem, WorkerPool
@@ -63,14 +65,13 @@ class ReadAhead:
         time_limit: float | None,
         stats: PipelineStats,
     ) -> None:
-        self._requests = requests
         self._stats = stats
         self._time_limit = time_limit
         # Besides those that are held, each process works on one and has one before it, and some
         # wait for a slow one.
-        count = held + 3 * workers
+        slots = held + 3 * workers
         self._slots: list[Slot] = []
-        self._free = list(range(count))
+        self._free = list(range(slots))
         self._arrived: dict[
             int, tuple[int, Outcome[_Task, tuple[ReadResult, tuple[int, ...]]]]
         ] = {}
@@ -79,8 +80,9 @@ class ReadAhead:
         self._stopped = False
         self._in_slot: dict[int, int] = {}
         self._next = 0
+        self._fetching = Fetching(iter(requests), settings, self._wake)
         with ExitStack() as failing:  # there may be no files, memory or processes to be had
-            for _ in range(count):
+            for _ in range(slots):
                 self._slots.append(Slot())
                 failing.callback(self._slots[-1].close)
             self._pool = WorkerPool(
@@ -133,6 +135,7 @@ class ReadAhead:
         """Ends the processes, whatever they are doing; who waits in :meth:`take` gets an error."""
         self._pool.stop()
         self._thread.join()
+        self._fetching.close()
         self._pool.close()
         with self._changed:
             self._stopped = True
@@ -162,6 +165,7 @@ class ReadAhead:
             for outcome in self._pool.run(self._tasks()):
                 with self._changed:
                     number = outcome.task.number
+                    self._fetching.release(number)
                     self._arrived[number] = (self._in_slot.pop(number), outcome)
                     self._changed.notify_all()
         except BaseException as error:  # handed to the thread that takes the results
@@ -170,7 +174,11 @@ class ReadAhead:
                 self._changed.notify_all()
 
     def _tasks(self) -> Iterator[_Task | None]:
-        for number, request in enumerate(self._requests):
+        for number in count():
+            while (request := self._fetched()) is None:
+                yield None
+            if isinstance(request, StopIteration):
+                return
             while True:
                 with self._changed:
                     slot = self._free.pop() if self._free else None
@@ -179,6 +187,16 @@ class ReadAhead:
                 yield None
             self._in_slot[number] = slot
             yield _Task(number, request, self._slots[slot].path)
+
+    def _fetched(self) -> ClipRequest | StopIteration | None:
+        """The next request; that there is none left can't be raised in a generator."""
+        try:
+            return self._fetching.take()
+        except StopIteration as end:
+            return end
+
+    def _wake(self) -> None:
+        self._pool.wake()
 
     def _reason(self, problem: Problem) -> DecodeError:
         if problem.kind == "crashed":

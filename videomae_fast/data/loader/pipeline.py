@@ -29,6 +29,7 @@ from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.loader.turns import ShortTurns
 from videomae_fast.data.order import Draw, Order
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
+from videomae_fast.data.store.remote import patiently
 
 CropOn = Literal["worker", "device"]
 
@@ -381,7 +382,9 @@ def _here(draws: StepDraws | GivenDraws, joiner: Joiner[Joined]) -> Iterator[Joi
 
 def _read(request: ClipRequest, settings: ReadSettings) -> ReadResult | DecodeError:
     try:
-        return read(request, settings)
+        return patiently(
+            lambda: read(request, settings), settings.store_timeout, stopped=lambda: False
+        )
     except DecodeError as error:
         return error
 

@@ -61,6 +61,19 @@ class Outcome(Generic[Task, Result]):
     seconds: float
 
 
+def in_order(
+    outcomes: Iterable[Outcome[Task, Result]], number: Callable[[Task], int]
+) -> Iterator[Outcome[Task, Result]]:
+    """Outcomes by the numbers of their tasks, from 0 on; early ones wait for those before them."""
+    waiting: dict[int, Outcome[Task, Result]] = {}
+    wanted = 0
+    for outcome in outcomes:
+        waiting[number(outcome.task)] = outcome
+        while wanted in waiting:
+            yield waiting.pop(wanted)
+            wanted += 1
+
+
 class WorkerPool(Generic[Task, Result]):
     """Runs ``function(task)`` in ``workers`` processes, to be used in a ``with`` block.
 

@@ -6,29 +6,38 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from videomae_fast.data.errors import DecodeError, OutputError, sentence
+from videomae_fast.data.errors import sentence
 from videomae_fast.data.files import write_lines
-from videomae_fast.data.lists import ClipList, Entry, list_line, load_list
+from videomae_fast.data.lists import Entry, list_line, load_list
 from videomae_fast.data.lists.sources import where_paths_start
-from videomae_fast.data.loader.numbered import NumberedFiles
-from videomae_fast.data.loader.workers import Outcome, WorkerPool
 from videomae_fast.data.lock import LOCK
 from videomae_fast.data.order import permutation
-from videomae_fast.data.prepare.journal import Journal, Record, State
-from videomae_fast.data.prepare.names import Names
+from videomae_fast.data.prepare.journal import Journal, Record
 from videomae_fast.data.prepare.reading_speed import ReadingSpeed, reading_speed
 from videomae_fast.data.prepare.settings import PrepareSettings
-from videomae_fast.data.prepare.transcoding import Job, Transcoded, transcode
+from videomae_fast.data.prepare.shards import SHARDS, take_over
+from videomae_fast.data.prepare.work import (
+    JOURNAL,
+    PARTIAL,
+    VIDEOS,
+    Work,
+    each,
+    jobs_of,
+    listed,
+    plan_of,
+    source_of,
+    state_of,
+    transcode_all,
+    videos_of,
+)
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.progress import ProgressLine
 from videomae_fast.recipes.source import ListFormat
-
-JOURNAL, VIDEOS, PARTIAL = "prepare.jsonl", "videos", ".partial"
 
 REMEDIES: Final = {
     "missing": "check the path, and the folder that relative paths start from (--root)",
@@ -82,6 +91,7 @@ def prepare(
     Writes the new list (the old one's name; its order and labels, without the files that failed),
     ``<list>.bad_files.jsonl`` and ``<list>.report.json``. A run that was stopped in any way goes
     on where it was; a source that changed since is done again. Frame folders stay as they are.
+    What was made in shards (:func:`~.shards.prepare_shard`) is taken over.
 
     format: of the list; root: folder that its relative paths start from; workers: processes, one
     file and one thread each; time_limit: seconds per file; retry_failed: try files again that
@@ -103,25 +113,27 @@ def prepare(
         output / f"{new_list.name}.report.json",
     )
     _check_output(Path(list_path), paths)
-    videos = {_source(entry, root): entry.path for entry in _each(entries) if entry.is_video}
+    videos = videos_of(entries, range(len(entries)), root)
+    work = Work(format, root, workers, time_limit, retry_failed, log, progress)
     if not videos:
         raise UsageError(f"{list_path}: no line of a video, only frame folders: nothing to prepare")
 
     with Journal(output / JOURNAL, settings) as journal:
         shutil.rmtree(output / PARTIAL, ignore_errors=True)  # what a kill left behind
-        jobs = dict(_jobs(videos, journal, output, settings, retry_failed))
-        log(_plan(videos, jobs, journal))
+        take_over(journal, output, settings)
+        jobs = dict(jobs_of(videos, journal.records, output, settings, work, output / PARTIAL))
+        log(plan_of(videos, jobs, journal.records))
         try:
             if jobs:
-                _transcode_all(jobs, journal, output, workers, time_limit, log, progress)
+                transcode_all(jobs, journal, output, work)
         finally:
             shutil.rmtree(output / PARTIAL, ignore_errors=True)
         records = {source: journal.records[source] for source in videos}
 
     good = {source: record.made for source, record in records.items() if record.made is not None}
     lines, bad, folders = [], [], 0
-    for entry in _each(entries):
-        source = _source(entry, root)
+    for entry in each(entries):
+        source = source_of(entry, root)
         if not entry.is_video:
             folders += 1
             lines.append(list_line(entry, source, format))
@@ -137,13 +149,13 @@ def prepare(
         raise VideoMAEFastError(
             f"none of {len(videos):,} files could be transcoded; see {paths.bad_files}. "
             f"The first: {bad[0]['path']}: {bad[0]['reason']}; {bad[0]['remedy']}"
-            + (f". {where_paths_start(_listed(next(iter(videos.values())), root))}" if lost else "")
+            + (f". {where_paths_start(listed(next(iter(videos.values())), root))}" if lost else "")
         )
     write_lines(paths.list, lines)
     pairs = [
         (Path(source), output / VIDEOS / str(records[source].output))
         for source in good
-        if _state(source) is not None
+        if state_of(source) is not None
     ]
     chosen = [pairs[index] for index in permutation(len(pairs), 0)[:speed_files].tolist()]
     if chosen:
@@ -179,7 +191,7 @@ def _check_output(list_path: Path, paths: _Paths) -> None:
             f"{list_path}: the new list has the same name and would overwrite this one: give "
             "another output folder"
         )
-    if paths.list.name in (JOURNAL, VIDEOS, PARTIAL, LOCK):
+    if paths.list.name in (JOURNAL, VIDEOS, PARTIAL, SHARDS, LOCK):
         raise UsageError(f"{list_path}: the name {paths.list.name} is taken: rename the list")
     if paths.report.exists():
         made_from = _made_from(paths.report)
@@ -199,118 +211,6 @@ def _made_from(report: Path) -> str:
             f"{report}: can't be read as this command's report ({sentence(error)}): remove it, or "
             "give another output folder"
         ) from error
-
-
-def _each(entries: ClipList) -> Iterator[Entry]:
-    return (entries[index] for index in range(len(entries)))
-
-
-def _listed(path: str, root: str | Path | None) -> str:
-    return os.path.join(root or "", path)
-
-
-def _source(entry: Entry, root: str | Path | None) -> str:
-    return os.path.abspath(_listed(entry.path, root))
-
-
-def _state(path: str | Path) -> State | None:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # a ValueError: a null byte in the path
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _jobs(
-    videos: dict[str, str],
-    journal: Journal,
-    output: Path,
-    settings: PrepareSettings,
-    retry_failed: bool,
-) -> Iterator[tuple[Job, State | None]]:
-    """What is left to do, with the sources' states. ``videos``: what the list calls a source."""
-    known = journal.records
-    names = Names(record.output for record in known.values() if record.output is not None)
-    for number, (source, path) in enumerate(videos.items()):
-        record, state = known.get(source), _state(source)
-        if record is not None and record.made is not None:
-            made = _state(output / VIDEOS / str(record.output))
-            whole = made is not None and made[0] == record.made.bytes
-            if whole and state in (record.state, None):  # a source may be gone once it is done
-                continue
-        elif record is not None and state == record.state and not retry_failed:
-            continue
-        name = names.name(path) if record is None or record.output is None else record.output
-        partial = output / PARTIAL / f"{number}.mp4"
-        yield Job(Path(source), output / VIDEOS / name, partial, settings), state
-
-
-def _plan(videos: dict[str, str], jobs: dict[Job, State | None], journal: Journal) -> str:
-    left = {str(job.source) for job in jobs}
-    known = [journal.records[source] for source in videos if source not in left]
-    failed = sum(record.made is None for record in known)
-    plan = f"{len(videos):,} files: {len(jobs):,} to transcode, {len(known) - failed:,} done"
-    if failed:
-        plan += f", {failed:,} failed before (--retry-failed tries them again)"
-    return plan
-
-
-def _transcode_all(
-    jobs: dict[Job, State | None],
-    journal: Journal,
-    output: Path,
-    workers: int,
-    time_limit: float,
-    log: Callable[[str], None],
-    progress: Callable[[int], ProgressLine] | None,
-) -> None:
-    line = None if progress is None else progress(len(jobs))
-    done = bad = frames = 0
-    told = False
-    numbered = NumberedFiles()
-    with WorkerPool(transcode, workers=min(workers, len(jobs)), time_limit=time_limit) as pool:
-        for outcome in pool.run(jobs):
-            record = _record(outcome, jobs[outcome.task], output / VIDEOS)
-            journal.add(record)
-            done += 1
-            frames += 0 if record.made is None else record.made.frames
-            bad += record.made is None
-            why = None if record.made is None else record.made.numbered_by_decoding
-            if (news := numbered.tell(record.source, why)) is not None:
-                log(news)
-            if record.kind == "unexpected" and not told and outcome.problem is not None:
-                told = True
-                log(outcome.problem.trace)
-            if line is not None:
-                line.update(done, frames_per_s=frames, bad=bad)
-    if (news := numbered.summary()) is not None:
-        log(news)
-    if line is not None:
-        line.finish(done, frames_per_s=frames, bad=bad)
-
-
-def _record(outcome: Outcome[Job, Transcoded], state: State | None, videos: Path) -> Record:
-    """What became of a file that was in this state before.
-
-    Raises :class:`OutputError` where the new file could not be written.
-    """
-    job, problem = outcome.task, outcome.problem
-    source = str(job.source)
-    if outcome.result is not None:
-        return Record(source, state, str(job.target.relative_to(videos)), outcome.result)
-    job.partial.unlink(missing_ok=True)
-    assert problem is not None
-    if isinstance(problem.error, OutputError):
-        raise OutputError(
-            f"{problem.reason}. What is done is kept: make room or mend it, and run the same "
-            "command again"
-        )
-    if isinstance(problem.error, DecodeError):
-        kind = "missing" if _state(source) is None else "unreadable"
-        return Record(source, state, kind=kind, reason=problem.reason)
-    if problem.error is not None:
-        return Record(source, state, kind="unexpected", reason=problem.reason)
-    return Record(source, state, kind=problem.kind, reason=problem.reason)
 
 
 def _bad_file(record: Record, entry: Entry, list_path: str | Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from videomae_fast.data.files import write_lines
+from videomae_fast.data.lists.sources import digest_of
+from videomae_fast.data.store.opening import is_store
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import LIST_FIELDS, from_plain, to_plain
@@ -183,7 +184,7 @@ def _other_lists(
     for one, before, sha256 in zip(
         _lists(stage.config, name), was, record.lists.get(name, ()), strict=True
     ):
-        there = one.path.is_file()
+        there = one.path.exists() or is_store(one.path)
         if there and _sha256(one) != sha256:
             told.append(f"{name}: {one.path} is another list than {before['path']} was")
         elif not there and str(one.path) != before["path"]:
@@ -202,8 +203,9 @@ def _lists(config: StageConfig, name: str) -> tuple[Source, ...]:
 
 
 def _sha256(source: Source) -> str:
-    try:
-        with source.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{source.path}: can't be read: {error.strerror}") from None
+    if source.version is None and is_store(source.path):
+        raise UsageError(
+            f"{source.path}: a plan names the version of a store, so that all of it reads the same "
+            "clips: give version (videomae-fast store verify says which there are)"
+        )
+    return digest_of(source)

@@ -11,7 +11,7 @@ from typing import Final
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from videomae_fast.data.errors import FailureShareError
+from videomae_fast.data.errors import FailureShareError, StoreUnreachableError
 from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.training.errors import (
     InterruptedRunError,
@@ -20,7 +20,13 @@ from videomae_fast.training.errors import (
     ReplicaError,
 )
 
-AGREED: Final = (InterruptedRunError, NonFiniteError, ReplicaError, FailureShareError)
+AGREED: Final = (
+    InterruptedRunError,
+    NonFiniteError,
+    ReplicaError,
+    FailureShareError,
+    StoreUnreachableError,
+)
 """Errors that all processes raise at the same place, since they know the same of it."""
 
 _KEY: Final = "failed"

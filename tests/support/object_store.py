@@ -1,0 +1,143 @@
+"""A local S3 server, and a proxy before it that delays, fails and cuts."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import logging
+import socketserver
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+BUCKET = "bucket"
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The address of a server with an empty bucket."""
+    server_module: Any = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        address = "http://{}:{}".format(*server.get_host_and_port())
+        urlopen(Request(f"{address}/{BUCKET}", method="PUT")).close()
+        yield address
+    finally:
+        server.stop()
+
+
+def upload(address: str, folder: Path, prefix: str) -> str:
+    """Copies a folder to the server; the URL of its copy."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            name = f"{address}/{BUCKET}/{prefix}/{file.relative_to(folder)}"
+            kind = {"Content-Type": "application/octet-stream"}  # urllib says that it is a form
+            urlopen(Request(name, file.read_bytes(), kind, method="PUT"), timeout=30).close()
+    return f"s3://{BUCKET}/{prefix}"
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Passes requests on, and counts requests and bytes of tar files.
+
+    Attributes:
+        delay: seconds before each answer.
+        fail_every, cut_every: each so many requests of a tar file is answered by an error, or by
+            half a body; 0: none.
+        down: refuse everything.
+    """
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, behind: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.behind = behind.removeprefix("http://")
+        self.delay = 0.0
+        self.fail_every = self.cut_every = 0
+        self.down = False
+        self.counts: Counter[str] = Counter()
+        self.numbers = itertools.count(1)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Proxy
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        proxy = self.server
+        time.sleep(proxy.delay)
+        if proxy.down:
+            self._answer(503, b"down")
+            return
+        connection = http.client.HTTPConnection(proxy.behind, timeout=30)
+        connection.request("GET", self.path, headers=dict(self.headers))
+        found = connection.getresponse()
+        body = found.read()
+        if ".tar" in self.path:
+            number = next(proxy.numbers)
+            proxy.counts["requests"] += 1
+            proxy.counts["bytes"] += len(body)
+            if proxy.fail_every and number % proxy.fail_every == 0:
+                proxy.counts["failed"] += 1
+                self._answer(500, b"broken")
+                return
+            if proxy.cut_every and number % proxy.cut_every == 0:
+                proxy.counts["cut"] += 1
+                self._answer(found.status, body, dict(found.getheaders()), len(body) // 2)
+                return
+        self._answer(found.status, body, dict(found.getheaders()))
+
+    def _answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        cut: int | None = None,
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            if name.lower() not in ("content-length", "connection", "transfer-encoding", "date",
+                                    "server"):  # fmt: skip
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:cut])
+        if cut is not None:
+            self.wfile.flush()
+            self.close_connection = True
+
+
+@contextmanager
+def proxy_before(address: str) -> Iterator[Proxy]:
+    with Proxy(address) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield proxy
+        proxy.shutdown()
+
+
+def use(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
+    """Points obstore at a server, and the kept indices at a folder."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ALLOW_HTTP": "true",
+        "XDG_CACHE_HOME": str(cache),
+    }.items():
+        monkeypatch.setenv(name, value)

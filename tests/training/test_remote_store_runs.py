@@ -1,0 +1,191 @@
+"""Runs that read a store in an object store: those of the list, whatever the network does."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.object_store import BUCKET, Proxy, proxy_before, s3_server, upload, use
+from tests.support.runs import TINY, altered, losses, quiet
+from tests.support.stores import write_store
+from videomae_fast import cli
+from videomae_fast.data import Source, read_report
+from videomae_fast.data.errors import StoreUnreachableError
+from videomae_fast.data.store import opening
+from videomae_fast.data.store.base import StoredClipError, StoreError
+from videomae_fast.data.store.opening import open_store
+from videomae_fast.data.store.verifying import Rows, wrong_rows
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.recipes.source import remote_url
+from videomae_fast.tasks.pretraining import pretrain
+
+pytest.importorskip("obstore")
+Tiny = Callable[..., PretrainConfig]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def store(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("store") / "clips", tiny_list, tar_bytes=20_000)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    output = tmp_path_factory.mktemp("list")
+    pretrain(altered(PretrainConfig(), data=(Source(tiny_list),), **TINY), output=output, log=quiet)
+    return list(losses(output))
+
+
+@pytest.fixture
+def proxy(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
+    with proxy_before(server) as proxy:
+        use(monkeypatch, proxy.address, tmp_path / "cache")
+        opening.opened.cache_clear()
+        yield proxy
+    opening.opened.cache_clear()
+
+
+@pytest.fixture
+def url(proxy: Proxy, server: str, store: Path, tmp_path: Path) -> str:
+    return upload(server, store, tmp_path.name)
+
+
+def test_a_url_is_one_although_it_is_a_path() -> None:
+    assert remote_url(Path("s3://bucket/a/b")) == remote_url("s3://bucket/a/b") == "s3://bucket/a/b"
+    for local in ("clips", "/s3/x", "s3", "./s3:/x", "c:/x"):
+        assert remote_url(local) is None
+
+
+def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_path: Path) -> None:
+    """One request a clip, of its very bytes; the index is fetched once to this machine."""
+    remote, local = open_store(url), open_store(store)
+    assert len(remote) == len(local) == 8
+    assert remote.labels.tolist() == local.labels.tolist()
+    for row in range(8):
+        assert remote.row(row) == local.row(row)
+        assert remote.read(row) == local.read(row)
+    assert proxy.counts["requests"] == 8
+    assert proxy.counts["bytes"] == sum(local.row(row).size for row in range(8))
+    kept = list((tmp_path / "cache").rglob("*.npy"))
+    times = [path.stat().st_mtime_ns for path in kept]
+    open_store(url)
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    with pytest.raises(StoreError, match="has no version 2"):
+        open_store(url, 2)
+
+
+def test_the_same_losses_through_a_bad_network(
+    tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path
+) -> None:
+    """Answers come 50 ms late, some are errors, some are cut: no clip is lost."""
+    proxy.delay, proxy.fail_every, proxy.cut_every = 0.05, 9, 7
+    config = tiny(data=(Source(url),), workers=1)
+    pretrain(config, output=tmp_path / "run", log=quiet)
+    assert losses(tmp_path / "run") == expected
+    assert proxy.counts["failed"] > 0
+    assert proxy.counts["cut"] > 0
+    assert not (tmp_path / "run" / "bad_files.rank0.jsonl").read_text()
+    clips = 4 * 8  # epochs and videos
+    assert proxy.counts["requests"] - proxy.counts["failed"] - proxy.counts["cut"] <= 2 * clips
+
+
+def test_the_same_losses_in_this_process_and_mixed_with_a_list(
+    tiny: Tiny, url: str, tiny_list: Path, expected: list[object], tmp_path: Path
+) -> None:
+    pretrain(tiny(data=(Source(url),)), output=tmp_path / "here", log=quiet)
+    assert losses(tmp_path / "here") == expected
+    found = []
+    for name, second in (("list", tiny_list), ("remote", url)):
+        lists = (Source(tiny_list, weight=1.0), Source(second, weight=2.0, stride=1))
+        config = tiny(data=lists, workers=0 if name == "list" else 1)
+        pretrain(config, output=tmp_path / name, log=quiet)
+        found.append(losses(tmp_path / name))
+    assert found[0] == found[1]
+
+
+def test_a_missing_object_is_an_unreadable_clip(
+    tiny: Tiny, proxy: Proxy, server: str, store: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(store, part)
+    gone = next(part.rglob("clips-00001.tar"))
+    name = gone.relative_to(part)
+    gone.unlink()
+    url = upload(server, part, tmp_path.name)
+    config = tiny(data=(Source(url),), workers=1, epochs=1, warmup_epochs=0)
+    pretrain(config, output=tmp_path / "run", log=quiet)
+    failures = read_report(tmp_path / "run" / "bad_files.rank0.jsonl")
+    assert failures
+    for failure in failures:
+        assert failure.reason == f"its file {name} is missing"
+        assert (failure.list_path, failure.row is not None) == (url, True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreachable_store_is_waited_for_then_the_run_is_saved_and_ends(
+    tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path, workers: int
+) -> None:
+    config = tiny(data=(Source(url),), workers=workers, store_timeout=0.1, prefetch_gb=1e-6)
+    output = tmp_path / "run"
+
+    def fall(line: str) -> None:
+        if "step 4/8" in line or "4/8" in line:
+            proxy.down = True
+
+    with pytest.raises(StoreUnreachableError, match=r"can't be reached.*\d of 8 steps are done"):
+        pretrain(config, output=output, log=fall)
+    done = len(losses(output))
+    assert 4 <= done < 8
+    assert (output / "checkpoints" / f"step-{done:08d}" / "state.json").exists()
+    proxy.down = False
+    pretrain(config, output=output, log=quiet)
+    assert losses(output) == expected
+
+
+def test_a_store_that_comes_back_costs_time_only(
+    tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path
+) -> None:
+    def fall(line: str) -> None:
+        if "4/8" in line:
+            proxy.down = True
+            threading.Timer(2.0, lambda: setattr(proxy, "down", False)).start()
+
+    config = tiny(data=(Source(url),), workers=1, prefetch_gb=1e-6)
+    pretrain(config, output=tmp_path / "run", log=fall)
+    assert losses(tmp_path / "run") == expected
+
+
+def test_what_is_no_store(
+    url: str, proxy: Proxy, server: str, store: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with pytest.raises(StoreError, match=r"no store: .*store\.json"):
+        open_store(f"s3://{BUCKET}/nothing")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(store, damaged)
+    (damaged / "part-00001" / "text.npy").write_bytes(b"short")
+    with pytest.raises(StoreError, match="is not what its head says"):
+        open_store(upload(server, damaged, f"{tmp_path.name}-damaged"))
+    with pytest.raises(StoreError, match=r"can't be (opened|reached)"):
+        open_store("az://x")
+    opened = open_store(url)
+    proxy.cut_every = 1
+    with pytest.raises((StoreUnreachableError, StoredClipError)):
+        opened.read(0)
+    proxy.cut_every = 0
+    assert wrong_rows(Rows(url, 1, 0, 8)) == []
+    for words in (["import", url, str(store)], ["append", url, str(store)], ["export", url, url]):
+        assert cli.main(["store", *words]) == 2
+        assert "stores are written on a disk" in capsys.readouterr().err
+    proxy.down = True
+    with pytest.raises(StoreError, match="can't be reached"):
+        open_store(url)

@@ -1,0 +1,182 @@
+"""Tar stores in an object store: ranges by ``obstore``, the index kept on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from videomae_fast.data.errors import OutputError, StoreUnreachableError, sentence
+from videomae_fast.data.store.base import StoreError
+from videomae_fast.data.store.head import HEAD, Stored, read_head, version_of
+from videomae_fast.data.store.index import FILES
+from videomae_fast.data.store.tar import TarStore
+from videomae_fast.errors import BackendUnavailableError
+from videomae_fast.extras import install
+
+T = TypeVar("T")
+
+# What obstore tries by itself; what takes longer is waited for by `patiently`.
+_CLIENT: Final = {"timeout": "30s", "connect_timeout": "5s"}
+_RETRIES: Final[dict[str, Any]] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+
+
+def obstore() -> Any:
+    """The package.
+
+    Raises:
+        BackendUnavailableError: it is not installed.
+    """
+    if find_spec("obstore") is None:
+        raise BackendUnavailableError(f"obstore is not installed: {install('obstore')}")
+    import obstore
+    import obstore.store
+
+    return obstore
+
+
+class RemoteRanges:
+    """Parts of objects below a URL. Credentials, region and endpoint are those of the environment
+    (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL`` and so on), as obstore reads them.
+
+    Raises:
+        BackendUnavailableError: obstore is not installed.
+        StoreError: a URL that it does not take.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._package = obstore()
+        try:
+            self._store = self._package.store.from_url(
+                url,
+                client_options={**_CLIENT, "allow_http": _without_tls(url)},
+                retry_config=dict(_RETRIES),
+            )
+        except Exception as error:  # its errors are of several kinds
+            raise StoreError(f"{url}: can't be opened: {sentence(error)}") from error
+        self._url = url
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """See :class:`~.tar.Ranges`.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreUnreachableError: anything else: the next try may succeed.
+        """
+        return self._asked(
+            name, lambda: self._package.get_range(self._store, name, start=offset, length=size)
+        )
+
+    def whole(self, name: str) -> bytes:
+        """An object; raises as :meth:`read` does."""
+        return self._asked(name, lambda: self._package.get(self._store, name).bytes())
+
+    def close(self) -> None:
+        """obstore lets go of its connections by itself."""
+
+    def _asked(self, name: str, ask: Callable[[], Any]) -> bytes:
+        try:
+            return bytes(ask())
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # of the network, of the server, of the credentials
+            said = sentence(error).split("Debug source")[0].strip()
+            raise StoreUnreachableError(f"{self._url}/{name} can't be reached: {said}") from error
+
+
+def _without_tls(url: str) -> bool:
+    """Whether the environment, or the URL, asks for a server that has no encryption: options that
+    are given here keep obstore from looking there."""
+    asked = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    return asked or url.startswith("http:")
+
+
+def patiently(ask: Callable[[], T], seconds: float, stopped: Callable[[], bool]) -> T:
+    """What a store gives, asked again with longer and longer pauses while it can't be reached.
+
+    Args:
+        ask: raises StoreUnreachableError where it can't.
+        seconds: after which that is raised.
+        stopped: whether nobody waits any more.
+
+    Raises:
+        StoreUnreachableError: it could not be reached for so long.
+    """
+    deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
+    while True:
+        try:
+            return ask()
+        except StoreUnreachableError as error:
+            if stopped() or time.monotonic() + pause > deadline:
+                raise StoreUnreachableError(f"{error} (tried for {seconds:g} s)") from error
+        until = time.monotonic() + pause
+        while time.monotonic() < until and not stopped():
+            time.sleep(min(0.2, pause))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def open_remote_store(url: str, version: int | None = None) -> TarStore:
+    """Opens a tar store in an object store; its index is fetched once to this machine.
+
+    Args:
+        url: of the folder with ``store.json``.
+        version: None: the newest.
+
+    Raises:
+        StoreError: there is none, or it can't be read.
+        OutputError: the index can't be kept.
+        BackendUnavailableError: obstore is not installed.
+    """
+    url = url.rstrip("/")
+    ranges = RemoteRanges(url)
+    try:
+        parts = version_of(read_head(ranges.whole(HEAD), f"{url}/{HEAD}"), version, url)
+        indices: list[Mapping[str, Path]] = [
+            {what: _kept(url, ranges, part.index[what]) for what in FILES} for part in parts
+        ]
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{url}: no store: {error.filename or HEAD} is not there (copy a tar store's folder "
+            "there, store.json last)"
+        ) from None
+    except StoreUnreachableError as error:
+        raise StoreError(str(error)) from error
+    return TarStore(url, len(parts), parts, indices, ranges)
+
+
+def index_folder() -> Path:
+    """Where indices of remote stores are kept: below ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videomae-fast"
+
+
+def _kept(url: str, ranges: RemoteRanges, wanted: Stored) -> Path:
+    """A file of an index, on this machine; fetched where it is not there yet."""
+    key = hashlib.sha256(f"{url}\0{wanted.name}\0{wanted.bytes}\0{wanted.crc32}".encode())
+    path = index_folder() / "stores" / f"{key.hexdigest()[:40]}.npy"
+    with suppress(OSError):
+        if path.stat().st_size == wanted.bytes:
+            return path
+    content = ranges.whole(wanted.name)
+    if len(content) != wanted.bytes or zlib.crc32(content) != wanted.crc32:
+        raise StoreError(
+            f"{url}/{wanted.name}: the store's index is not what its head says: it was copied in "
+            "part, or damaged; copy it again"
+        )
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
