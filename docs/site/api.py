@@ -41,9 +41,7 @@ def public_names() -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def page(
-    package: griffe.Module, module: str, names: list[str], described: dict[str, str]
-) -> str:
+def page(package: griffe.Module, module: str, names: list[str], described: dict[str, str]) -> str:
     """Markdown for mkdocstrings: the module's own docstring, then each name under its own heading.
 
     Args:

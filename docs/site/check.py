@@ -74,7 +74,9 @@ def broken(site: Path) -> list[str]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
+            target = (
+                Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
+            )
             target = target / "index.html" if target.is_dir() else target
             if not target.is_relative_to(site) or not target.is_file():
                 wrong.append(f"{here}: {link} leads to no file")

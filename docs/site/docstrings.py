@@ -1,11 +1,13 @@
 """Docstrings for the reference: Sphinx's roles become links, and what fields declare is said.
 
 A field of a configuration is declared by ``option(default, text, unit=…)``: the texts are the
-section "Attributes" of its class, and the default is what the signature shows.
+section "Attributes" of its class, and the default is what the signature shows. What all sections
+raise is said once, here.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import MISSING, is_dataclass
 from importlib import import_module
@@ -14,8 +16,13 @@ from typing import Any, Final
 import griffe
 
 from docs.site.api import PACKAGE, defined, public_names
-from videomae_fast.recipes.fields import settings_of
+from videomae_fast.recipes.fields import Config, Section, sections, settings_of
 
+_RAISES: Final = """
+
+Raises:
+    SettingError: a value of another type or out of bounds, or values that contradict each other.
+"""
 _ROLE: Final = re.compile(r":(?:class|func|meth|mod|attr|data|exc|obj):`(~?)([^`]+)`")
 
 
@@ -45,10 +52,17 @@ def _rewrite(parent: griffe.Object, homes: dict[str, str]) -> None:
 
 def _declare(section: griffe.Class) -> None:
     declared = getattr(import_module(section.module.path), section.name, None)
-    if not is_dataclass(declared) or not (settings := settings_of(declared)) or not section.docstring:
+    if not is_dataclass(declared) or not section.docstring:
         return
+    settings = settings_of(declared)
     lines = [f"    {one.field}: {one.meaning}." for one in settings]
-    section.docstring.value += "\n\nAttributes:\n" + "\n".join(lines)
+    if issubclass(declared, Config):
+        for name, part in sections(declared).items():
+            lines.append(f"    {name}: {(inspect.getdoc(part) or '').partition(chr(10))[0]}")
+    if lines:
+        section.docstring.value += "\n\nAttributes:\n" + "\n".join(lines)
+    if issubclass(declared, Config | Section) and "Raises:" not in section.docstring.value:
+        section.docstring.value += _RAISES
     for setting in settings:
         field = section.members.get(setting.field)
         if isinstance(field, griffe.Attribute):

@@ -93,7 +93,10 @@ def f(a: int, b: int) -> int:
     """
     raise ValueError(a)
 '''
-    one = griffe.visit("m", ROOT / "m.py", source)["f"]
+    path = ROOT / "m.py"
+    lines = griffe.LinesCollection()
+    lines[path] = source.splitlines()
+    one = griffe.visit("m", path, source, lines_collection=lines)["f"]
     assert faults(one) == [
         "nothing is said of b",
         "it takes no c",

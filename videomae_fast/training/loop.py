@@ -48,8 +48,11 @@ _NAMED_CLIPS: Final = 5
 class RunResult:
     """What a finished run leaves.
 
-    steps: of the run, those before a resume included; last_loss: of the last step, None where this
-    call made no step or no clip of it could be read; checkpoint: the last one.
+    Attributes:
+        steps: of the run, those before a resume included.
+        last_loss: of the last step; None where this call made no step or no clip of it could be
+            read.
+        checkpoint: the last one.
     """
 
     steps: int
