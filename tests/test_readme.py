@@ -214,7 +214,7 @@ def test_the_first_screen_shows_one_number_one_picture_and_what_to_type() -> Non
 
 
 def test_links_lead_somewhere() -> None:
-    """On a code host, too, which shows the files as they lie; `make site` follows all of the site."""
+    """On a code host, which shows the files as they lie; `make site` follows those of the site."""
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/README.md"):
         text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
         for target in re.findall(r"\]\((?!https?://)([^)#\s]+)", text):

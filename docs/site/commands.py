@@ -26,8 +26,8 @@ def page() -> str:
     parsers = program.build_parser()[1]
     parts = [
         "# Commands",
-        "What `videomae-fast COMMAND --help` says. Commands with a configuration have an option for "
-        "each of its fields: see the pages beside this one.",
+        "What `videomae-fast COMMAND --help` says. Where it has a configuration, each of its "
+        "fields is an option: see the pages beside this one.",
     ]
     for name, command in program.COMMANDS.items():
         import_module(command.module).add_arguments(parsers[name])

@@ -2,9 +2,9 @@
 
 A tutorial is Markdown whose blocks are run from top to bottom in an empty folder: ``python`` in one
 namespace, ``shell`` through the program's own entry. A block with a title is written to the file of
-that name first, and ``text title="output"`` is what the block before it prints: "…" stands for any
-lines, and numbers with a fraction are equal where they differ by less than their noise. A picture of ``images/`` is
-a file that the run left.
+that name, and ``text title="output"`` is what the block before it prints: "…" stands for any lines,
+and numbers with a fraction are equal where they differ by less than their noise. A picture of
+``images/`` is a file that the run left.
 
 ``python -m tests.site.tutorials [NAME ...]`` runs them and writes outputs and pictures anew.
 """
