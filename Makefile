@@ -171,7 +171,7 @@ reference: setup
 # With -m, so that the tree is found: docs/site/ is imported from it.
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
-	@echo "open build/site/index.html"
+	@echo "open build/site/index.html; for its search: python3 -m http.server --directory build/site"
 
 lint: setup
 	$(BIN)/ruff check .
