@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import griffe
 import pytest
 
+from docs.site import commands
+from docs.site.api import PACKAGE, defined, page, public_names
 from docs.site.check import broken
 from docs.site.docstrings import as_markdown
 from docs.site.repository import PAGES, ROOT, targets, turned
@@ -67,6 +71,32 @@ def test_roles_become_links_of_what_the_reference_shows() -> None:
     }.items():
         assert as_markdown(f"See {role}.", "videomae_fast.masks", homes) == f"See {expected}."
     assert as_markdown("So:\n\n::\n\n    f()", "m", {}) == "So:\n\n\n    f()"
+
+
+def test_the_reference_has_each_public_name_once() -> None:
+    package = griffe.load(PACKAGE, search_paths=[ROOT])
+    described: dict[str, str] = {}
+    text = "".join(
+        page(package, module, names, described) for module, names in public_names().items()
+    )
+    directives = [line[4:] for line in text.splitlines() if line.startswith("::: ")]
+    assert len(directives) == len(set(directives)) > 100
+    for module, names in public_names().items():
+        for name in names:
+            assert text.count(f"::: {defined(package, module, name)}\n") == 1, f"{module}.{name}"
+            assert f'"{module}.{name}"' in text or f"## `{module}.{name}`" in text
+    assert defined(package, "videomae_fast.ops", "attention") == (
+        "videomae_fast.ops.attention.attention"
+    )
+
+
+def test_the_reference_has_each_command_and_its_options() -> None:
+    text = commands.page()
+    listed = (ROOT / "tests/packaging/public_api.txt").read_text(encoding="utf-8").splitlines()
+    names = [line.removeprefix("command ") for line in listed if line.startswith("command ")]
+    headings = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert set(headings) >= {*names, "detect train", "detect test"}
+    assert "--videos-per-step" in text
 
 
 GOOD = """<h1 id="top">A</h1><a href="b.html#there">b</a><a href="#top">t</a>
