@@ -50,20 +50,26 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     while todo:
         path = todo.pop()
         for target in targets(path, (ROOT / path).read_text(encoding="utf-8")):
-            found = ROOT / target
-            if target in _places or not found.exists():  # MkDocs names a link that leads nowhere
-                continue
-            if found.is_dir():
-                if (found / "README.md").is_file():
-                    _places[target] = _places.get(f"{target}/README.md", f"files/{target}.md")
-                else:
-                    files.append(_listing(config, target))
-                continue
-            shown = target if target.endswith((*_SHOWN, ".md")) else f"{target}.txt"
-            files.append(_added(config, target, f"files/{shown}"))
-            if target.endswith(".md"):
-                todo.append(target)
+            todo += _take_along(files, config, target)
     return files
+
+
+def _take_along(files: Files, config: MkDocsConfig, target: str) -> list[str]:
+    """Adds what a link leads to, and returns the documents among it."""
+    found = ROOT / target
+    if target in _places or not found.exists():  # MkDocs names a link that leads nowhere
+        return []
+    if found.is_dir():
+        readme = f"{target}/README.md"
+        if not (ROOT / readme).is_file():
+            files.append(_listing(config, target))
+            return []
+        added = _take_along(files, config, readme)
+        _places[target] = _places[readme]
+        return added
+    shown = target if target.endswith((*_SHOWN, ".md")) else f"{target}.txt"
+    files.append(_added(config, target, f"files/{shown}"))
+    return [target] if target.endswith(".md") else []
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -109,7 +115,7 @@ def _added(config: MkDocsConfig, path: str, place: str) -> File:
 
 
 def _listing(config: MkDocsConfig, folder: str) -> File:
-    """A page with the pictures and tables of a folder, and the names of its other files."""
+    """A page with the names of a folder's files."""
     place = f"files/{folder}/index.md"
     names = sorted(one.name for one in (ROOT / folder).iterdir() if one.is_file())
     lines = [f"# {folder}", "", "Files of the repository's folder.", ""]
