@@ -25,9 +25,14 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     assert isinstance(package, griffe.Module)
     described: dict[str, str] = {}
     for module, names in public_names().items():
-        place = f"reference/api/{module.removeprefix(PACKAGE).removeprefix('.') or PACKAGE}.md"
-        files.append(File.generated(config, place, content=page(package, module, names, described)))
+        content = page(package, module, names, described)
+        files.append(File.generated(config, place(module), content=content))
     return files
+
+
+def place(module: str) -> str:
+    """Where the page of a public module lies in the site."""
+    return f"reference/api/{module.removeprefix(PACKAGE).removeprefix('.') or PACKAGE}.md"
 
 
 def public_names() -> dict[str, list[str]]:

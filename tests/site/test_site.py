@@ -12,6 +12,7 @@ from docs.site import commands
 from docs.site.api import PACKAGE, defined, page, public_names
 from docs.site.check import broken
 from docs.site.docstrings import as_markdown
+from docs.site.navigation import filled
 from docs.site.repository import PAGES, ROOT, targets, turned
 
 PLACES = {
@@ -97,6 +98,12 @@ def test_the_reference_has_each_command_and_its_options() -> None:
     headings = re.findall(r"^## (.*)", text, re.MULTILINE)
     assert set(headings) >= {*names, "detect train", "detect test"}
     assert "--videos-per-step" in text
+
+
+def test_a_folder_of_the_navigation_becomes_its_pages() -> None:
+    nav = [{"A": ["a.md", {"B": "b/"}]}, {"C": "c.md"}]
+    pages = [{"one": "b/one.md"}, {"two": "b/two.md"}]
+    assert filled(nav, {"b/": pages}) == [{"A": ["a.md", {"B": pages}]}, {"C": "c.md"}]
 
 
 GOOD = """<h1 id="top">A</h1><a href="b.html#there">b</a><a href="#top">t</a>
