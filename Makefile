@@ -26,6 +26,7 @@
 #   make data-bench set up, time how fast videos are read against the official path: JSON, table and
 #                   plot in OUT (VIDEOS=folder for your own videos)
 #   make reference  write docs/reference/ from the declarations of the configuration's fields
+#   make site    set up, build the documentation into build/site; what warns or leads nowhere fails
 #   make lint    ruff; make types: mypy; make format: ruff's formatter
 #   make clean   remove what was built (.venv too)
 #
@@ -36,7 +37,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all fuzz \
 	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-sanitize gpu-bench gpu-commit gpu-wheels \
-	gpu-install paper-table data-bench reference lint types format clean
+	gpu-install paper-table data-bench reference site lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -169,6 +170,11 @@ reference: setup
 	$(BIN)/python -m videomae_fast.recipes.reference finetune > docs/reference/finetuning.md
 	$(BIN)/python -m videomae_fast.recipes.reference detect > docs/reference/detection.md
 	$(BIN)/python -m videomae_fast.recipes.reference distill > docs/reference/distillation.md
+
+# With -m, so that the tree is found: docs/site/ is imported from it.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "open build/site/index.html; for its search: python3 -m http.server --directory build/site"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_what_installs_an_extra_is_what_the_package_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    of_developers = ("dev", "checkouts")
+    of_developers = ("dev", "docs", "checkouts")
     wanted = {
         name: needs
         for name, needs in project["optional-dependencies"].items()

@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README and the user guide runs.
+"""Every command and every piece of Python in the README and the guide runs.
 
 Long ones run with options appended that make them short (`SHORT`); what is not run is named here,
 with who runs it instead (`ELSEWHERE`). A command that is neither fails the test.
@@ -20,14 +20,14 @@ import torch
 from benchmarks.official.step import normalized_images, pretraining_loss
 from tests.support import stand_ins
 from tests.support.boxed import write_boxed
-from tests.support.documents import ROOT, blocks, commands
+from tests.support.documents import GUIDE, ROOT, blocks, commands
 from tests.support.known import know_the_stand_ins
 from videomae_fast import Grid, MAEConfig, Masks, MaskSpec, VideoClassifier, masked_pixel_loss
 from videomae_fast.cli import main
 from videomae_fast.demo.videos import render_videos, write_list
 from videomae_fast.interop.acceleration.retype import original_class
 
-DOCUMENTS = ("README.md", "docs/user-guide.md")
+DOCUMENTS = ("README.md", "docs/README.md", *GUIDE)
 
 TINY_MODEL = (
     "--image-size 32 --patch-size 16 --frames 4 --width 32 --depth 1 --heads 2 --decoder-width 32 "
@@ -81,7 +81,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, place in enumerate(("jump", "swim")):
         (folder / "sports" / place).mkdir(parents=True)
         (folder / "sports" / place / "0.mp4").write_bytes(videos[number].read_bytes())
-    (plan,) = blocks("docs/user-guide.md", "toml")
+    (plan,) = blocks("docs/guide/progressive.md", "toml")
     (folder / "plan.toml").write_text(plan)
     wide = VideoClassifier(MAEConfig(width=384, depth=1, heads=6), num_classes=710)
     torch.save({"module": wide.state_dict()}, folder / "vit_s_k710_dl_from_giant.pth")
@@ -152,7 +152,8 @@ def test_every_command_runs_in_the_order_of_its_document(
         assert code == 0, f"{document}: {command}\n{told.out}\n{told.err}"
     assert list((workplace / "pictures").glob("*.png"))
     assert list((workplace / "runs").glob("*/checkpoints/*/model.safetensors"))
-    run_python("docs/user-guide.md")  # which reads what its commands wrote
+    for page in GUIDE:  # each by itself; they read what the commands wrote
+        run_python(page)
 
 
 def benchmarks(words: list[str]) -> int:
@@ -214,7 +215,17 @@ def test_the_first_screen_shows_one_number_one_picture_and_what_to_type() -> Non
 
 
 def test_links_lead_somewhere() -> None:
-    for document in (*DOCUMENTS, "docs/design.md", "docs/performance-log.md"):
-        text = (ROOT / document).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
-            assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"
+    """On a code host, which shows the files as they lie; `make site` follows those of the site."""
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/README.md"):
+        text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        for target in re.findall(r"\]\((?!https?://)([^)#\s]+)", text):
+            assert path.parent.joinpath(target).exists(), f"{path.relative_to(ROOT)}: {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_block_escapes(document: str) -> None:
+    """Other languages than these are run by nothing."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    languages = re.findall(r"^```(\w*)", text, re.MULTILINE)[::2]
+    assert set(languages) <= {"shell", "python", "diff", "toml", "yaml", "text"}
+    assert text.count("\n```") % 2 == 0

@@ -86,6 +86,7 @@ def test_rows_of_a_head_by_the_names_of_its_classes(
         ("a.pth b.pth --to official --classifier --classes 0", 2, "1 or more"),
         ("a.pth b.pth --to ours --classifier --classes 3 --head-index i", 2, "give one of them"),
         ("a.pth b.pth --to ours --bias-names q_bias", 2, "leave it out"),
+        ("a.pth b.pth --to ours --licence mit", 2, "model card of --to hugging-face"),
         ("a.pth b.pth --to ours --image-size 1 2 3", 2, "one side, or"),
         ("a.pth b.pth --to official", 1, "give --heads"),
         ("a.pth a.pth --to official --heads 2 --decoder-heads 1", 1, "nothing is overwritten"),

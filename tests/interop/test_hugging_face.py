@@ -158,6 +158,22 @@ def test_the_card_says_what_is_there_and_its_code_runs(architecture: str, tmp_pa
     assert torch.isfinite(names[results.pop()]).all()
 
 
+def test_the_card_says_the_licence_that_is_given(tmp_path: Path) -> None:
+    weights = from_hugging_face(saved(their_model("VideoMAEModel"), tmp_path / "hf"))
+    write_weights(weights, tmp_path / "out", "hugging-face", licence="cc-by-nc-4.0")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert card.partition("---\n")[2].startswith(
+        "library_name: transformers\nlicense: cc-by-nc-4.0\n"
+    )
+    assert "Licence of the weights: cc-by-nc-4.0." in card
+    assert "fill it in" not in card
+    with pytest.raises(WeightsError, match="the Hub's names are like"):
+        write_weights(weights, tmp_path / "other", "hugging-face", licence="CC: free\nfor all")
+    with pytest.raises(WeightsError, match="no model card"):
+        write_weights(weights, tmp_path / "b.safetensors", "ours", licence="mit")
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("size", [(32, 32), (32, 48)])
 def test_their_processor_makes_the_clips_that_the_model_is_for(
     size: tuple[int, int], tmp_path: Path

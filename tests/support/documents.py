@@ -6,6 +6,11 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+GUIDE = [
+    f"docs/{page}"
+    for page in re.findall(r"guide/[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+]
+"""The pages of the guide, in the order of the navigation."""
 
 
 def blocks(document: str, language: str) -> list[str]:

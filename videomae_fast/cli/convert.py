@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="LayerNorm's epsilon becomes the official 1e-6, where the source has another (as "
         "Hugging Face's do); this changes the function slightly",
     )
+    parser.add_argument(
+        "--licence",
+        metavar="NAME",
+        help="of the weights, for the model card of --to hugging-face, by the Hub's name, as "
+        "cc-by-nc-4.0 (default: left to be filled in)",
+    )
     head = parser.add_argument_group("the head")
     head.add_argument(
         "--classifier",
@@ -118,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
         official_eps=args.official_eps,
         biases=args.bias_names or "q_bias",
         labels=_labels(args.labels),
+        licence=args.licence,
     )
     report = convert(args.source, args.destination, options, hints)
     print("\n".join(report.lines()))
@@ -171,6 +178,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--head-classes takes rows by name: leave the other ways to a head out")
     if args.bias_names is not None and args.to != "hugging-face":
         raise UsageError("--bias-names says how --to hugging-face is written; leave it out")
+    if args.licence is not None and args.to != "hugging-face":
+        raise UsageError("--licence goes into the model card of --to hugging-face; leave it out")
     if args.labels is not None and args.to not in ("ours", "hugging-face"):
         raise UsageError(f"--labels names classes, which --to {args.to} can't say; leave it out")
     if args.image_size is not None and len(args.image_size) > 2:

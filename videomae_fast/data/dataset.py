@@ -40,9 +40,12 @@ from videomae_fast.recipes.source import Source
 class ClipSample:
     """One video's clips.
 
-    frames: [S, T, H, W, 3], uint8 or, of views that are normalised, fp32; mask_seeds: int64 [S],
-    one per sample; label: of the list, -1 where it has none; name: for messages; failure: why the
-    frames are all zero, or None.
+    Attributes:
+        frames: [S, T, H, W, 3], uint8 or, of views that are normalised, fp32.
+        mask_seeds: int64 [S], one per sample.
+        label: of the list, -1 where it has none.
+        name: for messages.
+        failure: why the frames are all zero, or None.
     """
 
     frames: Tensor
@@ -115,16 +118,27 @@ class ClipDataset(Dataset[ClipSample]):
     whoever reads it. A clip is decoded once for all its samples; each sample has a crop and a
     mask seed of its own, and one crop serves all frames (repeated augmentation).
 
-    sources: see :class:`Source`; frames, stride: of a clip (a source's own stride wins);
-    image_size: side or (height, width) of the clips in pixels; samples: clips per video;
-    decoder: see :func:`~videomae_fast.data.decoders.find_decoder`; seed: at least 0;
-    epoch_size: draws per epoch, None takes the number of entries of all sources; cache: a folder of
-    decoded videos that stands before the decoder; rule: which frames and views make the clips;
-    order, block, window: of the draws, see :class:`~videomae_fast.recipes.schema.Reading`;
-    prefetch_bytes, store_timeout: see :class:`~videomae_fast.data.reading.ReadSettings`.
+    Args:
+        sources: the lists.
+        frames: of a clip.
+        stride: from one sampled frame to the next; a source's own wins.
+        image_size: side, or (height, width), of the clips in pixels.
+        samples: clips per video.
+        decoder: "pyav", "decord" or "torchcodec".
+        seed: of all that is drawn, at least 0.
+        epoch_size: draws per epoch; None: as many as all sources have entries.
+        cache: a folder of decoded videos that stands before the decoder.
+        rule: which frames and views make the clips.
+        order: of the draws, "computed" or "table".
+        block: entries next to each other that are drawn soon after one another; 1 shuffles each
+            by itself.
+        window: blocks whose entries are mixed, where they are blocks.
+        prefetch_bytes, store_timeout: see :class:`~videomae_fast.data.reading.ReadSettings`.
 
-    Raises ``ValueError`` for impossible settings, and what
-    :func:`~videomae_fast.data.lists.sources.load_sources` and ``find_decoder`` raise.
+    Raises:
+        ValueError: impossible settings.
+        ListError: a list that can't be read.
+        BackendUnavailableError: the decoder can't be used here.
     """
 
     def __init__(

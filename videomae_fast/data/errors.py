@@ -48,7 +48,9 @@ class DecodeError(VideoMAEFastError):
     decoders translate what their libraries raise for bad input, and what nobody foresaw becomes
     one where files are read (:func:`one_file`).
 
-    reason: a sentence; trace: the traceback of an error that nobody foresaw, else empty.
+    Attributes:
+        reason: a sentence.
+        trace: the traceback of an error that nobody foresaw, else empty.
     """
 
     def __init__(self, reason: str, trace: str = "") -> None:

@@ -20,10 +20,16 @@ _TOP_REASONS: Final = 5
 class Failure:
     """One draw that gave no clip.
 
-    path: the file or frame folder, or a stored clip's source; list_path, line: where a list names
-    it (line from 1); row: of a store, which list_path is then, without a line (0);
-    reason: for a reader; step, epoch, position: the draw; trace: the traceback of an error that no
-    decoder foresaw, else empty.
+    Attributes:
+        path: the file or frame folder, or a stored clip's source.
+        list_path: the list that names it, or the store.
+        line: of the list, from 1; 0 for a store.
+        reason: for a reader.
+        step: of the run, in optimizer steps.
+        epoch: from 0.
+        position: place in the epoch's order.
+        trace: the traceback of an error that no decoder foresaw, else empty.
+        row: of a store.
     """
 
     path: str
@@ -60,14 +66,19 @@ class FailureReport:
     When a run resumes with fewer ranks, the lines of a rank that no longer exists are kept up
     in its own file by rank ``old rank % world``.
 
-    folder: made if missing; rank, world: this process and how many there are; start_step: first
-    step of this start; draws_before: draws (videos) that this rank answers for before it.
-
     Damage behind the lines that are kept is dropped as well; ``aside`` names the reports with
     such, as they were.
 
-    Raises :class:`ListError` for damage among the lines that are kept, and
-    :class:`~videomae_fast.data.errors.OutputError` where a report can't be written.
+    Args:
+        folder: made if missing.
+        rank: of this process.
+        world: how many processes there are.
+        start_step: first step of this start.
+        draws_before: draws (videos) that this rank answers for before it.
+
+    Raises:
+        ListError: damage among the lines that are kept.
+        OutputError: a report can't be written.
     """
 
     def __init__(
@@ -170,9 +181,16 @@ class FailureReport:
 
 
 def read_report(path: str | Path) -> list[Failure]:
-    """The failures in a report, in the order of the file (without a last line that is cut off).
+    """The failures in a report.
 
-    Raises :class:`ListError` naming ``file:line`` for a line that is no failure.
+    Args:
+        path: ``bad_files.rank0.jsonl`` of a run, say.
+
+    Returns:
+        The failures in the order of the file, without a last line that is cut off.
+
+    Raises:
+        ListError: a line that is no failure; names ``file:line``.
     """
     lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     failures = []

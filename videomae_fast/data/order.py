@@ -24,8 +24,12 @@ _ITEM: Final = 3
 class Draw:
     """One video to be read: its place in the run and the entry of the source.
 
-    step: global optimizer step; epoch, position: place in the epoch's order;
-    source, entry: index of the source and of the entry in it.
+    Attributes:
+        step: of the run, in optimizer steps.
+        epoch: from 0.
+        position: place in the epoch's order.
+        source: index of the source.
+        entry: index of the entry in the source.
     """
 
     step: int
@@ -150,6 +154,12 @@ class EpochOrder(Order):
 
     No entry is drawn a second time before every entry of its source was drawn once. It takes
     memory and time for all entries: :class:`~videomae_fast.data.keyed_order.KeyedOrder` does not.
+
+    Args:
+        lengths: entries of each source.
+        shares: part of the draws per source, on any positive scale.
+        epoch_size: draws per epoch.
+        seed: of the order.
     """
 
     def __init__(

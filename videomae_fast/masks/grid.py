@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Grid:
-    """The token grid of a clip: time slots, rows, columns. Tokens are ordered t, then h, then w."""
+    """The token grid of a clip. Tokens are ordered by slot, then row, then column.
+
+    Attributes:
+        slots: time slots, of a tubelet's frames each.
+        height: rows of tokens.
+        width: columns of tokens.
+    """
 
     slots: int
     height: int

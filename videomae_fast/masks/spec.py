@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from videomae_fast.recipes import schema
 
 LossOver = Literal["invisible", "all"]
+"""Decoded tokens in the loss: those that the encoder did not see, or all."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,11 @@ class Counts:
     """Static sizes of a batch of masks, and whether every clip fills them.
 
     Attributes:
-        visible, decoder, loss: V, M, P, the sizes of the index lists.
-        decoder_fixed, loss_fixed: every clip has exactly M (P) of them; if not, the lists of some
-            clips end in padding.
+        visible: V, tokens that the encoder sees.
+        decoder: M, the size of the lists of tokens that are decoded.
+        loss: P, the size of the lists of tokens in the loss.
+        decoder_fixed: every clip has exactly M of them; if not, some lists end in padding.
+        loss_fixed: every clip has exactly P of them; if not, some lists end in padding.
     """
 
     visible: int

@@ -21,11 +21,16 @@ class MAEConfig:
 
     Attributes:
         image_size: pixels, one side or (height, width).
-        patch_size, tubelet_size: a token's cube is tubelet_size × patch_size × patch_size pixels.
+        patch_size: side of a token's cube, in pixels.
+        tubelet_size: length of a token's cube, in frames.
         frames: frames per clip.
-        width, depth, heads: of the encoder.
+        width: values of a token in the encoder.
+        depth: blocks of the encoder.
+        heads: attention heads of the encoder.
         mlp_ratio: hidden width of an MLP is ``int(width * mlp_ratio)``.
-        decoder_width, decoder_depth, decoder_heads: of the decoder.
+        decoder_width: values of a token in the decoder.
+        decoder_depth: blocks of the decoder.
+        decoder_heads: attention heads of the decoder.
         learned_positions: the encoder's positions are a parameter instead of the fixed sinusoid.
         layer_scale: LayerScale's initial value; 0 leaves LayerScale out.
         norm_eps: LayerNorm's epsilon in all blocks and after the encoder.

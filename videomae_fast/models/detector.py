@@ -36,7 +36,8 @@ class ActionDetector(VisionTransformer):
         activation_checkpointing: recompute blocks in the backward pass instead of storing.
         pixels: how uint8 frames are normalised.
         bins: along each side of a box.
-        sampling_ratio, aligned: of :class:`~videomae_fast.ops.roi_align.RoiSpec`.
+        sampling_ratio: samples along each side of a bin; 0 takes one per begun cell, by box.
+        aligned: shifts boxes by half a cell, so that a cell's value lies at its centre.
 
     Raises:
         ValueError: fewer than one class or bin.

@@ -35,10 +35,13 @@ def add_layer_norm(
     Args:
         x: [B, N, D], the residual stream.
         delta: [B, N, D], the output of a branch's last matmul, its bias not yet added.
-        weight, bias: [D], LayerNorm's.
+        weight: [D], LayerNorm's.
+        bias: [D], LayerNorm's.
         delta_bias: [D], the branch's last bias, or None.
         scale: [D], LayerScale's, or None.
         factor: [B], drop path's factor of each clip, or None; no gradient.
+        eps: LayerNorm's epsilon.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         (normalised, stream), [B, N, D] in the dtype of `x`; everything is computed in fp32.

@@ -20,6 +20,7 @@ def append_rows(x: Tensor, table: Tensor, index: Tensor, *, impl: str = "auto") 
         x: [B, V, C], any floating dtype.
         table: [N, C], dtype of `x`.
         index: int32 [B, M] in 0..N-1 (not checked on a GPU); positions may repeat.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         [B, V + M, C], dtype of `x`. The gradient of a row of the table is summed in fp32 over all

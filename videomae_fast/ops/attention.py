@@ -27,8 +27,9 @@ def attention(
 
     Args:
         query: [B, Nq, heads, head dim].
-        key, value: [B, Nk, heads, head dim]. Values that take no part may not be NaN or infinite:
-            their weight is 0, and 0 times these is NaN.
+        key: [B, Nk, heads, head dim].
+        value: [B, Nk, heads, head dim]. Values that take no part may not be NaN or infinite: their
+            weight is 0, and 0 times these is NaN.
         key_count: int32 [B] or None: only the first `key_count[b]` keys of a clip take part, at
             least one.
         impl: "auto": on a GPU what attention_table.json holds for the device and the shape (bf16

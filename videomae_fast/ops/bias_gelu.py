@@ -23,6 +23,7 @@ def bias_gelu(x: Tensor, bias: Tensor, *, impl: str = "auto") -> Tensor:
     Args:
         x: [..., D], the output of a matmul, its bias not yet added.
         bias: [D].
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         [..., D], dtype of `x`; computed in fp32.

@@ -31,6 +31,7 @@ def decoder_assembly(
         positions: fp32 [N, D], the decoder's position table; no gradient.
         visible_index: int32 [B, V], token positions of the visible tokens.
         decoder_index: int32 [B, M], token positions of the mask tokens.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         [B, V + M, D], dtype of `visible`. The mask token's gradient is summed in fp32.

@@ -43,7 +43,9 @@ def mask_indices(
 
     Args:
         seeds: int64 [B], one per clip.
-        slots, height, width: the token grid.
+        slots: time slots of the token grid.
+        height: its rows.
+        width: its columns.
         encoder: "tube" (one spatial mask for all slots), "random" or "frame" (whole slots).
         encoder_masked: masked positions per slot (tube), in all (random) or masked slots (frame).
         decoder: "none" (all that the encoder did not see is decoded), "running-cell", "random" or
@@ -51,13 +53,20 @@ def mask_indices(
         decoder_masked: of each cell's 4 positions (running-cell), in all, or slots.
         loss_over_all: every decoded token is in the loss, not only those the encoder did not see.
         skip_seen: tokens the encoder saw are not decoded.
-        visible_tokens, decoder_tokens, loss_tokens: static sizes V, M, P; the caller computes them
-            (videomae_fast.masks) as the largest counts that can occur.
+        visible_tokens: V, as the next two a static size, which the caller computes as the largest
+            count that can occur (:class:`~videomae_fast.masks.Counts`).
+        decoder_tokens: M, of the lists of tokens that are decoded.
+        loss_tokens: P, of the lists of tokens in the loss.
+        impl: "auto", "triton" (CUDA) or "reference".
 
     Returns:
         visible int32 [B, V]; decoder int32 [B, M]; decoder_count int32 [B], how many of M are
         valid; loss_slot int32 [B, P], indices into the decoder list; loss_weight fp32 [B, P], 1
         or, for padding, 0. Padding points at entry 0 (position 0 in `decoder`).
+
+    Raises:
+        ValueError: seeds of a wrong shape or dtype, or a mask that is none.
+        BackendUnavailableError: `impl` can't run here.
 
     Source: dataset/masking_generator.py of the official V2 code.
     """

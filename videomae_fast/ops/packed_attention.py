@@ -39,10 +39,10 @@ def packed_attention(
         packed: [B, N, 3, heads, head dim]: queries, keys, values; with `query`
             [B, N, 2, heads, head dim]: keys and values.
         query: [B, K, heads, head dim], where other tokens ask; None: all.
-        q_bias, v_bias: [heads * head dim], or None: biases that `packed` and `query` hold already,
-            added without autograd's knowledge (see :func:`videomae_fast.ops.packed_bias`). They
-            change no value here; they are given their gradients, the sums of those of queries and
-            of values over clips and tokens.
+        q_bias: [heads * head dim], or None: a bias that `packed` or `query` holds already, added
+            without autograd's knowledge (see :func:`videomae_fast.ops.packed_bias`). It changes no
+            value here; it is given its gradient, the sum of that of queries over clips and tokens.
+        v_bias: [heads * head dim], or None: likewise, of values.
         key_count: int32 [B] or None: as in attention.
         impl: as in attention, whose table and policy hold. "triton", "native" and "reference"
             write one gradient and the sums themselves; every other library leaves three gradients,

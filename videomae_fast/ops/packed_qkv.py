@@ -19,6 +19,7 @@ def packed_bias(
         q_bias: [D], or None: the matmul makes keys and values only.
         v_bias: [D].
         dtype: of the result.
+        impl: "auto", "triton" (CUDA) or "reference".
 
     Returns:
         [3 D] or [2 D]: q_bias, zeros, v_bias.

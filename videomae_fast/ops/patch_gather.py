@@ -19,7 +19,10 @@ from videomae_fast.ops.cubes import gather_cubes
 from videomae_fast.ops.registry import UP_TO_FP32
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet's pictures, per colour channel, of values in 0..1."""
+
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviations of ImageNet's pictures, likewise."""
 
 
 def patch_gather(
@@ -40,7 +43,10 @@ def patch_gather(
     Args:
         frames: uint8 [B, T, H, W, 3].
         index: int32 [B, K], token positions; each within the grid (not checked on a GPU).
-        mean, std: per colour channel, of values in 0..1. ImageNet's by default.
+        tubelet_size: length of a token's cube, in frames.
+        patch_size: side of a token's cube, in pixels.
+        mean: per colour channel, of values in 0..1; ImageNet's by default.
+        std: likewise.
         dtype: of the result.
         impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 

@@ -43,8 +43,12 @@ def pixel_mse(
         frames: uint8 [B, T, H, W, 3].
         index: int32 [B, K], token positions (not checked on a GPU).
         weight: fp32 [B, K], or None for ones; no gradient.
+        tubelet_size: length of a token's cube, in frames.
+        patch_size: side of a token's cube, in pixels.
+        normalize: targets are normalised as said above.
         ignore_flat: weight 0 for cubes all of whose channels are flat, that is with a standard
             deviation of at most one grey level.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         (loss_sum, weight_sum), scalars, fp32 (fp64 if `prediction` is).

@@ -43,12 +43,19 @@ def pixel_mse_with_gradient(
     Nothing here has an autograd graph: :func:`gradient_root` hands the gradient to the prediction.
 
     Args:
+        prediction: as of :func:`~videomae_fast.ops.pixel_mse`, and so are the next three.
+        frames: uint8 [B, T, H, W, 3].
+        index: int32 [B, K].
+        weight: fp32 [B, K], or None for ones.
         scale: a number, not a tensor. The gradient is rounded once, with it, to the prediction's
             dtype. In fp16, whose smallest number is 6e-8, a scale of one over the batch's tokens
             would round most of it to 0: leave it at 1, where values are about 1e-3, or give it the
             loss scale.
-
-    The other arguments are those of `pixel_mse`, and so are the errors.
+        tubelet_size: as of ``pixel_mse``, and so are the rest and the errors.
+        patch_size: side of a token's cube, in pixels.
+        normalize: targets are normalised by cube and channel.
+        ignore_flat: weight 0 for cubes without texture.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         (loss_sum, weight_sum, gradient): two scalars like those of `pixel_mse`, and [B, K, C],
@@ -76,6 +83,9 @@ def gradient_root(prediction: Tensor, gradient: Tensor) -> Tensor:
         prediction: with a graph.
         gradient: of its shape and dtype.
 
+    Returns:
+        A tensor without elements, for :func:`start_backward`.
+
     Raises:
         ValueError: their shapes or dtypes differ.
     """
@@ -89,7 +99,11 @@ def gradient_root(prediction: Tensor, gradient: Tensor) -> Tensor:
 
 
 def start_backward(root: Tensor) -> None:
-    """Backward from a :func:`gradient_root`: adds to the ``grad`` of every leaf before it."""
+    """Backward from a :func:`gradient_root`: adds to the ``grad`` of every leaf before it.
+
+    Args:
+        root: what :func:`gradient_root` returned.
+    """
     torch.autograd.backward(root, torch.empty_like(root))
 
 

@@ -22,7 +22,19 @@ def pixel_target(
     normalize: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The targets themselves, [B, K, 3 * tubelet_size * patch_size**2] in order (p0, p1, p2, c)."""
+    """The targets of :func:`~videomae_fast.ops.pixel_mse` themselves, in plain torch.
+
+    Args:
+        frames: uint8 [B, T, H, W, 3].
+        index: int32 [B, K], token positions.
+        tubelet_size: length of a token's cube, in frames.
+        patch_size: side of a token's cube, in pixels.
+        normalize: each cube's channels have mean 0 and standard deviation 1.
+        dtype: that is computed in, and of the result.
+
+    Returns:
+        [B, K, 3 * tubelet_size * patch_size**2] in the order (p0, p1, p2, c).
+    """
     return target_of(gather_cubes(frames, index, tubelet_size, patch_size), normalize, dtype)
 
 

@@ -31,7 +31,8 @@ def resized_view(
         crop: (top, left, height, width) in pixels, inside the frame.
         size: (height, width) of the view.
         flip: from left to right.
-        mean, std: per colour channel, of values in 0..1.
+        mean: per colour channel, of values in 0..1.
+        std: likewise.
         impl: "auto", "native" (CPU) or "reference"; they differ by roundings of fp32.
 
     Returns:

@@ -32,6 +32,7 @@ def roi_features(
         clip: int64 [N], the clip of each box.
         grid: (slots, height, width) of the tokens.
         spec: how boxes are sampled.
+        impl: "auto", "triton" (CUDA), "native" (CPU, fp32) or "reference".
 
     Returns:
         [N, D] in the dtype of the tokens; computed in fp32 at least. Where values are not checked

@@ -17,6 +17,7 @@ def token_gather(x: Tensor, index: Tensor, *, impl: str = "auto") -> Tensor:
     Args:
         x: [B, N, D], any floating dtype.
         index: int32 [B, K] in 0..N-1 (not checked on a GPU); positions may repeat.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         [B, K, D], dtype of `x`. The gradient of repeated positions is summed in fp32.
@@ -37,6 +38,7 @@ def token_scatter(x: Tensor, index: Tensor, tokens: int, *, impl: str = "auto") 
         x: [B, K, D], any floating dtype.
         index: int32 [B, K] in 0..tokens-1 (not checked on a GPU).
         tokens: N, the token count of the result.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference".
 
     Returns:
         [B, N, D], dtype of `x`; repeated positions are summed in fp32.

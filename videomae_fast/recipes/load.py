@@ -28,6 +28,9 @@ def load(kind: type[C], recipe: str | Path, overrides: Mapping[str, Any] | None 
         recipe: the name of one that comes with the package, or the path of a TOML file.
         overrides: values by dotted name, ``{"optim.base_lr": 1e-3}``.
 
+    Returns:
+        The configuration.
+
     Raises:
         UsageError: no such recipe, no TOML, an unknown field (says what was meant), or a value that
             can't be; names file, line where it can be known, and field.

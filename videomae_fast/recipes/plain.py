@@ -36,7 +36,14 @@ C = TypeVar("C", bound=Config)
 
 
 def to_plain(config: Config) -> dict[str, Any]:
-    """Plain values for JSON: a dict per section; paths become strings, tuples lists."""
+    """Plain values for JSON.
+
+    Args:
+        config: of any kind.
+
+    Returns:
+        A dict per section, and the number of the format; paths become strings, tuples lists.
+    """
     return {
         "format": FORMAT,
         **{
@@ -54,6 +61,13 @@ def from_plain(kind: type[C], values: Mapping[str, Any]) -> C:
 
     Fields left out are of a version that had them not: they take what was done then, which is their
     default if nothing else is declared.
+
+    Args:
+        kind: the configuration's class.
+        values: what :func:`to_plain` returned.
+
+    Returns:
+        The configuration.
 
     Raises:
         SettingError: a key that is no field, or a value that can't be.
@@ -114,8 +128,12 @@ def changed(config: C, values: Mapping[str, Any]) -> C:
     """A configuration with other values, all of them at once.
 
     Args:
+        config: that is taken for all else.
         values: by dotted name, as in ``{"optim.base_lr": 1e-3}``. Lists stand for tuples, and
             strings and dicts for data lists, as JSON and TOML have them.
+
+    Returns:
+        A new configuration; the given one stays as it is.
 
     Raises:
         SettingError: a name that is none, or a value that can't be; the message says what was meant

@@ -88,6 +88,9 @@ def read_run(path: Path) -> RunRecord:
     Args:
         path: the ``--output`` of a run.
 
+    Returns:
+        What could be read.
+
     Raises:
         UsageError: there is no run in it.
     """

@@ -58,6 +58,9 @@ def pretrain(
         resume: "auto", "never", or a checkpoint folder to go on from.
         log: takes progress lines, in the main process only.
 
+    Returns:
+        Steps, last loss and last checkpoint.
+
     Raises:
         VideoMAEFastError: what stops a run; each kind says what was saved and what to do.
     """

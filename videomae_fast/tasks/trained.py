@@ -19,6 +19,9 @@ def load_model(path: str | Path) -> tuple[MaskedAutoencoder, MAEConfig]:
         path: a checkpoint folder, a run's folder (its newest whole checkpoint is taken), or a
             ``.safetensors`` file that this package wrote.
 
+    Returns:
+        The model, and the shape that it was made with.
+
     Raises:
         CheckpointError: none of these, or not whole.
         WeightsError: damaged, or the weights don't fit the shape that is written beside them.

@@ -61,8 +61,11 @@ _UNREACHABLE: Final = 1000  # in the place of a signal's number
 class RunResult:
     """What a finished run leaves.
 
-    steps: of the run, those before a resume included; last_loss: of the last step, None where this
-    call made no step or no clip of it could be read; checkpoint: the last one.
+    Attributes:
+        steps: of the run, those before a resume included.
+        last_loss: of the last step; None where this call made no step or no clip of it could be
+            read.
+        checkpoint: the last one.
     """
 
     steps: int

@@ -26,3 +26,4 @@ def _load(name: str) -> PretrainConfig:
 RECIPES: dict[str, Callable[[], PretrainConfig]] = {
     name: partial(_load, name) for name in names(schema.PretrainConfig.task)
 }
+"""Former way to recipes, for one version: :func:`videomae_fast.recipes.load` takes its place."""

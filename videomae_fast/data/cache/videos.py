@@ -41,10 +41,14 @@ _CHUNK_BYTES: Final = 1 << 27
 class CacheCounts:
     """What became of the videos that were opened.
 
-    hits, misses: videos that came from the cache, and from the decoder; filled, filled_bytes:
-    entries that were added; damaged: entries that were not served because they were cut off,
-    corrupt or unreadable; not_filled: misses that added no entry, by reason; other_version: entries
-    of another version of this library, which are misses.
+    Attributes:
+        hits: videos that came from the cache.
+        misses: videos that came from the decoder.
+        filled: entries that were added.
+        filled_bytes: of the entries that were added.
+        damaged: entries that were not served because they were cut off, corrupt or unreadable.
+        not_filled: misses that added no entry, by reason.
+        other_version: entries of another version of this library, which are misses.
     """
 
     hits: int = 0
@@ -77,14 +81,17 @@ class CachedVideos:
     a file that was changed is decoded again and its entry replaced. Nothing else is ever removed:
     every video comes once per epoch, in an order drawn anew, so no other choice would hit more.
 
-    folder: made when it is first filled; limit_bytes: for all entries of all processes together;
-    fill: whether misses add entries.
-
     An object is cheap to make and to send to other processes; ``counts`` are those of one process
     (:meth:`take_counts`). Where the folder can't be written (the disk is full), this process warns
     once, stops filling and goes on reading.
 
-    Raises ``ValueError`` for a limit below 0.
+    Args:
+        folder: made when it is first filled.
+        limit_bytes: for all entries of all processes together.
+        fill: whether misses add entries.
+
+    Raises:
+        ValueError: a limit below 0.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int, *, fill: bool = True) -> None:

@@ -57,6 +57,7 @@ DECODERS: Final[dict[str, Decoder]] = {
         Decoder("torchcodec", torchcodec.TorchCodecReader, torchcodec.why_not),
     )
 }
+"""What can decode videos, by name; ``why_not()`` of each says why it can't be used here."""
 
 
 def find_decoder(name: str) -> Decoder:

@@ -95,7 +95,10 @@ class ClipList:
         text: uint8 [file size] (of UTF-16, as UTF-8).
         path_start: int64 [n], where each path begins in the text.
         path_length: int32 [n], in bytes.
-        start, total, label, line: int32 [n], as in :class:`Entry`.
+        start: int32 [n], as in :class:`Entry`.
+        total: int32 [n], as in :class:`Entry`.
+        label: int32 [n], as in :class:`Entry`.
+        line: int32 [n], as in :class:`Entry`.
     """
 
     file: Path

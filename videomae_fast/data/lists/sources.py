@@ -144,7 +144,8 @@ def unlabeled_hybrid(
     Args:
         list_path: the list.
         root: folder that its relative paths start from; None: the working folder.
-        something_v2, ava: what paths of these parts contain.
+        something_v2: what paths of Something-Something V2 contain.
+        ava: what paths of AVA contain.
 
     Returns:
         A source for each part that has entries.

@@ -44,11 +44,13 @@ class ClipBatch:
     Behind a step's last video its places are empty: as those of a video that could not be read,
     but without a name, and no failure.
 
-    frames: [V*S, T, H, W, 3], uint8 or, of views that are normalised, fp32;
-    mask_seeds: int64 [V*S], for ``Masks.from_seeds``;
-    ok: bool [V*S], False where the video could not be read and its frames are zero;
-    labels: int64 [V*S], -1 where the list has none; names: of the V videos, with list line and
-    frames; failures: of the videos that could not be read.
+    Attributes:
+        frames: [V*S, T, H, W, 3], uint8 or, of views that are normalised, fp32.
+        mask_seeds: int64 [V*S], for ``Masks.from_seeds``.
+        ok: bool [V*S], False where the video could not be read and its frames are zero.
+        labels: int64 [V*S], -1 where the list has none.
+        names: of the V videos, with list line and frames.
+        failures: of the videos that could not be read.
     """
 
     frames: Tensor
@@ -70,7 +72,15 @@ class ClipBatch:
 def steps_per_epoch(dataset: ClipDataset, videos_per_step: int) -> int:
     """Optimizer steps per epoch; what is too little for a step at an epoch's end is dropped.
 
-    Raises ``ValueError`` where an epoch has too few draws for one step.
+    Args:
+        dataset: to draw from.
+        videos_per_step: of all processes.
+
+    Returns:
+        The number, at least 1.
+
+    Raises:
+        ValueError: an epoch has too few draws for one step.
     """
     return dataset.order.steps_per_epoch(videos_per_step)
 
@@ -145,8 +155,10 @@ def clip_loader(
         dataset: to draw from.
         videos_per_step: of all processes.
         micro_batches: batches per step and process.
-        start_step, total_steps: the first step, and the one after the last.
-        rank, world: this process's number, and how many there are.
+        start_step: the first step.
+        total_steps: the step after the last.
+        rank: this process's number.
+        world: how many processes there are.
         workers: loader processes, a video at a time each. One that crashes, or hangs for longer
             than ``time_limit`` seconds, is replaced, and its video counts as one that can't be
             read. 0: everything happens in this process, when it is asked for.
@@ -156,6 +168,7 @@ def clip_loader(
             all samples of a video are cropped from them on the device.
         device_decoder: "dali" or "torchcodec-cuda": loader processes hand over the file, the device
             decodes it and crops; what it can't decode they decode with the data set's decoder.
+        time_limit: seconds that a loader process may take for a video; None: any time.
         stats: counts what the stages do.
         feeding: the former name of `stats`, for one version.
 

@@ -25,7 +25,9 @@ class Bottleneck(NamedTuple):
 class PipelineStats:
     """Counts what the stages of the data pipeline do; any thread may add.
 
-    workers: loader processes (0: the main process reads by itself).
+    Args:
+        workers: loader processes (0: the main process reads by itself).
+        clock: seconds since any time.
     """
 
     def __init__(self, workers: int, clock: Callable[[], float] = time.perf_counter) -> None:

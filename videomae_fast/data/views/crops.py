@@ -40,7 +40,8 @@ def multi_scale_box(width: int, height: int, size: Size, pair: int, offset: int)
     frame.
 
     Args:
-        width, height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
         size: (height, width) that the crop is resized to.
         pair: index into :data:`SCALE_PAIRS` (10).
         offset: index into :data:`OFFSETS` (13).
@@ -62,7 +63,8 @@ def centre_box(width: int, height: int, size: Size) -> Box:
     """The largest centred crop with the aspect of a size: resize-then-centre-crop in one.
 
     Args:
-        width, height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
         size: (height, width) that the crop is resized to.
 
     Returns:

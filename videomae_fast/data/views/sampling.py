@@ -17,6 +17,9 @@ def possible_starts(duration: int, frames: int, stride: int) -> int:
         frames: of the clip.
         stride: frames from one sampled frame to the next.
 
+    Returns:
+        The number, at least 1.
+
     Raises:
         ValueError: a video without frames, or settings below 1.
     """

@@ -55,13 +55,20 @@ class Content:
     container: str = "model"
 
 
-def content_of(weights: ModelWeights, layout: Layout, *, biases: BiasNames = "q_bias") -> Content:
+def content_of(
+    weights: ModelWeights,
+    layout: Layout,
+    *,
+    biases: BiasNames = "q_bias",
+    licence: str | None = None,
+) -> Content:
     """The weights in a layout.
 
     Args:
         weights: by official names.
         layout: whose names and files.
         biases: spelling of the q and v biases in Hugging Face's layout.
+        licence: of the weights, for the model card there.
 
     Returns:
         Tensors by the layout's names, and what is said beside them.
@@ -69,13 +76,15 @@ def content_of(weights: ModelWeights, layout: Layout, *, biases: BiasNames = "q_
     Raises:
         WeightsError: the layout can't hold these weights, or its code would compute something else.
     """
+    if licence is not None and layout != "hugging-face":
+        raise WeightsError(f"the layout {layout} has no model card that would say the licence")
     if layout == "ours":
         return _ours(weights)
     if layout == "hugging-face":
         settings, state, changes = to_hugging_face(weights, biases=biases)
         documents = {CONFIG: settings, PROCESSOR: processor_settings(weights.config)}
         texts = {name: as_json(said) for name, said in documents.items()}
-        texts[CARD] = model_card(weights, settings, changes)
+        texts[CARD] = model_card(weights, settings, changes, licence)
         return Content(state, tuple(changes), documents=texts)
     _check_official_eps(weights)
     return _mmaction2(weights) if layout == "mmaction2" else _official(weights)

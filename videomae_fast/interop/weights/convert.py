@@ -42,6 +42,7 @@ class ConversionOptions:
         official_eps: compute with the official LayerNorm epsilon whatever the source has.
         biases: spelling of the q and v biases in Hugging Face's layout.
         labels: names of the classes of the result, or a file with one a line.
+        licence: of the weights, for the model card of Hugging Face's layout.
     """
 
     layout: Layout
@@ -50,6 +51,7 @@ class ConversionOptions:
     official_eps: bool = False
     biases: BiasNames = "q_bias"
     labels: Path | Sequence[str] | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ def convert(
     result = changed(read, options)
     _check_nothing_lost(read, result)
     check_finite(result.state, origin=read.origin.name)
-    written, changes = write_weights(result, destination, options.layout, biases=options.biases)
+    written, changes = write_weights(
+        result, destination, options.layout, biases=options.biases, licence=options.licence
+    )
     return ConversionReport(read, result, written, (*result.changes, *changes))
 
 

@@ -3,10 +3,12 @@ use them. It says what is in the weights and nothing that is not."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
+from videomae_fast.errors import WeightsError
 from videomae_fast.interop.weights.model_weights import Change, Kind, ModelWeights
 
 _TASKS: Final[dict[Kind, str]] = {
@@ -25,10 +27,14 @@ _LAYOUTS: Final = {
     "mmaction2": "mmaction2's layout",
 }
 _MOST_NAMES: Final = 20
+_LICENCE: Final = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
 def model_card(
-    weights: ModelWeights, settings: Mapping[str, Any], changes: Sequence[Change]
+    weights: ModelWeights,
+    settings: Mapping[str, Any],
+    changes: Sequence[Change],
+    licence: str | None = None,
 ) -> str:
     """Markdown with the Hub's head of metadata.
 
@@ -36,16 +42,28 @@ def model_card(
         weights: of any kind but a detector.
         settings: of config.json.
         changes: what this layout can't say of them.
+        licence: of the weights, by the Hub's name. None: left to be filled in, since weights don't
+            say theirs.
 
     Returns:
-        The text of README.md. The licence is left to be filled in: weights don't say theirs.
+        The text of README.md.
+
+    Raises:
+        WeightsError: a licence that is no name as the Hub has them.
     """
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        raise WeightsError(
+            f"licence {licence!r}: the Hub's names are like mit, apache-2.0 or cc-by-nc-4.0, and "
+            "other for one that it has no name for"
+        )
     config, kind = weights.config, weights.kind
     height, width = settings["image_size"], settings["image_size"]
     if not isinstance(settings["image_size"], int):
         height, width = settings["image_size"]
     tags = ["video", "videomae"]
     head = ["library_name: transformers"]
+    if licence is not None:
+        head.append(f"license: {licence}")
     if kind in _TASKS:
         head.append(f"pipeline_tag: {_TASKS[kind]}")
     head += ["tags:", *(f"- {tag}" for tag in tags)]
@@ -68,7 +86,11 @@ def model_card(
         f"# {_WHAT[kind][0].upper()}{_WHAT[kind][1:]}",
         f"Written by videomae-fast from `{PurePath(weights.origin.name).name}`, "
         f"{_LAYOUTS[weights.origin.layout]}. Every tensor was read back and compared bit for bit. "
-        "The licence is that of these weights: fill it in above (`license:`).",
+        + (
+            "The licence is that of these weights: fill it in above (`license:`)."
+            if licence is None
+            else f"Licence of the weights: {licence}."
+        ),
         f"| | |\n|-|-|\n{table}",
         _classes(weights),
         _changed([*weights.changes, *changes]),

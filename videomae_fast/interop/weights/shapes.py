@@ -22,7 +22,8 @@ class SourceHints:
     """What tensors don't say about a model, where somebody else did. None: not told.
 
     Attributes:
-        heads, decoder_heads: attention heads. Official widths have official heads.
+        heads: attention heads of the encoder; official widths have official heads.
+        decoder_heads: attention heads of the decoder, likewise.
         frames: of a clip; 16 if nobody says so.
         image_size: of a clip in pixels, one side or (height, width); 224 if nobody says so.
         detector: the source is action detection's model, whose tensors have the names of a

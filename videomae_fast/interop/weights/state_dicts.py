@@ -39,6 +39,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Args:
         path: .safetensors, or a torch checkpoint (.pth, .pt, .bin).
 
+    Returns:
+        The tensors by their names.
+
     Raises:
         WeightsError: no such file, not a weights file, damaged, claiming more than it holds, or
             with a call in it that would start something elsewhere.

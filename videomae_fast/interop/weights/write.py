@@ -31,7 +31,12 @@ _ENDINGS: Final[dict[Layout, tuple[str, ...]]] = {
 
 
 def write_weights(
-    weights: ModelWeights, path: str | Path, layout: Layout, *, biases: BiasNames = "q_bias"
+    weights: ModelWeights,
+    path: str | Path,
+    layout: Layout,
+    *,
+    biases: BiasNames = "q_bias",
+    licence: str | None = None,
 ) -> tuple[Tally, list[Change]]:
     """Writes a layout, reads it back and compares every bit.
 
@@ -42,6 +47,8 @@ def write_weights(
         layout: of the file or folder.
         biases: spelling of the q and v biases in Hugging Face's layout, see
             :mod:`~videomae_fast.interop.weights.layouts.hugging_face`.
+        licence: of the weights, by the Hub's name ("cc-by-nc-4.0"), for the model card that
+            Hugging Face's layout has.
 
     Returns:
         What was written, by part, and what the layout can't say.
@@ -54,7 +61,7 @@ def write_weights(
     endings = _ENDINGS.get(layout)
     if endings is not None and path.suffix not in endings:
         raise WeightsError(f"{path}: a file of this layout ends in {' or '.join(endings)}")
-    content = content_of(weights, layout, biases=biases)
+    content = content_of(weights, layout, biases=biases, licence=licence)
     state = _apart(content.state)
     _write_new(path, content, state)
     return tally(state), list(content.changes)
