@@ -133,7 +133,8 @@ class ClipDataset(Dataset[ClipSample]):
         block: entries next to each other that are drawn soon after one another; 1 shuffles each
             by itself.
         window: blocks whose entries are mixed, where they are blocks.
-        prefetch_bytes, store_timeout: see :class:`~videomae_fast.data.reading.ReadSettings`.
+        prefetch_bytes: of clips of object stores that a process holds ahead.
+        store_timeout: seconds after which a store that can't be reached is given up.
 
     Raises:
         ValueError: impossible settings.

@@ -24,7 +24,15 @@ def add_layer_norm_fp8(
     """:func:`videomae_fast.ops.add_layer_norm`, and its first result as ``quantize_rows`` has it.
 
     Args:
-        as of add_layer_norm.
+        x: [B, N, D], the stream.
+        delta: [B, N, D], what is added to it.
+        weight: [D], of the LayerNorm.
+        bias: [D], of the LayerNorm.
+        delta_bias: [D] or None, added to `delta`.
+        scale: [D] or None, a factor of `delta` and its bias (LayerScale).
+        factor: fp32 [B] or None, a factor of the clip's (drop path).
+        eps: of the LayerNorm.
+        impl: "auto", "triton" (CUDA) or "reference".
 
     Returns:
         (normalised, stream), and the normalised rows in e4m3, without a gradient of their own.

@@ -67,7 +67,8 @@ def augmented_views(
         clips: uint8 [T, H, W, 3] each, on one device; T is the same for all, H and W need not be.
         views: what is done for each view, at least one.
         size: (height, width) of the views in pixels.
-        mean, std: per colour channel, of values in 0..1.
+        mean: per colour channel, of values in 0..1.
+        std: likewise.
         impl: "auto", "triton" (CUDA), "native" (CPU) or "reference". Grey levels after the
             operations are the same, values differ by roundings of fp32. What fills a hole depends
             on the kind of device.

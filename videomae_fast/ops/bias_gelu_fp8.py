@@ -15,6 +15,7 @@ def bias_gelu_fp8(x: Tensor, bias: Tensor, *, impl: str = "auto") -> tuple[Tenso
     Args:
         x: [..., D], the output of a matmul, its bias not yet added.
         bias: [D].
+        impl: "auto", "triton" (CUDA) or "reference".
 
     Returns:
         [..., D], dtype of `x`; and its rows in e4m3, without a gradient of their own.

@@ -37,6 +37,10 @@ def quantize_rows(x: Tensor, *, factor: Tensor | None = None, impl: str = "auto"
     Args:
         x: [..., D], D at least 1; no gradient.
         factor: fp32 [D], or None.
+        impl: "auto", "triton" (CUDA) or "reference".
+
+    Returns:
+        The rows, e4m3 [..., D], and their scales, fp32 [...].
 
     Raises:
         ValueError: wrong shapes.
