@@ -24,7 +24,9 @@ def test_it_runs_and_writes(tmp_path, capsys):
     views = {"crop_resize", "rand_augment", "bilinear_resize", "resized_view", "hsv_jitter"}
     # Declared as attention is, and of the same bodies
     packed = {"packed_attention", "packed_bias", "packed_join", "gelu_mlp"}
-    left_out = {*views, *packed, "mask_indices", "roi_features"}
+    # For models whose kernels take longer than the host
+    fp8 = {"add_layer_norm_fp8", "bias_gelu_fp8", "fp8_linear", "quantize_rows"}
+    left_out = {*views, *packed, *fp8, "mask_indices", "roi_features"}
     assert set(record["microseconds"]) == forward - left_out
     assert set(record["before"]) == set(record["microseconds"])
     told = capsys.readouterr().out
