@@ -22,9 +22,9 @@ def test_it_runs_and_writes(tmp_path, capsys):
     forward = {name for name in REGISTRY if not name.endswith("_backward")}
     # Masks, views and features of boxes are made once a batch
     views = {"crop_resize", "rand_augment", "bilinear_resize", "resized_view", "hsv_jitter"}
-    on_gpus = {"packed_bias", "packed_join", "gelu_mlp"}  # on a CPU there is the reference alone
     views |= {"augmented_views", "mix_clips"}
-    fp8 = {"add_layer_norm_fp8", "bias_gelu_fp8", "quantize_rows", "fp8_linear"}  # of wide blocks
+    on_gpus = {"packed_bias", "packed_join", "gelu_mlp"}  # on a CPU there is the reference alone
+    fp8 = {"add_layer_norm_fp8", "bias_gelu_fp8", "quantize_rows", "fp8_linear"}  # wide
     left_out = {*views, *on_gpus, *fp8, "mask_indices", "roi_features"}
     assert set(record["microseconds"]) == forward - left_out
     assert set(record["before"]) == set(record["microseconds"])
