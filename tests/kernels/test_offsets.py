@@ -27,7 +27,7 @@ CONFIG = MAEConfig(
 
 
 # Integers only; whole clips, by a pointer each; pixel_mse_with_gradient's kernel; vectors only
-LEFT_OUT = ("mask_indices", "crop_resize", "pixel_mse", "packed_bias")
+LEFT_OUT = ("mask_indices", "augmented_views", "crop_resize", "pixel_mse", "packed_bias")
 OPS = sorted({name for name, op in REGISTRY.items() if "triton" in op.backends} - {*LEFT_OUT})
 
 

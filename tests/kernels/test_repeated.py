@@ -26,7 +26,9 @@ SHAPES = [("base", 16), ("giant", 4)] if ON_GPU else [("tiny", 2)]
 OPS = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)
 WIDE = ("add_layer_norm_fp8", "bias_gelu_fp8", "quantize_rows")  # for blocks wider than ViT-B's
 MADE_ELSEWHERE = ("mask_indices",)  # integers only: its own tests compare them with the reference
-SLOW_TO_INTERPRET = ("crop_resize", "pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward")
+SLOW_TO_INTERPRET = (
+    "augmented_views", "crop_resize", "pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward",
+)  # fmt: skip
 
 
 def differing(
