@@ -29,7 +29,8 @@ def what_to_look_at(done: DemoResult) -> list[str]:
                 f"8 motions from {done.labelled} labels: {tuned.accuracy:.1%} of "
                 f"{tuned.result.videos} held-out videos after pre-training,",
             ),
-            f"  from scratch in as many steps {scratch.accuracy:.1%}, by chance {done.chance:.1%}",
+            f"  from scratch in as many steps {scratch.accuracy:.1%}, by chance {done.chance:.1%}: "
+            f"pre-training {'paid' if tuned.accuracy > scratch.accuracy else 'did not pay'}",
             _line(done, confusion, "which motion is taken for which"),
         ]  # fmt: skip
     return [
