@@ -18,11 +18,11 @@ more of it than the background, while of random cubes most can be seen in anothe
 away."""
 
 STRIDE = 2
-SIDE, FPS, SECONDS = 56, 12, 2.0
+SIDE, FPS, SECONDS = 96, 12, 2.0
 """Of rendered videos: pixels, frames per second, length."""
 
-CACHE_GB = 0.5
-"""For the rendered videos, which take 0.25 MB each and would be decoded dozens of times. Videos
+CACHE_GB = 1.0
+"""For the rendered videos, which take 0.7 MB each and would be decoded dozens of times. Videos
 of the user's may be too long for any limit, and are decoded clip by clip."""
 
 FRAMES = 8

@@ -132,7 +132,9 @@ def check_labels(sources: Sequence[LoadedSource], classes: Classes) -> None:
         wrong = np.flatnonzero((labels < 0) | (labels >= classes.count))
         if len(wrong):
             place, label = source.entries.place(int(wrong[0])), int(labels[wrong[0]])
-            more = f"; {len(wrong) - 1} more are likewise" if len(wrong) > 1 else ""
+            also = len(wrong) - 1
+            verb = "is" if also == 1 else "are"
+            more = f"; {also} more {verb} likewise" if also else ""
             if label < 0:
                 raise ListError(
                     f"{place}: has no label{more}: store the videos anew from a list of format "
