@@ -120,10 +120,12 @@ def test_bytes_of_single_ops_are_those_of_their_benchmark():
 
     config = replace(TINY, image_size=224, width=384, heads=6, decoder_width=192)
     apart = {}
+    # These read parts of their clips; torch's matmuls are not ours to count
+    other = ("crop_resize", "augmented_views", "linear", "gelu_mlp")
     with forced("reference"):
         for case in op_cases(Workload(config, 2), torch.float32):
             op = getattr(torch.ops.videomae_fast, case.op, None)
-            if op is None or case.op.startswith(("crop_resize", "linear", "gelu_mlp")):
+            if op is None or case.op.startswith(other):
                 continue
             args = (*case.args(), "reference")
             schema = op.default._schema.arguments
