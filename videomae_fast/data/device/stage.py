@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae_fast.data.device.base import DeviceDecoder, EncodedClip
+from videomae_fast.data.device.host_memory import HostMemory
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.reading import ReadResult
 from videomae_fast.data.views.rule import ClipShape, ViewRule
@@ -38,6 +39,7 @@ class ClipStage:
         self._dtype = torch.float32 if rule.dtype == np.float32 else torch.uint8
         self._on_gpu = device.type == "cuda"
         self._stream = _stream(device) if self._on_gpu else None
+        self._memory = HostMemory(pinned=self._on_gpu)
 
     def __call__(
         self, results: ReadResults
@@ -101,7 +103,7 @@ class ClipStage:
 
     def _joined(self, ready: dict[int, ReadResult], samples: int, shape: tuple[int, ...]) -> Tensor:
         shape = (*shape[:-1], shape[-1] * self._dtype.itemsize)
-        clips = _host_memory(shape, self._on_gpu)
+        clips = self._memory.take(shape)
         for number in range(shape[0] // samples):
             part = clips[number * samples : (number + 1) * samples]
             if number in ready:
@@ -111,7 +113,7 @@ class ClipStage:
         return clips.view(self._dtype).to(self._device, non_blocking=True)
 
     def _upload(self, frames: NDArray[np.uint8]) -> Tensor:
-        host = _host_memory(frames.shape, self._on_gpu)
+        host = self._memory.take(frames.shape)
         host.copy_(torch.from_numpy(_writable(frames)))
         return host.to(self._device, non_blocking=True)
 
@@ -123,14 +125,6 @@ class ClipStage:
         if not all(self._rule.fits(plan, (height, width)) for plan in result.plans):
             return DecodeError(f"the device decoded frames of {width}x{height}, smaller than told")
         return frames
-
-
-def _host_memory(shape: tuple[int, ...], pinned: bool) -> Tensor:
-    """uint8, not initialised."""
-    if pinned:
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-    # NumPy asks for huge pages where torch does not: a quarter of the time to fill a batch
-    return torch.from_numpy(np.empty(shape, dtype=np.uint8))
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:
