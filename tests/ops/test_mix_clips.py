@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.support.backends import TRITON
+from tests.support.backends import NATIVE, TRITON
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import mix_clips
 
@@ -20,7 +20,7 @@ def drawn(batch: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return own, boxes
 
 
-@pytest.mark.parametrize("impl", [TRITON])
+@pytest.mark.parametrize("impl", [NATIVE, TRITON])
 @pytest.mark.parametrize("batch", [1, 2, 5, 6])
 def test_it_is_the_reference(batch: int, impl: str, device: str) -> None:
     """Blended, cut, wholly another, and odd numbers of clips, whose middle one is its own."""
@@ -42,7 +42,7 @@ def test_half_precision_is_rounded_once(dtype: torch.dtype, impl: str, device: s
     assert ((found.double() - exact).abs() <= unit * (exact.abs() + 1e-3)).all()
 
 
-@pytest.mark.parametrize("impl", [TRITON])
+@pytest.mark.parametrize("impl", [NATIVE, TRITON])
 def test_every_value_is_written(impl: str, device: str, poisoned: Callable[..., object]) -> None:
     clips = torch.randn(2, 2, 40, 41, 3, device=device)[:, :, ::2]
     own, boxes = drawn(2, device)
@@ -56,6 +56,8 @@ def test_what_does_not_fit_is_refused(interpreted: None) -> None:
     clips, (own, boxes) = torch.zeros(2, 1, 4, 4, 3), drawn(2, "cpu")
     with pytest.raises(BackendUnavailableError, match="not fp64"):
         mix_clips(clips.double(), own, boxes, impl="triton")
+    with pytest.raises(BackendUnavailableError, match=r"not torch\.bfloat16"):
+        mix_clips(clips.bfloat16(), own, boxes, impl="native")
     with pytest.raises(ValueError, match="clips must be floating point"):
         mix_clips(clips.byte(), own, boxes)
     with pytest.raises(ValueError, match=r"own must be fp64 \[2\]"):

@@ -9,7 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from videomae_fast.ops._declare import declare, triton
+from videomae_fast.ops import _native
+from videomae_fast.ops._declare import declare, native, triton
 
 
 def mix_clips(clips: Tensor, own: Tensor, boxes: Tensor, *, impl: str = "auto") -> Tensor:
@@ -20,7 +21,8 @@ def mix_clips(clips: Tensor, own: Tensor, boxes: Tensor, *, impl: str = "auto") 
         own: fp64 [B], in 0..1: the share of a clip's own pixels, where its box is empty.
         boxes: int64 [B, 4], rows and columns (top, bottom, left, right) that are the partner's, the
             second and fourth not included; an empty one for a clip that is blended.
-        impl: "auto", "triton" (CUDA) or "reference": the same values in fp32.
+        impl: "auto", "triton" (CUDA), "native" (CPU, fp32) or "reference": the same values in fp32,
+            but where a partner that is left out is not finite.
 
     Returns:
         Of the clips' shape and dtype, contiguous. There is no gradient.
@@ -67,9 +69,16 @@ def _unfit(clips: Tensor) -> str | None:
     return None
 
 
+def _native_unfit(clips: Tensor) -> str | None:
+    if clips.dtype != torch.float32:
+        return f"the native library takes clips of fp32, not {clips.dtype}"
+    return None
+
+
 _MIX_CLIPS = declare(
     "mix_clips",
     _reference,
+    native=native(_native.mix_clips, unfit=_native_unfit),
     triton=triton(
         "mix_clips",
         "mix_clips",

@@ -11,6 +11,7 @@ from videomae_fast.ops._native.augment import (
     augmented_view,
     bilinear_resize,
     hsv_jitter,
+    mix_clips,
     rand_augment,
     resized_view,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "instruction_set",
     "library",
     "library_path",
+    "mix_clips",
     "packed_attention",
     "packed_attention_backward",
     "patch_gather",

@@ -30,6 +30,14 @@ def rand_augment(frames: Tensor, operations: Tensor) -> Tensor:
     return out
 
 
+def mix_clips(clips: Tensor, own: Tensor, boxes: Tensor) -> Tensor:
+    """fp32 [B, T, H, W, 3] mixed with the clips in reverse: shares fp64 [B], boxes int64 [B, 4]."""
+    clips, own, boxes = clips.contiguous(), own.contiguous(), boxes.contiguous()
+    out = torch.empty_like(clips)
+    call("vmf_mix_clips", "ppppiiii", clips, own, boxes, out, *clips.shape[:4])
+    return out
+
+
 def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
     """uint8 [B, T, H, W, 3] with colours moved by int64 [B, 3], OpenCV's bytes."""
     frames, shifts = frames.contiguous(), shifts.contiguous()

@@ -16,7 +16,7 @@ from pathlib import Path
 from videomae_fast.ops._native.threads import share_threads
 
 # The C interface that the wrappers here speak: VMF_INTERFACE_VERSION in csrc/CMakeLists.txt.
-INTERFACE = 10
+INTERFACE = 11
 
 SWITCH = "VIDEOMAE_FAST_NATIVE"
 REBUILD = "rebuild it with: pip install --force-reinstall --no-deps . (in the source folder)"
