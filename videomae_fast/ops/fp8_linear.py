@@ -78,14 +78,16 @@ def _emulated(
     bias: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """What :func:`_scaled_mm` computes, in fp32."""
+    """What :func:`_scaled_mm` computes, in fp32; in fp64 where a scale is."""
     a = values.float() * scale[:, None]
     b = others.float() if other_scale is None else others.float() * other_scale[:, None]
+    wide = torch.promote_types(a.dtype, b.dtype)
+    a, b = a.to(wide), b.to(wide)
     kind = values.device.type
     lowered = kind != "meta" and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if lowered else nullcontext():
         out = a @ b.t()
-    return (out if bias is None else out + bias.float()).to(dtype)
+    return (out if bias is None else out + bias.to(out.dtype)).to(dtype)
 
 
 def _scaled_mm(
