@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -102,6 +103,7 @@ def _settings_of_torch() -> dict[str, object]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "precision of matmuls": torch.get_float32_matmul_precision(),
         "oneDNN": torch.backends.mkldnn.enabled,
+        "Triton's interpreter": os.environ.get("TRITON_INTERPRET"),
     }
 
 
@@ -112,7 +114,7 @@ def _own_settings() -> Generator[None, None, None]:
     before = _settings_of_torch()
     yield
     left = {k: v for k, v in _settings_of_torch().items() if v != before[k]}
-    assert not left, f"the test leaves torch with other settings: {left}"
+    assert not left, f"the test leaves other settings behind: {left}"
 
 
 class Golden:

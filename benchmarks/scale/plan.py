@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from benchmarks.scale.kept import Keeping, per_clip
 
 # Its copies and matmuls, as a training step reaches them: bytes and flop per second
 _RATES = {"H100": (3.0e12, 700e12), "H200": (4.3e12, 700e12)}
+_SWITCH = "TRITON_INTERPRET"
 _FREE = 0.93  # of a card's memory; the rest is the context's, NCCL's and lost between blocks
 
 
@@ -169,6 +171,18 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def _interpreted() -> Iterator[None]:
+    """Nothing runs here; but without its switch Triton refuses tensors that lie on the CPU."""
+    before = os.environ.get(_SWITCH)
+    os.environ.setdefault(_SWITCH, "1")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SWITCH]
+
+
 def main(argv: Sequence[str]) -> int:
     from dataclasses import replace
 
@@ -180,8 +194,6 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--gpus and --clips go in pairs")
     if min(*args.gpus, *args.clips, args.per_node) < 1:
         parser.error("--gpus, --clips and --per-node are at least 1")
-    # Nothing runs; without it Triton refuses tensors that lie on the CPU
-    os.environ.setdefault("TRITON_INTERPRET", "1")
     changed = {k: v for k in ("width", "depth", "heads") if (v := getattr(args, k)) is not None}
     card = replace(CARDS[args.card], per_node=args.per_node)
     if args.memory_gb is not None:
@@ -194,9 +206,10 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     planned: list[dict[str, Any]] = []
-    for group, clips in zip(layouts, args.clips, strict=True):
-        workload = Workload(config, clips)
-        clip = _clip(args, workload, args.masking)
-        planned += rows(describe(workload), clip, card, group, clips)
+    with _interpreted():
+        for group, clips in zip(layouts, args.clips, strict=True):
+            workload = Workload(config, clips)
+            clip = _clip(args, workload, args.masking)
+            planned += rows(describe(workload), clip, card, group, clips)
     print(json.dumps(planned, indent=1) if args.json else table(planned, card))
     return 0
