@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import pickletools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Final, cast
@@ -63,12 +64,12 @@ class Inert:
     name: str
 
 
-class Built:
+class Built(ABC):
     """What a call gives that gets its contents afterwards."""
 
+    @abstractmethod
     def build(self, state: Any) -> None:
         """Takes what the pickle says of it."""
-        raise NotImplementedError
 
 
 Call = Callable[..., Any]

@@ -82,3 +82,16 @@ def tiny_config(train: Path, validation: Path | None = None, **others: Any) -> F
     lists = {"data.lists": (Source(train, format="labels"),), "data.validation": validated}
     given = {name.replace("__", "."): value for name, value in others.items()}
     return changed(FinetuneConfig(), {**TINY, **lists, **given})
+
+
+def in_folds(folder: Path) -> Path:
+    """Four classes in three folds, and a clip without a label, with their ``groups.csv``."""
+    rows = ["path,label,group,fold"]
+    for label, direction in enumerate(sorted(DIRECTIONS)):
+        for fold in range(3):
+            path = moving_square(folder / direction / f"{fold}.mp4", direction, fold)
+            rows.append(f"{path.relative_to(folder)},{label},g{fold},{fold}")
+    moving_square(folder / "other.mp4", "left", 9)
+    rows.append("other.mp4,-1,h,-1")
+    (folder / "groups.csv").write_text("\n".join(rows) + "\n")
+    return folder

@@ -9,6 +9,9 @@ from videomae_fast.data.store.lance_writing import LanceWriter
 from videomae_fast.data.store.tar_writing import TarWriter
 from videomae_fast.recipes.source import ListFormat
 
+LABELS = [3, 0, 2, 1, 0, 4]
+"""Of the six clips that tests of data share."""
+
 
 def write_store(
     folder: Path,

@@ -160,6 +160,12 @@ _One = Callable[
 ]
 
 
+def _room(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
+    """Memory for the views."""
+    shape = (len(views), clips[0].shape[0], height, width, 3)
+    return torch.empty(shape, dtype=torch.float32, device=clips[0].device)
+
+
 def _each_view(write: _One) -> Callable[..., Tensor]:
     """A backend's `run`: the views one by one, then their holes, to memory given or its own."""
 
@@ -173,9 +179,7 @@ def _each_view(write: _One) -> Callable[..., Tensor]:
         std: Sequence[float],
         out: Tensor | None = None,
     ) -> Tensor:
-        if out is None:
-            shape = (len(views), clips[0].shape[0], height, width, 3)
-            out = torch.empty(shape, dtype=torch.float32, device=clips[0].device)
+        out = _room(clips, views, height, width) if out is None else out
         for number, (clip, *view) in enumerate(views.tolist()):
             crop, flip, hole, (seed, first, count) = view[:4], view[4], view[5:9], view[9:]
             rows = operations[first : first + count]
@@ -230,9 +234,7 @@ def _at_once(write: Callable[..., None]) -> Callable[..., Tensor]:
         std: Sequence[float],
         out: Tensor | None = None,
     ) -> Tensor:
-        if out is None:
-            shape = (len(views), clips[0].shape[0], height, width, 3)
-            out = torch.empty(shape, dtype=torch.float32, device=clips[0].device)
+        out = _room(clips, views, height, width) if out is None else out
         dense = [clip if clip.stride()[2:] == (3, 1) else clip.contiguous() for clip in clips]
         write(dense, views, operations, mean, std, out)
         return out

@@ -21,14 +21,11 @@ from videomae_fast.data.loader.pipeline import ClipBatch
 from videomae_fast.data.randomness import Randomness
 from videomae_fast.errors import UsageError
 from videomae_fast.models.classifier import VideoClassifier
-from videomae_fast.models.config import mae_config
-from videomae_fast.models.flops import encoder_flops
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.tasks.engine import why_not_captured
+from videomae_fast.tasks.layered import encoder_work, layered_optimizer
 from videomae_fast.tasks.moving_average import keep_average
-from videomae_fast.training.layer_decay import layered_groups
-from videomae_fast.training.optimizer import make_optimizer
 from videomae_fast.training.task import MicroLoss, Place, Work
 
 _MIX = 4  # a stream of random words apart from those of the data's order
@@ -73,25 +70,13 @@ class Recognition:
         return [what for there, what in parts if there]
 
     def work(self) -> Work:
-        """Of the encoder, which is nearly all."""
-        same = float(encoder_flops(mae_config(self.config.model)))
-        return Work(same, same, self.config.run.activation_checkpointing)
+        return encoder_work(self.config)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, VideoClassifier)
-        optim = self.config.optim
-        groups = layered_groups(
-            model,
-            depth=model.config.depth,
-            weight_decay=optim.weight_decay,
-            layer_decay=optim.layer_decay,
-            exempt=model.no_weight_decay(),
-        )
-        for group in groups:
-            del group["names"]
-        made = make_optimizer(groups, betas=optim.betas, impl=optim.optimizer)
-        if optim.ema_decay > 0:
-            keep_average(made, optim.ema_decay)
+        made, decay = layered_optimizer(model, self.config), self.config.optim.ema_decay
+        if decay > 0:
+            keep_average(made, decay)
         self.made = made
         return made
 

@@ -11,23 +11,13 @@ from benchmarks.gestures import study
 from benchmarks.gestures.arms import ARMS, FULL, TINY, Fold, labelled_config, shorter
 from benchmarks.gestures.folds import clips_of, fold_numbers, write_lists
 from benchmarks.report.gestures import gestures_table, over_folds, plot_gestures
-from tests.support.labelled import DIRECTIONS, moving_square
+from tests.support.labelled import in_folds
 from videomae_fast.recipes import FinetuneConfig, PretrainConfig, changed
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Four classes in three folds, and a clip without a label."""
-    folder = tmp_path_factory.mktemp("set")
-    rows = ["path,label,group,fold"]
-    for label, direction in enumerate(sorted(DIRECTIONS)):
-        for fold in range(3):
-            path = moving_square(folder / direction / f"{fold}.mp4", direction, fold)
-            rows.append(f"{path.relative_to(folder)},{label},g{fold},{fold}")
-    moving_square(folder / "other.mp4", "left", 9)
-    rows.append("other.mp4,-1,h,-1")
-    (folder / "groups.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    return in_folds(tmp_path_factory.mktemp("set"))
 
 
 def test_a_fold_is_in_neither_kind_of_training(data, tmp_path):

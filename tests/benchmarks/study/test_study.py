@@ -29,7 +29,7 @@ from benchmarks.study.rows import (
 )  # fmt: skip
 from benchmarks.study.sets import LabelledSet, own_set, with_few_labels
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
-from tests.support.labelled import DIRECTIONS, moving_square
+from tests.support.labelled import in_folds
 from videomae_fast.tasks.pretraining import grid_and_masks
 
 SETTINGS = CANDIDATES[CHOSEN]
@@ -37,17 +37,7 @@ SETTINGS = CANDIDATES[CHOSEN]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four classes in three folds, and a clip without a label."""
-    folder = tmp_path_factory.mktemp("set")
-    rows = ["path,label,group,fold"]
-    for label, direction in enumerate(sorted(DIRECTIONS)):
-        for fold in range(3):
-            path = moving_square(folder / direction / f"{fold}.mp4", direction, fold)
-            rows.append(f"{path.relative_to(folder)},{label},g{fold},{fold}")
-    moving_square(folder / "other.mp4", "left", 9)
-    rows.append("other.mp4,-1,h,-1")
-    (folder / "groups.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    return in_folds(tmp_path_factory.mktemp("set"))
 
 
 def test_every_row_is_a_model_and_masks_that_can_be_and_has_a_name_of_its_own() -> None:

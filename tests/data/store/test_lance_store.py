@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.stores import flip_byte, write_store
+from tests.support.stores import LABELS, flip_byte, write_store
 from videomae_fast import cli
 from videomae_fast.data import DecodeError, Source
 from videomae_fast.data.lists.sources import load_sources
@@ -26,14 +26,6 @@ from videomae_fast.data.store.opening import StoredClip, is_store, open_store
 from videomae_fast.errors import BackendUnavailableError, UsageError, VideoMAEFastError
 
 lance: Any = pytest.importorskip("lance")
-LABELS = [3, 0, 2, 1, 0, 4]
-
-
-@pytest.fixture(scope="module")
-def labelled(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("lists") / "train.csv"
-    path.write_text("".join(f"clip{n}.mp4 {label}\n" for n, label in enumerate(LABELS)))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from time import process_time
 import numpy as np
 import pytest
 
-from tests.support.stores import flip_byte, write_store
+from tests.support.stores import LABELS, flip_byte, write_store
 from tests.support.videos import write_video
 from videomae_fast import cli
 from videomae_fast.data import DecodeError, ListError, Source
@@ -35,16 +35,6 @@ from videomae_fast.data.store.opening import StoredClip, is_store, open_store
 from videomae_fast.data.store.tar import TarStore
 from videomae_fast.data.store.tar_writing import TarWriter
 from videomae_fast.errors import UsageError, VideoMAEFastError
-
-LABELS = [3, 0, 2, 1, 0, 4]
-
-
-@pytest.fixture(scope="module")
-def labelled(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The list of six clips with labels, relative to their folder."""
-    path = tmp_path_factory.mktemp("lists") / "train.csv"
-    path.write_text("".join(f"clip{n}.mp4 {label}\n" for n, label in enumerate(LABELS)))
-    return path
 
 
 @pytest.fixture(scope="module")

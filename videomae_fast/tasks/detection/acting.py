@@ -8,14 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.data.boxes.batches import BoxBatch
-from videomae_fast.models.config import mae_config
 from videomae_fast.models.detection_loss import detection_loss
 from videomae_fast.models.detector import ActionDetector
-from videomae_fast.models.flops import encoder_flops
 from videomae_fast.models.matmul_parameters import matmul_parameters
 from videomae_fast.recipes.detection import DetectConfig
-from videomae_fast.training.layer_decay import layered_groups
-from videomae_fast.training.optimizer import make_optimizer
+from videomae_fast.tasks.layered import encoder_work, layered_optimizer
 from videomae_fast.training.task import MicroLoss, Place, Work
 
 
@@ -48,23 +45,11 @@ class Acting:
         return ["the head's dropout"] if self.draws else []
 
     def work(self) -> Work:
-        """Of the encoder, which is nearly all."""
-        same = float(encoder_flops(mae_config(self.config.model)))
-        return Work(same, same, self.config.run.activation_checkpointing)
+        return encoder_work(self.config)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         assert isinstance(model, ActionDetector)
-        optim = self.config.optim
-        groups = layered_groups(
-            model,
-            depth=model.config.depth,
-            weight_decay=optim.weight_decay,
-            layer_decay=optim.layer_decay,
-            exempt=model.no_weight_decay(),
-        )
-        for group in groups:
-            del group["names"]
-        return make_optimizer(groups, betas=optim.betas, impl=optim.optimizer)
+        return layered_optimizer(model, self.config)
 
     def inputs(self, batch: BoxBatch, place: Place) -> dict[str, Tensor]:
         """frames: uint8 [B, T, H, W, 3]; ok: bool [B]; boxes: fp32 [N, 4]; clip: int64 [N];
