@@ -203,13 +203,27 @@ def probe(
     readable, reason, and the fields of :class:`Facts` (null where it can't be read). It appears
     when it is complete.
 
-    decode: decode all frames, not only the first; good_list: where to write the list without the
-    lines that can't be read, None for nowhere; shard: (i, n), the part of the list that is looked
-    at: what all parts write, one after the other, is what the whole would; the others are as for
-    :func:`videomae_fast.data.prepare.prepare` and :class:`videomae_fast.data.Source`.
+    Args:
+        list_path: the list.
+        output: the manifest's file.
+        format: of the list.
+        root: folder that its relative paths start from; None: the working one.
+        name_pattern: of the pictures of frame folders.
+        decode: decode all frames, not only the first.
+        good_list: where to write the list without the lines that can't be read; None: nowhere.
+        workers: processes, one file and one thread each.
+        time_limit: seconds per file.
+        shard: (i, n), the part of the list that is looked at. What all parts write, one after the
+            other, is what the whole would.
+        progress: from the number of files to a line to keep up.
 
-    Raises :class:`~videomae_fast.data.ListError` for the list and :class:`OutputError` where the
-    manifest can't be written.
+    Returns:
+        What was found, in numbers.
+
+    Raises:
+        ListError: the list can't be read.
+        UsageError: more shards than lines.
+        OutputError: the manifest can't be written.
     """
     entries = load_list(list_path, format)
     lines = contiguous(len(entries), shard)

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.files import make_folder, write_lines
+from videomae_fast.data.files import write_lines
 from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.loader.pipeline import every_entry
-from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.views.augmented import Sampling
 from videomae_fast.data.views.evaluation import Evaluation
 from videomae_fast.errors import UsageError, VideoMAEFastError
@@ -37,11 +36,10 @@ from videomae_fast.tasks.initial import digests
 from videomae_fast.tasks.labelled import Classes, check_formats, check_labels
 from videomae_fast.tasks.pinned import settled
 from videomae_fast.tasks.score_journal import ScoreJournal, from_text
+from videomae_fast.tasks.testing_into import testing_into
 from videomae_fast.tasks.validation import IN_TEST, at_chance
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
-from videomae_fast.training.parallel.launcher import ending_with_launcher
-from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.world import World
 
 _SECONDS: Final = 10.0  # between progress lines
@@ -154,27 +152,10 @@ def score_lists(
         VideoMAEFastError: not one video could be read.
     """
     check_formats(sources)
-    with ending_with_launcher():
-        world = World.start(settings.device)
-        together, lock = False, None
-        try:
-            with failing_together(world.store, world.rank):
-                make_folder(output)
-                if world.is_main:
-                    lock = FolderLock(output, "tests")
-                log = log if world.is_main else _quiet
-                lists = settled(sources, world)
-                test = _Test(path, weights, lists, settings, classes, output, world)
-                result = test.run(log)
-            together = True
-            return result
-        except AGREED:
-            together = True
-            raise
-        finally:
-            if lock is not None:
-                lock.close()
-            world.close(together=together)
+    with testing_into(output, settings.device) as world:
+        lists = settled(sources, world)
+        test = _Test(path, weights, lists, settings, classes, output, world)
+        return test.run(log if world.is_main else _quiet)
 
 
 class _Test:

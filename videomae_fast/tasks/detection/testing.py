@@ -13,8 +13,7 @@ from videomae_fast.data.boxes.ava_files import csv_lines
 from videomae_fast.data.boxes.clips import KeyFrameClips, key_frame_reading
 from videomae_fast.data.boxes.detection_views import DetectionViews
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.files import make_folder, write_lines
-from videomae_fast.data.lock import FolderLock
+from videomae_fast.data.files import write_lines
 from videomae_fast.errors import UsageError, VideoMAEFastError
 from videomae_fast.evaluation.detection import (
     KeyFrameScores,
@@ -33,9 +32,8 @@ from videomae_fast.tasks.detection.history import validated
 from videomae_fast.tasks.detection.key_frames import Actions, check_scored, read_lists
 from videomae_fast.tasks.initial import digests
 from videomae_fast.tasks.score_journal import ScoreJournal, file_digest, from_text
+from videomae_fast.tasks.testing_into import testing_into
 from videomae_fast.training.checkpoint import Log
-from videomae_fast.training.parallel.launcher import ending_with_launcher
-from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.world import World
 
 
@@ -134,31 +132,14 @@ def score_detector(
         UsageError, ListError: something that can't be, or `output` is of another test.
         VideoMAEFastError: not one key frame could be read.
     """
-    with ending_with_launcher():
-        world = World.start(settings.device)
-        together, lock = False, None
-        try:
-            with failing_together(world.store, world.rank):
-                make_folder(output)
-                if world.is_main:
-                    lock = FolderLock(output, "tests")
-                made_from = partial(_made_from, path, weights, sources, settings)
-                result = _tested(
-                    weights, sources, settings, world, output, made_from,
-                    log if world.is_main else _quiet,
-                )  # fmt: skip
-                if world.is_main:
-                    _write(result, output)
-                world.agree(0)
-            together = True
-            return result
-        except AGREED:
-            together = True
-            raise
-        finally:
-            if lock is not None:
-                lock.close()
-            world.close(together=together)
+    with testing_into(output, settings.device) as world:
+        made_from = partial(_made_from, path, weights, sources, settings)
+        told = log if world.is_main else _quiet
+        result = _tested(weights, sources, settings, world, output, made_from, told)
+        if world.is_main:
+            _write(result, output)
+        world.agree(0)
+        return result
 
 
 def _tested(
