@@ -1,4 +1,4 @@
-"""CHANGELOG.md has the headings of Keep a Changelog, each once and in their order, and the version."""
+"""CHANGELOG.md has the headings of Keep a Changelog in their order, and names the version."""
 
 from __future__ import annotations
 
