@@ -1,4 +1,4 @@
-"""The interpreter with our shortcuts gives the bits of Triton's own, and undoes what it replaces."""
+"""The interpreter with our shortcuts gives the bits of Triton's own, and undoes what it does."""
 
 from __future__ import annotations
 

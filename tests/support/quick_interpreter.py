@@ -1,7 +1,6 @@
 """Triton's interpreter without what it does again and again for each operation of a kernel.
 
-What it computes and what it refuses stay as they are, bit for bit; its programs take a fraction of the
-time.
+What it computes and what it refuses stay as they are, bit for bit; it takes a fraction of the time.
 """
 
 from __future__ import annotations
