@@ -26,8 +26,9 @@ from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from torch.distributed.fsdp import FSDPModule
-    from typing_extensions import TypeIs
 
 
 def shard(model: nn.Module, layout: Layout, world: World, *, bf16: bool, compiled: bool) -> None:
@@ -119,7 +120,7 @@ def whole_tensors(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tens
     return found
 
 
-def shards(model: nn.Module) -> TypeIs[FSDPModule]:
+def shards(model: nn.Module) -> TypeGuard[FSDPModule]:
     """Whether a model is spread over processes."""
     kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
     return kind is not None and isinstance(model, kind)
@@ -136,10 +137,10 @@ def without_scatter(model: nn.Module, skip: bool, layout: Layout) -> None:
 def gathered(model: nn.Module) -> Iterator[None]:
     """While entered, every process holds all weights as blocks use them and no forward pass waits
     for another process, so that each may make as many as it has to. All enter it together."""
-    if not shards(model):
+    modules = list(_sharded(model.modules()))
+    if not modules:
         yield
         return
-    modules = list(_sharded(model.modules()))
     before = [_reshards(module) for module in modules]
     try:
         for module in modules:
