@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from videomae_fast.interop.weights.run_folders import MODEL, SHARDED, SHARDS, fingerprint
 from videomae_fast.training.checkpoint.folder import (
@@ -61,6 +59,9 @@ class ShardedWriter:
         Raises:
             CheckpointError: the checkpoint before this one could not be written.
         """
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+        from torch.distributed.checkpoint.state_dict_saver import async_save
+
         self.wait()
         self._begin(folder)
         weights = {
