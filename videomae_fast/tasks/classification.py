@@ -40,6 +40,7 @@ from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.labelled import (
     check_labels,
     classes_of,
+    labels_digest,
     training_clips,
     validation_clips,
     videos_of_classes,
@@ -185,6 +186,7 @@ class Classification:
             "entries": [len(source) for source in self.dataset.sources],
             "validation": [len(source) for source in validated],
             "classes": self.classes.count,
+            "labels_sha256": labels_digest([*self.dataset.sources, *validated], self.classes),
             "steps_per_epoch": self.steps_per_epoch,
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -146,6 +148,16 @@ def check_labels(sources: Sequence[LoadedSource], classes: Classes) -> None:
                 f"{classes.count} classes {told} (0 to {classes.count - 1}){more}: correct the "
                 "list, or name all classes with data.classes"
             )
+
+
+def labels_digest(sources: Sequence[LoadedSource], classes: Classes) -> str:
+    """SHA-256 of what the lists call their videos, in their order, and of the classes' names: the
+    same wherever lists and videos lie."""
+    found = hashlib.sha256(json.dumps(classes.names).encode())
+    for source in sources:
+        found.update(f"{len(source)}\n".encode())
+        found.update(np.ascontiguousarray(source.entries.label, dtype="<i4").data)
+    return found.hexdigest()
 
 
 def videos_of_classes(sources: Sequence[LoadedSource], classes: Classes) -> NDArray[np.int64]:
