@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from tests.support.runs import ROOT, TORCHRUN, interrupt_after, losses, quiet
 from videomae_fast.data.errors import ListError
 from videomae_fast.errors import UsageError
 from videomae_fast.interop import load_weights, read_weights
+from videomae_fast.recipes import Source
 from videomae_fast.tasks.classification import finetune
+from videomae_fast.tasks.labelled import strides_without_use
 from videomae_fast.tasks.validation import History
 from videomae_fast.training.checkpoint import checkpoints, read
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError
@@ -106,6 +109,18 @@ def test_a_run_goes_on_with_the_same_labels_only(lists: Lists, tmp_path: Path) -
     names.write_text("b\na\nc\nd\n")
     with pytest.raises(CheckpointError, match="of another run: labels_sha256 was '"):
         go_on(files[0], 3)
+
+
+def test_strides_of_sparse_clips_are_told_to_do_nothing(lists: Lists) -> None:
+    with_stride = Source(lists[1], format="labels", stride=3)
+    data = tiny_config(lists[0], data__validation=(with_stride,), data__stride=2).data
+    assert strides_without_use(data) is None
+    told = strides_without_use(replace(data, sampling="sparse"))
+    assert told == (
+        "without effect: data.stride 2, val.csv's stride 3, as sparse clips spread over the whole "
+        "video"
+    )
+    assert strides_without_use(replace(tiny_config(*lists).data, sampling="sparse")) is None
 
 
 @pytest.mark.parametrize("videos", [8, 5], ids=["full", "with an empty place"])

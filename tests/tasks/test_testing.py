@@ -156,6 +156,7 @@ def test_other_positions_are_another_test(
     ("words", "message"),
     [
         (["--segments", "0"], "--segments must be 1 or more, not 0"),
+        (["--sampling", "sparse", "--stride", "2"], "stride 2 would do nothing, as sparse clips"),
         (["--classes", "kinetics-400"], "names 400 classes, and the weights have 4"),
     ],
 )

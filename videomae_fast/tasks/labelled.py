@@ -19,7 +19,7 @@ from videomae_fast.data.store.opening import is_store
 from videomae_fast.data.views.augmented import Augmented
 from videomae_fast.data.views.evaluation import Evaluation
 from videomae_fast.errors import UsageError
-from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.classification import FinetuneConfig, LabelledData
 from videomae_fast.recipes.source import Source
 
 _SHOWN = 10
@@ -109,6 +109,19 @@ def check_formats(lists: Sequence[Source]) -> None:
                 f"{source.path}: is read as format pretrain, which has no labels: use "
                 "format=labels for lines 'path label', or folder-labels"
             )
+
+
+def strides_without_use(data: LabelledData) -> str | None:
+    """A sentence on strides that were given and do nothing, as sparse clips have none; or None."""
+    if data.sampling != "sparse":
+        return None
+    given = [] if data.stride == LabelledData().stride else [f"data.stride {data.stride}"]
+    for source in (*data.lists, *data.validation):
+        if source.stride is not None:
+            given.append(f"{source.label}'s stride {source.stride}")
+    if not given:
+        return None
+    return f"without effect: {', '.join(given)}, as sparse clips spread over the whole video"
 
 
 def classes_of(classes: str | None, dataset: ClipDataset) -> Classes:
