@@ -120,7 +120,7 @@ def _equalize(frames: Tensor) -> Tensor:
 def _look_up(frames: Tensor, table: Tensor) -> Tensor:
     """Levels through a table [T, 256, 3] of each frame's channels."""
     t, h, w, _ = frames.shape
-    levels = table.to(torch.uint8).gather(1, frames.view(t, h * w, 3).long())
+    levels = table.to(torch.uint8).gather(1, frames.reshape(t, h * w, 3).long())
     return levels.view(t, h, w, 3)
 
 

@@ -125,3 +125,12 @@ def test_probabilities_of_flip_and_hole() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         AugmentSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("frame", [(1, 40), (40, 1)])
+def test_a_crop_has_a_pixel_whatever_the_frame(frame: tuple[int, int]) -> None:
+    narrow, flat = (0.2, 0.4), (2.5, 5.0)
+    settings = AugmentSettings(aspect=narrow if frame[0] == 1 else flat, area=(0.01, 0.01))
+    for seed in range(20):
+        _, _, height, width = draw_augmentation(settings, frame, (8, 8), Randomness(seed)).crop
+        assert min(height, width) >= 1

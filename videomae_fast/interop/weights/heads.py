@@ -184,7 +184,7 @@ def read_rows(path: str | Path, classes: int) -> list[int]:
     """
     path = Path(path)
     with refused(path, "can't be read", "give a file of row numbers"):
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         with refused(path, "not a JSON list", "give a file of row numbers"):
             entries = [(f"entry {i}", each) for i, each in enumerate(json.loads(text), 1)]
@@ -221,7 +221,7 @@ def with_labels(weights: ModelWeights, labels: Path | Sequence[str]) -> ModelWei
     path = labels if isinstance(labels, Path) else "names of classes"
     if isinstance(labels, Path):
         with refused(path, "can't be read", "give a text file with one class name a line"):
-            labels = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines()]
+            labels = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines()]
     first: dict[str, int] = {}
     for number, label in enumerate(labels, 1):
         if not label:
