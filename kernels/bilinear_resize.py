@@ -1,4 +1,4 @@
-"""Bilinear resize of uint8 frames without antialiasing: OpenCV's fixed point, the reference's bytes.
+"""Bilinear resize of uint8 frames without antialiasing: OpenCV's fixed point, the same bytes.
 
 Where an output pixel reads and with which weights is worked out for each row and column of a tile
 anew, in fp64 and fp32 as the reference does: less than reading tables. Lanes run over the bytes of

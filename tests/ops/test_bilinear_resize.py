@@ -19,9 +19,7 @@ PATH = Path(__file__).parents[1] / "golden" / "downstream_opencv_resize.safetens
 @pytest.mark.parametrize("k", range(7))
 def test_bytes_are_opencvs(k: int, impl: str, device: str) -> None:
     with safe_open(PATH, "pt") as file:
-        image, wanted = (
-            file.get_tensor(f"{k}.{name}").to(device) for name in ("image", "resized")
-        )
+        image, wanted = (file.get_tensor(f"{k}.{name}").to(device) for name in ("image", "resized"))
     found = bilinear_resize(torch.stack([image, image.flip(0)]), tuple(wanted.shape[:2]), impl=impl)
     assert torch.equal(found[0], wanted)
 

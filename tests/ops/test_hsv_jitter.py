@@ -30,7 +30,9 @@ def test_near_the_exact_colours(impl: str, device: str) -> None:
 
 @pytest.mark.parametrize("impl", ALL)
 def test_grey_has_no_hue_and_the_ends_hold(impl: str, device: str) -> None:
-    frames = torch.tensor([0, 100, 255], dtype=torch.uint8)[:, None].expand(1, 1, 1, 3, 3).to(device)
+    frames = (
+        torch.tensor([0, 100, 255], dtype=torch.uint8)[:, None].expand(1, 1, 1, 3, 3).to(device)
+    )
     moved = hsv_jitter(frames, torch.tensor([[10, 0, 26]]), impl=impl)
     assert moved.tolist()[0][0][0] == [[26] * 3, [126] * 3, [255] * 3]
     moved = hsv_jitter(frames, torch.tensor([[0, 0, -26]]), impl=impl)
