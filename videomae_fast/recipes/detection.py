@@ -232,16 +232,6 @@ class DetectConfig(Config):
                 "data.longest_short_side",
                 f"data.longest_short_side ({longest}) is below data.short_side ({data.short_side})",
             )
-        if data.device_decoder != "none":
-            raise SettingError(
-                "data.device_decoder",
-                "data.device_decoder: key frames are decoded by loader processes; leave it out",
-            )
-        if data.crop_on == "device":
-            raise SettingError(
-                "data.crop_on",
-                "data.crop_on device: key frames are cut by loader processes; leave it out",
-            )
         if self.schedule.patience is not None and not data.validation:
             raise SettingError(
                 "schedule.patience",

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from videomae_fast.data.boxes.detection_views import (
-    DetectionView,
     DetectionViews,
+    PlannedView,
     drawn_view,
     viewed_frames,
     whole_view,
@@ -51,19 +51,6 @@ class KeyFrameRequest(ClipRequest):
     seconds: float
     fps: float | None
     per_second: bool = False
-
-
-@dataclass(frozen=True)
-class PlannedView:
-    """What is done to frames of a size (height, width)."""
-
-    frame: Size
-    view: DetectionView
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the clip."""
-        return self.view.size if self.view.crop is None else (self.view.crop[2],) * 2
 
 
 @dataclass(frozen=True)
@@ -116,6 +103,10 @@ class KeyFrameReading(ReadSettings):
 
     def bytes_of(self, plans: Plans) -> tuple[int, ...]:
         return (len(plans), self.frames, *plans[0].size, 3)
+
+    def fits(self, plan: PlannedView, frame: Size) -> bool:
+        """Whether frames are of the size that a plan, and the boxes with it, are for."""
+        return plan.frame == frame
 
     def make(self, frames: NDArray[np.uint8], plans: Plans, out: NDArray[np.uint8]) -> None:
         source = torch.from_numpy(np.ascontiguousarray(frames))
