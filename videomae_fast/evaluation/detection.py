@@ -21,7 +21,6 @@ from videomae_fast.data.boxes.batches import WholeClip, whole_batches
 from videomae_fast.data.boxes.boxes import Boxes, Key
 from videomae_fast.data.boxes.clips import KeyFrameClips
 from videomae_fast.data.boxes.entries import KeyFrameList
-from videomae_fast.data.device.stage import CropOn
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.loader.pipeline import TIME_LIMIT
 from videomae_fast.data.order import Draw
@@ -64,8 +63,6 @@ class ScoreSettings:
         bf16: compute under bf16 autocast.
         workers: loader processes.
         time_limit: seconds for one video.
-        crop_on, device_decoder: where frames are resized and decoded, see
-            :func:`~videomae_fast.data.loader.pipeline.clip_loader`.
     """
 
     batch: int = 8
@@ -74,8 +71,6 @@ class ScoreSettings:
     bf16: bool = False
     workers: int = 0
     time_limit: float | None = TIME_LIMIT
-    crop_on: CropOn = "worker"
-    device_decoder: str | None = None
 
 
 def detected_lists(lists: Sequence[KeyFrameList]) -> list[bool]:
@@ -124,8 +119,7 @@ def score_key_frames(
         workers=settings.workers,
         device=device,
         time_limit=settings.time_limit,
-        crop_on=settings.crop_on,
-        device_decoder=settings.device_decoder,
+        crop_on="device" if device.type == "cuda" else "worker",
     )
     try:
         with closing(batches):  # type: ignore[type-var]

@@ -232,6 +232,12 @@ class DetectConfig(Config):
                 "data.longest_short_side",
                 f"data.longest_short_side ({longest}) is below data.short_side ({data.short_side})",
             )
+        if data.device_decoder != "none" and data.lists and all(x.per_second for x in data.lists):
+            raise SettingError(
+                "data.device_decoder",
+                f"data.device_decoder {data.device_decoder} takes a clip from one file, and those "
+                "of per_second lists lie in several: leave it out, or join the files",
+            )
         if self.schedule.patience is not None and not data.validation:
             raise SettingError(
                 "schedule.patience",

@@ -135,7 +135,6 @@ def whole_batches(
     device: torch.device,
     time_limit: float | None = TIME_LIMIT,
     crop_on: CropOn = "worker",
-    device_decoder: str | None = None,
 ) -> Iterator[WholeBatch]:
     """Key frames in the order of their draws, each once.
 
@@ -148,12 +147,9 @@ def whole_batches(
             annotated boxes.
         workers, time_limit: as for :func:`~videomae_fast.data.loader.pipeline.once_loader`.
         device: where the clips are to be.
-        crop_on, device_decoder: as for :func:`training_batches`; frames are resized there.
-
-    Raises:
-        BackendUnavailableError: the device can't use the decoder.
+        crop_on: who resizes the frames, with the same result: loader processes, or the device.
     """
-    frames = _FramesFrom(clips, device, PipelineStats(workers), crop_on, device_decoder)
+    frames = _FramesFrom(clips, device, PipelineStats(workers), crop_on, None)
     joiner = _Whole(frames, widened, detected)
     parts = GivenDraws(draws, batch)
     return joined_batches(parts, joiner, workers=workers, time_limit=time_limit)

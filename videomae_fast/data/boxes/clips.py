@@ -82,6 +82,10 @@ class KeyFrameReading(ReadSettings):
         reach = self.frames * request.stride // 2
         return SecondFiles(request.file.parent, request.seconds, reach, open_part)
 
+    def why_not_encoded(self, request: ClipRequest) -> str | None:
+        assert isinstance(request, KeyFrameRequest)
+        return "a clip of several files" if request.per_second else None
+
     def ids(self, video: VideoReader, request: ClipRequest) -> tuple[int, ...]:
         assert isinstance(request, KeyFrameRequest)
         if isinstance(video, SecondFiles):

@@ -326,8 +326,6 @@ class Detection:
             uses_bf16(self.settings, world.device) and not shards(model),
             data.workers,
             data.decode_timeout,
-            crop_on(data, world.device),
-            device_decoder(data),
         )
         mine = looked_at(self.validation)[world.rank :: world.size]
         with gathered(model):
