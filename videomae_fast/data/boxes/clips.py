@@ -202,7 +202,7 @@ class KeyFrameClips:
         return KeyFrameRequest(
             draw=draw,
             file=part.path,
-            list_path=Path(f"{source.path} images") if source.is_json else source.path,
+            list_path=source.path,
             line=entry.line,
             label=-1,
             start=source.first_frame,
