@@ -14,7 +14,8 @@ from videomae_fast.data.errors import ListError
 from videomae_fast.placed_json import PlacedList, PlacedObject, placed_json
 
 VALUES: list[Any] = [
-    {}, [], {"a": []}, [[], {}], 3, "x", None, {"a": [1, {"b": [2, "]"]}], "b": {"c": [1]}, "c": "}"},
+    {}, [], {"a": []}, [[], {}], 3, "x", None,
+    {"a": [1, {"b": [2, "]"]}], "b": {"c": [1]}, "c": "}"},
     [{"a": 1}, {"b": "\n,"}, 2.5], {"\u00e9\"": ["\U0001f600", "a\nb"]},
 ]  # fmt: skip
 
