@@ -1,7 +1,8 @@
 """Temporal detectors' own readers on our features, with the settings of docs/guide/features.md.
 
 Run with the checkouts of actionformer_release and OpenTAD in ACTIONFORMER and OPENTAD, and what
-they import: h5py, joblib and the built nms_1d_cpu; mmengine, pandas, torchvision. Skipped without them.
+they import: h5py, joblib and the built nms_1d_cpu; mmengine, pandas, torchvision. Skipped
+without them.
 """
 
 from __future__ import annotations
