@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common.workload import Workload
-from benchmarks.ops.cases import OpCase, op_cases
+from benchmarks.ops.cases import op_cases
+from benchmarks.ops.op_case import OpCase
 from tests.support.backends import FLOATS, assert_accurate, doubled
 from videomae_fast import MAEConfig
 from videomae_fast.models.transformer import Mlp, set_fused_mlp
