@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.support import library
 from tests.support.backends import (
     ALL,
     FLOATS,
@@ -18,7 +19,7 @@ from tests.support.backends import (
     same_bits,
     with_dtypes,
 )
-from videomae_fast.ops import _native, add_layer_norm
+from videomae_fast.ops import add_layer_norm
 
 OPS = torch.ops.videomae_fast
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -292,12 +293,12 @@ def test_the_library_without_a_branch(rows):
     """A norm alone, with a gradient of the residual stream and without one."""
     x, grad, weight = torch.randn(rows, 33), torch.randn(rows, 33), torch.randn(33)
     bias = torch.randn(33)
-    out, stream, *statistics = _native.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
+    out, stream, *statistics = library.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
     assert stream.data_ptr() == x.data_ptr()
 
     def backward(grad_stream):
         rest = (stream, *statistics, weight, *[None] * 4, False)
-        return _native.add_layer_norm_backward(grad, grad_stream, *rest)
+        return library.add_layer_norm_backward(grad, grad_stream, *rest)
 
     assert torch.equal(backward(None)[0], backward(torch.zeros(rows, 33))[0])
     other = torch.randn(rows, 33)
@@ -316,8 +317,8 @@ def test_the_librarys_bits_do_not_depend_on_the_thread_count():
     weight, bias = torch.randn(96), torch.randn(96)
 
     def run():
-        forward = _native.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
+        forward = library.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
         rest = (*forward[1:], weight, *[None] * 4, False)
-        return [*forward, *_native.add_layer_norm_backward(grad, None, *rest)]
+        return [*forward, *library.add_layer_norm_backward(grad, None, *rest)]
 
     same_bits(run)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native
+from videomae_fast.ops._native import augment
 
 
 def bilinear_resize(frames: Tensor, size: tuple[int, int], *, impl: str = "auto") -> Tensor:
@@ -79,4 +79,4 @@ def _weights(share: Tensor) -> tuple[Tensor, Tensor]:
     return ((1 - share) * 2048).round().int(), (share * 2048).round().int()
 
 
-_BILINEAR_RESIZE = declare("bilinear_resize", _reference, native=native(_native.bilinear_resize))
+_BILINEAR_RESIZE = declare("bilinear_resize", _reference, native=native(augment.bilinear_resize))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native
+from videomae_fast.ops._native import augment
 
 _HUES = 180
 # Of a pixel's value, its least channel and the two between, which are red, green and blue in each
@@ -97,4 +97,4 @@ def _one_minus(a: Tensor, b: Tensor) -> Tensor:
     return (1 - a.double() * b.double()).float()
 
 
-_HSV_JITTER = declare("hsv_jitter", _reference, native=native(_native.hsv_jitter))
+_HSV_JITTER = declare("hsv_jitter", _reference, native=native(augment.hsv_jitter))

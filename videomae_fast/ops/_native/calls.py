@@ -13,6 +13,10 @@ from torch import Tensor
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops._native.loader import library, why_missing
 
+Arguments = Any
+"""An op's arguments as attributes, by the names of its reference in ``videomae_fast/ops/<op>.py``;
+as a tuple in their order."""
+
 _OUT_OF_MEMORY = -2  # kOutOfMemory in csrc/common.h; -1 is a bad argument
 
 # One letter per argument of a C function.
@@ -70,38 +74,35 @@ def call(
     raise ValueError(f"{name} refuses its arguments ({shapes})")
 
 
-def in_fp32(run: Callable[..., Any], *like: int | tuple[int, ...] | None) -> Callable[..., Any]:
+def in_fp32(run: Callable[[Arguments], Any], *like: str | None) -> Callable[[Arguments], Any]:
     """A function of fp32 tensors, for bf16 ones too: widened, computed with and rounded at the end.
 
     So do the references compute; what they round in between, such a function must not have.
 
     Args:
-        run: takes the arguments of its op.
-        like: of each result the argument whose dtype it has (a tensor, or a dtype), by number, or
-            numbers, of which the first that is there counts; None: fp32, whatever comes in.
-
-    Returns:
-        A function of the same arguments.
+        run: the op.
+        like: of each result the argument whose dtype it has (a tensor, or a dtype), or several,
+            "a or b", of which the first that is there counts; None: fp32, whatever comes in.
     """
+    places = [None if one is None else one.split(" or ") for one in like]
 
-    def widened(*args: Any) -> Any:
+    def widened(args: Arguments) -> Any:
         # Each call of an op comes through here, and nearly all are of fp32
         if not any(_lower(arg) for arg in args):
-            return run(*args)
-        found = run(*[_wide(arg) if _lower(arg) else arg for arg in args])
+            return run(args)
+        found = run(args._make([_wide(arg) if _lower(arg) else arg for arg in args]))
         results = found if isinstance(found, tuple) else (found,)
         rounded = tuple(
-            result if place is None else result.to(_dtype_at(args, place))
-            for result, place in zip(results, like, strict=True)
+            result if names is None else result.to(_dtype_at(args, names))
+            for result, names in zip(results, places, strict=True)
         )
         return rounded if isinstance(found, tuple) else rounded[0]
 
     return widened
 
 
-def _dtype_at(args: tuple[Any, ...], place: int | tuple[int, ...]) -> torch.dtype:
-    places = (place,) if isinstance(place, int) else place
-    return _dtype(next(args[one] for one in places if args[one] is not None))
+def _dtype_at(args: Arguments, names: list[str]) -> torch.dtype:
+    return _dtype(next(one for name in names if (one := getattr(args, name)) is not None))
 
 
 def _dtype(arg: Tensor | torch.dtype) -> torch.dtype:
