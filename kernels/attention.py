@@ -97,9 +97,9 @@ def _refuse_single(query: Tensor) -> None:
         )
 
 
-def forward(args: Arguments) -> tuple[Tensor, Tensor]:
+def forward(args: Arguments, *, use_short: bool | None = None) -> tuple[Tensor, Tensor]:
     """(output [B, Nq, heads, head dim], log-sum-exp fp32 [B, heads, Nq]); see ops/attention.py."""
-    return forward_of((args.query, args.key, args.value), args.key_count)
+    return forward_of((args.query, args.key, args.value), args.key_count, use_short=use_short)
 
 
 def forward_of(
@@ -152,11 +152,13 @@ def forward_of(
     return out, lse
 
 
-def backward(args: Arguments) -> Heads:
+def backward(args: Arguments, *, use_short: bool | None = None) -> Heads:
     """Gradients of query, key and value, contiguous; see ops/attention.py."""
     heads = (args.query, args.key, args.value)
     into = Into(*(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in heads))
-    backward_into(args, heads, into, use_short=is_short(args.query, args.key))
+    if use_short is None:
+        use_short = is_short(args.query, args.key)
+    backward_into(args, heads, into, use_short=use_short)
     return into.query, into.key, into.value
 
 

@@ -41,14 +41,14 @@ def hsv_jitter(args: Arguments) -> Tensor:
 
 
 def bilinear_resize(args: Arguments) -> Tensor:
-    (frames,), size = contiguous(args.frames), (args.height, args.width)
+    frames, size = args.frames.contiguous(), (args.height, args.width)
     out = torch.empty((len(frames), *size, 3), dtype=torch.uint8)
     call("vmf_bilinear_resize", "ppiiiii", frames, out, *frames.shape[:3], *size)
     return out
 
 
 def resized_view(args: Arguments) -> Tensor:
-    (frames,), size = contiguous(args.frames), (args.height, args.width)
+    frames, size = args.frames.contiguous(), (args.height, args.width)
     out = torch.empty((len(frames), *size, 3), dtype=torch.float32)
     table = levels(args.mean, args.std)
     sizes = (*frames.shape[:3], *args.crop, *size, int(args.flip))

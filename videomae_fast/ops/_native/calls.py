@@ -19,6 +19,7 @@ as a tuple in their order."""
 
 _OUT_OF_MEMORY = -2  # kOutOfMemory in csrc/common.h; -1 is a bad argument
 
+_PLAIN = frozenset((int, float, bool, type(None)))
 # One letter per argument of a C function.
 _TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
@@ -55,7 +56,11 @@ def call(
         ValueError: the library refuses the arguments.
         MemoryError: the library found no memory.
     """
-    plain = [arg.data_ptr() if isinstance(arg, Tensor) else arg for arg in args]
+    # Quicker than to ask whether each is a tensor
+    plain = [
+        arg if type(arg) in _PLAIN else arg.data_ptr()  # type: ignore[union-attr]
+        for arg in args
+    ]
     code = _function(name, signature + "i")(*plain, torch.get_num_threads())
     if code == 0:
         return
@@ -88,7 +93,10 @@ def in_fp32(run: Callable[[Arguments], Any], *like: str | None) -> Callable[[Arg
 
     def widened(args: Arguments) -> Any:
         # Each call of an op comes through here, and nearly all are of fp32
-        if not any(_lower(arg) for arg in args):
+        for arg in args:
+            if _lower(arg):
+                break
+        else:
             return run(args)
         found = run(args._make([_wide(arg) if _lower(arg) else arg for arg in args]))
         results = found if isinstance(found, tuple) else (found,)
@@ -110,7 +118,7 @@ def _dtype(arg: Tensor | torch.dtype) -> torch.dtype:
 
 
 def _lower(arg: Any) -> bool:
-    return isinstance(arg, Tensor | torch.dtype) and _dtype(arg) == torch.bfloat16
+    return arg is torch.bfloat16 or (isinstance(arg, Tensor) and arg.dtype is torch.bfloat16)
 
 
 def _wide(arg: Tensor | torch.dtype) -> Tensor | torch.dtype:

@@ -24,7 +24,7 @@ def levels(mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
 def patch_gather(args: Arguments) -> Tensor:
     """Bit for bit the reference's."""
-    frames, index = contiguous(args.frames, args.index)
+    frames, index = args.frames.contiguous(), args.index.contiguous()
     dtype, cube = args.dtype, (args.tubelet_size, args.patch_size)
     table = levels(args.mean, args.std).to(dtype)
     out = torch.empty((*index.shape, 3 * cube[0] * cube[1] ** 2), dtype=dtype)

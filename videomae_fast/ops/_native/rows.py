@@ -16,7 +16,7 @@ from videomae_fast.ops._native.calls import Arguments, call, contiguous
 
 def add_layer_norm(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A `delta` of None adds nothing: then `stream` is `x`."""
-    (x,) = contiguous(args.x)
+    x = args.x.contiguous()
     weight, bias, factor, scale = _fp32(args.weight, args.bias, args.factor, args.scale)
     delta, delta_bias = _branch(x, args.delta, args.delta_bias)
     out = torch.empty_like(x)
@@ -60,7 +60,7 @@ def add_layer_norm_backward(args: Arguments) -> tuple[Tensor, ...]:
 
 def bias_gelu(args: Arguments) -> Tensor:
     """A bias of None adds nothing."""
-    (x,), (bias,) = contiguous(args.x), _fp32(args.bias)
+    x, (bias,) = args.x.contiguous(), _fp32(args.bias)
     out = torch.empty_like(x)
     call("vmf_bias_gelu", "pppiib", x, bias, out, *_sizes(x)[:2], _is_bf16(x))
     return out

@@ -12,9 +12,9 @@ from videomae_fast.ops._native.calls import Arguments, call, contiguous
 
 
 def token_gather(args: Arguments) -> Tensor:
-    x, index = contiguous(args.x, args.index)
+    x, index = args.x.contiguous(), args.index.contiguous()
     (batch, tokens, width), per_clip = x.shape, index.shape[1]
-    out = torch.empty((batch, per_clip, width), dtype=x.dtype)
+    out: Tensor = x.new_empty((batch, per_clip, width))
     sizes = (width * x.dtype.itemsize, batch, tokens, per_clip)
     call("vmf_token_gather", "pppiiii", x, index, out, *sizes, index=(index,))
     return out
@@ -22,9 +22,9 @@ def token_gather(args: Arguments) -> Tensor:
 
 def token_scatter(args: Arguments) -> Tensor:
     """Of fp32; repeated positions add up in their order."""
-    x, index = contiguous(args.x, args.index)
+    x, index = args.x.contiguous(), args.index.contiguous()
     batch, per_clip, width = x.shape
-    out = torch.empty((batch, args.tokens, width), dtype=x.dtype)
+    out: Tensor = x.new_empty((batch, args.tokens, width))
     sizes = (width, batch, args.tokens, per_clip)
     call("vmf_token_scatter", "pppiiii", x, index, out, *sizes, index=(index,))
     return out
@@ -35,7 +35,7 @@ def decoder_assembly(args: Arguments) -> Tensor:
     values = contiguous(args.visible, args.mask_token, args.positions)
     index = contiguous(args.visible_index, args.decoder_index)
     (batch, seen, width), hidden = args.visible.shape, args.decoder_index.shape[-1]
-    out = torch.empty((batch, seen + hidden, width), dtype=args.visible.dtype)
+    out: Tensor = args.visible.new_empty((batch, seen + hidden, width))
     sizes = (batch, seen, hidden, args.positions.shape[0], width)
     call("vmf_decoder_assembly", "ppppppiiiii", *values, *index, out, *sizes, index=index)
     return out
@@ -43,9 +43,9 @@ def decoder_assembly(args: Arguments) -> Tensor:
 
 def decoder_assembly_backward(args: Arguments) -> tuple[Tensor, Tensor]:
     """Of fp32; the mask token's is the same for any thread count."""
-    (grad,) = contiguous(args.grad)
+    grad = args.grad.contiguous()
     (batch, length, width), seen = grad.shape, args.visible_tokens
-    grad_visible = torch.empty((batch, seen, width), dtype=grad.dtype)
+    grad_visible: Tensor = grad.new_empty((batch, seen, width))
     grad_mask = torch.empty(width, dtype=args.dtype)
     sizes = (batch, seen, length - seen, width)
     call("vmf_decoder_assembly_backward", "pppiiii", grad, grad_visible, grad_mask, *sizes)
@@ -55,7 +55,7 @@ def decoder_assembly_backward(args: Arguments) -> tuple[Tensor, Tensor]:
 def append_rows(args: Arguments) -> Tensor:
     x, table, index = contiguous(args.x, args.table, args.index)
     (batch, own, width), rows, appended = x.shape, table.shape[0], index.shape[-1]
-    out = torch.empty((batch, own + appended, width), dtype=x.dtype)
+    out: Tensor = x.new_empty((batch, own + appended, width))
     sizes = (width * x.dtype.itemsize, batch, own, rows, appended)
     call("vmf_append_rows", "ppppiiiii", x, table, index, out, *sizes, index=(index,))
     return out
@@ -63,9 +63,9 @@ def append_rows(args: Arguments) -> Tensor:
 
 def append_rows_backward(args: Arguments) -> Tensor:
     """Of fp32, added in the order of clips and lists."""
-    grad, index = contiguous(args.grad, args.index)
+    grad, index = args.grad.contiguous(), args.index.contiguous()
     (batch, length, width), appended = grad.shape, index.shape[-1]
-    out = torch.empty((args.rows, width), dtype=grad.dtype)
+    out: Tensor = grad.new_empty((args.rows, width))
     sizes = (width, batch, length - appended, args.rows, appended)
     call("vmf_append_rows_backward", "pppiiiii", grad, index, out, *sizes, index=(index,))
     return out
