@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 
+from tests.support.downstream import downstream
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 
-PATH = Path(__file__).parents[1] / "golden" / "downstream_opencv_resize.safetensors"
+GOLDEN = downstream("opencv_resize").tensors
 
 
 IMPLS = ["reference", "native"]
@@ -21,8 +19,7 @@ pytestmark = pytest.mark.without_gpu
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("k", range(7))
 def test_bytes_are_opencvs(k: int, impl: str) -> None:
-    with safe_open(PATH, "pt") as file:
-        image, wanted = file.get_tensor(f"{k}.image"), file.get_tensor(f"{k}.resized")
+    image, wanted = GOLDEN[f"{k}.image"], GOLDEN[f"{k}.resized"]
     found = bilinear_resize(torch.stack([image, image.flip(0)]), tuple(wanted.shape[:2]), impl=impl)
     assert torch.equal(found[0], wanted)
 
