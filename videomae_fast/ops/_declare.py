@@ -253,7 +253,8 @@ def declare(
     backends["reference"] = Backend(lambda *args: dense(reference(*args)), "the reference")
     parameters = signature(reference).parameters
     last = max(i for i, one in enumerate(parameters.values(), 1) if _is_looked_at(one.annotation))
-    limited = {key: replace(backend, placed=last) for key, backend in backends.items()}
+    placed = last if last < len(parameters) else None  # None is quicker
+    limited = {key: replace(backend, placed=placed) for key, backend in backends.items()}
     declared = Declared(reference, register(name, parameters, policy, **limited))
     if gradient is not None:
         declared.differentiate(gradient)

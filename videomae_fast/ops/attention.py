@@ -53,7 +53,8 @@ def attention(
     Source: Attention in models/modeling_finetune.py of the official V2 code.
     """
     check_heads(query, key, value)
-    check_key_count(key_count, key)
+    if key_count is not None:
+        check_key_count(key_count, key)
     out: Tensor | tuple[Tensor, Tensor] = ATTENTION(impl, query, key, value, key_count)
     return out[0] if isinstance(out, tuple) else out  # libraries keep their log-sum-exp
 
@@ -69,9 +70,9 @@ def check_heads(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(f"query {list(query.shape)} does not fit key {list(key.shape)}")
 
 
-def check_key_count(key_count: Tensor | None, key: Tensor) -> None:
+def check_key_count(key_count: Tensor, key: Tensor) -> None:
     """Raises ValueError where there isn't one for each clip."""
-    if key_count is not None and key_count.shape != (key.shape[0],):
+    if key_count.shape != (key.shape[0],):
         raise ValueError(f"key_count must be [{key.shape[0]}], got {list(key_count.shape)}")
 
 

@@ -63,7 +63,8 @@ def packed_attention(
         )
     views = _views(packed, query)
     check_heads(*views)
-    check_key_count(key_count, views[1])
+    if key_count is not None:
+        check_key_count(key_count, views[1])
     width = packed.shape[3] * packed.shape[4]
     for bias in (q_bias, v_bias):
         if bias is not None and bias.shape != (width,):

@@ -74,16 +74,16 @@ class Backend:
         """Why it can't run on these arguments of the op, or None."""
         fine, device = self._fine, self.device
         for arg in args if self.placed is None else args[: self.placed]:
-            # Each call of an op comes through here: what fits is told without a call.
-            if arg is None or type(arg) in _NUMBERS:
-                continue
             if isinstance(arg, Tensor):
+                # Each call of an op comes through here: what fits is told without a call.
                 if fine is None or arg.dtype in fine:
                     if device is None or (arg.is_cpu if device == "cpu" else self._is_here(arg)):
                         continue
                     remedy = " (or TRITON_INTERPRET=1)" if self.interpreted else ""
                     return f"{self.title} needs {DEVICES[device]} tensors, not {arg.device}{remedy}"
                 return self._wrong_dtype(arg.dtype)
+            if arg is None or type(arg) in _NUMBERS:
+                continue
             if isinstance(arg, torch.dtype) and self.dtypes is not None and arg not in self.dtypes:
                 return self._wrong_dtype(arg)
             if isinstance(arg, list) and isinstance(arg[0], Tensor):

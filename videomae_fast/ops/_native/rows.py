@@ -47,7 +47,6 @@ def add_layer_norm_backward(args: Arguments) -> tuple[Tensor, ...]:
     grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
     grad_delta_bias = weight.new_empty(width if args.has_delta_bias else 0)
     grad_scale = weight.new_empty(0 if scale is None else width)
-    vectors = (grad_weight, grad_bias, grad_delta_bias, grad_scale)
     call(
         "vmf_add_layer_norm_backward", "ppppppppppppppppiiibb",
         grad_out, grad_stream, stream, delta, delta_bias, scale, factor, weight, mean, rstd,
@@ -55,7 +54,14 @@ def add_layer_norm_backward(args: Arguments) -> tuple[Tensor, ...]:
         grad_delta_bias if args.has_delta_bias else None, None if scale is None else grad_scale,
         *_sizes(stream, factor), _is_bf16(stream), _is_bf16(delta),
     )  # fmt: skip
-    return grad_x.to(rounded), grad_delta.to(rounded), *(one.to(dtype) for one in vectors)
+    return (
+        grad_x.to(rounded),
+        grad_delta.to(rounded),
+        grad_weight.to(dtype),
+        grad_bias.to(dtype),
+        grad_delta_bias.to(dtype),
+        grad_scale.to(dtype),
+    )
 
 
 def bias_gelu(args: Arguments) -> Tensor:
