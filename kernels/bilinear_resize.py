@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import cdiv
+from videomae_fast.kernels.host import Arguments, cdiv
 
 # The least fp32 whose next one is 1 more: a sum with it is rounded to even
 _TO_EVEN = tl.constexpr(12582912.0)
@@ -101,9 +101,9 @@ def resize_kernel(
     tl.store(p_out + o_out, b_out.to(tl.uint8), mask=m_row[:, None] & m_byte)
 
 
-def bilinear_resize(frames: Tensor, height: int, width: int) -> Tensor:
+def bilinear_resize(args: Arguments) -> Tensor:
     """uint8 [T, H, W, 3] to [T, height, width, 3], contiguous."""
-    frames = frames.contiguous()
+    frames, height, width = args.frames.contiguous(), args.height, args.width
     out = frames.new_empty((len(frames), height, width, 3))
     if out.numel() == 0:
         return out

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import cdiv
+from videomae_fast.kernels.host import Arguments, cdiv
 
 _HUES = tl.constexpr(180)
 # Numerators of the reciprocals: of a channel's share of the value, and of a sixth of the circle
@@ -115,9 +115,9 @@ def jitter_kernel(
     tl.store(out_ptr + o_byte + 2, b_blue, mask=m_pixel)
 
 
-def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
+def hsv_jitter(args: Arguments) -> Tensor:
     """uint8 [B, T, H, W, 3], contiguous, with colours moved by int64 [B, 3]."""
-    frames = frames.contiguous()
+    frames = args.frames.contiguous()
     out = torch.empty_like(frames)
     if out.numel() == 0:
         return out
@@ -125,7 +125,7 @@ def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
     with torch.cuda.device_of(frames):
         jitter_kernel[cdiv(pixels, LAUNCH.pixels), batch](
             frames,
-            shifts.contiguous(),
+            args.shifts.contiguous(),
             out,
             pixels,
             PIXELS=LAUNCH.pixels,

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 
 from tests.support.backends import ALL, KERNELS
+from tests.support.downstream import downstream
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 
-PATH = Path(__file__).parents[1] / "golden" / "downstream_opencv_resize.safetensors"
+GOLDEN = downstream("opencv_resize").tensors
 
 
 @pytest.mark.parametrize("impl", ALL)
 @pytest.mark.parametrize("k", range(7))
 def test_bytes_are_opencvs(k: int, impl: str, device: str) -> None:
-    with safe_open(PATH, "pt") as file:
-        image, wanted = (file.get_tensor(f"{k}.{name}").to(device) for name in ("image", "resized"))
+    image, wanted = (GOLDEN[f"{k}.{name}"].to(device) for name in ("image", "resized"))
     found = bilinear_resize(torch.stack([image, image.flip(0)]), tuple(wanted.shape[:2]), impl=impl)
     assert torch.equal(found[0], wanted)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops._native import augment
 
 
 def bilinear_resize(frames: Tensor, size: tuple[int, int], *, impl: str = "auto") -> Tensor:
@@ -88,6 +88,6 @@ def _unfit(frames: Tensor, height: int, width: int) -> str | None:
 _BILINEAR_RESIZE = declare(
     "bilinear_resize",
     _reference,
-    native=native(_native.bilinear_resize),
+    native=native(augment.bilinear_resize),
     triton=triton("bilinear_resize", "bilinear_resize", unfit=_unfit),
 )

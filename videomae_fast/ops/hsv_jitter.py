@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops._native import augment
 
 _HUES = 180
 # Of a pixel's value, its least channel and the two between, which are red, green and blue in each
@@ -106,6 +106,6 @@ def _unfit(frames: Tensor) -> str | None:
 _HSV_JITTER = declare(
     "hsv_jitter",
     _reference,
-    native=native(_native.hsv_jitter),
+    native=native(augment.hsv_jitter),
     triton=triton("hsv_jitter", "hsv_jitter", unfit=_unfit),
 )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from safetensors import safe_open
 
+from tests.support.downstream import downstream
 from videomae_fast.data.augment.policy import (
     OPERATIONS,
     AugmentSettings,
@@ -25,10 +23,7 @@ OFFICIAL = {
     "ShearY": "shear_y", "TranslateXRel": "translate_x", "TranslateYRel": "translate_y",
 }  # fmt: skip
 
-with safe_open(
-    Path(__file__).parents[2] / "golden" / "downstream_randaugment_ops.safetensors", "pt"
-) as _file:
-    ARGUMENTS = json.loads(_file.metadata()["info"])["arguments"]
+ARGUMENTS = downstream("randaugment_ops").info["arguments"]
 
 
 class _Coin(Randomness):
