@@ -104,7 +104,7 @@ def resize_kernel(
 def bilinear_resize(args: Arguments) -> Tensor:
     """uint8 [T, H, W, 3] to [T, height, width, 3], contiguous."""
     frames, height, width = args.frames.contiguous(), args.height, args.width
-    out = frames.new_empty((len(frames), height, width, 3))
+    out: Tensor = frames.new_empty((len(frames), height, width, 3))
     if out.numel() == 0:
         return out
     grid = (len(frames), cdiv(height, LAUNCH.rows), cdiv(3 * width, LAUNCH.bytes))

@@ -79,7 +79,7 @@ def _weights(share: Tensor) -> tuple[Tensor, Tensor]:
     return ((1 - share) * 2048).round().int(), (share * 2048).round().int()
 
 
-def _unfit(frames: Tensor, height: int, width: int) -> str | None:
+def _unfit(height: int, width: int, frames: Tensor) -> str | None:
     if max(frames[:1].numel(), 3 * height * width) >= 2**31:
         return "the kernel takes frames of less than 2**31 bytes"
     return None
