@@ -30,8 +30,8 @@ LARGE_CUBES = _sized(image_size=96, patch_size=16)
 CANDIDATES: dict[str, StudySettings] = {
     "96 px, cubes of 16, 1800 + 1200 steps": _steps(LARGE_CUBES, 1800, 1200),
     "the same, crops without RandAugment": _plainly(_steps(LARGE_CUBES, 1800, 1200)),
-    "96 px, cubes of 16, 3600 + 1200 steps": _steps(LARGE_CUBES, 3600, 1200),
     "64 px, cubes of 8, 1800 + 1200 steps": _steps(_sized(), 1800, 1200),
+    "96 px, cubes of 16, 3600 + 1200 steps": _steps(LARGE_CUBES, 3600, 1200),
 }
 """By what differs. Frames, width, depth and rates are those of the gestures' study."""
 
