@@ -31,7 +31,7 @@ from benchmarks.common.record import environment, stamp
 from benchmarks.gestures.arms import StudySettings
 from benchmarks.report.records import finish
 from benchmarks.study.cells import Plan, about, do, plain
-from benchmarks.study.rows import BASE, CLIPS, MOTIONS, ROWS, SCRATCH, Cell, cells
+from benchmarks.study.rows import BASE, BASE_IN, CLIPS, MOTIONS, ROWS, SCRATCH, Cell, cells
 from benchmarks.study.sets import LabelledSet, Rendered, own_set, rendered_set
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
 from videomae_fast.errors import VideoMAEFastError
@@ -47,7 +47,13 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, help="labelled clips; without them the rendered motions alone")
     add("--minutes", type=float, default=30.0, help="that this call may take; default: 30")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs; default: 0 1 2")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="of the main rows; the others have the first; default: 0 1 2",
+    )
     add("--folds", type=int, nargs="+", help="of --data that are scored; default: all")
     add("--tables", nargs="+", help="that cells are done of; default: all")
     add("--pilot", action="store_true", help="compare sizes and lengths on one fold instead")
@@ -171,6 +177,7 @@ def main(argv: Sequence[str]) -> int:
         **environment("cpu", command),
         "settings": {"tiny": args.tiny, "seeds": args.seeds, "base": plain(settings)},
         "sets": {one.name: _described(one) for one in sets},
+        "base_in": BASE_IN,
         "planned": [dict(about(plan.cell)) for plan in some.plans],
         "cells": [_short(record) for record in some.records.values()],
     }
