@@ -35,7 +35,7 @@ CANDIDATES: dict[str, StudySettings] = {
 }
 """By what differs. Frames, width, depth and rates are those of the gestures' study."""
 
-CHOSEN = "96 px, cubes of 16, 1800 + 1200 steps"
+CHOSEN = "64 px, cubes of 8, 1800 + 1200 steps"
 
 
 def tiny() -> StudySettings:
