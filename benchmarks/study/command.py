@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from benchmarks.study.sets import LabelledSet, Rendered, own_set, rendered_set
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
 from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.progress import duration
+from videomae_fast.training.errors import InterruptedRunError
 
 CELLS, PILOT = "study-cells", "study-pilot-cells"
 TINY_RENDERED = Rendered(unlabelled=8, labelled=25, scored=1, side=32, seconds=2.0)
@@ -145,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
     """Does a slice of the study, or of its pilot, and writes record, table and plot.
 
     Returns:
-        0.
+        0, or 128 + the number of the signal that stopped a run; it goes on with the same command.
     """
     parser = arguments()
     args = parser.parse_args(argv)
@@ -169,6 +171,9 @@ def main(argv: Sequence[str]) -> int:
         folder = args.cells or out / CELLS
         some = Slice(plans_of(sets, args, settings, folder), args.minutes)
         some.run(args.work, command)
+    except InterruptedRunError as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except (FileNotFoundError, ValueError, VideoMAEFastError) as error:
         parser.error(str(error))
     print(some.told(), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from benchmarks.study.sets import LabelledSet, own_set, with_few_labels
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
 from tests.support.labelled import in_folds
 from videomae_fast.tasks.pretraining import grid_and_masks
+from videomae_fast.training.errors import InterruptedRunError
 
 SETTINGS = CANDIDATES[CHOSEN]
 
@@ -216,6 +218,17 @@ def test_refusals(
             [*words, "--tiny", "--threads", "1", "--out", str(tmp_path), "--work", str(tmp_path)]
         )
     assert told in capsys.readouterr().err
+
+
+def test_a_stopped_slice_ends_as_a_stopped_run_does(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise InterruptedRunError("stopped, and saved", signal.SIGTERM)
+
+    monkeypatch.setattr(command, "do", stopped)
+    assert command.main(words_of(data, tmp_path, "--seeds", "0")) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped, and saved"
 
 
 def cell(row: str, fold: int, seed: int, accuracy: float, table: str = "t") -> dict:
