@@ -30,7 +30,7 @@ def crop_case(workload: Workload) -> OpCase:
     def args() -> tuple[Any, ...]:
         shape, device = (videos, t, rows, columns, 3), workload.device
         clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-        return list(clips), torch.tensor(views), height, width
+        return list(clips), torch.tensor(views), height, width, None
 
     moved = 3 * t * (read + workload.batch * height * width)
     return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)
@@ -56,7 +56,7 @@ def augment_case(workload: Workload) -> OpCase:
         shape, device = (videos, t, rows, columns, 3), workload.device
         clips = list(torch.randint(0, 256, shape, dtype=torch.uint8, device=device))
         plan = planned(clips, views, (height, width))
-        return clips, *plan, height, width, list(IMAGENET_MEAN), list(IMAGENET_STD)
+        return clips, *plan, height, width, list(IMAGENET_MEAN), list(IMAGENET_STD), None
 
     # Counted twice, made twice, read by the crop; each made twice is written, too
     moved = workload.batch * t * (7 * frame + 4 * height * width * 3)
