@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import Arguments, cdiv, power_of_2
+from videomae_fast.arguments import Arguments
+from videomae_fast.kernels.host import cdiv, power_of_2
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels import attention_flash as flash
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels import one_pass_attention
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.head_blocks import head_parts
-from videomae_fast.kernels.host import Arguments, cdiv
+from videomae_fast.kernels.host import cdiv
 
 MAX_HEAD_DIM = 256
 FARTHEST = 2**31 - 1  # values between the first and another of a clip: 32 bits in the kernels

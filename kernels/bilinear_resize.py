@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import Arguments, cdiv
+from videomae_fast.arguments import Arguments
+from videomae_fast.kernels.host import cdiv
 
 # The least fp32 whose next one is 1 more: a sum with it is rounded to even
 _TO_EVEN = tl.constexpr(12582912.0)

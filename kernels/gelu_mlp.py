@@ -15,9 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.bias_gelu import _gelu, _slope
 from videomae_fast.kernels.columns import sum_columns
-from videomae_fast.kernels.host import Arguments, cdiv
+from videomae_fast.kernels.host import cdiv
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import Arguments, cdiv
+from videomae_fast.arguments import Arguments
+from videomae_fast.kernels.host import cdiv
 
 _HUES = tl.constexpr(180)
 # Numerators of the reciprocals: of a channel's share of the value, and of a sixth of the circle

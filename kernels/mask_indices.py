@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import Arguments, power_of_2
+from videomae_fast.arguments import Arguments
+from videomae_fast.kernels.host import power_of_2
 
 # The streams of random draws, as in ops/mask_indices.py.
 _ENCODER_STREAM = tl.constexpr(0x51ED270B)

@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import Arguments, cdiv
+from videomae_fast.arguments import Arguments
+from videomae_fast.kernels.host import cdiv
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels import attention
 from videomae_fast.kernels import attention_flash as flash
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels.columns import sum_columns
-from videomae_fast.kernels.host import Arguments
 
 
 def forward(args: Arguments) -> tuple[Tensor, Tensor]:

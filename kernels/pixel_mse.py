@@ -15,9 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments, contiguous
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.cubes import dense_pixels
-from videomae_fast.kernels.host import Arguments, cdiv, contiguous, power_of_2
+from videomae_fast.kernels.host import cdiv, power_of_2
 from videomae_fast.kernels.pixel_target import difference, token_and_statistics
 
 

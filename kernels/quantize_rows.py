@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videomae_fast.kernels.host import Arguments
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 from videomae_fast.kernels.rows import (
     Tiling,

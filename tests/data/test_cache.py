@@ -40,11 +40,6 @@ PYAV = DECODERS["pyav"]
 GB = 10**9
 
 
-@pytest.fixture(autouse=True)
-def _count() -> None:
-    Made.opened = 0
-
-
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
 def test_frames_are_the_decoders(clips: Path, tmp_path: Path, decoder: str) -> None:
     if DECODERS[decoder].why_not() is not None:

@@ -16,7 +16,6 @@ import pytest
 from tests.support.cache_entries import first_version
 from tests.support.made_videos import (
     MADE,
-    Made,
     entries,
     made,
     read,
@@ -32,11 +31,6 @@ from videomae_fast.data.cache.checksums import frame_checksums
 
 PYAV = DECODERS["pyav"]
 GB = 10**9
-
-
-@pytest.fixture(autouse=True)
-def _count() -> None:
-    Made.opened = 0
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

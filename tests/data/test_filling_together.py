@@ -11,10 +11,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from tests.support.made_videos import (
-    Made,
     entries,
     made,
     partials,
@@ -31,11 +29,6 @@ from videomae_fast.data.cache.space import FULL, IN_WORK, Space
 PYAV = DECODERS["pyav"]
 GB = 10**9
 _CONTEXT = multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture(autouse=True)
-def _count() -> None:
-    Made.opened = 0
 
 
 def _fill_and_hang(folder: Path, path: Path) -> None:

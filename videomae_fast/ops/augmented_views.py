@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.ops._declare import launcher, native, register, triton
 from videomae_fast.ops._native import augment
-from videomae_fast.ops._native.calls import Arguments
 from videomae_fast.ops.augment_plan import (
     Region,
     check_operations,

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.ops._declare import launcher, native, register, triton
 from videomae_fast.ops._native import crops
-from videomae_fast.ops._native.calls import Arguments
 from videomae_fast.ops.crop_plan import (
     PRECISION,
     VIEW_FIELDS,

@@ -11,9 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.ops._declare import declare, native
 from videomae_fast.ops._native import augment
-from videomae_fast.ops._native.calls import Arguments
 from videomae_fast.ops.augment_plan import (
     AFFINE,
     KINDS,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import Arguments, call, contiguous
+from videomae_fast.arguments import Arguments, contiguous
+from videomae_fast.ops._native.calls import call
 from videomae_fast.ops._native.pixels import levels
 
 

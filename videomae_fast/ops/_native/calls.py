@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops._native.loader import library, why_missing
-
-Arguments = Any
-"""An op's arguments as attributes, by the names of its reference in ``videomae_fast/ops/<op>.py``;
-as a tuple in their order."""
 
 _OUT_OF_MEMORY = -2  # kOutOfMemory in csrc/common.h; -1 is a bad argument
 
@@ -123,11 +120,3 @@ def _lower(arg: Any) -> bool:
 
 def _wide(arg: Tensor | torch.dtype) -> Tensor | torch.dtype:
     return arg.float() if isinstance(arg, Tensor) else torch.float32
-
-
-def contiguous(*tensors: Any) -> tuple[Any, ...]:
-    """Tensors, each contiguous; None stays None.
-
-    Shapes, dtypes and devices have been checked by the op's contract and the backend's limits.
-    """
-    return tuple([None if one is None else one.contiguous() for one in tensors])

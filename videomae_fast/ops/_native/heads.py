@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import Arguments, call, contiguous
+from videomae_fast.arguments import Arguments, contiguous
+from videomae_fast.ops._native.calls import call
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """Queries [B, Nq, heads, head dim], keys and values [B, Nk, heads, head dim]."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import Arguments, call, contiguous
+from videomae_fast.arguments import Arguments, contiguous
+from videomae_fast.ops._native.calls import call
 
 
 def levels(mean: Sequence[float], std: Sequence[float]) -> Tensor:

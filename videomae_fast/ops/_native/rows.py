@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import Arguments, call, contiguous
+from videomae_fast.arguments import Arguments, contiguous
+from videomae_fast.ops._native.calls import call
 
 
 def add_layer_norm(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops._native.calls import Arguments, call, contiguous
+from videomae_fast.arguments import Arguments, contiguous
+from videomae_fast.ops._native.calls import call
 
 
 def token_gather(args: Arguments) -> Tensor:
