@@ -125,16 +125,31 @@ def test_losses_are_those_of_one_process(whole: Path, history: History) -> None:
     assert history.said[3].count(f"step {STEPS}/{STEPS}") == 1, "only the main process tells"
 
 
+def test_figures_of_each_rank(history: History) -> None:
+    """Two clips of four frames a video; files that can't be read, and empty places, have none."""
+    lines = [json.loads(line) for line in (history.output / "ranks.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines[-4:]] == [12, 13, 14, 15], "by the three processes"
+    for line in lines[-4:]:
+        assert 0 < line["forward"]["min"] <= line["step_time"]["min"]
+        assert 8 < line["frames_cpu"]["median"] <= line["frames_cpu"]["max"] <= 3 * 8
+        assert line["frames_device"]["max"] == line["frames_cached"]["max"] == 0
+
+
 def test_each_start_goes_on_from_what_is_whole(history: History) -> None:
-    """6, where all waited; 6 again, as 8 has all its parts and no name; 8 or 10, as a checkpoint is
-    written behind the step in which the other one was killed; 12, which one process alone wrote."""
+    """4 or 6, which was written when one stopped; 6, as 8 has all its parts and no name; 8 or 10,
+    which was written when the other was killed; 12, which one process alone wrote."""
     every = [
         line.rpartition("step-")[2]
         for processes in (4, 2, 1, 3)
         for line in history.said[processes].splitlines()
         if "resumed from" in line
     ]
-    assert every in (["00000006", "00000006", n, "00000012"] for n in ("00000008", "00000010"))
+    steps = [int(name) for name in every]
+    assert len(steps) == 4
+    assert steps[0] in (4, 6)
+    assert steps[1] == 6
+    assert steps[2] in (8, 10)
+    assert steps[3] == 12
     assert "from the beginning" in history.said[4]
     killed = "another process of the run ended without a word (killed?), or can't be reached any "
     assert f"rank 1: error: {killed}more, while checkpoint {history.output}" in history.said[2]
@@ -165,7 +180,8 @@ def test_what_a_sharded_run_saved_is_read_by_all(
 ) -> None:
     folder = history.saved
     saved, plain = read(folder), read(whole / "checkpoints" / folder.name)
-    assert saved.step == plain.step == 4
+    assert saved.step == plain.step
+    assert saved.step in (4, 6), "which is written behind step 6"
     assert [saved.state["format"], plain.state["format"]] == [3, 2]
     for one, other in ((saved.model(), plain.model()), (saved.optimizer(), plain.optimizer())):
         assert one.keys() == other.keys()
