@@ -64,7 +64,7 @@ def test_a_line_for_each_look_in_a_file_that_is_resumed(
     assert [line["step"] for line in lines] == [9, 19, 29, 39]
     assert lines[0]["forward"]["max"] == 0.5
     assert lines[0]["data_wait"]["median"] == lines[0]["step_time"]["median"] == 0.25
-    assert [lines[0][name]["max"] for name in loading] == [3.0, 1.0, 0.5]
+    assert [lines[0][name]["max"] for name in loading] == [3.0, 1.0, 0.5, 64]
 
 
 def test_a_stopwatch_that_is_not_wanted_does_nothing() -> None:

@@ -68,10 +68,10 @@ class Figures:
     """Of one process since the last look.
 
     host: its machine; data_wait: share of the time; forward: seconds of a step's forward passes;
-    memory: peak bytes of its GPU, 0 without one; step_time: seconds of a step by its host's clock, as it
-    launches them; decode, crop: seconds of its loader processes, all together, assemble: of joining
-    batches, and frames of clips that were decoded on the CPU, on the device, and that came from the
-    cache, since the last progress line.
+    memory: peak bytes of its GPU, 0 without one; step_time: seconds of a step by its host's clock,
+    which waits for nothing; decode, crop: seconds of its loader processes, all together, assemble:
+    of joining batches, and frames of clips that were decoded on the CPU, on the device, and that
+    came from the cache, since the last progress line.
     """
 
     host: str
