@@ -194,7 +194,7 @@ class _Joiner:
                 self.stats.numbered(str(request.file), result.numbering)
                 self.stats.read(
                     result.decode_seconds, result.crop_seconds, result.waited_seconds,
-                    result.kept_back, result.cached, result.queued_seconds,
+                    result.kept_back, result.cached, result.queued_seconds, len(result.ids),
                 )  # fmt: skip
 
     def _event(self) -> torch.cuda.Event | None:

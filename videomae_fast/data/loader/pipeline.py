@@ -343,7 +343,7 @@ class _Joiner:
         clips, failed, event = self.stage([*results, *[_EMPTY] * empty])
         outcomes = [failed.get(number, result) for number, result in enumerate(results)]
         pairs = list(zip(requests, outcomes, strict=True))
-        for request, result in zip(requests, results, strict=True):
+        for request, result, outcome in zip(requests, results, outcomes, strict=True):
             if isinstance(result, ReadResult):
                 self.stats.numbered(str(request.file), result.numbering)
                 self.stats.read(
@@ -353,6 +353,8 @@ class _Joiner:
                     result.kept_back,
                     result.cached,
                     result.queued_seconds,
+                    len(result.ids) if isinstance(outcome, ReadResult) else 0,
+                    result.kind == "encoded",
                 )
         batch = ClipBatch(
             frames=clips,
