@@ -121,8 +121,8 @@ def finetuning_config(
 ) -> FinetuneConfig:
     """A classifier of the motions, from the weights of a run or from scratch.
 
-    Neither is flipped: left and right are classes. Each has the rate that was best for it in trials,
-    of four each.
+    Neither is flipped: left and right are classes. Each has the best rate for it of the four that
+    were tried.
 
     Args:
         scale: how much.
