@@ -78,7 +78,7 @@ def test_only_scales_within_the_range_are_drawn(
 
 
 def test_all_scales_are_drawn_as_before_they_could_be_chosen() -> None:
-    assert MULTI_SCALE == MultiScale((0.66, 1.0))
+    assert MultiScale((0.66, 1.0)) == MULTI_SCALE
     assert MULTI_SCALE.pairs == tuple(range(len(SCALE_PAIRS)))
 
 
