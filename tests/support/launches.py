@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,15 +93,13 @@ class Host:
         """
         return self._start(processes, target, words, log, restarts=restarts)
 
-    def meeting(
-        self, nodes: int, processes: int, target: str, words: list[str], log: Path
-    ) -> list[Run]:
-        """The same on several nodes, all of them here: an agent each, with so many ranks."""
+    def meeting(self, nodes: Sequence[int], target: str, words: list[str], log: Path) -> list[Run]:
+        """The same on several nodes, all of them here: an agent each, with its number of ranks."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-        rendezvous = {"nodes": nodes, "endpoint": endpoint}
-        return [self._start(processes, target, words, log, **rendezvous) for _ in range(nodes)]
+        rendezvous = {"nodes": len(nodes), "endpoint": endpoint}
+        return [self._start(processes, target, words, log, **rendezvous) for processes in nodes]
 
     def _start(
         self, processes: int, target: str, words: list[str], log: Path, **options: Any
