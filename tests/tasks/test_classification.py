@@ -106,6 +106,10 @@ def test_a_run_goes_on_with_the_same_labels_only(lists: Lists, tmp_path: Path) -
     assert go_on(files[1], 2) == 2  # a list may lie elsewhere
     with pytest.raises(CheckpointError, match="of another run: labels_sha256 was '"):
         go_on(files[2], 3)
+    last = [lines[0].replace("/0.mp4", "/7.mp4"), *lines[1:]]
+    files[2].write_text("\n".join(last))
+    with pytest.raises(CheckpointError, match=r"of another run: paths_sha256 was \['"):
+        go_on(files[2], 3)
     names.write_text("b\na\nc\nd\n")
     with pytest.raises(CheckpointError, match="of another run: labels_sha256 was '"):
         go_on(files[0], 3)

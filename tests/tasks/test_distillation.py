@@ -122,6 +122,7 @@ def test_a_run_does_not_turn_to_stored_outputs(
     distill(made, output=tmp_path / "run", log=quiet)
     with pytest.raises(CheckpointError, match="fixed_views was None and is 1"):
         distill(stored, output=tmp_path / "run", log=quiet)
+    assert not (tmp_path / "o").exists(), "the teacher said nothing for a run that can't be"
     distill(stored, output=tmp_path / "other", log=quiet)
     (tmp_path / "o").rename(tmp_path / "there")
     moved = {"distillation.outputs": str(tmp_path / "there"), "schedule.steps": 3}

@@ -47,6 +47,7 @@ from videomae_fast.tasks.labelled import (
     videos_of_classes,
     without_videos,
 )
+from videomae_fast.tasks.listed import lists_digests
 from videomae_fast.tasks.moving_average import averaged
 from videomae_fast.tasks.pinned import pinned
 from videomae_fast.tasks.recognition import Recognition
@@ -188,6 +189,8 @@ class Classification:
             "validation": [len(source) for source in validated],
             "classes": self.classes.count,
             "labels_sha256": labels_digest([*self.dataset.sources, *validated], self.classes),
+            **lists_digests(self.dataset.sources, world),
+            **lists_digests(validated, world, "validation_"),
             "steps_per_epoch": self.steps_per_epoch,
         }
 

@@ -32,7 +32,12 @@ from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.best import BestWeights, saved_steps
 from videomae_fast.tasks.detection.acting import Acting
 from videomae_fast.tasks.detection.history import DetectionHistory, Validated, validated, waited
-from videomae_fast.tasks.detection.key_frames import read_lists, training_clips, validation_clips
+from videomae_fast.tasks.detection.key_frames import (
+    digests_of,
+    read_lists,
+    training_clips,
+    validation_clips,
+)
 from videomae_fast.tasks.detection.weights import begin_detector_from
 from videomae_fast.tasks.engine import (
     config_of,
@@ -172,6 +177,8 @@ class Detection:
             "key_frames": [len(one.entries) for one in self.clips.lists],
             "boxes": sum(len(entry.boxes) for entry in entries),
             "validation": [len(one.entries) for one in validated_lists],
+            **digests_of(self.clips.lists),
+            **digests_of(validated_lists, "validation_"),
             "classes": self.actions.count,
             "steps_per_epoch": self.steps_per_epoch,
         }
