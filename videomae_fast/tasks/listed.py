@@ -33,4 +33,5 @@ def lists_digests(sources: Sequence[LoadedSource], world: World, prefix: str = "
         for name, digest in kinds.items():
             entries = [source.entries for source in sources]
             found[name] = [digest(one) if isinstance(one, ClipList) else None for one in entries]
-    return world.from_main(found)
+    told: Digests = world.from_main(found)
+    return told
