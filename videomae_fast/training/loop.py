@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
 import torch
-from torch import Tensor
 
 from videomae_fast.data.errors import (
     FailureShareError,
@@ -21,14 +20,18 @@ from videomae_fast.data.errors import (
 from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.interop import load_into
 from videomae_fast.training import checkpoint
-from videomae_fast.training.checkpoint import Log
+from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.deterministic import deterministic_algorithms
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
 from videomae_fast.training.finite import not_a_number, not_finite
 from videomae_fast.training.folder import RunFolder
 from videomae_fast.training.hangs import hang_reports, telling_stacks
 from videomae_fast.training.metrics import Progress
-from videomae_fast.training.optimizer import load_optimizer_state, set_weight_decay
+from videomae_fast.training.optimizer import (
+    load_optimizer_state,
+    read_optimizer_state,
+    set_weight_decay,
+)
 from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.layout import layout_of
@@ -164,15 +167,16 @@ def _open(
         check_length(saved, before, task.fingerprint, log)
         tell_drawn_by_place(saved, task.objective, world.size, settings.accumulation, log)
         init = task.began(saved)
-        weights, moments = saved.model(), saved.optimizer()
-        if world.is_main:
-            _check_finite(saved.folder, weights, moments)
         if real:
+            weights = saved.model()
+            if world.is_main:
+                _check_finite(saved.folder, not_finite(weights))
             load_into(model, weights, origin=str(saved.folder))
+            del weights
     step = make_step(task.objective, model, settings, world, log)
     if saved is not None:
         with step.whole_weights():
-            load_optimizer_state(model, step.optimizer, moments)
+            _load_moments(saved, step, world)
     parent = folder.make_checkpoints()
     if world.is_main and resume not in ("auto", "never"):
         checkpoint.set_aside(parent, start, log)
@@ -454,10 +458,20 @@ def _whose(faults: list[bool]) -> str:
     return f"The loss of rank {', '.join(ranks)} was not finite. "
 
 
-def _check_finite(
-    folder: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
-) -> None:
-    wrong = not_finite(weights) or not_a_number(moments)
+def _load_moments(saved: Saved, step: TrainStep[Any], world: World) -> None:
+    """The optimizer's state of a checkpoint; where it is sharded, each process reads its part."""
+    if step.layout.sharded:
+        found = world.gather(not_a_number(read_optimizer_state(step.model, step.optimizer, saved)))
+        _check_finite(saved.folder, next((one for one in found if one is not None), None))
+        return
+    moments = saved.optimizer()
+    if world.is_main:
+        _check_finite(saved.folder, not_a_number(moments))
+    load_optimizer_state(step.model, step.optimizer, moments)
+
+
+def _check_finite(folder: Path, wrong: str | None) -> None:
+    """Raises CheckpointError where something is not. wrong: what, in words."""
     if wrong is not None:
         raise CheckpointError(
             f"checkpoint {folder} is whole, but was written with values that are not finite: "
