@@ -8,6 +8,7 @@ Python as a test sees it.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from typing import Any, Final
 
 from tests.support.runs import ROOT
 
+_SIGNAL_AT_PARENTS_END: Final = 1  # PR_SET_PDEATHSIG
 LIMIT: Final = 300.0
 """Seconds that a run may take; many times what any takes, as a machine may be busy."""
 
@@ -101,6 +104,11 @@ class Host:
         rendezvous = {"nodes": len(nodes), "endpoint": endpoint}
         return [self._start(processes, target, words, log, **rendezvous) for processes in nodes]
 
+    def alone(self, target: str, words: list[str], log: Path, **environment: str) -> Run:
+        """The same in one process that no agent started. environment: variables beside its own."""
+        started = {"start": target, "words": words, "log": str(log), "environment": environment}
+        return Run(self, self._ask(started), log)
+
     def _start(
         self, processes: int, target: str, words: list[str], log: Path, **options: Any
     ) -> Run:
@@ -154,7 +162,7 @@ def _serve() -> None:
         if "start" in question:
             answer: int | None = os.fork()
             if answer == 0:
-                _become_agent(question)
+                _become(question)
             assert answer is not None
             running.add(answer)
         else:
@@ -167,11 +175,8 @@ def _serve() -> None:
         os.waitpid(pid, 0)
 
 
-def _become_agent(question: dict[str, Any]) -> None:
-    """What torchrun does with its words, from here to the end of the process."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
+def _become(question: dict[str, Any]) -> None:
+    """An agent, or a process without one, from here to the end of the process."""
     code = 1
     try:
         with open(os.devnull) as nothing:
@@ -179,34 +184,56 @@ def _become_agent(question: dict[str, Any]) -> None:
         handle = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        config = LaunchConfig(
-            min_nodes=question.get("nodes", 1),
-            max_nodes=question.get("nodes", 1),
-            nproc_per_node=question["processes"],
-            run_id=question.get("endpoint", uuid.uuid4().hex),
-            rdzv_backend="c10d",
-            rdzv_endpoint=question.get("endpoint", "localhost:0"),
-            max_restarts=question.get("restarts", 0),
-            monitor_interval=0.05,
-            start_method="fork",
-        )
-        elastic_launch(config, _rank)(question["start"], question["words"])
-        code = 0
-    except ChildFailedError as error:
-        print(f"torchrun: {error}", file=sys.stderr)
+        if "environment" in question:
+            os.environ.update(question["environment"])
+            code = _call(question["start"], question["words"])
+        else:
+            code = _agent(question)
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
+def _agent(question: dict[str, Any]) -> int:
+    """What torchrun does with its words; its exit status."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=question.get("nodes", 1),
+        max_nodes=question.get("nodes", 1),
+        nproc_per_node=question["processes"],
+        run_id=question.get("endpoint", uuid.uuid4().hex),
+        rdzv_backend="c10d",
+        rdzv_endpoint=question.get("endpoint", "localhost:0"),
+        max_restarts=question.get("restarts", 0),
+        monitor_interval=0.05,
+        start_method="fork",
+    )
+    try:
+        elastic_launch(config, _rank)(question["start"], question["words"])
+    except ChildFailedError as error:
+        print(f"torchrun: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _rank(target: str, words: list[str]) -> None:
-    """A rank: named after its number, for :meth:`Run.ranks`."""
+    """A rank: named after its number, for :meth:`Run.ranks`. What torch forks gets a signal at its
+    parent's end, as torchrun's ranks do not."""
+    ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, 0)
     Path("/proc/self/comm").write_text(f"rank-{os.environ['RANK']}")
-    module, _, function = target.partition(":")
-    code = getattr(importlib.import_module(module), function)(words)
+    code = _call(target, words)
     if code:
         sys.exit(code)
+
+
+def _call(target: str, words: list[str]) -> int:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)(words) or 0
 
 
 if __name__ == "__main__":
