@@ -12,6 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from videomae_fast import cli
+from videomae_fast.interop.weights import sharded
 
 TARGET = "tests.support.counted_reads:run"
 
@@ -65,7 +66,7 @@ class Opened:
 def run(words: list[str]) -> int:
     """words: a folder for ``rank-N.json``, bytes by file; the command line."""
     counts = Counts()
-    for module in (safetensors, safetensors.torch):
+    for module in (safetensors, safetensors.torch, sharded):
         module.safe_open = counts.open  # type: ignore[attr-defined]
     code = cli.main(words[1:])
     Path(words[0], f"rank-{os.environ['RANK']}.json").write_text(json.dumps(counts.bytes))

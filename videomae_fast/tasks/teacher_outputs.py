@@ -371,7 +371,7 @@ class StoredOutputs:
         Raises:
             UsageError: a part is damaged, or of other outputs.
         """
-        rows, ok = self._rows, []
+        rows, ok, self._parts = self._rows, [], []
         digest = rows.digest()
         for part in range(rows.parts):
             file = rows.file(part)

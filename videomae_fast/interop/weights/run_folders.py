@@ -115,7 +115,7 @@ class Saved:
             WeightsError: a file is damaged.
         """
         sharded = self.state["format"] == SHARDED
-        read_own_parts(own, self.folder / SHARDS if sharded else self.folder)
+        read_own_parts(own, self.folder / (SHARDS if sharded else OPTIMIZER))
 
 
 def folder_name(step: int) -> str:

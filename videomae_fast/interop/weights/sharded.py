@@ -5,13 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.reading.refusal import refused
+from videomae_fast.models.dtensor import is_dtensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 _WHOLE: Final = "not a whole set of shards"
 
@@ -41,20 +46,38 @@ def shard_shapes(folder: Path) -> dict[str, torch.Size]:
         return {name: one.size for name, one in _said(folder).items()}
 
 
-def read_own_parts(own: Mapping[str, Tensor], folder: Path) -> None:
+def read_own_parts(own: Mapping[str, Tensor], path: Path) -> None:
     """Reads into tensors, in place; of DTensors the parts of this process alone, whoever wrote
     them, and no other byte. Nobody is asked.
 
     Args:
-        own: of the folder's names and shapes; it need not be all.
-        folder: of safetensors files, with or without other processes' parts.
+        own: of the names and shapes that are there; it need not be all.
+        path: a folder as :func:`read_shards` takes it, or one safetensors file.
 
     Raises:
-        WeightsError: as :func:`read_shards`.
+        WeightsError: they are no such files, or claim more than they hold.
     """
-    with refused(folder, _WHOLE), torch.no_grad():
-        _said(folder)
-        _load(dict(own), folder)
+    with refused(path, _WHOLE), torch.no_grad():
+        if path.is_dir():
+            _said(path)
+            _load(dict(own), path)
+            return
+        with safe_open(path, "pt") as file:
+            for name, tensor in own.items():
+                if is_dtensor(tensor):
+                    local, places = tensor.to_local(), _places(tensor)
+                    local.copy_(file.get_slice(name)[places] if local.numel() else local)
+                else:
+                    tensor.copy_(file.get_tensor(name))
+
+
+def _places(tensor: DTensor) -> tuple[slice, ...]:
+    """Where this process's part of a tensor is in all of it."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, placements = tensor.device_mesh, tensor.placements
+    sizes, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
+    return tuple(slice(at, at + size) for at, size in zip(offsets, sizes, strict=True))
 
 
 def _said(folder: Path) -> dict[str, Any]:
