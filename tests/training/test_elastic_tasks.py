@@ -95,29 +95,26 @@ def test_a_run_goes_on_in_others(
 
 
 def test_exports_are_those_of_copies(host: Host, tiny_list: Path, tmp_path: Path) -> None:
-    """Of two and four processes, whether they share the states or have a copy each; loaded without
-    a name too many or too few."""
+    """Of two and four processes that share the states, and two that have a copy each; loaded
+    without a name too many or too few."""
     words = ["pretrain", *options(data=tiny_list, epochs=1, warmup_epochs=0, depth=2)]
-    exported: dict[tuple[int, bool], dict[str, torch.Tensor]] = {}
-    for processes in (2, 4):
-        for sharded in (False, True):
-            output = tmp_path / f"{processes}-{sharded}"
-            more = LAYOUTS[processes] if sharded else ()
-            given = words_of([*words, "--output", str(output), *more])
-            log = output.with_suffix(".log")
-            said = host.start(processes, TARGET, given, log).finish()
-            assert ("states sharded over 2 processes" in said) == sharded
-            file = output / "exported.safetensors"
-            assert cli.main(["convert", str(output), str(file), "--to", "ours"]) == 0
-            weights = read_weights(file)
-            model = MaskedAutoencoder(weights.config)
-            model.load_state_dict(weights.state, strict=True)
-            own = read(checkpoints(output / "checkpoints")[0]).model()
-            assert own.keys() == weights.state.keys()
-            assert all(torch.equal(own[name], tensor) for name, tensor in weights.state.items())
-            exported[processes, sharded] = own
-    for processes in (2, 4):
-        copies, shared = exported[processes, False], exported[processes, True]
+    exported = []
+    for processes, more in ((2, ()), (2, LAYOUTS[2]), (4, LAYOUTS[4])):
+        output = tmp_path / str(len(exported))
+        given = words_of([*words, "--output", str(output), *more])
+        said = host.start(processes, TARGET, given, output.with_suffix(".log")).finish()
+        assert ("states sharded over 2 processes" in said) == bool(more)
+        file = output / "exported.safetensors"
+        assert cli.main(["convert", str(output), str(file), "--to", "ours"]) == 0
+        weights = read_weights(file)
+        model = MaskedAutoencoder(weights.config)
+        model.load_state_dict(weights.state, strict=True)
+        own = read(checkpoints(output / "checkpoints")[0]).model()
+        assert own.keys() == weights.state.keys()
+        assert all(torch.equal(own[name], tensor) for name, tensor in weights.state.items())
+        exported.append(own)
+    copies, *others = exported
+    for shared in others:
         assert copies.keys() == shared.keys()
         for name, tensor in copies.items():
             assert (shared[name].dtype, shared[name].shape) == (tensor.dtype, tensor.shape)
