@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from tests.support.interpreter import import_triton
+from tests.support.launches import Host
 
 import_triton()
 
@@ -115,6 +116,13 @@ def _own_settings() -> Generator[None, None, None]:
     yield
     left = {k: v for k, v in _settings_of_torch().items() if v != before[k]}
     assert not left, f"the test leaves other settings behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[Host]:
+    """Starts runs of several processes; nothing is imported for it until it starts one."""
+    with Host() as started:
+        yield started
 
 
 class Golden:

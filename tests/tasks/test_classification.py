@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,9 @@ import pytest
 import torch
 
 from tests.support.labelled import TINY, tiny_config
-from tests.support.runs import ROOT, TORCHRUN, interrupt_after, losses, quiet
+from tests.support.launches import COMMAND, Host
+from tests.support.runs import interrupt_after, losses, quiet
+from videomae_fast import cli
 from videomae_fast.data.errors import ListError
 from videomae_fast.errors import UsageError
 from videomae_fast.interop import load_weights, read_weights
@@ -140,14 +140,12 @@ def test_accumulation_changes_nothing_where_nothing_is_mixed(
 
 
 @pytest.mark.slow
-def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> None:
+def test_two_processes_validate_as_one_does(lists: Lists, host: Host, tmp_path: Path) -> None:
     """Sharded too: what is validated, averaged and kept as best is whole."""
     found, best, steps = [], [], []
     sharded = ("--shard", "all", "--reshard", "yes")
-    for name, launcher, more in (
-        ("one", (), ()), ("two", TORCHRUN, ()), ("sharded", TORCHRUN, sharded)
-    ):  # fmt: skip
-        words = [*launcher, "-m", "videomae_fast", "finetune", "--output", str(tmp_path / name)]
+    for name, more in (("one", ()), ("two", ()), ("sharded", sharded)):
+        words = ["finetune", "--output", str(tmp_path / name)]
         words += ["--data", str(lists[0]), "--validation", str(lists[1]), "--classes", "none"]
         given = {**TINY, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "mix.mixup": 0.0,
                  "mix.cutmix": 0.0, "augment.area": "0.9,1.0", "optim.ema_decay": 0.5,
@@ -156,8 +154,10 @@ def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> Non
             *more,
             *(word for key, value in given.items() for word in ("--set", f"{key}={value}")),
         ]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        subprocess.run([sys.executable, *words], check=True, env=env, timeout=300)
+        if name == "one":
+            assert cli.main(words) == 0
+        else:
+            host.start(2, COMMAND, words, tmp_path / f"{name}.log").finish()
         (epoch,) = History(tmp_path / name).epochs
         assert epoch.average is not None
         steps.append(losses(tmp_path / name))
