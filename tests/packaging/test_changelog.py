@@ -22,8 +22,14 @@ def test_versions_have_the_usual_headings() -> None:
 
 
 def test_entries_are_entries() -> None:
-    """What no list has would stand in no section that a reader looks through."""
-    sections = re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]
+    """What no list has would stand in no section that a reader looks through.
+
+    A version may have an introduction, before its first heading.
+    """
+    versions = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
+    sections = [
+        part for one in versions for part in re.split(r"^### ", one, flags=re.MULTILINE)[1:]
+    ]
     lines = [line for text in sections for line in text.splitlines()[1:]]
     assert [line for line in lines if line and not line.startswith(("- ", "  ", "#"))] == []
 

@@ -88,7 +88,14 @@ class Host:
         self._ended: dict[int, int] = {}
 
     def start(
-        self, processes: int, target: str, words: list[str], log: Path, *, restarts: int = 0
+        self,
+        processes: int,
+        target: str,
+        words: list[str],
+        log: Path,
+        *,
+        restarts: int = 0,
+        folder: Path = ROOT,
     ) -> Run:
         """Starts ``target(words)`` in so many ranks of one agent.
 
@@ -98,8 +105,10 @@ class Host:
             words: what it gets.
             log: file for what is printed.
             restarts: in place, after a rank has ended badly.
+            folder: in which they run.
         """
-        return self._start(processes, target, words, log, restarts=restarts)
+        more = {"restarts": restarts, "folder": str(folder)}
+        return self._start(processes, target, words, log, **more)
 
     def meeting(
         self, nodes: int, processes: int, target: str, words: list[str], log: Path
@@ -189,6 +198,7 @@ def _become_agent(question: dict[str, Any]) -> None:
         handle = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        os.chdir(question.get("folder", ROOT))
         config = LaunchConfig(
             min_nodes=question.get("nodes", 1),
             max_nodes=question.get("nodes", 1),
