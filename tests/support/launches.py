@@ -29,8 +29,17 @@ from typing import Any, Final
 from tests.support.runs import ROOT
 
 _SIGNAL_AT_PARENTS_END: Final = 1  # PR_SET_PDEATHSIG
+COMMAND: Final = "videomae_fast.cli:main"
+"""A target for :meth:`Host.start`: the command line, of which each rank gets the words."""
 LIMIT: Final = 300.0
 """Seconds that a run may take; many times what any takes, as a machine may be busy."""
+IMPORTED: Final = (
+    "tests.support.sharded",
+    "torch._dynamo",  # which every rank imports with its first optimizer, in 0.6 s
+    "torch.distributed.run",
+    "videomae_fast.cli.pretrain",
+)
+"""What ranks need: what is not here each of them imports anew."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,14 @@ class Host:
         self._ended: dict[int, int] = {}
 
     def start(
-        self, processes: int, target: str, words: list[str], log: Path, *, restarts: int = 0
+        self,
+        processes: int,
+        target: str,
+        words: list[str],
+        log: Path,
+        *,
+        restarts: int = 0,
+        folder: Path = ROOT,
     ) -> Run:
         """Starts ``target(words)`` in so many ranks of one agent.
 
@@ -93,8 +109,10 @@ class Host:
             words: what it gets.
             log: file for what is printed.
             restarts: in place, after a rank has ended badly.
+            folder: in which they run.
         """
-        return self._start(processes, target, words, log, restarts=restarts)
+        more = {"restarts": restarts, "folder": str(folder)}
+        return self._start(processes, target, words, log, **more)
 
     def meeting(self, nodes: Sequence[int], target: str, words: list[str], log: Path) -> list[Run]:
         """The same on several nodes, all of them here: an agent each, with its number of ranks."""
@@ -184,6 +202,7 @@ def _become(question: dict[str, Any]) -> None:
         handle = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        os.chdir(question.get("folder", ROOT))
         if "environment" in question:
             os.environ.update(question["environment"])
             code = _call(question["start"], question["words"])
@@ -240,7 +259,7 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    for name in ("tests.support.sharded", "videomae_fast.cli.pretrain", "torch.distributed.run"):
+    for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()  # a collection in a fork would copy all pages of what was imported
     _serve()

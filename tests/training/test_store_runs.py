@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.labelled import tiny_config, write_set
-from tests.support.launches import Host
+from tests.support.launches import COMMAND, Host
 from tests.support.runs import TINY, altered, interrupt_after, losses, options, quiet
 from tests.support.stores import flip_byte, write_store
 from videomae_fast import cli
@@ -83,7 +83,7 @@ def test_the_same_losses_in_two_processes(
 ) -> None:
     output = tmp_path / "run"
     words = ["pretrain", *options(data=store), "--output", str(output)]
-    host.start(2, "videomae_fast.cli:main", words, tmp_path / "log").finish()
+    host.start(2, COMMAND, words, tmp_path / "log").finish()
     for one, other in zip(losses(output), losses(of_the_list), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
 

@@ -69,6 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trained-image-size", type=int, metavar="N",
         help="clip size that official weights' positions are for (default: 224)",
     )  # fmt: skip
+    how.add_argument(
+        "--heads", type=int, metavar="N",
+        help="attention heads, where the weights don't say it (default: the official size's)",
+    )  # fmt: skip
     work = parser.add_argument_group("the work")
     work.add_argument("--batch", type=int, default=8, metavar="N", help="clips at a time")
     work.add_argument(
@@ -104,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
     trained = run_of(args.weights, DetectConfig)
     path = weights_path(args.weights)
-    weights = detector_weights(path, args.trained_frames, args.trained_image_size)
+    weights = detector_weights(path, args.trained_frames, args.trained_image_size, args.heads)
     data = (trained or DetectConfig()).data
     frames = trained.model.frames if trained else weights.config.frames
     bf16 = args.precision == "bf16" or (args.precision == "auto" and _on_gpu(args.device))
@@ -124,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         decoder=args.decoder,
         device=args.device,
+        heads=args.heads,
     )
     main = os.environ.get("RANK", "0") == "0"
     if main:
@@ -164,7 +169,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.output is None:
         raise UsageError("--output is missing: name the folder for detections and tables")
     check_folder("--output", args.output)
-    for name in ("frames", "stride", "short_side", "batch"):
+    for name in ("frames", "stride", "short_side", "batch", "heads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")

@@ -58,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trained-image-size", type=int, metavar="N",
         help="clip size that official weights' positions are for (default: 224)",
     )  # fmt: skip
+    views.add_argument(
+        "--heads", type=int, metavar="N",
+        help="attention heads, where the weights don't say it (default: the official size's)",
+    )  # fmt: skip
     work = parser.add_argument_group("the work")
     work.add_argument(
         "--batch", type=int, default=30, metavar="N", help="clips at a time (default: 30)"
@@ -83,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         raise UsageError("--output is missing: name the folder for scores and tables")
     check_folder("--output", args.output)
-    for name in ("segments", "crops", "batch", "stride", "frames", "image_size"):
+    for name in ("segments", "crops", "batch", "stride", "frames", "image_size", "heads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
     tuned = _run_of(args.weights)
     path = weights_path(args.weights)
-    hints = SourceHints(frames=args.trained_frames, image_size=args.trained_image_size)
+    hints = SourceHints(args.heads, frames=args.trained_frames, image_size=args.trained_image_size)
     weights = classifier_weights(path, hints)
     size = tuned.model.image_size if tuned else weights.config.image_size
     side = size if isinstance(size, int) else size[0]
@@ -118,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         device=args.device,
         time_limit=args.time_limit,
+        heads=args.heads,
     )
     dense = settings.sampling == "dense"
     given = args.stride or source.stride

@@ -114,7 +114,7 @@ def shape_of(config: FinetuneConfig) -> MAEConfig:
     """The model's shape, with the clip size and length that its positions are for.
 
     Raises:
-        UsageError: sizes that don't divide.
+        UsageError: sizes that don't divide, or positions that can't be recomputed.
     """
     model = config.model
     trained: dict[str, Any] = {
@@ -122,9 +122,16 @@ def shape_of(config: FinetuneConfig) -> MAEConfig:
         "frames": model.trained_frames,
     }
     try:
-        return replace(mae_config(model), **{k: v for k, v in trained.items() if v is not None})
+        clips = mae_config(model)
+        shape = replace(clips, **{k: v for k, v in trained.items() if v is not None})
     except ValueError as error:
         raise UsageError(f"the model can't be: {error}") from None
+    if shape.learned_positions and model.other_grids == "recomputed" and shape.grid != clips.grid:
+        raise UsageError(
+            f"learned positions are for {shape.grid}, the clips have {clips.grid}: they can be "
+            "interpolated, but not recomputed; leave --other-grids recomputed out"
+        )
+    return shape
 
 
 def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:

@@ -56,6 +56,12 @@ def begin_from(
             are not finite.
     """
     path, weights = weights_for(path, model.config)
+    there, here = weights.config.grid, model.config.grid
+    if model.config.learned_positions and there != here:
+        raise WeightsError(
+            f"{path}: its learned positions are for {there}, and this run's clips have {here}: "
+            "give the run the same image size and frames, or other weights"
+        )
     state, left_out = _encoder_of(weights)
     bad = not_finite(state)
     if bad is not None:

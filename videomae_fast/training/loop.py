@@ -14,6 +14,7 @@ import torch
 
 from videomae_fast.data.errors import (
     FailureShareError,
+    OutputError,
     StoreUnreachableError,
     WorkerDiedError,
 )
@@ -310,7 +311,11 @@ class _Loop(Generic[Batch]):
         if done == 0 or (done % self.per_epoch and done != self.total):
             return False
         with self.step.whole_weights(), self._spending("evaluation"):
-            found = self.task.epoch_done(done, self.step.model, self.log)
+            try:
+                found = self.task.epoch_done(done, self.step.model, self.log)
+            except (OSError, OutputError):
+                self.folder.check()  # says why it can't be written, where it was taken away
+                raise
         if found is None:
             return False
         self.folder.evaluated(done, found.numbers)

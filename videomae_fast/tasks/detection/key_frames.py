@@ -20,7 +20,7 @@ from videomae_fast.data.boxes.entries import (
     read_key_frames,
     with_close_proposals,
 )
-from videomae_fast.data.cache import CachedVideos
+from videomae_fast.data.cache.videos import cache_at
 from videomae_fast.data.errors import ListError
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.box_source import BoxSource
@@ -179,7 +179,7 @@ def _digest_of(rows: Iterable[Sequence[Any]]) -> str:
 def _clips(config: DetectConfig, lists: Sequence[KeyFrameList], *, training: bool) -> KeyFrameClips:
     data, model = config.data, config.model
     assert isinstance(model.image_size, int)
-    cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
+    cached = cache_at(data.cache, data.cache_gb)
     augment = config.augment
     views = DetectionViews(
         data.short_side,
