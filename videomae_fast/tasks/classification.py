@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from videomae_fast.evaluation.multi_view import score_videos
 from videomae_fast.interop import ModelWeights
 from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.models.classifier import VideoClassifier
-from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.best import BestWeights, saved_steps
@@ -35,6 +34,7 @@ from videomae_fast.tasks.engine import (
     fingerprint_of,
     micro_batches,
     set_options,
+    shape_of,
 )
 from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.labelled import (
@@ -108,30 +108,6 @@ def check_model(config: FinetuneConfig) -> None:
             "model.head_index takes rows of the head of weights to start from, and model.init "
             "names none: give --init, or leave --head-index out"
         )
-
-
-def shape_of(config: FinetuneConfig) -> MAEConfig:
-    """The model's shape, with the clip size and length that its positions are for.
-
-    Raises:
-        UsageError: sizes that don't divide, or positions that can't be recomputed.
-    """
-    model = config.model
-    trained: dict[str, Any] = {
-        "image_size": model.trained_image_size,
-        "frames": model.trained_frames,
-    }
-    try:
-        clips = mae_config(model)
-        shape = replace(clips, **{k: v for k, v in trained.items() if v is not None})
-    except ValueError as error:
-        raise UsageError(f"the model can't be: {error}") from None
-    if shape.learned_positions and model.other_grids == "recomputed" and shape.grid != clips.grid:
-        raise UsageError(
-            f"learned positions are for {shape.grid}, the clips have {clips.grid}: they can be "
-            "interpolated, but not recomputed; leave --other-grids recomputed out"
-        )
-    return shape
 
 
 def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:

@@ -26,9 +26,8 @@ from videomae_fast.tasks.classification import (
     Classification,
     check_model,
     classifier_options,
-    shape_of,
 )
-from videomae_fast.tasks.engine import engine_settings, set_options
+from videomae_fast.tasks.engine import engine_settings, set_options, shape_of
 from videomae_fast.tasks.imitation import Imitation
 from videomae_fast.tasks.labelled import training_clips
 from videomae_fast.tasks.pinned import pinned

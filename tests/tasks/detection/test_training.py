@@ -19,8 +19,9 @@ from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.recipes import changed
 from videomae_fast.tasks.detection.history import DetectionHistory
-from videomae_fast.tasks.detection.training import build_detector, shape_of, train_detector
+from videomae_fast.tasks.detection.training import build_detector, train_detector
 from videomae_fast.tasks.detection.weights import begin_detector_from
+from videomae_fast.tasks.engine import shape_of
 from videomae_fast.training.checkpoint import checkpoints, read
 from videomae_fast.training.errors import CheckpointError, InterruptedRunError
 
