@@ -57,6 +57,7 @@ SHORT["progressive"] = " ".join(f"--set {name}={value}" for name, value in TINY_
 ELSEWHERE = {
     "make demo": "CI's own run of the demo",
     "make test": "this run",
+    "videomae-fast prepare train.csv --output spread": "tests/cli/test_ray.py",
     "pip install": ".ci/run installs wheel, sdist and editable",
     "VIDEOMAE_FAST_NATIVE=0 pip install": ".ci/run installs without the library",
 }
