@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from videomae_fast.data.store.verifying import Rows, wrong_rows
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.recipes.source import remote_url
 from videomae_fast.tasks.pretraining import pretrain
+from videomae_fast.training.errors import InterruptedRunError
 
 pytest.importorskip("obstore")
 Tiny = Callable[..., PretrainConfig]
@@ -149,6 +153,35 @@ def test_an_unreachable_store_is_waited_for_then_the_run_is_saved_and_ends(
     proxy.down = False
     pretrain(config, output=output, log=quiet)
     assert losses(output) == expected
+
+
+@pytest.mark.parametrize(("workers", "silent"), [(0, True), (1, True), (1, False)])
+def test_a_run_that_waits_for_its_store_is_stopped_at_once(
+    tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path, workers: int,
+    silent: bool,
+) -> None:  # fmt: skip
+    """Whether it answers by errors or not at all; the run is saved and goes on."""
+    config = tiny(data=(Source(url),), workers=workers, prefetch_gb=1e-6, accumulation=2)
+    output, asked = tmp_path / "run", []
+
+    def ask() -> None:
+        asked.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def fall(line: str) -> None:
+        if "4/8" in line:
+            proxy.delay, proxy.down = (60.0, False) if silent else (0.0, True)
+            threading.Timer(1.0, ask).start()
+
+    with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM with \d of 8 steps done"):
+        pretrain(config, output=output, log=fall)
+    assert time.monotonic() - asked[0] < 15, "a second or so, on a machine with time"
+    done = len(losses(output))
+    assert 4 <= done < 8
+    proxy.delay, proxy.down = 0.0, False
+    pretrain(config, output=output, log=quiet)
+    whole = [pytest.approx(line, rel=1e-5) for line in expected]  # in two parts of a step
+    assert losses(output) == whole
 
 
 def test_a_store_that_comes_back_costs_time_only(

@@ -110,6 +110,7 @@ def micro_batches(
         device_decoder=None if data.device_decoder == "none" else data.device_decoder,
         time_limit=data.decode_timeout,
         stats=stats,
+        stopped=world.gives_up,
     )
 
 

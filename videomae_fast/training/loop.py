@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Generic
+from typing import Final, Generic, NoReturn
 
 import torch
 from torch import Tensor
 
 from videomae_fast.data.errors import (
     FailureShareError,
+    StoppedWaitingError,
     StoreUnreachableError,
     WorkerDiedError,
 )
@@ -43,7 +44,6 @@ from videomae_fast.training.resume import (
     tell_drawn_by_place,
 )
 from videomae_fast.training.saving import Saver
-from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
 from videomae_fast.training.task import Batch, Settings, Task, Timed
@@ -114,7 +114,7 @@ def run(
         together = False
         try:
             with (
-                StopRequest() as stop,
+                world.asked,
                 failing_together(world.store, world.rank, world.waits_for),
                 world.watched(Path(output) / "hang", settings.group_timeout),
                 ExitStack() as promises,
@@ -126,7 +126,7 @@ def run(
                 try:
                     task = make(world)
                     loop = _open(task, folder, world, resume, log if world.is_main else _quiet)
-                    result = loop.train(stop)
+                    result = loop.train()
                 finally:
                     folder.close()
             together = True
@@ -224,7 +224,6 @@ class _Loop(Generic[Batch]):
         self.start, self.total = start, task.fingerprint.total_steps
         self.failed_videos = failed_videos
         self.unreachable: StoreUnreachableError | None = None
-        self.step_in_progress = start
         self.per_epoch = task.steps_per_epoch
         clips = self.settings.videos_per_step * self.settings.clips_per_video
         self.buffer = StepBuffer(self.per_epoch, clips, step.columns)
@@ -233,18 +232,18 @@ class _Loop(Generic[Batch]):
         self.utilization = Utilization(task.objective, self.settings, world)
         self.teller = Teller(self.progress, task.feeding, log)
 
-    def train(self, stop: StopRequest) -> RunResult:
+    def train(self) -> RunResult:
         """Steps until the end of the run, or until something stops it."""
-        settings = self.settings
+        settings, stop = self.settings, self.world.asked
         batches = self.task.batches(self.start)
         last_loss: float | None = None
         self.progress.skip(self.start)
         done, ended = self.start, self._evaluate(self.start)
         while done < self.total and not ended:
-            step = self.step_in_progress = done
+            step = done
             self.world.at(step)
             # A process that is asked to stop does not wait for data, but tells the others.
-            batch = self._next(batches, stop)
+            batch = self._next(batches)
             signum = self.world.agree(_UNREACHABLE if self.unreachable else stop.signum)
             if signum == _UNREACHABLE:
                 self._stop_unreachable(step)
@@ -253,8 +252,9 @@ class _Loop(Generic[Batch]):
             names: list[str] = []
             for micro in range(settings.accumulation):
                 if micro:
-                    batch = self._next(batches)
-                assert batch is not None
+                    batch = self._next(batches, middle=True)
+                if batch is None:
+                    self._stop(step, stop.signum)
                 self.folder.failed(batch.failures, draws=len(batch.names))
                 names += batch.names
                 with self.world.doing("forward and backward", waits=True):
@@ -306,33 +306,35 @@ class _Loop(Generic[Batch]):
         if done == 0 or (done % self.per_epoch and done != self.total):
             return False
         with self.step.whole_weights(), self._spending("evaluation"):
-            found = self.task.epoch_done(done, self.step.model, self.log)
+            try:
+                found = self.task.epoch_done(done, self.step.model, self.log)
+            except StoreUnreachableError as error:
+                self._alone(error, True)
+                raise
         if found is None:
             return False
         self.folder.evaluated(done, found.numbers)
         self.progress.skip(done)
         return found.stop
 
-    def _next(self, batches: Iterator[Batch], stop: StopRequest | None = None) -> Batch | None:
-        """The next micro-batch; None where the run is asked to stop."""
-        if stop is not None and stop.signum:
+    def _next(self, batches: Iterator[Batch], *, middle: bool = False) -> Batch | None:
+        """The next micro-batch; None where the run is to stop. middle: of a step."""
+        stop = self.world.asked
+        stop.held = middle and self.world.size > 1  # the others are in the step, and wait there
+        if stop.signum and not middle:
             return None
         begin = perf_counter()
         try:
             with self.world.doing("waiting for data"):
                 batch = next(batches)
+        except StoppedWaitingError:
+            return None
         except StoreUnreachableError as error:
-            if stop is None and self.world.size > 1:
-                raise VideoMAEFastError(  # the others are in the step, and save nothing with it
-                    f"{error}, in the middle of a step of several processes: the last checkpoint "
-                    "stands, and the same command goes on from it"
-                ) from error
+            self._alone(error, middle)
             self.unreachable = error
-            if stop is None:
-                self._stop_unreachable(self.step_in_progress)
             return None
         except WorkerDiedError:
-            if stop is not None and stop.signum:  # the signal went to the loaders as well
+            if self.world.gives_up():  # the signal went to the loaders as well
                 return None
             raise
         waited = perf_counter() - begin
@@ -394,7 +396,18 @@ class _Loop(Generic[Batch]):
             self.goodput.spend(cause, perf_counter() - begin)
             self.goodput.write()
 
-    def _stop(self, done: int, signum: int) -> None:
+    def _alone(self, error: StoreUnreachableError, busy: bool) -> None:
+        """Raises for all what one process met while the others are `busy`: they don't save."""
+        if busy and self.world.size > 1:
+            raise VideoMAEFastError(
+                f"{error}, in the middle of what several processes do together: the last "
+                "checkpoint stands, and the same command goes on from it"
+            ) from error
+
+    def _stop(self, done: int, signum: int) -> NoReturn:
+        """Saves and ends: the state is that of the steps that are done."""
+        if self.unreachable:
+            self._stop_unreachable(done)
         if len(self.buffer):
             self._look(done)
         self._save(done)
@@ -405,8 +418,7 @@ class _Loop(Generic[Batch]):
             signum,
         )
 
-    def _stop_unreachable(self, done: int) -> None:
-        """Saves and ends: the state is that of the steps that are done."""
+    def _stop_unreachable(self, done: int) -> NoReturn:
         if len(self.buffer):
             self._look(done)
         self._save(done)

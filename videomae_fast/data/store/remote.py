@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-import time
+import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from videomae_fast.data.errors import OutputError, StoreUnreachableError, sentence
+from videomae_fast.data.errors import (
+    OutputError,
+    StoppedWaitingError,
+    StoreUnreachableError,
+    sentence,
+)
 from videomae_fast.data.store.base import StoreError
 from videomae_fast.data.store.head import HEAD, Stored, read_head, version_of
 from videomae_fast.data.store.index import FILES
+from videomae_fast.data.store.patience import awaited
 from videomae_fast.data.store.tar import TarStore
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.extras import install
 
-T = TypeVar("T")
-
 # What obstore tries by itself; what takes longer is waited for by `patiently`.
 _CLIENT: Final = {"timeout": "30s", "connect_timeout": "5s"}
 _RETRIES: Final[dict[str, Any]] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
 
 
 def obstore() -> Any:
@@ -72,24 +77,46 @@ class RemoteRanges:
             StoreUnreachableError: anything else: the next try may succeed.
         """
         return self._asked(
-            name, lambda: self._package.get_range(self._store, name, start=offset, length=size)
+            name,
+            lambda: self._package.get_range_async(self._store, name, start=offset, length=size),
         )
 
     def whole(self, name: str) -> bytes:
         """An object; raises as :meth:`read` does."""
-        return self._asked(name, lambda: self._package.get(self._store, name).bytes())
+
+        async def content() -> Any:
+            return await (await self._package.get_async(self._store, name)).bytes_async()
+
+        return self._asked(name, content)
 
     def close(self) -> None:
         """obstore lets go of its connections by itself."""
 
     def _asked(self, name: str, ask: Callable[[], Any]) -> bytes:
+        async def answer() -> bytes:
+            return bytes(await ask())
+
         try:
-            return bytes(ask())
-        except FileNotFoundError:
+            return _wait(answer())
+        except (FileNotFoundError, StoppedWaitingError):
             raise
         except Exception as error:  # of the network, of the server, of the credentials
             said = sentence(error).split("Debug source")[0].strip()
             raise StoreUnreachableError(f"{self._url}/{name} can't be reached: {said}") from error
+
+
+def _wait(answer: Coroutine[Any, Any, bytes]) -> bytes:
+    """An answer that comes to another thread: what waits can be called off, and what answers can't
+    keep the process from ending."""
+    return awaited(asyncio.run_coroutine_threadsafe(answer, _network(os.getpid())))
+
+
+@cache
+def _network(_: int) -> asyncio.AbstractEventLoop:
+    """Where a process's requests are made; a child has to have its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="object-store", daemon=True).start()
+    return loop
 
 
 def _without_tls(url: str) -> bool:
@@ -97,30 +124,6 @@ def _without_tls(url: str) -> bool:
     are given here keep obstore from looking there."""
     asked = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
     return asked or url.startswith("http:")
-
-
-def patiently(ask: Callable[[], T], seconds: float, stopped: Callable[[], bool]) -> T:
-    """What a store gives, asked again with longer and longer pauses while it can't be reached.
-
-    Args:
-        ask: raises StoreUnreachableError where it can't.
-        seconds: after which that is raised.
-        stopped: whether nobody waits any more.
-
-    Raises:
-        StoreUnreachableError: it could not be reached for so long.
-    """
-    deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
-    while True:
-        try:
-            return ask()
-        except StoreUnreachableError as error:
-            if stopped() or time.monotonic() + pause > deadline:
-                raise StoreUnreachableError(f"{error} (tried for {seconds:g} s)") from error
-        until = time.monotonic() + pause
-        while time.monotonic() < until and not stopped():
-            time.sleep(min(0.2, pause))
-        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def open_remote_store(url: str, version: int | None = None) -> TarStore:

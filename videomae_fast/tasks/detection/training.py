@@ -208,6 +208,7 @@ class Detection:
             device=world.device,
             time_limit=data.decode_timeout,
             stats=self.feeding,
+            stopped=world.gives_up,
         )
 
     def model(self) -> ActionDetector:

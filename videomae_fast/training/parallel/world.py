@@ -25,6 +25,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
 from videomae_fast.training.parallel.watch import Watch
+from videomae_fast.training.signals import StopRequest
 
 _RUNS: Final = count()
 _START_SECONDS: Final = 1800.0
@@ -37,7 +38,8 @@ class World:
     """This process among those of the run.
 
     rank, size: of all processes; device: this process's; control: the gloo group, and store: what
-    the processes have in common, None where there is one process; per_node: processes of a machine.
+    the processes have in common, None where there is one process; per_node: processes of a machine;
+    asked: whether this one is asked to stop.
     """
 
     rank: int
@@ -48,6 +50,11 @@ class World:
     per_node: int = 1
     watch: Watch | None = None
     groups: list[dist.ProcessGroup | None] = field(default_factory=list, compare=False)
+    asked: StopRequest = field(default_factory=StopRequest, compare=False)
+
+    def gives_up(self) -> bool:
+        """Whether this process is to wait for data no more, since it is asked to stop."""
+        return bool(self.asked.signum) and not self.asked.held
 
     @property
     def is_main(self) -> bool:
