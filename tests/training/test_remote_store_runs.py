@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.object_store import BUCKET, Proxy, proxy_before, s3_server, upload, use
-from tests.support.runs import TINY, altered, losses, quiet
+from tests.support.runs import TINY, altered, finish, losses, options, quiet, start
 from tests.support.stores import write_store
 from videomae_fast import cli
 from videomae_fast.data import Source, read_report
 from videomae_fast.data.errors import StoreUnreachableError
-from videomae_fast.data.store import opening
+from videomae_fast.data.store import opening, remote
 from videomae_fast.data.store.base import StoredClipError, StoreError
 from videomae_fast.data.store.opening import open_store
 from videomae_fast.data.store.verifying import Rows, wrong_rows
@@ -85,6 +85,43 @@ def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_pa
     assert [path.stat().st_mtime_ns for path in kept] == times
     with pytest.raises(StoreError, match="has no version 2"):
         open_store(url, 2)
+
+
+def test_an_index_comes_in_parts(
+    url: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one of ten million rows would not come within the time of a request."""
+    monkeypatch.setattr(remote, "PART", 100)
+    opened = open_store(url)
+    assert [opened.row(row) for row in range(8)] == [open_store(store).row(n) for n in range(8)]
+    files = sorted((tmp_path / "cache").rglob("*"))
+    assert sum(path.is_file() for path in files) == 3
+    assert {path.suffix for path in files if path.is_file()} == {".npy"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_read_one_store(
+    url: str, proxy: Proxy, expected: list[object], tmp_path: Path, processes: int
+) -> None:
+    """Each clip once in an epoch; when the store is lost all save and end, and then go on."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    words = [*options(data=url, workers=1, store_timeout=1, prefetch_gb=1e-6, log_every=1),
+             "--output", str(tmp_path / "run")]  # fmt: skip
+    run = start(words, launcher=launcher)
+    while "step 4/8" not in (line := run.stdout.readline()):  # type: ignore[union-attr]
+        assert line or run.poll() is None, "it ended"
+    proxy.down = True
+    said = finish(run, 1)
+    assert "can't be reached" in said
+    assert "steps are done; saved in" in said
+    done = len(losses(tmp_path / "run"))
+    assert 4 <= done < 8
+    proxy.down, before = False, proxy.counts["requests"]
+    finish(start(words, launcher=launcher))
+    whole = [pytest.approx(line, rel=1e-4) for line in expected]
+    assert losses(tmp_path / "run") == whole
+    assert proxy.counts["requests"] - before == 4 * (8 - done), "a request for each video"
 
 
 def test_the_same_losses_through_a_bad_network(

@@ -29,6 +29,9 @@ from videomae_fast.data.store.tar import TarStore
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.extras import install
 
+PART: Final = 1 << 25
+"""Bytes of an index that are fetched by one request."""
+
 # What obstore tries by itself; what takes longer is waited for by `patiently`.
 _CLIENT: Final = {"timeout": "30s", "connect_timeout": "5s"}
 _RETRIES: Final[dict[str, Any]] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
@@ -167,19 +170,34 @@ def _kept(url: str, ranges: RemoteRanges, wanted: Stored) -> Path:
     with suppress(OSError):
         if path.stat().st_size == wanted.bytes:
             return path
-    content = ranges.whole(wanted.name)
-    if len(content) != wanted.bytes or zlib.crc32(content) != wanted.crc32:
-        raise StoreError(
-            f"{url}/{wanted.name}: the store's index is not what its head says: it was copied in "
-            "part, or damaged; copy it again"
-        )
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
+        if _fetched(ranges, wanted, partial) != (wanted.bytes, wanted.crc32):
+            raise StoreError(
+                f"{url}/{wanted.name}: the store's index is not what its head says: it was copied "
+                "in part, or damaged; copy it again"
+            )
         os.replace(partial, path)
+    except FileNotFoundError:  # of the store
+        raise
     except OSError as error:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _fetched(ranges: RemoteRanges, wanted: Stored, target: Path) -> tuple[int, int]:
+    """Bytes and CRC-32 of an object that is fetched in parts: a long one takes longer than a
+    request may, and more memory than a process should."""
+    size = crc = 0
+    with target.open("wb") as file:
+        while size < wanted.bytes:
+            asked = min(PART, wanted.bytes - size)
+            part = ranges.read(wanted.name, size, asked)
+            file.write(part)
+            size, crc = size + len(part), zlib.crc32(part, crc)
+            if len(part) < asked:
+                break
+    return size, crc
