@@ -27,6 +27,8 @@
 #                   plot in OUT (VIDEOS=folder for your own videos)
 #   make reference  write docs/reference/ from the declarations of the configuration's fields
 #   make site    set up, build the documentation into build/site; what warns or leads nowhere fails
+#   make release set up, build the source archive and, from it, the wheel for Linux in DIST, with their
+#                checksums (DIST=dist; what is there already is replaced)
 #   make lint    ruff; make types: mypy; make format: ruff's formatter
 #   make clean   remove what was built (.venv too)
 #
@@ -37,7 +39,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all fuzz \
 	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-sanitize gpu-bench gpu-commit gpu-wheels \
-	gpu-install paper-table data-bench reference site lint types format clean
+	gpu-install paper-table data-bench reference site release lint types format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -175,6 +177,17 @@ reference: setup
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 	@echo "open build/site/index.html; for its search: python3 -m http.server --directory build/site"
+
+DIST ?= dist
+
+# The wheel's tag says which systems' libraries it needs; the build itself only says "Linux".
+release: setup
+	rm -rf "$(DIST)"
+	$(BIN)/python -m build --outdir "$(DIST)/built" .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir "$(DIST)" "$(DIST)"/built/*.whl
+	mv "$(DIST)"/built/*.tar.gz "$(DIST)"
+	rm -r "$(DIST)/built"
+	cd "$(DIST)" && sha256sum *.whl *.tar.gz | tee SHA256SUMS
 
 lint: setup
 	$(BIN)/ruff check .

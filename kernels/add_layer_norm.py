@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments, contiguous
 from videomae_fast.kernels.columns import sum_columns
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 from videomae_fast.kernels.quantize_rows import empty_quantized, store_quantized
@@ -353,48 +354,21 @@ def _backward(
         _store_sums(p_sums + 2 * n_sum, b_grad_scale, WIDTH, ROWS, CHUNK, CHUNKS)
 
 
-def forward(
-    x: Tensor,
-    delta: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    delta_bias: Tensor | None,
-    scale: Tensor | None,
-    factor: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(normalised, stream) [B, N, D] and (mean, rstd) fp32 [B, N]; see ops/add_layer_norm.py."""
-    return _launch_forward(x, delta, weight, bias, delta_bias, scale, factor, eps, None, None)
+    return _launch_forward(args, None, None)
 
 
-def forward_fp8(
-    x: Tensor,
-    delta: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    delta_bias: Tensor | None,
-    scale: Tensor | None,
-    factor: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def forward_fp8(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The same, and the normalised rows in e4m3 [B, N, D] with their scales, fp32 [B, N]."""
-    values, scales = empty_quantized(x)
-    found = _launch_forward(x, delta, weight, bias, delta_bias, scale, factor, eps, values, scales)
-    return (*found, values, scales)
+    values, scales = empty_quantized(args.x)
+    return (*_launch_forward(args, values, scales), values, scales)
 
 
 def _launch_forward(
-    x: Tensor,
-    delta: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    delta_bias: Tensor | None,
-    scale: Tensor | None,
-    factor: Tensor | None,
-    eps: float,
-    values: Tensor | None,
-    row_scales: Tensor | None,
+    args: Arguments, values: Tensor | None, row_scales: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x = args.x
     clips, tokens, width = x.shape
     rows = clips * tokens
     out, stream = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
@@ -403,16 +377,12 @@ def _launch_forward(
     )
     if rows == 0:
         return out, stream, mean, rstd
-    x_rows, delta_rows = as_rows(x), as_rows(delta)
+    x_rows, delta_rows = as_rows(x), as_rows(args.delta)
     cut = forward_tiling(width, x.element_size())
     tensors = (
         x_rows,
         delta_rows,
-        weight.contiguous(),
-        bias.contiguous(),
-        None if delta_bias is None else delta_bias.contiguous(),
-        None if scale is None else scale.contiguous(),
-        None if factor is None else factor.contiguous(),
+        *contiguous(args.weight, args.bias, args.delta_bias, args.scale, args.factor),
         out,
         stream,
         mean,
@@ -420,7 +390,7 @@ def _launch_forward(
         values,
         row_scales,
     )
-    rest = (x_rows.stride(0), delta_rows.stride(0), eps)
+    rest = (x_rows.stride(0), delta_rows.stride(0), args.eps)
     constants = cut.constants(width)
     name = "add_layer_norm" if values is None else "add_layer_norm_fp8"
     with torch.cuda.device_of(x):
@@ -438,30 +408,21 @@ def _launch_forward(
     return out, stream, mean, rstd
 
 
-def backward(
-    grad_out: Tensor,
-    grad_stream: Tensor | None,
-    stream: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    delta: Tensor | None,
-    delta_bias: Tensor | None,
-    scale: Tensor | None,
-    factor: Tensor | None,
-    has_delta_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, delta, weight, bias, delta_bias, scale; see ops/add_layer_norm.py."""
+    stream, weight = args.stream, args.weight
+    scale, factor, has_delta_bias = args.scale, args.factor, args.has_delta_bias
     _, tokens, width = stream.shape
     rows = stream.shape[0] * tokens
-    own_delta = scale is not None or factor is not None
+    scaled = scale is not None
+    own_delta = scaled or factor is not None
     grad_x = torch.empty(stream.shape, dtype=stream.dtype, device=stream.device)
     grad_delta = torch.empty(
         stream.shape if own_delta else (0,), dtype=stream.dtype, device=stream.device
     )
     vectors = [
         torch.empty(width if wanted else 0, dtype=weight.dtype, device=weight.device)
-        for wanted in (True, True, has_delta_bias, scale is not None)
+        for wanted in (True, True, has_delta_bias, scaled)
     ]
     sums = [vector for vector in vectors if vector.numel()]
     if rows == 0:
@@ -469,21 +430,17 @@ def backward(
             vector.zero_()
         return grad_x, grad_delta, vectors[0], vectors[1], vectors[2], vectors[3]
 
-    cut = backward_tiling(width, stream.element_size(), len(sums), scaled=scale is not None)
-    grad_rows, stream_rows = as_rows(grad_out), as_rows(stream)
-    residual_rows = None if grad_stream is None else as_rows(grad_stream)
-    delta_rows = None if scale is None or delta is None else as_rows(delta)
+    cut = backward_tiling(width, stream.element_size(), len(sums), scaled=scaled)
+    grad_rows, stream_rows = as_rows(args.grad_out), as_rows(stream)
+    residual_rows = None if args.grad_stream is None else as_rows(args.grad_stream)
+    delta_rows = as_rows(args.delta) if scaled else None
     tensors = (
         grad_rows,
         residual_rows,
         stream_rows,
-        mean.contiguous(),
-        rstd.contiguous(),
-        weight.contiguous(),
+        *contiguous(args.mean, args.rstd, weight),
         delta_rows,
-        None if scale is None or delta_bias is None else delta_bias.contiguous(),
-        None if scale is None else scale.contiguous(),
-        None if factor is None else factor.contiguous(),
+        *contiguous(args.delta_bias if scaled else None, scale, factor),
         grad_x,
         grad_delta if own_delta else None,
     )
@@ -495,7 +452,7 @@ def backward(
     )
     given = (grad_rows, residual_rows, stream_rows, delta_rows)
     dense = all(each is None or each.stride(0) == width for each in given)
-    few = _few(stream.element_size(), scale is not None)
+    few = _few(stream.element_size(), scaled)
     stages = LAUNCH.backward_stages if few else 1
     constants = {
         "DENSE": dense,

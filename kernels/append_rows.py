@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.host import cdiv, power_of_2
 
 
@@ -156,12 +157,13 @@ def _block_d(width: int) -> int:
     return min(power_of_2(width), LAUNCH.columns)
 
 
-def append_rows(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
+def append_rows(args: Arguments) -> Tensor:
     """``out[b, :V] = x[b]`` and ``out[b, V:] = table[index[b]]``, [B, V + M, C].
 
     Rows of `x` may lie anywhere; it is copied first if its columns are not adjacent, and so is each
     of the others if it is not contiguous.
     """
+    x, index = args.x, args.index
     (b, v, c), m = x.shape, index.shape[1]
     out = torch.empty((b, v + m, c), dtype=x.dtype, device=x.device)
     if out.numel() == 0:
@@ -172,7 +174,7 @@ def append_rows(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
     with torch.cuda.device_of(x):
         append_rows_kernel[(cdiv(rows, LAUNCH.rows), cdiv(c, block_d))](
             x,
-            table.contiguous(),
+            args.table.contiguous(),
             index.contiguous(),
             out,
             rows,
@@ -189,12 +191,13 @@ def append_rows(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
     return out
 
 
-def append_rows_backward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
+def append_rows_backward(args: Arguments) -> Tensor:
     """The table's gradient [rows, C], dtype of `grad` [B, V + M, C], summed in fp32.
 
     Clips and rows of `grad` may lie anywhere (an expanded one is read in place); it is copied first
     if its columns are not adjacent.
     """
+    grad, index, rows = args.grad, args.index, args.rows
     (_, length, c), m = grad.shape, index.shape[1]
     out = torch.empty((rows, c), dtype=grad.dtype, device=grad.device)
     if out.numel() == 0:

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels import attention_flash as flash
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels import one_pass_attention
@@ -84,6 +85,10 @@ def _common(query: Tensor, key_count: Tensor | None) -> dict[str, Any]:
     }
 
 
+Heads = tuple[Tensor, Tensor, Tensor]
+"""Queries [B, Nq, heads, head dim], keys and values [B, Nk, heads, head dim]."""
+
+
 def _refuse_single(query: Tensor) -> None:
     """Raises ValueError where the short sequences' kernels would compute in fp32 on a GPU."""
     if query.element_size() != 2 and not INTERPRETED:
@@ -93,22 +98,23 @@ def _refuse_single(query: Tensor) -> None:
         )
 
 
-def forward(
-    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def forward(args: Arguments, *, use_short: bool | None = None) -> tuple[Tensor, Tensor]:
     """(output [B, Nq, heads, head dim], log-sum-exp fp32 [B, heads, Nq]); see ops/attention.py."""
-    return _forward(query, key, value, key_count, use_short=is_short(query, key))
+    return forward_of((args.query, args.key, args.value), args.key_count, use_short=use_short)
 
 
-def _forward(
-    query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None, *, use_short: bool
+def forward_of(
+    heads: Heads, key_count: Tensor | None, *, use_short: bool | None = None
 ) -> tuple[Tensor, Tensor]:
+    query, key, value = heads
+    if use_short is None:
+        use_short = is_short(query, key)
     if use_short:
         _refuse_single(query)
-    clips, queries, heads, dim = query.shape
+    clips, queries, count, dim = query.shape
     keys = key.shape[1]
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    lse = torch.empty((clips, heads, queries), dtype=torch.float32, device=query.device)
+    lse = torch.empty((clips, count, queries), dtype=torch.float32, device=query.device)
     if out.numel() == 0:
         return out, lse
     query, key, value = _dense(query), _dense(key), _dense(value)
@@ -128,7 +134,7 @@ def _forward(
     if use_short:
         alone = short.forward_launch(dim)
         with torch.cuda.device_of(query):
-            short.short_forward[(clips * heads,)](
+            short.short_forward[(clips * count,)](
                 **arguments,
                 **short.forward_shape(keys, dim),
                 num_warps=alone.num_warps,
@@ -137,7 +143,7 @@ def _forward(
     else:
         launch, _, _ = flash.launches(dim, query.element_size())
         with torch.cuda.device_of(query):
-            flash.flash_forward[(clips * heads * cdiv(queries, launch.queries),)](
+            flash.flash_forward[(clips * count * cdiv(queries, launch.queries),)](
                 **arguments,
                 n_keys=keys,
                 **flash.shape(dim, launch, query.element_size()),
@@ -147,18 +153,14 @@ def _forward(
     return out, lse
 
 
-def backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_count: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(args: Arguments, *, use_short: bool | None = None) -> Heads:
     """Gradients of query, key and value, contiguous; see ops/attention.py."""
-    use_short = is_short(query, key)
-    return backward_into(grad, query, key, value, key_count, out, lse, use_short=use_short)
+    heads = (args.query, args.key, args.value)
+    into = Into(*(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in heads))
+    if use_short is None:
+        use_short = is_short(args.query, args.key)
+    backward_into(args, heads, into, use_short=use_short)
+    return into.query, into.key, into.value
 
 
 class Into(NamedTuple):
@@ -179,45 +181,34 @@ class Into(NamedTuple):
     value_sums: Tensor | None = None
 
 
-def backward_into(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_count: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    *,
-    use_short: bool,
-    into: Into | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward_into(args: Arguments, heads: Heads, into: Into, *, use_short: bool) -> None:
+    """`args` has the output's gradient, `key_count` and what forward gave; heads lie apart here."""
+    query, key, value = heads
     if use_short:
         _refuse_single(query)
-    clips, queries, heads, dim = query.shape
+    clips, queries, count, dim = query.shape
     keys = key.shape[1]
-    if into is None:
-        into = Into(
-            *(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
-        )
     grad_query, grad_key, grad_value, query_sums, value_sums = into
     if grad_query.numel() == 0:
-        return grad_query, grad_key.zero_(), grad_value.zero_()
-    grad, query, key, value = _dense(grad), _dense(query), _dense(key), _dense(value)
-    lse = lse.contiguous()
+        grad_key.zero_()
+        grad_value.zero_()
+        return
+    grad, query, key, value = _dense(args.grad), _dense(query), _dense(key), _dense(value)
+    lse = args.lse.contiguous()
     arguments = {
         "grad_ptr": grad,
         "query_ptr": query,
         "key_ptr": key,
         "value_ptr": value,
         "lse_ptr": lse,
-        **_common(query, key_count),
+        **_common(query, args.key_count),
         **_strides("grad", grad),
         **_strides("query", query),
         **_strides("key", key),
         **_strides("value", value),
     }
     of_query = {
-        "out_ptr": out.contiguous(),
+        "out_ptr": args.out.contiguous(),
         "grad_query_ptr": grad_query,
         "query_sums_ptr": query_sums,
         "value_sums_ptr": value_sums,
@@ -231,26 +222,25 @@ def backward_into(
     arguments["ALIGN"] = _align({**arguments, **of_query, **of_key})
     if use_short:
         _short_backward(arguments | of_query | of_key, clips, queries, keys, dim)
-        return grad_query, grad_key, grad_value
+        return
     _, by_query, by_key = flash.launches(dim, query.element_size())
     delta = torch.empty_like(lse)
     arguments |= {"n_queries": queries, "n_keys": keys, "delta_ptr": delta}
     with torch.cuda.device_of(query):
-        flash.flash_backward_query[(clips * heads * cdiv(queries, by_query.queries),)](
+        flash.flash_backward_query[(clips * count * cdiv(queries, by_query.queries),)](
             **arguments,
             **of_query,
             **flash.shape(dim, by_query, query.element_size()),
             num_warps=by_query.num_warps,
             num_stages=by_query.num_stages,
         )
-        flash.flash_backward_key[(clips * heads * cdiv(keys, by_key.keys),)](
+        flash.flash_backward_key[(clips * count * cdiv(keys, by_key.keys),)](
             **arguments,
             **of_key,
             **flash.shape(dim, by_key, query.element_size()),
             num_warps=by_key.num_warps,
             num_stages=by_key.num_stages,
         )
-    return grad_query, grad_key, grad_value
 
 
 def _short_backward(

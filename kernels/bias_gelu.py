@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.columns import sum_columns
 from videomae_fast.kernels.host import cdiv, power_of_2
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
@@ -169,8 +170,9 @@ def _runs(rows: int, tile: int, blocks: int, most: int) -> tuple[int, int]:
     return cdiv(rows, run), run
 
 
-def forward(x: Tensor, bias: Tensor) -> Tensor:
+def forward(args: Arguments) -> Tensor:
     """gelu(x + bias), [..., D]; see ops/bias_gelu.py."""
+    x = args.x
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if x.numel() == 0:
         return out
@@ -178,7 +180,7 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
     rows, width = x_rows.shape
     columns = _columns(width)
     blocks = cdiv(width, columns)
-    tensors = (x_rows, bias.contiguous(), out)
+    tensors = (x_rows, args.bias.contiguous(), out)
     constants = {"ROWS": LAUNCH.rows, "COLUMNS": columns, "STAGES": LAUNCH.stages}
     with torch.cuda.device_of(x):
         most = programs_at_once(
@@ -197,13 +199,14 @@ def forward(x: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def backward(args: Arguments) -> tuple[Tensor, Tensor]:
     """Gradients of x [..., D] and of the bias [D]; see ops/bias_gelu.py."""
+    x, bias = args.x, args.bias
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grad_bias = torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
     if x.numel() == 0:
         return grad_x, grad_bias.zero_()
-    grad_rows, x_rows = as_rows(grad), as_rows(x)
+    grad_rows, x_rows = as_rows(args.grad), as_rows(x)
     rows, width = x_rows.shape
     columns = _columns(width)
     blocks = cdiv(width, columns)

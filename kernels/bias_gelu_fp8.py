@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.bias_gelu import _gelu
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 from videomae_fast.kernels.quantize_rows import empty_quantized, store_quantized
@@ -87,8 +88,9 @@ def _forward(
         store_quantized(values_ptr, scale_ptr, i_row, m_row, b_outs, WIDTH, ROWS, CHUNK, CHUNKS)
 
 
-def forward(x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def forward(args: Arguments) -> tuple[Tensor, Tensor, Tensor]:
     """gelu(x + bias), the same in e4m3, [..., D], and its rows' scales, fp32 [...]."""
+    x = args.x
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     values, scale = empty_quantized(x)
     if x.numel() == 0:
@@ -96,7 +98,7 @@ def forward(x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x_rows = as_rows(x)
     rows, width = x_rows.shape
     cut = tiling(width, x.element_size())
-    tensors = (x_rows, bias.contiguous(), out, values, scale)
+    tensors = (x_rows, args.bias.contiguous(), out, values, scale)
     constants = cut.constants(width)
     with torch.cuda.device_of(x):
         most = programs_at_once(

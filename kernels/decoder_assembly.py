@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.columns import sum_columns
 from videomae_fast.kernels.host import cdiv, power_of_2
 
@@ -121,19 +122,14 @@ def _block_d(width: int) -> int:
     return min(power_of_2(width), LAUNCH.columns)
 
 
-def decoder_assembly(
-    visible: Tensor,
-    mask_token: Tensor,
-    positions: Tensor,
-    visible_index: Tensor,
-    decoder_index: Tensor,
-) -> Tensor:
+def decoder_assembly(args: Arguments) -> Tensor:
     """The decoder's input [B, V + M, D], dtype of `visible`, added in fp32.
 
     Rows of `visible` may lie anywhere; it is copied first if its columns are not adjacent, and so
     is each of the others if it is not contiguous.
     """
-    (b, v, d), m = visible.shape, decoder_index.shape[1]
+    visible = args.visible
+    (b, v, d), m = visible.shape, args.decoder_index.shape[1]
     out = torch.empty((b, v + m, d), dtype=visible.dtype, device=visible.device)
     if out.numel() == 0:
         return out
@@ -143,10 +139,10 @@ def decoder_assembly(
     with torch.cuda.device_of(visible):
         decoder_assembly_kernel[(cdiv(rows, LAUNCH.rows), cdiv(d, block_d))](
             visible,
-            mask_token.contiguous(),
-            positions.contiguous(),
-            visible_index.contiguous(),
-            decoder_index.contiguous(),
+            args.mask_token.contiguous(),
+            args.positions.contiguous(),
+            args.visible_index.contiguous(),
+            args.decoder_index.contiguous(),
             out,
             rows,
             v,
@@ -162,17 +158,16 @@ def decoder_assembly(
     return out
 
 
-def decoder_assembly_backward(
-    grad: Tensor, visible_tokens: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def decoder_assembly_backward(args: Arguments) -> tuple[Tensor, Tensor]:
     """Gradients of the visible tokens [B, V, D] and, in `dtype`, of the mask token [D].
 
     Clips and rows of `grad` may lie anywhere (an expanded one is read in place); it is copied first
     if its columns are not adjacent.
     """
+    grad, seen = args.grad, args.visible_tokens
     b, length, d = grad.shape
-    grad_visible = torch.empty((b, visible_tokens, d), dtype=grad.dtype, device=grad.device)
-    grad_mask = torch.empty((d,), dtype=dtype, device=grad.device)
+    grad_visible = torch.empty((b, seen, d), dtype=grad.dtype, device=grad.device)
+    grad_mask = torch.empty((d,), dtype=args.dtype, device=grad.device)
     if grad.stride(2) != 1:
         grad = grad.contiguous()
     rows, block_d = b * length, _block_d(d)
@@ -189,7 +184,7 @@ def decoder_assembly_backward(
                 partial,
                 rows,
                 length,
-                visible_tokens,
+                seen,
                 rows_per_part,
                 grad.stride(0),
                 grad.stride(1),

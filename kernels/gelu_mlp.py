@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.bias_gelu import _gelu, _slope
 from videomae_fast.kernels.columns import sum_columns
 from videomae_fast.kernels.host import cdiv
@@ -165,10 +166,9 @@ def _constants(dtype: torch.dtype) -> tuple[Launch, dict[str, Any]]:
     }
 
 
-def forward(
-    x: Tensor, first: Tensor, bias: Tensor, second: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(args: Arguments) -> tuple[Tensor, Tensor, Tensor]:
     """(output, hidden, active); see ops/gelu_mlp.py."""
+    x, first, second = args.x, args.first, args.second
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     count, width = rows.shape[0], first.shape[0]
     shape = (*x.shape[:-1], width)
@@ -178,27 +178,19 @@ def forward(
         grid = (cdiv(count, launch.rows) * cdiv(width, launch.columns),)
         with torch.cuda.device_of(x):
             gelu_mlp_forward[grid](
-                rows, first.contiguous(), bias.contiguous(), hidden, active,
+                rows, first.contiguous(), args.bias.contiguous(), hidden, active,
                 count, width, rows.shape[1], **constants,
             )  # fmt: skip
     out = torch.mm(active.view(-1, width), second.t())
     return out.view(*x.shape[:-1], second.shape[0]), hidden, active
 
 
-def backward(
-    grad: Tensor,
-    x: Tensor,
-    first: Tensor,
-    bias: Tensor,
-    second: Tensor,
-    hidden: Tensor,
-    active: Tensor,
-    needs_x: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def backward(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, first, bias and second; see ops/gelu_mlp.py."""
-    outer = grad.reshape(-1, grad.shape[-1]).contiguous()
+    x, bias = args.x, args.bias
+    outer = args.grad.reshape(-1, args.grad.shape[-1]).contiguous()
     rows = x.reshape(-1, x.shape[-1])
-    count, width = rows.shape[0], first.shape[0]
+    count, width = rows.shape[0], bias.shape[0]
     grad_hidden = torch.empty((count, width), dtype=x.dtype, device=x.device)
     grad_bias = torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
     launch, constants = _constants(x.dtype)
@@ -207,16 +199,16 @@ def backward(
         partial = torch.empty((1, blocks, width), dtype=torch.float32, device=x.device)
         with torch.cuda.device_of(x):
             gelu_mlp_backward[(blocks * cdiv(width, launch.columns),)](
-                outer, second.contiguous(), hidden.contiguous(), bias.contiguous(), grad_hidden,
-                partial,
+                outer, args.second.contiguous(), args.hidden.contiguous(), bias.contiguous(),
+                grad_hidden, partial,
                 count, width, outer.shape[1], **constants,
             )  # fmt: skip
         sum_columns(partial, [grad_bias])
     else:
         grad_bias.zero_()
     return (
-        torch.mm(grad_hidden, first).view(x.shape) if needs_x else x.new_empty(0),
+        torch.mm(grad_hidden, args.first).view(x.shape) if args.needs_x else x.new_empty(0),
         torch.mm(grad_hidden.t(), rows),
         grad_bias,
-        torch.mm(outer.t(), active.reshape(-1, width)),
+        torch.mm(outer.t(), args.active.reshape(-1, width)),
     )

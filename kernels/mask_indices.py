@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.host import power_of_2
 
 # The streams of random draws, as in ops/mask_indices.py.
@@ -223,34 +224,21 @@ def _blocks(slots: int, height: int, width: int) -> tuple[dict[str, int], int]:
     return blocks, max(1, min(blocks["BLOCK"] // LAUNCH.tokens_per_warp, LAUNCH.most_warps))
 
 
-def mask_indices(
-    seeds: Tensor,
-    slots: int,
-    height: int,
-    width: int,
-    encoder: str,
-    encoder_masked: int,
-    decoder: str,
-    decoder_masked: int,
-    loss_over_all: bool,
-    skip_seen: bool,
-    visible_tokens: int,
-    decoder_tokens: int,
-    loss_tokens: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def mask_indices(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(visible [B, V], decoder [B, M], decoder_count [B], loss_slot [B, P], loss_weight [B, P]).
 
     Equal to the reference bit for bit. `seeds` is copied if it is not contiguous.
     """
-    b = seeds.shape[0]
+    seeds, b = args.seeds, args.seeds.shape[0]
+    seen, decoding, in_loss = args.visible_tokens, args.decoder_tokens, args.loss_tokens
     visible, decoded, decoder_count, loss_slot = (
         torch.empty(shape, dtype=torch.int32, device=seeds.device)
-        for shape in ((b, visible_tokens), (b, decoder_tokens), (b,), (b, loss_tokens))
+        for shape in ((b, seen), (b, decoding), (b,), (b, in_loss))
     )
-    loss_weight = torch.empty((b, loss_tokens), dtype=torch.float32, device=seeds.device)
+    loss_weight = torch.empty((b, in_loss), dtype=torch.float32, device=seeds.device)
     if b == 0:
         return visible, decoded, decoder_count, loss_slot, loss_weight
-    blocks, num_warps = _blocks(slots, height, width)
+    blocks, num_warps = _blocks(args.slots, args.height, args.width)
     with torch.cuda.device_of(seeds):
         mask_indices_kernel[(b,)](
             seeds.contiguous(),
@@ -259,18 +247,18 @@ def mask_indices(
             decoder_count,
             loss_slot,
             loss_weight,
-            SLOTS=slots,
-            HEIGHT=height,
-            WIDTH=width,
-            ENCODER=encoder,
-            ENCODER_MASKED=encoder_masked,
-            DECODER=decoder,
-            DECODER_MASKED=decoder_masked,
-            LOSS_OVER_ALL=loss_over_all,
-            SKIP_SEEN=skip_seen,
-            VISIBLE=visible_tokens,
-            DECODED=decoder_tokens,
-            LOSS=loss_tokens,
+            SLOTS=args.slots,
+            HEIGHT=args.height,
+            WIDTH=args.width,
+            ENCODER=args.encoder,
+            ENCODER_MASKED=args.encoder_masked,
+            DECODER=args.decoder,
+            DECODER_MASKED=args.decoder_masked,
+            LOSS_OVER_ALL=args.loss_over_all,
+            SKIP_SEEN=args.skip_seen,
+            VISIBLE=seen,
+            DECODED=decoding,
+            LOSS=in_loss,
             **blocks,
             num_warps=num_warps,
             num_stages=LAUNCH.num_stages,

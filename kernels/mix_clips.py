@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.host import cdiv
 
 
@@ -74,9 +75,9 @@ def mix_kernel(
     tl.store(out_ptr + o_other, b_second.to(out_ptr.dtype.element_ty), mask=m_value)
 
 
-def mix_clips(clips: Tensor, own: Tensor, boxes: Tensor) -> Tensor:
+def mix_clips(args: Arguments) -> Tensor:
     """The mixed clips, [B, T, H, W, 3], contiguous; shares fp64 [B], boxes int64 [B, 4]."""
-    clips = clips.contiguous()
+    clips = args.clips.contiguous()
     out = torch.empty_like(clips)
     if out.numel() == 0:
         return out
@@ -85,8 +86,8 @@ def mix_clips(clips: Tensor, own: Tensor, boxes: Tensor) -> Tensor:
     with torch.cuda.device_of(clips):
         mix_kernel[cdiv(batch, 2), cdiv(values, LAUNCH.values)](
             clips,
-            own.contiguous(),
-            boxes.contiguous(),
+            args.own.contiguous(),
+            args.boxes.contiguous(),
             out,
             batch,
             values,

@@ -9,42 +9,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels import attention
 from videomae_fast.kernels import attention_flash as flash
 from videomae_fast.kernels import attention_short as short
 from videomae_fast.kernels.columns import sum_columns
 
 
-def forward(
-    packed: Tensor,
-    query: Tensor | None,
-    q_bias: Tensor | None,
-    v_bias: Tensor | None,
-    key_count: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def forward(args: Arguments) -> tuple[Tensor, Tensor]:
     """`forward` of kernels/attention.py, of what one tensor holds; see ops/packed_attention.py."""
-    return attention.forward(*_views(packed, query), key_count)
+    return attention.forward_of(_views(args.packed, args.query), args.key_count)
 
 
-def _views(packed: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values."""
+def _views(packed: Tensor, query: Tensor | None) -> attention.Heads:
     first, second, *third = packed.unbind(2)
     return (first, second, third[0]) if query is None else (query, first, second)
 
 
 def backward(
-    grad: Tensor,
-    packed: Tensor,
-    query: Tensor | None,
-    q_bias: Tensor | None,
-    v_bias: Tensor | None,
-    key_count: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    needs_q_bias: bool,
-    needs_v_bias: bool,
-    *,
-    use_short: bool | None = None,
+    args: Arguments, *, use_short: bool | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of packed, query and both biases, empty where there is none or it is not needed;
     see ops/packed_attention.py. All parts of packed's are written where they belong.
@@ -52,6 +35,7 @@ def backward(
     Raises:
         ValueError: a clip's packed values are out of the kernels' reach.
     """
+    packed, query = args.packed, args.query
     reach = packed.shape[1:].numel()
     if reach > attention.FARTHEST:
         raise ValueError(
@@ -62,19 +46,21 @@ def backward(
     of_query = None
     if query is not None:
         of_query = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    asking, key, value = _views(packed, query)
+    heads = _views(packed, query)
+    asking = heads[0]
     if use_short is None:
-        use_short = attention.is_short(asking, key)
-    biases = (q_bias if needs_q_bias else None, v_bias if needs_v_bias else None)
+        use_short = attention.is_short(asking, heads[1])
+    biases = (
+        args.q_bias if args.needs_q_bias else None,
+        args.v_bias if args.needs_v_bias else None,
+    )
     learnt = [bias for bias in biases if bias is not None]
     blocks = _blocks(asking, use_short=use_short)
     sums = packed.new_empty((len(learnt), blocks, asking.shape[2:].numel()), dtype=torch.float32)
     rows = iter(sums)
     of_bias = [None if bias is None else next(rows) for bias in biases]
     into = attention.Into(*_views(grad_packed, of_query), *of_bias)
-    attention.backward_into(
-        grad, asking, key, value, key_count, out, lse, use_short=use_short, into=into
-    )
+    attention.backward_into(args, heads, into, use_short=use_short)
     totals = [torch.empty(bias.shape, dtype=bias.dtype, device=bias.device) for bias in learnt]
     if totals:
         sum_columns(sums, totals)

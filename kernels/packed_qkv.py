@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.columns import sum_columns
 from videomae_fast.kernels.host import cdiv, power_of_2
@@ -143,11 +144,12 @@ def _join(
         )  # fmt: skip
 
 
-def bias(v_bias: Tensor, q_bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+def bias(args: Arguments) -> Tensor:
     """[q_bias, 0, v_bias] in `dtype`; without q_bias the last two."""
+    v_bias, q_bias = args.v_bias, args.q_bias
     width = v_bias.shape[0]
     parts = 2 if q_bias is None else 3
-    out = torch.empty(parts * width, dtype=dtype, device=v_bias.device)
+    out = torch.empty(parts * width, dtype=args.dtype, device=v_bias.device)
     columns = min(LAUNCH.bias, power_of_2(width))
     with torch.cuda.device_of(v_bias):
         _bias[(cdiv(width, columns),)](
@@ -161,38 +163,28 @@ def bias(v_bias: Tensor, q_bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def join(
-    grad_query: Tensor,
-    grad_key: Tensor,
-    grad_value: Tensor,
-    q_bias: Tensor | None,
-    v_bias: Tensor | None,
-    apart: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def join(args: Arguments) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the packed tensor and of both biases; see ops/packed_attention.py."""
-    clips, queries, heads, dim = grad_query.shape
-    keys = grad_key.shape[1]
-    shape = (clips, keys, 2 if apart else 3, heads, dim)
-    out = torch.empty(shape, dtype=grad_key.dtype, device=grad_key.device)
-    found = [
-        one.new_empty(0) if bias is None else torch.empty_like(bias)
-        for one, bias in ((grad_query, q_bias), (grad_value, v_bias))
-    ]
+    gradients = (args.grad_query, args.grad_key, args.grad_value)
+    clips, queries, heads, dim = args.grad_query.shape
+    keys = args.grad_key.shape[1]
+    shape = (clips, keys, 2 if args.apart else 3, heads, dim)
+    out = torch.empty(shape, dtype=args.grad_key.dtype, device=args.grad_key.device)
+    biases = (args.q_bias, args.v_bias)
+    found = [out.new_empty(0) if one is None else torch.empty_like(one) for one in biases]
     if out.numel() == 0:
         return out, found[0].zero_(), found[1].zero_()
-    inputs = [
-        x if x.stride(-1) == 1 else x.contiguous() for x in (grad_query, grad_key, grad_value)
-    ]
+    inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in gradients]
     rows = (clips * queries, clips * keys)
     strides = [stride for x in inputs for stride in x.stride()[:3]]
     constants = {
         "ROWS": LAUNCH.rows,
         "DIM": dim,
         "COLUMNS": power_of_2(dim),
-        "APART": apart,
+        "APART": args.apart,
         "ALIGN": alignment(dim, *strides),
     }
-    wanted = (q_bias is not None, v_bias is not None)
+    wanted = [one is not None for one in biases]
     with torch.cuda.device_of(out):
         types = [torch.float32 if one else None for one in wanted]
         sizes = (*rows, queries, keys, heads)

@@ -8,7 +8,6 @@ of which only the first time costs memory traffic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.cubes import cube_pointer, dense_pixels
 from videomae_fast.kernels.host import cdiv, power_of_2
 
@@ -90,39 +90,32 @@ def patch_gather_kernel(
     tl.store(p_out + 2 * PIXELS, (b_2.to(tl.float32) * scale_2 - shift_2).to(dtype), mask=m_pixel)
 
 
-def patch_gather(
-    frames: Tensor,
-    index: Tensor,
-    tubelet_size: int,
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-) -> Tensor:
+def patch_gather(args: Arguments) -> Tensor:
     """Normalised patches [B, K, 3 * tubelet_size * patch_size**2] of the tokens at `index`.
 
     Crops and time slices of larger frames are read in place; frames whose pixels are not dense
     within a row, and an index that is not contiguous, are copied first.
     """
-    b, k = index.shape
-    _, _, h, w, _ = frames.shape
+    tubelet_size, patch_size = args.tubelet_size, args.patch_size
+    b, k = args.index.shape
+    _, _, h, w, _ = args.frames.shape
     pixels = tubelet_size * patch_size**2
-    out = torch.empty((b, k, 3 * pixels), dtype=dtype, device=frames.device)
+    out = torch.empty((b, k, 3 * pixels), dtype=args.dtype, device=args.frames.device)
     if out.numel() == 0:
         return out
-    frames = dense_pixels(frames)
+    frames = dense_pixels(args.frames)
     block = min(power_of_2(pixels), LAUNCH.pixels)
     with torch.cuda.device_of(frames):
         patch_gather_kernel[(b * k, cdiv(pixels, block))](
             frames,
-            index.contiguous(),
+            args.index.contiguous(),
             out,
             k,
             h // patch_size,
             w // patch_size,
             *frames.stride()[:3],
-            *(1.0 / (255.0 * s) for s in std),
-            *(m / s for m, s in zip(mean, std, strict=True)),
+            *(1.0 / (255.0 * s) for s in args.std),
+            *(m / s for m, s in zip(args.mean, args.std, strict=True)),
             TUBELET=tubelet_size,
             PATCH=patch_size,
             BLOCK=block,

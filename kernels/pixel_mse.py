@@ -8,12 +8,14 @@ instead of reading it from memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments, contiguous
 from videomae_fast.kernels.alignment import alignment
 from videomae_fast.kernels.cubes import dense_pixels
 from videomae_fast.kernels.host import cdiv, power_of_2
@@ -237,28 +239,17 @@ def pixel_mse_backward_kernel(
         _store_gradient(out_ptr, i_token, start, factor * b_difference, TUBELET, PATCH)
 
 
-def _inputs(
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    patch_size: int,
-) -> tuple[tuple[Tensor | None, ...], tuple[int, ...]]:
+def _inputs(args: Arguments) -> tuple[tuple[Tensor | None, ...], tuple[int, ...]]:
     """The tensors as the kernels read them, and the sizes and strides they take."""
+    prediction, frames = args.prediction, dense_pixels(args.frames)
     if prediction.stride(2) != 1:
         prediction = prediction.contiguous()
-    frames = dense_pixels(frames)
     _, _, h, w, _ = frames.shape
-    tensors = (
-        prediction,
-        frames,
-        index.contiguous(),
-        None if weight is None else weight.contiguous(),
-    )
+    tensors = (prediction, frames, *contiguous(args.index, args.weight))
     sizes = (
-        index.shape[1],
-        h // patch_size,
-        w // patch_size,
+        args.index.shape[1],
+        h // args.patch_size,
+        w // args.patch_size,
         *prediction.stride()[:2],
         *frames.stride()[:3],
     )
@@ -271,71 +262,44 @@ def _align(prediction: Tensor | None) -> int:
     return alignment(*prediction.stride()[:2])
 
 
-def _tile(tubelet_size: int, patch_size: int, dtype: torch.dtype) -> dict[str, int]:
-    """What a kernel is told of its tiles."""
-    columns = power_of_2(3 * patch_size)
-    rows = power_of_2(tubelet_size * patch_size)
+def _constants(args: Arguments) -> dict[str, Any]:
+    """What a kernel is told of its cubes and tiles."""
+    columns = power_of_2(3 * args.patch_size)
+    rows = power_of_2(args.tubelet_size * args.patch_size)
     return {
+        "TUBELET": args.tubelet_size,
+        "PATCH": args.patch_size,
+        "NORMALIZE": args.normalize,
         "ROWS": min(rows, max(1, LAUNCH.values // columns)),
         "COLUMNS": columns,
-        "VECTOR": min(16 // dtype.itemsize, alignment(3 * patch_size)),
+        "VECTOR": min(16 // args.prediction.element_size(), alignment(3 * args.patch_size)),
+        "num_warps": LAUNCH.num_warps,
+        "num_stages": LAUNCH.num_stages,
     }
 
 
-def pixel_mse(
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-) -> tuple[Tensor, Tensor]:
+def pixel_mse(args: Arguments) -> tuple[Tensor, Tensor]:
     """Sum of weight times mean squared error over tokens, and the sum of weights: fp32 scalars.
 
     Clips and tokens of `prediction` and clips, frames and rows of `frames` may lie anywhere; what
     is not dense inside of these is copied first, and so are `index` and `weight`.
     """
-    settings = (tubelet_size, patch_size, normalize, ignore_flat)
-    return _sums(None, 1.0, prediction, frames, index, weight, *settings)
+    return _sums(args, None, 1.0)
 
 
-def pixel_mse_with_gradient(
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def pixel_mse_with_gradient(args: Arguments) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`pixel_mse` and the gradient of `scale` times the loss, contiguous, in one pass."""
-    gradient = torch.empty(prediction.shape, dtype=prediction.dtype, device=prediction.device)
-    settings = (tubelet_size, patch_size, normalize, ignore_flat)
-    sums = _sums(gradient, scale, prediction, frames, index, weight, *settings)
-    return (*sums, gradient)
+    of = args.prediction
+    gradient = torch.empty(of.shape, dtype=of.dtype, device=of.device)
+    return (*_sums(args, gradient, args.scale), gradient)
 
 
-def _sums(
-    gradient: Tensor | None,
-    scale: float,
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-) -> tuple[Tensor, Tensor]:
-    tokens = index.numel()
-    losses = torch.empty((tokens,), dtype=torch.float32, device=prediction.device)
-    weights = torch.empty((tokens,), dtype=torch.float32, device=prediction.device)
-    tensors, sizes = _inputs(prediction, frames, index, weight, patch_size)
-    with torch.cuda.device_of(prediction):
+def _sums(args: Arguments, gradient: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    tokens, device = args.index.numel(), args.prediction.device
+    losses = torch.empty((tokens,), dtype=torch.float32, device=device)
+    weights = torch.empty((tokens,), dtype=torch.float32, device=device)
+    tensors, sizes = _inputs(args)
+    with torch.cuda.device_of(losses):
         if tokens:
             pixel_mse_kernel[(tokens,)](
                 *tensors,
@@ -344,20 +308,15 @@ def _sums(
                 gradient,
                 scale,
                 *sizes,
-                TUBELET=tubelet_size,
-                PATCH=patch_size,
-                NORMALIZE=normalize,
-                IGNORE_FLAT=ignore_flat,
-                **_tile(tubelet_size, patch_size, prediction.dtype),
+                IGNORE_FLAT=args.ignore_flat,
                 ALIGN=_align(tensors[0]),
-                num_warps=LAUNCH.num_warps,
-                num_stages=LAUNCH.num_stages,
+                **_constants(args),
             )
         while True:  # until one run holds all
             runs = max(1, cdiv(losses.numel(), LAUNCH.run))
             shape = (runs,) if runs > 1 else ()
-            loss_sum = torch.empty(shape, dtype=torch.float32, device=prediction.device)
-            weight_sum = torch.empty(shape, dtype=torch.float32, device=prediction.device)
+            loss_sum = torch.empty(shape, dtype=torch.float32, device=device)
+            weight_sum = torch.empty(shape, dtype=torch.float32, device=device)
             pixel_mse_sum_kernel[(runs,)](
                 losses,
                 weights,
@@ -375,35 +334,21 @@ def _sums(
     return loss_sum, weight_sum
 
 
-def pixel_mse_backward(
-    grad: Tensor,
-    prediction: Tensor,
-    frames: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    tubelet_size: int,
-    patch_size: int,
-    normalize: bool,
-    ignore_flat: bool,
-) -> Tensor:
+def pixel_mse_backward(args: Arguments) -> Tensor:
     """The prediction's gradient, contiguous, in its dtype; `grad` is read on the device."""
-    out = torch.empty(prediction.shape, dtype=prediction.dtype, device=prediction.device)
+    of = args.prediction
+    out = torch.empty(of.shape, dtype=of.dtype, device=of.device)
     if out.numel() == 0:
         return out
-    tensors, sizes = _inputs(prediction, frames, index, weight, patch_size)
-    with torch.cuda.device_of(prediction):
-        pixel_mse_backward_kernel[(index.numel(),)](
-            grad,
+    tensors, sizes = _inputs(args)
+    with torch.cuda.device_of(out):
+        pixel_mse_backward_kernel[(args.index.numel(),)](
+            args.grad,
             *tensors,
             out,
             *sizes,
-            TUBELET=tubelet_size,
-            PATCH=patch_size,
-            NORMALIZE=normalize,
-            IGNORE_FLAT=ignore_flat,
-            **_tile(tubelet_size, patch_size, prediction.dtype),
+            IGNORE_FLAT=args.ignore_flat,
             ALIGN=_align(tensors[0]),
-            num_warps=LAUNCH.num_warps,
-            num_stages=LAUNCH.num_stages,
+            **_constants(args),
         )
     return out

@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.occupancy import assumed_registers, programs_at_once
 from videomae_fast.kernels.rows import (
     Tiling,
@@ -132,8 +133,9 @@ def _quantize(
         store_quantized(values_ptr, scale_ptr, i_row, m_row, b_rows, WIDTH, ROWS, CHUNK, CHUNKS)
 
 
-def forward(x: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(args: Arguments) -> tuple[Tensor, Tensor]:
     """Rows in e4m3 [..., D] and their scales, fp32 [...]; see ops/quantize_rows.py."""
+    x, factor = args.x, args.factor
     values, scale = empty_quantized(x)
     if x.numel() == 0:
         return values, scale

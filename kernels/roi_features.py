@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.host import cdiv, power_of_2
 
 
@@ -266,20 +267,10 @@ def roi_backward_kernel(
         p_out += tl.cast(height, tl.int64) * width * DIM
 
 
-def forward(
-    tokens: Tensor,
-    boxes: Tensor,
-    clip: Tensor,
-    slots: int,
-    height: int,
-    width: int,
-    size: int,
-    scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(args: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As the reference in videomae_fast/ops/roi_features.py. What is not dense is copied first."""
-    (batch, _, dim), count = tokens.shape, len(boxes)
+    tokens, height, width, size = args.tokens, args.height, args.width, args.size
+    (batch, _, dim), count = tokens.shape, len(args.boxes)
     features = torch.empty((count, dim), dtype=tokens.dtype, device=tokens.device)
     best = torch.empty((count, dim), dtype=torch.int32, device=tokens.device)
     down = torch.empty((count, size, height), dtype=torch.float32, device=tokens.device)
@@ -291,15 +282,15 @@ def forward(
     bins, line = _power(size), _power(max(height, width), 64)
     with torch.cuda.device_of(tokens):
         roi_weights_kernel[(count,)](
-            boxes.contiguous(),
+            args.boxes.contiguous(),
             down,
             across,
             height,
             width,
-            scale,
+            args.scale,
             SIZE=size,
-            RATIO=sampling_ratio,
-            ALIGNED=aligned,
+            RATIO=args.sampling_ratio,
+            ALIGNED=args.aligned,
             BLOCK_P=bins,
             BLOCK_L=line,
             num_warps=1,
@@ -310,7 +301,7 @@ def forward(
                 tokens.contiguous(),
                 maps,
                 values,
-                SLOTS=slots,
+                SLOTS=args.slots,
                 BLOCK=LAUNCH.values,
                 num_warps=LAUNCH.num_warps,
             )
@@ -318,7 +309,7 @@ def forward(
             block_d = _power(dim, max(1, LAUNCH.channels * 64 // bins**2))
             roi_bins_kernel[(count, cdiv(dim, block_d))](
                 maps,
-                clip.contiguous(),
+                args.clip.contiguous(),
                 down,
                 across,
                 features,
@@ -337,17 +328,10 @@ def forward(
     return features, best, down, across
 
 
-def backward(
-    grad: Tensor,
-    clip: Tensor,
-    best: Tensor,
-    down: Tensor,
-    across: Tensor,
-    batch: int,
-    slots: int,
-) -> Tensor:
+def backward(args: Arguments) -> Tensor:
     """The gradient of the tokens, [batch, slots * height * width, D] in the dtype of `grad`."""
-    (_, size, height), width, dim = down.shape, across.shape[2], grad.shape[1]
+    grad, clip, batch, slots = args.grad, args.clip, args.batch, args.slots
+    (_, size, height), width, dim = args.down.shape, args.across.shape[2], grad.shape[1]
     shape = (batch, slots * height * width, dim)
     out = torch.empty(shape, dtype=grad.dtype, device=grad.device)
     if out.numel() == 0:
@@ -360,9 +344,9 @@ def backward(
     with torch.cuda.device_of(grad):
         roi_backward_kernel[grid](
             grad.contiguous(),
-            best.contiguous(),
-            down.contiguous(),
-            across.contiguous(),
+            args.best.contiguous(),
+            args.down.contiguous(),
+            args.across.contiguous(),
             order,
             first,
             out,

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.kernels.host import cdiv, power_of_2
 
 
@@ -123,12 +124,13 @@ def token_scatter_kernel(
         tl.store(p_out + o_column[None, :], b_out, mask=(i_row < tokens)[:, None] & m_column)
 
 
-def token_gather(x: Tensor, index: Tensor) -> Tensor:
+def token_gather(args: Arguments) -> Tensor:
     """``out[b, k] = x[b, index[b, k]]``, [B, K, D].
 
     Rows of `x` may lie anywhere; if its columns are not adjacent it is copied first, and so is an
     index that is not contiguous.
     """
+    x, index = args.x, args.index
     (b, _, d), k = x.shape, index.shape[1]
     out = torch.empty((b, k, d), dtype=x.dtype, device=x.device)
     if out.numel() == 0:
@@ -154,11 +156,12 @@ def token_gather(x: Tensor, index: Tensor) -> Tensor:
     return out
 
 
-def token_scatter(x: Tensor, index: Tensor, tokens: int) -> Tensor:
+def token_scatter(args: Arguments) -> Tensor:
     """``out[b, index[b, k]] += x[b, k]`` into zeros, [B, tokens, D], added in fp32.
 
     Strides as in :func:`token_gather`.
     """
+    x, tokens = args.x, args.tokens
     b, k, d = x.shape
     out = torch.empty((b, tokens, d), dtype=x.dtype, device=x.device)
     if out.numel() == 0:
@@ -168,7 +171,7 @@ def token_scatter(x: Tensor, index: Tensor, tokens: int) -> Tensor:
     with torch.cuda.device_of(x):
         token_scatter_kernel[(b, cdiv(tokens, LAUNCH.rows))](
             x,
-            index.contiguous(),
+            args.index.contiguous(),
             out,
             tokens,
             k,

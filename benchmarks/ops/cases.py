@@ -6,50 +6,27 @@ Those of pre-training, and what an action detector has beside them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.common.workload import Workload
+from benchmarks.ops.op_case import OpCase
+from benchmarks.ops.view_cases import (
+    augment_case,
+    crop_case,
+    jitter_case,
+    mix_case,
+    resize_case,
+)
 from videomae_fast import MAEConfig
-from videomae_fast.data.views.crops import SCALES
 from videomae_fast.models.fp8 import MINIMUM_WIDTH
-from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD, AugmentedView
-from videomae_fast.ops.augmented_views import planned
+from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
 from videomae_fast.ops.quantize_rows import E4M3
 from videomae_fast.ops.registry import REGISTRY
 
 ATTENTION = REGISTRY["attention"]
-
-
-@dataclass(frozen=True)
-class OpCase:
-    """One call of an op.
-
-    Attributes:
-        op: its name in the registry of `videomae_fast.ops`.
-        where: which of the model's calls this is.
-        args: makes the arguments, as the op's backends take them.
-        bytes: what must be read and written at least, in all.
-        flop: of matmuls, in all; 0 for ops that only move bytes.
-        terms: of the longest sum that is no matmul's; 0 where there is none.
-        compiles: whether the reference is one graph; not where it depends on values.
-    """
-
-    op: str
-    where: str
-    args: Callable[[], tuple[Any, ...]]
-    bytes: int
-    flop: int = 0
-    terms: int = 0
-    compiles: bool = True
-
-    @property
-    def name(self) -> str:
-        """Op and place."""
-        return f"{self.op} ({self.where})"
 
 
 def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
@@ -71,9 +48,11 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
     one = torch.ones((), device=device)
     settings = (*cube, True, False)
     cases = [
-        _crop_case(workload),
-        _augment_case(workload),
-        _mix_case(workload, random),
+        crop_case(workload),
+        augment_case(workload),
+        mix_case(workload, random),
+        resize_case(workload),
+        jitter_case(workload),
         OpCase(
             "patch_gather",
             "visible tokens",
@@ -245,69 +224,6 @@ def _fp8_cases(
             4 * full * hidden,
         ),
     ]
-
-
-def _crop_case(workload: Workload) -> OpCase:
-    """4 views of a video at the official scales; its frames are 8/7 as high (256 for 224)."""
-    t, height, width = workload.frames.shape[1:4]
-    rows, columns = height * 8 // 7, width * 32 // 21
-    videos = -(-workload.batch // 4)
-    views, read = [], 0
-    for number in range(workload.batch):
-        scale = SCALES[number % 4]
-        across, down = int(rows * scale), int(rows * scale)
-        views.append((number // 4, (columns - across) // 2, (rows - down) // 2, across, down, 0))
-        read += across * down
-
-    def args() -> tuple[Any, ...]:
-        shape, device = (videos, t, rows, columns, 3), workload.device
-        clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-        return list(clips), torch.tensor(views), height, width
-
-    moved = 3 * t * (read + workload.batch * height * width)
-    return OpCase("crop_resize", "views of a batch", args, moved, compiles=False)
-
-
-# Every way in which pixels are counted and made, one after the other
-_CHAIN = (("contrast", 1.6), ("rotate", 20.0), ("equalize", None), ("sharpness", 1.6))
-
-
-def _augment_case(workload: Workload) -> OpCase:
-    """2 samples of a video, of which the crop takes all; its frames are 8/7 as high."""
-    t, height, width = workload.frames.shape[1:4]
-    rows, columns = height * 8 // 7, width * 32 // 21
-    videos, frame = -(-workload.batch // 2), height * 8 // 7 * (width * 32 // 21) * 3
-    views = [
-        AugmentedView(
-            number // 2, (0, 0, rows, columns), _CHAIN, hole=(0, 0, height // 3, width // 3)
-        )
-        for number in range(workload.batch)
-    ]
-
-    def args() -> tuple[Any, ...]:
-        shape, device = (videos, t, rows, columns, 3), workload.device
-        clips = list(torch.randint(0, 256, shape, dtype=torch.uint8, device=device))
-        plan = planned(clips, views, (height, width))
-        return clips, *plan, height, width, list(IMAGENET_MEAN), list(IMAGENET_STD)
-
-    # Counted twice, made twice, read by the crop; each made twice is written, too
-    moved = workload.batch * t * (7 * frame + 4 * height * width * 3)
-    return OpCase("augmented_views", "views of a batch", args, moved, compiles=False)
-
-
-def _mix_case(workload: Workload, random: Callable[..., Tensor]) -> OpCase:
-    """Half of the clips are blended, half have a box of their partner's."""
-    batch, (t, height, width) = workload.batch, workload.frames.shape[1:4]
-
-    def args() -> tuple[Any, ...]:
-        clips = random(batch, t, height, width, 3)
-        own = torch.full((batch,), 0.3, dtype=torch.float64, device=workload.device)
-        boxes = torch.tensor([0, height // 2, 0, width // 2], device=workload.device)
-        boxed = torch.arange(batch, device=workload.device)[:, None] % 2
-        return clips, own, boxes * boxed
-
-    moved = 2 * batch * t * height * width * 3 * random(1).element_size()
-    return OpCase("mix_clips", "a batch", args, moved)
 
 
 def _detector_cases(workload: Workload, random: Callable[..., Tensor]) -> list[OpCase]:

@@ -35,7 +35,8 @@ from benchmarks.common.record import environment, write
 from benchmarks.common.workload import Workload
 from benchmarks.gpu.ceilings import TINY
 from benchmarks.measure.timing import Summary, copy_bandwidth, times_in_turns
-from benchmarks.ops.cases import OpCase, op_cases
+from benchmarks.ops.cases import op_cases
+from benchmarks.ops.op_case import OpCase
 from benchmarks.ops.speed import DTYPES, error, exact
 from videomae_fast import MAEConfig
 from videomae_fast.models.config import SIZES

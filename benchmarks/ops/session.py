@@ -12,7 +12,8 @@ from benchmarks.common.command import results_folder
 from benchmarks.common.record import environment, stamp, write
 from benchmarks.common.workload import TINY, Workload
 from benchmarks.measure.timing import copy_bandwidth
-from benchmarks.ops.cases import OpCase, op_cases
+from benchmarks.ops.cases import op_cases
+from benchmarks.ops.op_case import OpCase
 from benchmarks.ops.speed import DTYPES, contender_names, measure
 from videomae_fast import MAEConfig
 

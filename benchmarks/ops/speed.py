@@ -32,8 +32,8 @@ from torch import Tensor
 from benchmarks.common.command import command_of, parser_of
 from benchmarks.common.processor import processor_name
 from benchmarks.measure.timing import Summary, times_in_turns
-from benchmarks.ops.cases import OpCase
 from benchmarks.ops.libraries import LIBRARIES, library_contenders
+from benchmarks.ops.op_case import OpCase
 from videomae_fast.models.config import SIZES
 from videomae_fast.ops.registry import REGISTRY, Backend
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,49 @@ def by_row(cells: Iterable[Record]) -> dict[Where, list[Record]]:
     found: dict[Where, list[Record]] = {}
     for cell in cells:
         found.setdefault((cell["set"], cell["table"], cell["row"]), []).append(cell)
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as it is shown.
+
+    Attributes:
+        name: the base's is another one in each table.
+        cells: that are done.
+        base: cells that it is compared with.
+        planned: how many cells there will be.
+        repeated: the base, in a table that is about something else.
+    """
+
+    name: str
+    cells: list[Record]
+    base: list[Record] | None
+    planned: int
+    repeated: bool = False
+
+    @property
+    def scratch(self) -> bool:
+        """Nothing was pre-trained."""
+        return bool(self.cells[0]["arm"] == "from scratch")
+
+
+def tables_of(record: Record) -> dict[tuple[str, str], list[Row]]:
+    """Rows with a cell by set and table; where the base is one of what differs, it comes first."""
+    done, planned = by_row(record["cells"]), by_row(record["planned"])
+    found: dict[tuple[str, str], list[Row]] = {}
+    for where in planned:
+        if where not in done:
+            continue
+        named, table, name = where
+        if (named, table) not in found:
+            found[named, table] = []
+            own = next((one for one in done if one[0] == named and one[2] == "pre-trained"), None)
+            if table in record["base_in"] and own is not None:
+                called = f"{record['base_in'][table]} (base)"
+                found[named, table].append(Row(called, done[own], None, len(planned[own]), True))
+        row = Row(name, done[where], base_of(where, done), len(planned[where]))
+        found[named, table].append(row)
     return found
 
 
@@ -71,42 +115,37 @@ def base_of(where: Where, done: dict[Where, list[Record]]) -> list[Record] | Non
 def study_table(record: Record) -> str:
     """Markdown: what differs from the papers, a table per set and question, what is missing."""
     done, planned = by_row(record["cells"]), by_row(record["planned"])
-    lines = [_head(record), ""]
+    lines = [_head(record)]
     if not done:
-        return "\n".join([*lines, f"No cell is done yet, of {len(record['planned'])}."])
-    heading: tuple[str, str] | None = None
-    for where in planned:
-        named, table, row = where
-        if where not in done:
-            continue
-        if heading != (named, table):
-            heading = (named, table)
-            lines += [
-                "",
-                f"**{table}** ({record['sets'][named]['name']})",
-                "",
-                "| | top-1 | deviation | against | standard error | runs | Tmadd | minutes |",
-                "|-|-:|-:|-:|-:|-:|-:|-:|",
-            ]
-        lines.append(_row(row, done[where], base_of(where, done), len(planned[where])))
+        return "\n".join([*lines, "", f"No cell is done yet, of {len(record['planned'])}."])
+    for (named, table), rows in tables_of(record).items():
+        lines += [
+            "",
+            f"**{table}** ({record['sets'][named]['name']})",
+            "",
+            "| | top-1 | deviation | against | standard error | runs | Tmadd | minutes |",
+            "|-|-:|-:|-:|-:|-:|-:|-:|",
+            *map(_line, rows),
+        ]
     return "\n".join([*lines, "", *_missing(done, planned)])
 
 
-def _row(name: str, cells: list[Record], base: list[Record] | None, planned: int) -> str:
+def _line(row: Row) -> str:
+    cells = row.cells
     found = accuracies(cells)
     mean, deviation = spread(found)
-    against = None if base is None else difference(found, accuracies(base))
+    against = None if row.base is None else difference(found, accuracies(row.base))
     cost = statistics.mean(one["budget"]["pretraining"] + one["budget"]["finetuning"]
                            for one in cells) / 1e12  # fmt: skip
     minutes = statistics.mean(one["seconds"] + one["pretraining_seconds"] for one in cells) / 60
     gained, error = against or (None, None)
     texts = [
-        name,
+        row.name,
         f"**{100 * mean:.1f}**",
         "" if deviation is None else f"{100 * deviation:.1f}",
         "" if gained is None else f"{100 * gained:+.1f}",
         "" if error is None else f"{100 * error:.1f}",
-        f"{len(cells)} of {planned}",
+        f"{len(cells)} of {row.planned}",
         f"{cost:.1f}",
         f"{minutes:.1f}",
     ]
@@ -187,35 +226,36 @@ def pilot_table(record: Record) -> str:
 
 
 def plot_study(record: Record, path: Path) -> Path:
-    """A bar per row with its deviation and runs as dots, a panel per set; PNG or SVG by suffix."""
+    """A panel per table, a bar per row with its standard error and runs as dots; by suffix.
+
+    The dashed line is the base's mean, the dotted one chance.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    done, planned = by_row(record["cells"]), by_row(record["planned"])
-    sets = [name for name in record["sets"] if any(where[0] == name for where in done)]
-    rows = {name: [w for w in planned if w[0] == name and w in done] for name in sets}
-    most = max((len(some) for some in rows.values()), default=1)
-    size = (5.6 * max(1, len(sets)), 1.2 + 0.27 * most)
-    figure = Figure(figsize=size, layout="constrained")
+    tables = tables_of(record)
+    heights = [len(rows) + 1.6 for rows in tables.values()] or [1.0]
+    figure = Figure(figsize=(7.2, 0.8 + 0.24 * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    for number, name in enumerate(sets, 1):
-        axes = figure.add_subplot(1, len(sets), number)
-        for place, where in enumerate(rows[name]):
-            found = accuracies(done[where])
+    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    for axes, ((named, table), rows) in zip(panels[:, 0], tables.items(), strict=False):
+        for place, row in enumerate(rows):
+            found = accuracies(row.cells)
             mean, deviation = spread(found)
-            scratch = done[where][0]["arm"] == "from scratch"
-            colour = "#9aa5b1" if scratch else "#1f77b4"
-            error = 100 * (deviation or 0.0)
-            axes.barh(place, 100 * mean, 0.7, color=colour, xerr=error, capsize=2)
+            units = len({fold for fold, _ in found})
+            error = (deviation or 0.0) / math.sqrt(units if units > 1 else len(found))
+            colour = "#9aa5b1" if row.scratch else "#8cbbdd" if row.repeated else "#1f77b4"
+            axes.barh(place, 100 * mean, 0.7, color=colour, xerr=100 * error, capsize=2)
             values = [100 * value for value in found.values()]
-            axes.plot(values, [place] * len(values), ".", color="black", alpha=0.4, markersize=3)
-        labels = [f"{row} ({table})" for _, table, row in rows[name]]
-        axes.set_yticks(range(len(labels)), labels, fontsize=7)
-        axes.invert_yaxis()
-        chance = 100 / record["sets"][name]["classes"]
+            axes.plot(values, [place] * len(values), ".", color="black", alpha=0.3, markersize=3)
+            if row.repeated or row.name == "pre-trained":
+                axes.axvline(100 * mean, color="#1f77b4", linestyle="--", linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=7)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        chance = 100 / record["sets"][named]["classes"]
         axes.axvline(chance, color="black", linestyle=":", linewidth=0.8)
-        axes.set_xlabel("top-1, %")
-        axes.set_title(f"{record['sets'][name]['name']}: mean, deviation, runs", fontsize=9)
+        axes.set_title(f"{table} ({record['sets'][named]['name']})", fontsize=8, loc="left")
+    panels[-1, 0].set_xlabel("top-1, %: mean, standard error, runs")
     figure.savefig(path, dpi=120)
     return path
 

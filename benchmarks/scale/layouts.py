@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from videomae_fast.data import ClipBatch
 from videomae_fast.recipes import PretrainConfig, changed
 from videomae_fast.recipes.plain import from_flat
 from videomae_fast.tasks.pretraining import Reconstruction, build_model, settings_of
-from videomae_fast.training.parallel.fsdp import whole
+from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.layout import choose_layout
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
@@ -26,7 +30,7 @@ RATE: Final = 1e-2
 CLIPS: Final = 8
 BASE: Final[dict[str, Any]] = {
     "size": "small", "image_size": 32, "frames": 4, "width": 32, "depth": 2, "heads": 2,
-    "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 1, "layer_scale": 0.1,
+    "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 1, "layer_scale": 0.1,
     "encoder_mask_ratio": 0.5, "videos_per_step": CLIPS, "samples_per_video": 1, "device": "cpu",
 }  # fmt: skip
 MASKS: Final[dict[str, dict[str, Any]]] = {
@@ -39,6 +43,8 @@ LAYOUTS: Final[dict[str, dict[str, Any]]] = {
     "all, no": {"shard": "all", "reshard": "no"},
     "two, yes": {"shard": "2", "reshard": "yes"},
     "two, no": {"shard": "2", "reshard": "no"},
+    "four, yes": {"shard": "4", "reshard": "yes"},
+    "four, no": {"shard": "4", "reshard": "no"},
 }
 """Who shards, and whether what is gathered is freed after each block."""
 
@@ -66,19 +72,25 @@ def batch(clips: int, seed: int, failed: tuple[int, ...] = ()) -> ClipBatch:
 
 
 def split(every: ClipBatch, parts: int) -> list[ClipBatch]:
-    """A batch in equal parts."""
-    tensors = (every.frames, every.mask_seeds, every.ok, every.labels)
-    chunks = [tensor.chunk(parts) for tensor in tensors]
+    """A batch in parts of equal size, the last ones filled up with places that stay empty."""
+    clips = every.ok.numel()
+    places = -(-clips // parts)
+    empty = torch.arange(places * parts) >= clips
+    tensors = [
+        torch.cat([tensor, tensor.new_zeros(int(empty.sum()), *tensor.shape[1:])]).chunk(parts)
+        for tensor in (every.frames, every.mask_seeds, every.ok, every.labels)
+    ]
     return [
         ClipBatch(frames, seeds, ok, labels, [])
-        for frames, seeds, ok, labels in zip(*chunks, strict=True)
+        for frames, seeds, ok, labels in zip(*tensors, strict=True)
     ]
 
 
-def batches(steps: int) -> list[ClipBatch]:
+def batches(steps: int, first: int = 0) -> list[ClipBatch]:
     """Of all processes; clips of some can't be read, in step 0 all of the first of four."""
     failed = {0: (0, 1), 3: (5,), 4: (2, 3)}
-    return [batch(CLIPS, number, failed=failed.get(number, ())) for number in range(steps)]
+    numbers = range(first, first + steps)
+    return [batch(CLIPS, number, failed=failed.get(number, ())) for number in numbers]
 
 
 def new_step(config: PretrainConfig, world: World) -> TrainStep[ClipBatch]:
@@ -92,10 +104,12 @@ def new_step(config: PretrainConfig, world: World) -> TrainStep[ClipBatch]:
     return TrainStep(objective, model, settings, world, compiled=compiled, layout=layout)
 
 
-def trained(step: TrainStep[ClipBatch], world: World, steps: int) -> list[tuple[float, float]]:
-    """Loss and gradient norm of each step."""
+def trained(
+    step: TrainStep[ClipBatch], world: World, steps: int, first: int = 0
+) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step, from number `first` on."""
     found = []
-    for number, every in enumerate(batches(steps)):
+    for number, every in enumerate(batches(steps, first), start=first):
         mine = split(every, world.size)[world.rank]
         for micro, part in enumerate(split(mine, step.settings.accumulation)):
             step.forward_backward(part, step=number, micro=micro)
@@ -104,23 +118,35 @@ def trained(step: TrainStep[ClipBatch], world: World, steps: int) -> list[tuple[
     return found
 
 
-def weights(step: TrainStep[ClipBatch]) -> dict[str, list[float]]:
-    """All of each parameter; every process calls it."""
+def joined(tensors: Mapping[str, Tensor], step: TrainStep[ClipBatch]) -> dict[str, Tensor]:
+    """All of each tensor, from the processes' parts, in one exchange; every process calls it."""
+    own = {name: local(tensor.detach()).clone().numpy() for name, tensor in tensors.items()}
+    first = step.world.gather(own)[: step.layout.shard]  # which hold one copy
     return {
-        name: whole(tensor.detach()).flatten().tolist()
-        for name, tensor in step.model.state_dict().items()
+        name: torch.from_numpy(
+            np.concatenate([part[name] for part in first])
+            if isinstance(tensor, DTensor)
+            else own[name]
+        )
+        for name, tensor in tensors.items()
     }
+
+
+def laid_out(size: int) -> dict[str, dict[str, Any]]:
+    """The layouts that so many processes can have, each once."""
+
+    def fits(shard: str | None) -> bool:
+        if shard in (None, "all"):
+            return shard is None or size > 1
+        return size > int(shard) and size % int(shard) == 0
+
+    return {name: options for name, options in LAYOUTS.items() if fits(options.get("shard"))}
 
 
 def variants(size: int) -> dict[str, dict[str, Any]]:
-    """Options by name, for a number of processes; of two processes, two are all."""
+    """Options by name, for a number of processes."""
     found = {}
-    layouts = {
-        name: options
-        for name, options in LAYOUTS.items()
-        if name == "ddp" or (size > 1 and (size > 2 or name.startswith("all")))
-    }
-    for name, layout in layouts.items():
+    for name, layout in laid_out(size).items():
         for masks, masking in MASKS.items():
             for micro in (1, 2):
                 found[f"{name}; {masks}; {micro}"] = {**layout, **masking, "accumulation": micro}
@@ -144,7 +170,11 @@ def main(words: list[str]) -> None:
     for name, options in variants(world.size).items():
         step = new_step(config_of(**options), world)
         steps = trained(step, world, int(words[1]))
-        found[name] = {"steps": steps, "weights": weights(step)}
+        every = joined(step.model.state_dict(), step)
+        found[name] = {
+            "steps": steps,
+            "weights": {name: tensor.flatten().tolist() for name, tensor in every.items()},
+        }
     if world.is_main:
         Path(words[0]).write_text(json.dumps(found))
     world.close(together=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +32,12 @@ from benchmarks.common.record import environment, stamp
 from benchmarks.gestures.arms import StudySettings
 from benchmarks.report.records import finish
 from benchmarks.study.cells import Plan, about, do, plain
-from benchmarks.study.rows import BASE, CLIPS, MOTIONS, ROWS, SCRATCH, Cell, cells
+from benchmarks.study.rows import BASE, BASE_IN, CLIPS, MOTIONS, ROWS, SCRATCH, Cell, cells
 from benchmarks.study.sets import LabelledSet, Rendered, own_set, rendered_set
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
 from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.progress import duration
+from videomae_fast.training.errors import InterruptedRunError
 
 CELLS, PILOT = "study-cells", "study-pilot-cells"
 TINY_RENDERED = Rendered(unlabelled=8, labelled=25, scored=1, side=32, seconds=2.0)
@@ -47,7 +49,13 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, help="labelled clips; without them the rendered motions alone")
     add("--minutes", type=float, default=30.0, help="that this call may take; default: 30")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs; default: 0 1 2")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="of the main rows; the others have the first; default: 0 1 2",
+    )
     add("--folds", type=int, nargs="+", help="of --data that are scored; default: all")
     add("--tables", nargs="+", help="that cells are done of; default: all")
     add("--pilot", action="store_true", help="compare sizes and lengths on one fold instead")
@@ -139,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
     """Does a slice of the study, or of its pilot, and writes record, table and plot.
 
     Returns:
-        0.
+        0, or 128 + the number of the signal that stopped a run; it goes on with the same command.
     """
     parser = arguments()
     args = parser.parse_args(argv)
@@ -163,6 +171,9 @@ def main(argv: Sequence[str]) -> int:
         folder = args.cells or out / CELLS
         some = Slice(plans_of(sets, args, settings, folder), args.minutes)
         some.run(args.work, command)
+    except InterruptedRunError as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except (FileNotFoundError, ValueError, VideoMAEFastError) as error:
         parser.error(str(error))
     print(some.told(), flush=True)
@@ -171,6 +182,7 @@ def main(argv: Sequence[str]) -> int:
         **environment("cpu", command),
         "settings": {"tiny": args.tiny, "seeds": args.seeds, "base": plain(settings)},
         "sets": {one.name: _described(one) for one in sets},
+        "base_in": BASE_IN,
         "planned": [dict(about(plan.cell)) for plan in some.plans],
         "cells": [_short(record) for record in some.records.values()],
     }

@@ -98,7 +98,8 @@ def test_classes_are_folders_and_their_numbers_can_be_kept(
         ("list frames", "found 2 .jpg; a list names a folder of frames `folder start total`"),
         ("list videos --labels", "videos/1.mp4: is in no folder of a class"),
         ("list deep --labels --classes classes", "deep/c: classes has no class of this name; it h"),
-        ("list deep --labels --classes twice", "twice: the class 'a' is there twice"),
+        ("list deep --labels --classes twice", "twice:2: 'a' is the class of line 1 too"),
+        ("list lines --labels --classes new", r"'lines/c\rd': a class of this name can't stand on"),
         ("list videos --classes c", "--classes goes with --labels"),
         ("list videos --output deep", "--output deep is a folder: name a file"),
         (
@@ -120,7 +121,14 @@ def test_refusals_say_what_to_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("empty/x", "frames/1.jpg", "frames/2.jpg", "videos/1.mp4", "deep/c/1.mp4"):
+    for name in (
+        "empty/x",
+        "frames/1.jpg",
+        "frames/2.jpg",
+        "videos/1.mp4",
+        "deep/c/1.mp4",
+        "lines/c\rd/1.mp4",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     Path("empty/x").unlink()

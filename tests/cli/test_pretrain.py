@@ -56,6 +56,7 @@ def test_every_field_has_an_option(tiny_list: Path) -> None:
         "device_decoder": "dali", "cache": "here", "crop_on": "device", "optimizer": "apex",
         "layer_scale": "0.1", "min_lr": "0.002", "frames": "8", "mlp_ratio": "2.5",
         "step_mode": "captured", "order": "table", "shard": "all", "reshard": "yes",
+        "crop_scales": "0.75 0.875",
     }  # fmt: skip
     for one in settings(PretrainConfig).values():
         if one.flat == "data":

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import library
 from tests.support.building import in_place_of_ours, without_levels
-from videomae_fast.ops import _native
 
 reference = import_module("videomae_fast.ops.attention")
 
@@ -51,8 +51,8 @@ def written_out(tensors: list[Tensor], count: Tensor | None, dtype: torch.dtype)
 
 def ours(tensors: list[Tensor], count: Tensor | None = None) -> list[Tensor]:
     query, key, value, grad = tensors
-    out, lse = _native.attention(query, key, value, count)
-    return [out, lse, *_native.attention_backward(grad, query, key, value, count, out, lse)]
+    out, lse = library.attention(query, key, value, count)
+    return [out, lse, *library.attention_backward(grad, query, key, value, count, out, lse)]
 
 
 def assert_as_good(tensors: list[Tensor], count: Tensor | None = None) -> None:
@@ -147,23 +147,23 @@ def test_scores_of_minus_infinity() -> None:
     key = torch.zeros(1, 200, 1, 1)
     key[:, :150] = float("-inf")
     value = torch.arange(200.0).view(1, 200, 1, 1)
-    out, lse = _native.attention(query, key, value, None)
+    out, lse = library.attention(query, key, value, None)
     torch.testing.assert_close(out[0, 0, 0, 0], value[0, 150:].mean())
     torch.testing.assert_close(lse[0, 0, 0], torch.tensor(50.0).log())
     assert out[0, 1].isnan().all()  # +inf
-    out, _ = _native.attention(query[:, :1], key[:, :120], value[:, :120], None)
+    out, _ = library.attention(query[:, :1], key[:, :120], value[:, :120], None)
     assert out.isnan().all()
 
 
 def test_nothing_to_do_and_wrong_arguments() -> None:
     query, key, value, grad = inputs(4, 5, 1, 8)
-    assert _native.attention(query[:, :0], key, value, None)[0].shape == (2, 0, 1, 8)
+    assert library.attention(query[:, :0], key, value, None)[0].shape == (2, 0, 1, 8)
     gradients = ours([query[:, :0], key, value, grad[:, :0]])[2:]
     assert not gradients[1].any()
     assert not gradients[2].any()
     assert ours([x[:0] for x in (query, key, value, grad)])[0].shape == (0, 4, 1, 8)
     with pytest.raises(ValueError, match="refuses its arguments"):
-        _native.attention(query, key[:, :0], value[:, :0], None)
+        library.attention(query, key[:, :0], value[:, :0], None)
 
 
 @pytest.fixture(scope="module", params=[("x86-64-v4",), ("x86-64-v4", "x86-64-v3")], ids=len)

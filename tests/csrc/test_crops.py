@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tests.support.building import in_place_of_ours, without_levels
 from tests.support.processes import printed
-from videomae_fast.ops import _native, crop_resize
+from videomae_fast.ops import crop_resize
+from videomae_fast.ops._native import crops
 from videomae_fast.ops.crop_plan import PRECISION, CropPlan, crop_plan
 
 VIEWS = torch.tensor([[0, 3, 1, 50, 40, 0], [1, 0, 0, 31, 64, 1], [0, 0, 2, 20, 46, 1]])
@@ -53,12 +54,12 @@ def test_plans_that_leave_a_box_are_refused(field: int, value: int) -> None:
     kept = clips()
     plan = crop_plan(kept, VIEWS[:1], 20, 30)
     out = torch.empty((1, 5, 20, 30, 3), dtype=torch.uint8)
-    _native.crop_resize(*plan, out)
+    crops.crop_resize(*plan, out)
     assert torch.equal(out, crop_resize(kept, VIEWS[:1], (20, 30), impl="reference"))
     wrong = CropPlan(plan.views.clone(), plan.tables)
     wrong.views[0, field] = value
     with pytest.raises(ValueError, match="refuses its arguments"):
-        _native.crop_resize(*wrong, out)
+        crops.crop_resize(*wrong, out)
 
 
 FENCED = """
@@ -134,7 +135,7 @@ def test_neighbours_far_apart(apart: int) -> None:
     view = [0, clip.data_ptr(), clip.stride(0), clip.stride(1), 60, 3, 0, 2, len(across), 1, 0]
     tables = torch.tensor(across + down, dtype=torch.int32)
     out = torch.empty((1, 1, 3, 2, 3), dtype=torch.uint8)
-    _native.crop_resize(torch.tensor([view]), tables, out)
+    crops.crop_resize(torch.tensor([view]), tables, out)
     x = clip.int()
     left = (across[1] * x[..., 0, :] + across[2] * x[..., 1, :] + one // 2) >> PRECISION
     right = (one // 2 * (x[..., apart, :] + x[..., apart + 1, :]) + one // 2) >> PRECISION

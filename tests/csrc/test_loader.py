@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support import library
 from tests.support.processes import printed
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import _native
@@ -40,7 +41,7 @@ def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "switched off by VIDEOMAE_FAST_NATIVE=0" in _native.why_missing()
     assert _native.instruction_set() is None
     with pytest.raises(BackendUnavailableError, match="switched off"):
-        _native.bias_gelu(torch.ones(1, 1), None)
+        library.bias_gelu(torch.ones(1, 1), None)
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,13 +83,13 @@ def test_a_forked_process_can_use_it() -> None:
 
 _FORK = """
 import os, torch
-from videomae_fast.ops import _native
+from tests.support import library
 torch.set_num_threads(2)
 x = torch.arange(256_000.0).reshape(4000, 64) / 1e5
-parents = _native.bias_gelu(x, None).numpy()
+parents = library.bias_gelu(x, None).numpy()
 child = os.fork()
 if child == 0:
-    childs = _native.bias_gelu(x, None).numpy()
+    childs = library.bias_gelu(x, None).numpy()
     os._exit(0 if (childs == parents).all() else 1)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

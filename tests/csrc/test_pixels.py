@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import library
 from tests.support.building import in_place_of_ours, without_levels
-from videomae_fast.ops import _native
+from videomae_fast.ops._native import pixels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # (clips, frames, height, width, tubelet, patch, tokens per clip); known and unknown patch sizes
@@ -73,7 +76,7 @@ def truth(
 def test_patch_gather(shape: Shape, dtype: torch.dtype, threads: int) -> None:
     tubelet, patch = shape[4:6]
     frames, index = clips(shape)
-    out = _native.patch_gather(frames, index, tubelet, patch, MEAN, STD, dtype)
+    out = library.patch_gather(frames, index, tubelet, patch, MEAN, STD, dtype)
     exact = (cubes(frames, index, tubelet, patch) / 255 - MEAN) / STD
     exact = np.moveaxis(exact, -1, 2).reshape(out.shape)
     assert out.dtype == dtype
@@ -89,7 +92,7 @@ def assert_every_value(dtype: torch.dtype, patch: int) -> None:
     frames = (levels % 256).to(torch.uint8)
     frames = torch.cat([frames, frames[: rows - len(frames)]]).reshape(1, 1, rows, patch, 3)
     index = torch.arange(rows // patch, dtype=torch.int32)[None]
-    out = _native.patch_gather(frames, index, 1, patch, MEAN, STD, dtype)
+    out = library.patch_gather(frames, index, 1, patch, MEAN, STD, dtype)
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     expected = ((frames.float() / 255 - mean) / std).to(dtype)
     expected = expected.reshape(1, rows // patch, patch, patch, 3).permute(0, 1, 4, 2, 3)
@@ -114,8 +117,15 @@ def test_patch_gather_takes_frames_that_are_not_contiguous() -> None:
     frames, index = clips(SHAPES[0])
     flipped = frames.transpose(2, 3).contiguous().transpose(2, 3)
     assert not flipped.is_contiguous()
-    args = (index, 2, 16, MEAN, STD)
-    assert torch.equal(_native.patch_gather(flipped, *args), _native.patch_gather(frames, *args))
+    args = (index, 2, 16, MEAN, STD, torch.float32)
+    assert torch.equal(library.patch_gather(flipped, *args), library.patch_gather(frames, *args))
+
+
+def token_losses(*args: Any) -> Tensor:
+    """Each token's loss, which the op sums up."""
+    schema = torch.ops.videomae_fast.pixel_mse.default._schema.arguments[:-1]
+    names = [argument.name for argument in schema]
+    return pixels.losses(SimpleNamespace(**dict(zip(names, args, strict=True))), with_loss=True)[1]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -130,13 +140,14 @@ def test_loss(shape: Shape, normalize: bool, weighted: bool, threads: int) -> No
     ones = torch.ones(b, k) if weight is None else weight
     loss, grad = truth(prediction, frames, index, ones, tubelet, patch, normalize)
     args = (prediction, frames, index, weight, tubelet, patch, normalize, False)
-    loss_sum, weight_sum, token_loss = _native.pixel_mse(*args)
+    loss_sum, weight_sum = library.pixel_mse(*args)
+    token_loss = token_losses(*args)
     assert loss_sum.item() == pytest.approx(loss, rel=1e-6)
     assert weight_sum.item() == pytest.approx(float(ones.double().sum()), rel=1e-6)
     assert (token_loss.double() * ones).sum().item() == pytest.approx(loss, rel=1e-6)
-    ours = _native.pixel_mse_backward(0.5, *args)
+    ours = library.pixel_mse_backward(0.5, *args)
     np.testing.assert_allclose(ours.double().numpy(), 0.5 * grad, rtol=1e-5, atol=1e-7)
-    whole = _native.pixel_mse_with_gradient(*args, 0.5)
+    whole = library.pixel_mse_with_gradient(*args, 0.5)
     for one, other in zip(whole, (loss_sum, weight_sum, ours), strict=True):
         assert torch.equal(one, other)
 
@@ -149,8 +160,8 @@ def test_nearly_flat_cube_keeps_its_digits() -> None:
     prediction = torch.zeros(1, 1, 1536)
     loss, grad = truth(prediction, frames, index, torch.ones(1, 1), 2, 16, True)
     args = (prediction, frames, index, None, 2, 16, True, False)
-    assert _native.pixel_mse(*args)[0].item() == pytest.approx(loss, rel=1e-6)
-    ours = _native.pixel_mse_backward(1.0, *args).double().numpy()
+    assert library.pixel_mse(*args)[0].item() == pytest.approx(loss, rel=1e-6)
+    ours = library.pixel_mse_backward(1.0, *args).double().numpy()
     np.testing.assert_allclose(ours, grad, rtol=1e-5, atol=1e-9)
     assert abs(ours).max() == pytest.approx(22.6 * 2 / 1536, rel=0.01)
 
@@ -163,14 +174,15 @@ def test_flat_cubes_are_ignored_on_request(level: int, flat: bool) -> None:
     index = torch.tensor([[0, 1]], dtype=torch.int32)
     prediction = torch.ones(1, 2, 1536)
     args = (prediction, frames, index, None, 2, 16, True)
-    loss_sum, weight_sum, token_loss = _native.pixel_mse(*args, True)
+    loss_sum, weight_sum = library.pixel_mse(*args, True)
+    token_loss = token_losses(*args, True)
     assert weight_sum.item() == (1 if flat else 2)
     assert (token_loss[0, 0] == 0) == flat
     assert loss_sum.item() == pytest.approx(token_loss.sum().item())
-    grad = _native.pixel_mse_backward(1.0, *args, True)
+    grad = library.pixel_mse_backward(1.0, *args, True)
     assert (grad[0, 0] == 0).all() == flat
     assert (grad[0, 1] != 0).any()
-    assert _native.pixel_mse(*args, False)[1].item() == 2
+    assert library.pixel_mse(*args, False)[1].item() == 2
 
 
 def test_weight_zero_counts_for_nothing() -> None:
@@ -180,10 +192,10 @@ def test_weight_zero_counts_for_nothing() -> None:
     weight = torch.ones(2, 5)
     weight[1, 2] = 0
     args = (prediction, frames, index, weight, 2, 16, True, False)
-    loss_sum, weight_sum, _ = _native.pixel_mse(*args)
+    loss_sum, weight_sum = library.pixel_mse(*args)
     assert loss_sum.isfinite()
     assert weight_sum == 9
-    assert _native.pixel_mse_backward(1.0, *args).isfinite().all()
+    assert library.pixel_mse_backward(1.0, *args).isfinite().all()
 
 
 def test_the_bits_do_not_depend_on_the_thread_count() -> None:
@@ -196,9 +208,10 @@ def test_the_bits_do_not_depend_on_the_thread_count() -> None:
         torch.set_num_threads(count)
         results.append(
             (
-                *_native.pixel_mse(*args),
-                _native.pixel_mse_backward(1.0, *args),
-                *_native.pixel_mse_with_gradient(*args, 1.0),
+                *library.pixel_mse(*args),
+                token_losses(*args),
+                library.pixel_mse_backward(1.0, *args),
+                *library.pixel_mse_with_gradient(*args, 1.0),
             )
         )
     torch.set_num_threads(before)
@@ -211,8 +224,8 @@ def test_a_position_out_of_range_is_named() -> None:
     index[1, 3] = 12
     prediction = torch.zeros(2, 5, 1536)
     for call in (
-        lambda: _native.patch_gather(frames, index, 2, 16, MEAN, STD),
-        lambda: _native.pixel_mse(prediction, frames, index, None, 2, 16, True, False),
+        lambda: library.patch_gather(frames, index, 2, 16, MEAN, STD, torch.float32),
+        lambda: library.pixel_mse(prediction, frames, index, None, 2, 16, True, False),
     ):
         with pytest.raises(IndexError, match=r"position 12 \(clip 1, entry 3\)"):
             call()
@@ -221,4 +234,4 @@ def test_a_position_out_of_range_is_named() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     frames, index = clips(SHAPES[0])
     with pytest.raises(ValueError, match="refuses its arguments"):
-        _native.patch_gather(frames, index, 2, 10, MEAN, STD)
+        library.patch_gather(frames, index, 2, 10, MEAN, STD, torch.float32)

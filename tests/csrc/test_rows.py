@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videomae_fast.ops import _native
+from tests.support import library
 
 WIDTHS = [1, 7, 1408]
 
@@ -35,7 +35,7 @@ class Gradients(NamedTuple):
 def forward(x: Tensor, weight: Tensor, bias: Tensor, *branch: Tensor | None) -> Forward:
     """branch: delta, delta_bias, scale and factor."""
     delta, *others = branch or [None] * 4
-    return Forward(*_native.add_layer_norm(x, delta, weight, bias, *others, 1e-6))
+    return Forward(*library.add_layer_norm(x, delta, weight, bias, *others, 1e-6))
 
 
 def backward(
@@ -44,7 +44,7 @@ def backward(
     branch = branch or (None,) * 4
     saved = (done.stream, done.mean, done.rstd, weight)
     return Gradients(
-        *_native.add_layer_norm_backward(grad, grad_stream, *saved, *branch, branch[1] is not None)
+        *library.add_layer_norm_backward(grad, grad_stream, *saved, *branch, branch[1] is not None)
     )
 
 
@@ -76,8 +76,8 @@ def test_bias_gelu(width: int, biased: bool, threads: int) -> None:
         grads = [v.grad for v in (x_, bias_) if v is not None and v.grad is not None]
         return [out.detach(), *grads]
 
-    grad_x, grad_bias = _native.bias_gelu_backward(grad, x, bias)
-    ours = [_native.bias_gelu(x, bias), grad_x]
+    grad_x, grad_bias = library.bias_gelu_backward(grad, x, bias)
+    ours = [library.bias_gelu(x, bias), grad_x]
     assert (grad_bias.numel() == 0) == (bias is None)
     if bias is not None:
         ours.append(grad_bias)
@@ -89,11 +89,11 @@ def test_gelu_is_accurate_everywhere() -> None:
     """Relative to x Phi(x) itself, in the far negative tail too, where 1 + erf(x) cancels."""
     x = torch.linspace(-12, 12, 100_001)
     exact = np.array([v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.double().tolist()])
-    ours = _native.bias_gelu(x[None], None)[0].double().numpy()
+    ours = library.bias_gelu(x[None], None)[0].double().numpy()
     body = np.abs(x.numpy()) <= 3
     np.testing.assert_allclose(ours[body], exact[body], rtol=1e-6, atol=1e-30)
     np.testing.assert_allclose(ours, exact, rtol=1.5e-5, atol=1e-30)
-    slope = _native.bias_gelu_backward(torch.ones(1, len(x)), x[None], None)[0][0].double().numpy()
+    slope = library.bias_gelu_backward(torch.ones(1, len(x)), x[None], None)[0][0].double().numpy()
     v = x.double().numpy()
     phi = np.array([0.5 * math.erfc(-u / math.sqrt(2)) for u in v.tolist()])
     np.testing.assert_allclose(
@@ -103,11 +103,11 @@ def test_gelu_is_accurate_everywhere() -> None:
 
 def test_gelu_of_extremes() -> None:
     x = torch.tensor([[-1e30, -50.0, -0.0, 0.0, 50.0, 1e30, float("inf"), float("nan")]])
-    ours = _native.bias_gelu(x, None)[0]
+    ours = library.bias_gelu(x, None)[0]
     assert ours[:6].tolist() == pytest.approx([0, 0, 0, 0, 50, 1e30], rel=1e-6, abs=1e-6)
     assert ours[6] == float("inf")
     assert ours[7].isnan()
-    slope = _native.bias_gelu_backward(torch.ones_like(x), x, None)[0][0]
+    slope = library.bias_gelu_backward(torch.ones_like(x), x, None)[0][0]
     assert slope[:6].tolist() == pytest.approx([0, 0, 0.5, 0.5, 1, 1], abs=1e-6)
     assert slope[7].isnan()
 
@@ -119,4 +119,4 @@ def test_few_rows(rows: int) -> None:
     grads = backward(x, done, w, None)
     assert done.out.shape == grads.x.shape == (rows, 5)
     torch.testing.assert_close(grads.bias, x.sum(0))
-    torch.testing.assert_close(_native.bias_gelu(x, w), F.gelu(x + w))
+    torch.testing.assert_close(library.bias_gelu(x, w), F.gelu(x + w))

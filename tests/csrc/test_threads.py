@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import library
 from tests.support.processes import printed
 from videomae_fast.ops import _native
 from videomae_fast.ops._native import threads as native_threads
@@ -48,15 +49,15 @@ def _outputs(rows: int) -> list[Tensor]:
     x = torch.randn(rows, 200, generator=make)
     bias, one = torch.randn(200, generator=make), torch.ones(200)
     index = torch.stack([torch.randperm(rows, generator=make, dtype=torch.int32)] * 2)
-    out, _, _, rstd = _native.add_layer_norm(x, x * 2, one, bias, bias, None, None, 1e-6)
+    out, _, _, rstd = library.add_layer_norm(x, x * 2, one, bias, bias, None, None, 1e-6)
     query = torch.randn(1, rows, 3, 16, generator=make)
     return [
-        _native.bias_gelu(x, bias),
-        *_native.bias_gelu_backward(x, x + 1, bias),
+        library.bias_gelu(x, bias),
+        *library.bias_gelu_backward(x, x + 1, bias),
         out,
         rstd,
-        *_native.attention(query, query, query, None),
-        _native.token_gather(torch.stack([x, x]), index),
+        *library.attention(query, query, query, None),
+        library.token_gather(torch.stack([x, x]), index),
     ]
 
 
@@ -96,12 +97,13 @@ def _run(code: str, whose: str) -> None:
     setup = f"""
         import ctypes, multiprocessing, os, sys, threading, time
         import torch
+        from tests.support import library
         from videomae_fast.ops import _native
         from videomae_fast.ops._native.threads import is_fork, openmp_of_torch
         torch.set_num_threads(3)
         x = torch.arange(600_000.0).reshape(3000, 200) / 1e5
         def compute():
-            return _native.bias_gelu(x, None)
+            return library.bias_gelu(x, None)
         def load():
             if {whose == OWN}:
                 _native.library().vmf_use_openmp(None)
@@ -163,11 +165,11 @@ def test_processes_of_multiprocessing(whose: str, tmp_path: Path) -> None:
     # Not with -c: what a child is to import has to lie in a file.
     (tmp_path / "work.py").write_text(
         "import numpy, torch\n"
-        "from videomae_fast.ops import _native\n"
+        "from tests.support import library\n"
         "def work(n):\n"
         "    torch.set_num_threads(3)\n"
         "    x = torch.from_numpy(numpy.full((3000, 200), n, numpy.float32))  # no op of torch's\n"
-        "    return _native.bias_gelu(x, None)[0, 0].item()\n"
+        "    return library.bias_gelu(x, None)[0, 0].item()\n"
     )
     _run(
         f"""

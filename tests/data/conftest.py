@@ -1,4 +1,4 @@
-"""Lists of small numbered clips."""
+"""Lists of small numbered clips, and the count of videos that were made."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.made_videos import Made
 from tests.support.videos import write_video
 
 
@@ -24,3 +25,8 @@ def clip_list(clips: Path, tmp_path: Path) -> Path:
     path = tmp_path / "train.csv"
     path.write_text("".join(f"{clips}/clip{index}.mp4 0 -1\n" for index in range(6)))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_made_yet() -> None:
+    Made.opened = 0

@@ -20,6 +20,10 @@ from videomae_fast.data import (
     read_report,
 )
 from videomae_fast.data.dataset import ClipSample
+from videomae_fast.data.views.multi_scale import MultiScale
+from videomae_fast.errors import UsageError
+from videomae_fast.recipes import PretrainConfig, changed
+from videomae_fast.tasks import pretraining
 
 
 def draw(entry: int, *, position: int = 0, epoch: int = 0, source: int = 0) -> Draw:
@@ -299,3 +303,12 @@ def test_what_is_no_file_is_not_waited_for(clips: Path, tmp_path: Path) -> None:
 def test_wrong_settings(clip_list: Path, options: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         ClipDataset([Source(clip_list)], **options)  # type: ignore[arg-type]
+
+
+def test_scales_of_a_configuration_are_those_of_its_crops(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.mp4 0 -1\n")
+    lists = (Source(tmp_path / "list.txt"),)
+    config = changed(PretrainConfig(), {"data.lists": lists, "data.scales": (0.7, 0.9)})
+    assert pretraining.dataset_of(config).rule == MultiScale((0.7, 0.9))
+    with pytest.raises(UsageError, match=r"data\.scales: none of the scales"):
+        pretraining.dataset_of(changed(config, {"data.scales": (0.9, 0.7)}))

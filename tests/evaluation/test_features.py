@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import weakref
 from collections import Counter
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 
+from tests.support.downstream import downstream
 from tests.support.random_weights import TINY, randomised
 from tests.support.videos import write_video
 from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
@@ -54,20 +53,11 @@ class FrameStore(ReaderBase):
 
 @pytest.fixture(scope="module")
 def released() -> tuple[VideoClassifier, FrameStore, dict[str, torch.Tensor]]:
-    with safe_open(GOLDEN, "pt") as file:
-        shape = json.loads(file.metadata()["info"])["config"]
-        data = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    config = MAEConfig(
-        image_size=shape["img_size"],
-        frames=shape["all_frames"],
-        patch_size=shape["patch_size"],
-        width=shape["embed_dim"],
-        depth=shape["depth"],
-        heads=shape["num_heads"],
-    )
-    model = VideoClassifier(config, 1).eval()
-    state = {k.removeprefix("param/"): v for k, v in data.items() if k.startswith("param/")}
-    assert model.load_state_dict(state, strict=False).missing_keys == ["head.weight", "head.bias"]
+    official = downstream("tad")
+    model = VideoClassifier(official.config, 1).eval()
+    missing = model.load_state_dict(official.parameters, strict=False).missing_keys
+    assert missing == ["head.weight", "head.bias"]
+    data = official.tensors
     return model, FrameStore(data["frames"].numpy()), data
 
 

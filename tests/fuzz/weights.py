@@ -10,6 +10,7 @@ the same names and shapes. Crafted files have right checksums, and may hold othe
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import os
@@ -82,6 +83,7 @@ def run(count: int, seed: int, folder: Path) -> Iterator[str]:
         report.write_text("")
         child = os.fork()
         if child == 0:
+            gc.freeze()  # else a collection in a case copies every object of the parent's
             status = 1
             try:
                 with report.open("a", buffering=1) as file:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -23,16 +21,11 @@ from tests.support.official_models import (
     masks_of,
     pretraining,
     randomise,
-    weighted,
 )
-from videomae_fast import Masks, MaskSpec, accelerate
+from videomae_fast import Masks, accelerate
 from videomae_fast.errors import AccelerationError
 from videomae_fast.interop import load_into
 from videomae_fast.interop.acceleration import views
-
-needs_transformers = pytest.mark.skipif(
-    find_spec("transformers") is None, reason="transformers is not installed"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -243,21 +236,6 @@ def test_a_model_in_bf16():
     torch.testing.assert_close(after.float(), before.float(), rtol=0.1, atol=0.1)
 
 
-@pytest.mark.slow
-def test_under_torch_compile():
-    model = pretraining()
-    images, (encoder_mask, decoder_mask) = normalized_images(frames()), masks_of("dual").to_bool()
-    expected = model(images, encoder_mask, decoder_mask)
-    accelerate(model)
-    compiled = torch.compile(model, backend="aot_eager")
-    found = compiled(images, encoder_mask, decoder_mask)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(AccelerationError, match="accelerated already"):
-        accelerate(compiled)
-    whole = torch.compile(model, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(whole(frames(), masks_of("dual")), expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("first", ["accelerate", "wrap"])
 def test_under_distributed_data_parallel(first, tmp_path):
     model = pretraining()
@@ -457,189 +435,6 @@ def test_what_the_original_refuses_is_refused_in_its_words(spoil):
     with pytest.raises(expected.type) as found:
         model(*inputs)
     assert str(found.value) == str(expected.value)
-
-
-def small_hugging_face(kind: str, **settings):
-    from transformers import (
-        VideoMAEConfig,
-        VideoMAEForPreTraining,
-        VideoMAEForVideoClassification,
-        VideoMAEModel,
-    )
-
-    config = VideoMAEConfig(
-        image_size=32, num_frames=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, decoder_hidden_size=16, decoder_num_hidden_layers=2,
-        decoder_num_attention_heads=1, decoder_intermediate_size=24, num_labels=5, **settings,
-    )  # fmt: skip
-    kinds = {
-        "pretraining": VideoMAEForPreTraining,
-        "base": VideoMAEModel,
-        "classification": VideoMAEForVideoClassification,
-    }
-    return randomise(kinds[kind](config))
-
-
-def pixel_values() -> torch.Tensor:
-    return normalized_images(frames()).transpose(1, 2)
-
-
-@needs_transformers
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"norm_pix_loss": False}, {"attn_implementation": "sdpa"}, {"use_mean_pooling": False}],
-    ids=str,
-)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_hugging_face_pretraining_is_the_same(settings, checkpointing):
-    model = small_hugging_face("pretraining", **settings).train()
-    if checkpointing:
-        model.gradient_checkpointing_enable()
-    mask, _ = masks_of("encoder-only").to_bool()
-    report = accelerate(model)
-    assert_equal(report.compare(lambda m: m(pixel_values(), bool_masked_pos=mask).loss))
-    assert_equal(report.compare(lambda m: weighted(m, pixel_values(), mask)))
-    assert_equal(report.compare(lambda m: m(pixel_values(), mask, return_dict=False)[0]))
-    by_float = model(pixel_values(), mask)
-    by_bytes = model(frames(), masks_of("encoder-only"))
-    torch.testing.assert_close(by_bytes.loss, by_float.loss, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(by_bytes.logits, by_float.logits, rtol=1e-4, atol=1e-5)
-
-
-@needs_transformers
-def test_hugging_face_with_a_decoder_mask():
-    """What Hugging Face's model can't do by itself: dual masking, from floats and from bytes."""
-    model = small_hugging_face("pretraining")
-    masks = masks_of("dual")
-    accelerate(model)
-    whole = model(pixel_values(), masks_of("encoder-only"))
-    found = model(pixel_values(), masks)
-    assert found.logits.shape[1] == masks.decoder.shape[1]
-    assert found.loss.item() != whole.loss.item()
-    torch.testing.assert_close(model(frames(), masks).loss, found.loss, rtol=1e-4, atol=1e-5)
-
-
-@needs_transformers
-@pytest.mark.parametrize("settings", [{}, {"use_mean_pooling": False}], ids=str)
-def test_hugging_face_classification_is_the_same(settings):
-    model = small_hugging_face("classification", **settings).train()
-    labels = torch.tensor([0, 3, 1])
-    report = accelerate(model)
-    assert_equal(report.compare(lambda m: m(pixel_values(), labels=labels).loss))
-    torch.testing.assert_close(model(frames()).logits, model(pixel_values()).logits)
-
-
-@needs_transformers
-@pytest.mark.parametrize("masked", [False, True])
-def test_hugging_face_encoder_and_its_hidden_states(masked):
-    model = small_hugging_face("base", attn_implementation="eager").eval()
-    mask = masks_of("encoder-only").to_bool()[0] if masked else None
-    wanted = {"output_hidden_states": True, "output_attentions": True}
-    before = model(pixel_values(), mask, **wanted)
-    report = accelerate(model)
-    after = model(pixel_values(), mask, **wanted)
-    torch.testing.assert_close(
-        after.last_hidden_state, before.last_hidden_state, rtol=1e-4, atol=1e-4
-    )
-    for found, expected in (
-        (after.hidden_states, before.hidden_states),
-        (after.attentions, before.attentions),
-    ):
-        assert len(found) == len(expected) > 0
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert_equal(
-        report.compare(lambda m: m(pixel_values(), mask).last_hidden_state.square().mean())
-    )
-    late = small_hugging_face("base", attn_implementation="eager").eval()
-    late.load_state_dict(model.state_dict())
-    accelerate(late)  # before any hook was there
-    found = late(pixel_values(), mask, **wanted).attentions
-    torch.testing.assert_close(found, before.attentions, rtol=1e-4, atol=1e-5)
-
-
-@needs_transformers
-def test_hugging_face_saves_as_before(tmp_path):
-    from transformers import VideoMAEForPreTraining
-
-    model = small_hugging_face("pretraining")
-    accelerate(model)
-    model.save_pretrained(tmp_path)
-    again = VideoMAEForPreTraining.from_pretrained(tmp_path)
-    assert again.config.architectures == ["VideoMAEForPreTraining"]
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], value)
-
-
-@needs_transformers
-@pytest.mark.parametrize("setting", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
-def test_hugging_face_with_dropout_is_left_to_itself_while_it_drops(setting):
-    model = small_hugging_face("base", **{setting: 0.1}).train()
-    report = accelerate(model)
-    assert "encoder.layer.*.attention (2): dropout within" in str(report)
-    assert_equal(report.compare(lambda m: weighted_state(m)))
-    model.eval()
-    assert_equal(report.compare(lambda m: weighted_state(m)))
-    assert "kept" not in str(accelerate(small_hugging_face("base", **{setting: 0.1}).eval()))
-
-
-def weighted_state(model: nn.Module) -> torch.Tensor:
-    return weighted(lambda x: model(x).last_hidden_state, pixel_values())
-
-
-@pytest.mark.slow
-@needs_transformers
-def test_hugging_face_under_torch_compile():
-    model = small_hugging_face("pretraining").eval()
-    mask, _ = masks_of("encoder-only").to_bool()
-    expected = model(pixel_values(), mask).loss
-    accelerate(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = torch.compile(model, backend="aot_eager")(pixel_values(), mask).loss
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def small_model(name: str) -> nn.Module:
-    if name.startswith("official"):
-        return pretraining(drop_path=0.3) if name == "official" else classifier()
-    return small_hugging_face("pretraining" if name == "hugging-face" else "classification")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "official",
-        "official-classifier",
-        pytest.param("hugging-face", marks=needs_transformers),
-        pytest.param("hugging-face-classifier", marks=needs_transformers),
-    ],
-)
-def test_compiled_whole_for_other_batches(name):
-    """Frames and Masks: one graph, and one more that fits all other batches and ratios."""
-    from torch._dynamo.utils import counters
-
-    torch.compiler.reset()
-    counters.clear()
-    model = small_model(name).train()
-    accelerate(model)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    generator = torch.Generator().manual_seed(4)
-    more = MaskSpec(encoder_ratio=0.75, decoder="none")
-    steps = [(2, "dual", 1), (2, "dual", 1), (3, more, 2), (5, "encoder-only", 2), (4, "dual", 2)]
-    for batch, spec, graphs in steps:
-        masks = Masks.sample(batch, GRID, SPECS.get(spec, spec), generator=generator)
-        inputs = [frames(batch)] if "classifier" in name else [frames(batch), masks]
-        gradients = []
-        for call in (model, compiled):
-            model.zero_grad()
-            torch.manual_seed(5)  # drop path draws
-            weighted(call, *inputs).backward()
-            gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-        for found, expected in zip(*gradients, strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-        assert counters["stats"]["unique_graphs"] == graphs
-    torch.compiler.reset()
 
 
 class Asked(Exception):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from tests.support.backends import ALL
+from tests.support.downstream import downstream
 from tests.support.interpreter import ON_GPU, SWITCH
 from videomae_fast import ActionDetector, Grid, MAEConfig
 from videomae_fast.models.detection_loss import detection_loss
@@ -21,35 +19,19 @@ from videomae_fast.models.transformer import add
 from videomae_fast.ops import roi_features
 from videomae_fast.ops.registry import forced
 
-PATH = Path(__file__).parents[1] / "golden" / "downstream_ava_model.safetensors"
+OFFICIAL = downstream("ava_model")
 Golden = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 @pytest.fixture(scope="module")
 def golden() -> Golden:
-    with safe_open(PATH, "pt") as file:
-        info = json.loads(file.metadata()["info"])
-        return info, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return OFFICIAL.info, OFFICIAL.tensors
 
 
 @pytest.fixture
-def model(golden: Golden) -> ActionDetector:
-    info, data = golden
-    shape = info["config"]
-    config = MAEConfig(
-        image_size=shape["img_size"],
-        frames=shape["all_frames"],
-        patch_size=shape["patch_size"],
-        tubelet_size=shape["tubelet_size"],
-        width=shape["embed_dim"],
-        depth=shape["depth"],
-        heads=shape["num_heads"],
-        mlp_ratio=shape["mlp_ratio"],
-    )
-    made = ActionDetector(config, info["num_classes"])
-    made.load_state_dict(
-        {key.removeprefix("param/"): v for key, v in data.items() if key.startswith("param/")}
-    )
+def model() -> ActionDetector:
+    made = ActionDetector(OFFICIAL.config, OFFICIAL.info["num_classes"])
+    made.load_state_dict(OFFICIAL.parameters)
     return made
 
 

@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor
 
-from videomae_fast import MAEConfig, VideoClassifier
+from tests.support.downstream import downstream
+from videomae_fast import VideoClassifier
 from videomae_fast.data.augment.mixing import Mix, mix_clips, mix_targets
 from videomae_fast.models.classification_loss import soft_cross_entropy
 from videomae_fast.models.pixels import IMAGENET
 from videomae_fast.training.averaging import AveragedWeights
 from videomae_fast.training.layer_decay import layered_groups
 
-PATH = Path(__file__).parents[1] / "golden" / "downstream_finetune_step.safetensors"
+OFFICIAL = downstream("finetune_step")
 
 
 @pytest.fixture(scope="module")
 def golden() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    with safe_open(PATH, "pt") as file:
-        info = json.loads(file.metadata()["info"])
-        return info, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return OFFICIAL.info, OFFICIAL.tensors
 
 
 @pytest.fixture
-def model(golden: tuple[dict[str, Any], dict[str, Tensor]]) -> VideoClassifier:
-    info, data = golden
-    shape = info["config"]
-    config = MAEConfig(
-        image_size=shape["img_size"],
-        frames=shape["all_frames"],
-        patch_size=shape["patch_size"],
-        tubelet_size=shape["tubelet_size"],
-        width=shape["embed_dim"],
-        depth=shape["depth"],
-        heads=shape["num_heads"],
-        mlp_ratio=shape["mlp_ratio"],
-    )
-    made = VideoClassifier(config, info["num_classes"])
-    made.load_state_dict(
-        {key.removeprefix("param/"): v for key, v in data.items() if key.startswith("param/")}
-    )
+def model() -> VideoClassifier:
+    made = VideoClassifier(OFFICIAL.config, OFFICIAL.info["num_classes"])
+    made.load_state_dict(OFFICIAL.parameters)
     return made
 
 

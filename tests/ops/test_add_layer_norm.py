@@ -9,16 +9,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.support import library
 from tests.support.backends import (
     ALL,
     FLOATS,
     KERNELS,
     assert_accurate,
     doubled,
+    named,
     same_bits,
     with_dtypes,
 )
-from videomae_fast.ops import _native, add_layer_norm
+from videomae_fast.ops import add_layer_norm
 
 OPS = torch.ops.videomae_fast
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -129,10 +131,10 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
     """Runs of several tiles with a rest, where the last program has fewer rows."""
     monkeypatch.setattr(kernels, "programs_at_once", lambda *_: programs)
     arguments = inputs((3, 37, 200), torch.float32, device, scaled=True, dropped=True, biased=True)
-    out, stream, mean, rstd = kernels.forward(*arguments)
+    out, stream, mean, rstd = kernels.forward(named("add_layer_norm", *arguments))
     grads = torch.randn(2, 3, 37, 200).to(device).unbind()
     saved = (*grads, stream, mean, rstd, arguments[2], arguments[1], *arguments[4:7], True)
-    got = (out, stream, mean, rstd, *kernels.backward(*saved))
+    got = (out, stream, mean, rstd, *kernels.backward(named("add_layer_norm_backward", *saved)))
     assert_all = zip(
         got,
         (*forward(arguments, "reference"), *backward(saved, "reference")),
@@ -164,7 +166,9 @@ def test_rows_that_are_loaded_ahead(launch, width, kernels, device, monkeypatch)
     grads = torch.randn(2, 3, 37, width).to(device, torch.bfloat16).unbind()
     saved = (*grads, *out[1:], given[2], given[1], *given[4:7], True)
     theirs, exact = backward(saved, "reference"), backward(doubled(saved), "reference")
-    for mine, reference, true in zip(kernels.backward(*saved), theirs, exact, strict=True):
+    for mine, reference, true in zip(
+        kernels.backward(named("add_layer_norm_backward", *saved)), theirs, exact, strict=True
+    ):
         assert_accurate(mine, reference, true, absolute=1e-4)
 
 
@@ -173,12 +177,16 @@ def test_rows_lie_where_strides_say(apart, kernels, device):
     """Backward takes rows that are not dense in place, the same row many times included."""
     torch.manual_seed(0)
     arguments = inputs((2, 7, 24), torch.float32, device, scaled=True, dropped=False, biased=True)
-    _, stream, mean, rstd = kernels.forward(*arguments)
+    _, stream, mean, rstd = kernels.forward(named("add_layer_norm", *arguments))
     saved = (stream, mean, rstd, arguments[2], arguments[1], *arguments[4:7], True)
     storage = torch.randn(14 * 40, device=device)
     grad = storage.as_strided((2, 7, 24), (7 * apart, apart, 1))
-    got = kernels.backward(grad, None, *saved)
-    for mine, theirs in zip(got, kernels.backward(grad.contiguous(), None, *saved), strict=True):
+    got = kernels.backward(named("add_layer_norm_backward", grad, None, *saved))
+    for mine, theirs in zip(
+        got,
+        kernels.backward(named("add_layer_norm_backward", grad.contiguous(), None, *saved)),
+        strict=True,
+    ):
         assert torch.equal(mine, theirs)
     reference = backward((grad, None, *saved), "reference")
     torch.testing.assert_close(got[0], reference[0], rtol=1e-5, atol=2e-5)
@@ -213,13 +221,13 @@ def test_tiles_cover_the_row_without_much_waste(kernels, width, itemsize):
 def test_a_wrong_kernel_is_caught(kernels, device, monkeypatch):
     """Rows of the last program left out of the sums, as a wrong end of its run would."""
     arguments = inputs((2, 40, 96), torch.float32, device, scaled=False, dropped=False, biased=True)
-    out, stream, mean, rstd = kernels.forward(*arguments)
+    out, stream, mean, rstd = kernels.forward(named("add_layer_norm", *arguments))
     saved = (out, None, stream, mean, rstd, arguments[2], None, None, None, None, True)
     exact = backward(doubled(saved), "reference")
     reference = backward(saved, "reference")
     right = kernels.sum_columns
     monkeypatch.setattr(kernels, "sum_columns", lambda p, outs: right(p[:, :-1].contiguous(), outs))
-    broken = kernels.backward(*saved)
+    broken = kernels.backward(named("add_layer_norm_backward", *saved))
     with pytest.raises(AssertionError, match="error"):
         assert_accurate(broken[2], reference[2], exact[2], absolute=1e-4)
 
@@ -292,12 +300,12 @@ def test_the_library_without_a_branch(rows):
     """A norm alone, with a gradient of the residual stream and without one."""
     x, grad, weight = torch.randn(rows, 33), torch.randn(rows, 33), torch.randn(33)
     bias = torch.randn(33)
-    out, stream, *statistics = _native.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
+    out, stream, *statistics = library.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
     assert stream.data_ptr() == x.data_ptr()
 
     def backward(grad_stream):
         rest = (stream, *statistics, weight, *[None] * 4, False)
-        return _native.add_layer_norm_backward(grad, grad_stream, *rest)
+        return library.add_layer_norm_backward(grad, grad_stream, *rest)
 
     assert torch.equal(backward(None)[0], backward(torch.zeros(rows, 33))[0])
     other = torch.randn(rows, 33)
@@ -316,8 +324,8 @@ def test_the_librarys_bits_do_not_depend_on_the_thread_count():
     weight, bias = torch.randn(96), torch.randn(96)
 
     def run():
-        forward = _native.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
+        forward = library.add_layer_norm(x, None, weight, bias, *[None] * 3, 1e-6)
         rest = (*forward[1:], weight, *[None] * 4, False)
-        return [*forward, *_native.add_layer_norm_backward(grad, None, *rest)]
+        return [*forward, *library.add_layer_norm_backward(grad, None, *rest)]
 
     same_bits(run)

@@ -14,6 +14,7 @@ from tests.support.backends import (
     REFERENCE,
     assert_accurate,
     doubled,
+    named,
     same_bits,
     with_dtypes,
 )
@@ -76,9 +77,9 @@ def test_against_truth(shape, counted, dtype, use_short, kernels, device):
     arguments = inputs(shape, dtype, device, counted=counted)
     if refused(use_short, dtype):
         with pytest.raises(ValueError, match="16-bit"):
-            kernels._forward(*arguments, use_short=True)
+            kernels.forward(named("attention", *arguments), use_short=True)
         return
-    out, lse = kernels._forward(*arguments, use_short=use_short)
+    out, lse = kernels.forward(named("attention", *arguments), use_short=use_short)
     reference = OPS.attention(*arguments, "reference")
     exact = OPS.attention(*doubled(arguments), "reference")
     # On a GPU weights are rounded to the inputs' dtype before they meet the values, and fp32
@@ -90,7 +91,7 @@ def test_against_truth(shape, counted, dtype, use_short, kernels, device):
 
     grad = torch.randn(out.shape).to(dtype).to(device)
     saved = (grad, *arguments, *reference)
-    got = kernels.backward_into(*saved, use_short=use_short)
+    got = kernels.backward(named("attention_backward", *saved), use_short=use_short)
     theirs = OPS.attention_backward(*saved, "reference")
     for mine, other, true in zip(
         got, theirs, OPS.attention_backward(*doubled(saved), "reference"), strict=True
@@ -134,12 +135,16 @@ def test_tokens_and_heads_beyond_32_bits(stride, use_short, kernels, tmp_path):
         view.copy_(torch.randn(shape))
     query, key, value, grad = far
     near = [view.clone(memory_format=torch.contiguous_format) for view in far]
-    out, lse = kernels._forward(query, key, value, None, use_short=use_short)
-    expected = kernels._forward(*near[:3], None, use_short=use_short)
+    out, lse = kernels.forward(named("attention", query, key, value, None), use_short=use_short)
+    expected = kernels.forward(named("attention", *near[:3], None), use_short=use_short)
     assert torch.equal(out, expected[0])
     assert torch.equal(lse, expected[1])
-    got = kernels.backward_into(grad, query, key, value, None, out, lse, use_short=use_short)
-    right = kernels.backward_into(near[3], *near[:3], None, out, lse, use_short=use_short)
+    got = kernels.backward(
+        named("attention_backward", grad, query, key, value, None, out, lse), use_short=use_short
+    )
+    right = kernels.backward(
+        named("attention_backward", near[3], *near[:3], None, out, lse), use_short=use_short
+    )
     for mine, theirs in zip(got, right, strict=True):
         assert torch.equal(mine, theirs)
 
@@ -147,7 +152,7 @@ def test_tokens_and_heads_beyond_32_bits(stride, use_short, kernels, tmp_path):
 def test_a_clip_out_of_reach_is_refused(kernels):
     clip = torch.empty((1, 2**21, 16, 64), dtype=torch.bfloat16, device="meta")
     with pytest.raises(ValueError, match=r'2097152 tokens of 16 heads of 64.*impl="sdpa"'):
-        kernels.forward(clip, clip, clip, None)
+        kernels.forward(named("attention", clip, clip, clip, None))
 
 
 def test_large_scores_do_not_overflow(use_short, kernels, device):
@@ -155,10 +160,12 @@ def test_large_scores_do_not_overflow(use_short, kernels, device):
     dtype = torch.bfloat16 if refused(use_short, torch.float32) else torch.float32
     query, key, value, _ = inputs((1, 20, 70, 1, 16), dtype, device, counted=False)
     query, key = 128 * query, 128 * key  # a power of two: no rounding
-    out, lse = kernels._forward(query, key, value, None, use_short=use_short)
+    out, lse = kernels.forward(named("attention", query, key, value, None), use_short=use_short)
     exact, _ = OPS.attention(query.double(), key.double(), value.double(), None, "reference")
     torch.testing.assert_close(out.double(), exact, rtol=1e-2, atol=1e-2)
-    gradients = kernels.backward_into(out, query, key, value, None, out, lse, use_short=use_short)
+    gradients = kernels.backward(
+        named("attention_backward", out, query, key, value, None, out, lse), use_short=use_short
+    )
     for gradient in gradients:
         assert gradient.isfinite().all()
 
@@ -180,8 +187,10 @@ def test_repeated_runs_are_equal(use_short, kernels, device):
     arguments = inputs((2, 33, 40, 2, 24), torch.bfloat16, device, counted=True)
     runs = []
     for _ in range(2):
-        out, lse = kernels._forward(*arguments, use_short=use_short)
-        back = kernels.backward_into(out, *arguments, out, lse, use_short=use_short)
+        out, lse = kernels.forward(named("attention", *arguments), use_short=use_short)
+        back = kernels.backward(
+            named("attention_backward", out, *arguments, out, lse), use_short=use_short
+        )
         runs.append((out, lse, *back))
     for a, b in zip(*runs, strict=True):
         assert torch.equal(a, b)
@@ -202,19 +211,26 @@ def test_every_launch_that_can_be_chosen(dim, kernels, device, monkeypatch):
     key = short.widest(dim)
     for launch in short.FORWARD_LAUNCHES[key]:
         monkeypatch.setattr(short, "FORWARD", {**short.FORWARD, key: launch})
-        out, _ = kernels._forward(*arguments, use_short=True)
+        out, _ = kernels.forward(named("attention", *arguments), use_short=True)
         assert_accurate(out, reference[0], exact[0], absolute=slack)
     for launch in short.ONE_PASS_LAUNCHES[key]:
         monkeypatch.setattr(short, "ONE_PASS", {key: launch})
-        for each in zip(kernels.backward_into(*saved, use_short=True), theirs, true, strict=True):
+        for each in zip(
+            kernels.backward(named("attention_backward", *saved), use_short=True),
+            theirs,
+            true,
+            strict=True,
+        ):
             assert_accurate(*each, absolute=slack)
 
 
 def test_no_clips(kernels, device):
     query, key, value, _ = inputs((1, 3, 4, 2, 8), torch.float32, device, counted=False)
-    out, lse = kernels.forward(query[:0], key[:0], value[:0], None)
+    out, lse = kernels.forward(named("attention", query[:0], key[:0], value[:0], None))
     assert out.shape == (0, 3, 2, 8)
-    gradients = kernels.backward(out, query[:0], key[:0], value[:0], None, out, lse)
+    gradients = kernels.backward(
+        named("attention_backward", out, query[:0], key[:0], value[:0], None, out, lse)
+    )
     assert [g.shape[0] for g in gradients] == [0, 0, 0]
 
 
@@ -260,7 +276,7 @@ def test_a_wrong_kernel_is_caught(use_short, kernels, device, monkeypatch):
     monkeypatch.setattr(
         kernels, "_common", lambda q, c: {**right(q, c), "scale": q.shape[3] ** -0.5}
     )
-    broken = kernels._forward(*arguments, use_short=use_short)[0]
+    broken = kernels.forward(named("attention", *arguments), use_short=use_short)[0]
     reference = OPS.attention(*arguments, "reference")[0]
     exact = OPS.attention(*doubled(arguments), "reference")[0]
     with pytest.raises(AssertionError, match="error"):

@@ -11,6 +11,7 @@ from tests.support.backends import (
     FLOATS,
     KERNELS,
     assert_accurate,
+    named,
     same_bits,
     with_dtypes,
 )
@@ -73,8 +74,10 @@ def test_what_is_not_finite_stays_so(kernels, device):
     z = torch.tensor([[float("inf"), float("-inf"), float("nan"), 1.0]], device=device)
     bias = torch.zeros(4, device=device)
     expected = torch.tensor([[float("inf"), float("nan"), float("nan"), 0.8413447]], device=device)
-    torch.testing.assert_close(kernels.forward(z, bias), expected, equal_nan=True)
-    slope = kernels.backward(torch.ones_like(z), z, bias)[0][0]
+    torch.testing.assert_close(
+        kernels.forward(named("bias_gelu", z, bias)), expected, equal_nan=True
+    )
+    slope = kernels.backward(named("bias_gelu_backward", torch.ones_like(z), z, bias))[0][0]
     assert slope[2:].isfinite().tolist() == [False, True]
 
 
@@ -86,7 +89,10 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
     x, grad = (torch.randn(67, 300, device=device) for _ in range(2))
     bias = torch.randn(300, device=device)
     truth = exact(x, bias, grad)
-    got = (kernels.forward(x, bias), *kernels.backward(grad, x, bias))
+    got = (
+        kernels.forward(named("bias_gelu", x, bias)),
+        *kernels.backward(named("bias_gelu_backward", grad, x, bias)),
+    )
     theirs = (forward(x, bias, "reference"), *backward(grad, x, bias, "reference"))
     for mine, reference, true in zip(got, theirs, truth, strict=True):
         assert_accurate(mine, reference, true, absolute=3e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.support.backends import FLOATS, REFERENCE, TRITON, assert_accurate
+from tests.support.backends import FLOATS, REFERENCE, TRITON, assert_accurate, named
 from videomae_fast.ops import bias_gelu, bias_gelu_fp8, quantize_rows
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -59,7 +59,7 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
     monkeypatch.setattr(kernels, "programs_at_once", lambda *_: programs)
     torch.manual_seed(0)
     x, bias = torch.randn(67, 100, device=device), torch.randn(100, device=device)
-    out, values, scale = kernels.forward(x, bias)
+    out, values, scale = kernels.forward(named("bias_gelu_fp8", x, bias))
     expected = quantize_rows(out, impl="reference")
     assert torch.equal(values.view(torch.uint8), expected.values.view(torch.uint8))
     assert torch.equal(scale, expected.scale)

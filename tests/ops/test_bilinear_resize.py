@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 
+from tests.support.backends import ALL, KERNELS
+from tests.support.downstream import downstream
 from videomae_fast.ops.bilinear_resize import bilinear_resize
 
-PATH = Path(__file__).parents[1] / "golden" / "downstream_opencv_resize.safetensors"
+GOLDEN = downstream("opencv_resize").tensors
 
 
-IMPLS = ["reference", "native"]
-pytestmark = pytest.mark.without_gpu
-
-
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 @pytest.mark.parametrize("k", range(7))
-def test_bytes_are_opencvs(k: int, impl: str) -> None:
-    with safe_open(PATH, "pt") as file:
-        image, wanted = file.get_tensor(f"{k}.image"), file.get_tensor(f"{k}.resized")
+def test_bytes_are_opencvs(k: int, impl: str, device: str) -> None:
+    image, wanted = (GOLDEN[f"{k}.{name}"].to(device) for name in ("image", "resized"))
     found = bilinear_resize(torch.stack([image, image.flip(0)]), tuple(wanted.shape[:2]), impl=impl)
     assert torch.equal(found[0], wanted)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ALL)
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (41, 7), (40, 60), (20, 30)])
-def test_near_the_exact_interpolation(size: tuple[int, int], impl: str) -> None:
+def test_near_the_exact_interpolation(size: tuple[int, int], impl: str, device: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    clip = torch.randint(0, 256, (2, 20, 30, 3), dtype=torch.uint8, generator=generator)
+    clip = torch.randint(0, 256, (2, 20, 30, 3), dtype=torch.uint8, generator=generator).to(device)
     planes = F.interpolate(clip.permute(0, 3, 1, 2).double(), size, mode="bilinear")
     apart = bilinear_resize(clip, size, impl=impl).double() - planes.permute(0, 2, 3, 1)
     assert apart.abs().max() < 1.1
@@ -49,12 +43,19 @@ def test_what_can_not_be_resized_is_refused() -> None:
         bilinear_resize(torch.zeros(1, 4, 5, 3, dtype=torch.uint8), (0, 2))
 
 
-def test_the_library_gives_the_references_bytes() -> None:
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(1, 1, (5, 3)), (9, 2, (3, 7)), (33, 17, (60, 9)), (8, 8, (8, 9)), (40, 90, (11, 70))],
+)
+def test_the_references_bytes(
+    height: int, width: int, size: tuple[int, int], impl: str, device: str
+) -> None:
     generator = torch.Generator().manual_seed(1)
-    for height, width, size in ((1, 1, (5, 3)), (9, 2, (3, 7)), (33, 17, (60, 9)), (8, 8, (8, 9))):
-        clip = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8, generator=generator)
-        found = [bilinear_resize(clip, size, impl=impl) for impl in IMPLS]
-        assert torch.equal(*found)
-        turned = clip.flip(2)  # not contiguous
-        found = [bilinear_resize(turned, size, impl=impl) for impl in IMPLS]
-        assert torch.equal(*found)
+    clip = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8, generator=generator)
+    clip = clip.to(device)
+    for frames in (clip, clip.flip(2), clip[1::2], clip[:0]):  # also what is not contiguous
+        found = bilinear_resize(frames, size, impl=impl)
+        assert found.is_contiguous()
+        assert torch.equal(found, bilinear_resize(frames, size, impl="reference"))

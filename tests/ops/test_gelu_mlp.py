@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common.workload import Workload
-from benchmarks.ops.cases import OpCase, op_cases
-from tests.support.backends import FLOATS, assert_accurate, doubled
+from benchmarks.ops.cases import op_cases
+from benchmarks.ops.op_case import OpCase
+from tests.support.backends import FLOATS, assert_accurate, doubled, named
 from videomae_fast import MAEConfig
 from videomae_fast.models.transformer import Mlp, set_fused_mlp
 from videomae_fast.ops import gelu_mlp
@@ -40,7 +41,7 @@ def inputs(shape: tuple[int, int, int, int], dtype: torch.dtype, device: str) ->
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_against_truth(shape, dtype, kernels, device, poisoned):
     given = inputs(shape, dtype, device)
-    found = kernels.forward(*given)
+    found = kernels.forward(named("gelu_mlp", *given))
     reference = OPS.gelu_mlp(*given, "reference")
     exact = OPS.gelu_mlp(*doubled(given), "reference")
     # The library's matmul adds up in its own order; a sum of rounded activations is off by them
@@ -50,7 +51,7 @@ def test_against_truth(shape, dtype, kernels, device, poisoned):
 
     grad = torch.randn(found[0].shape).to(dtype).to(device)
     saved = (grad, *given, *reference[1:], True)
-    got = kernels.backward(*saved)
+    got = kernels.backward(named("gelu_mlp_backward", *saved))
     theirs = OPS.gelu_mlp_backward(*saved, "reference")
     true = OPS.gelu_mlp_backward(*doubled(saved), "reference")
     for mine, other, right in zip(got, theirs, true, strict=True):
@@ -100,17 +101,20 @@ def test_nothing_takes_it_unless_told(device):
 
 def test_repeated_runs_are_equal(kernels, device):
     given = inputs(SHAPES[1], torch.bfloat16, device)
-    out, hidden, active = kernels.forward(*given)
-    runs = [kernels.backward(out, *given, hidden, active, True) for _ in range(2)]
+    out, hidden, active = kernels.forward(named("gelu_mlp", *given))
+    runs = [
+        kernels.backward(named("gelu_mlp_backward", out, *given, hidden, active, True))
+        for _ in range(2)
+    ]
     for one, other in zip(*runs, strict=True):
         assert torch.equal(one, other)
 
 
 def test_no_rows(kernels, device):
     x, *others = inputs(SHAPES[0], torch.float32, device)
-    out, hidden, active = kernels.forward(x[:0], *others)
+    out, hidden, active = kernels.forward(named("gelu_mlp", x[:0], *others))
     assert (out.shape, hidden.shape) == ((0, 2), (0, 5))
-    grads = kernels.backward(out, x[:0], *others, hidden, active, True)
+    grads = kernels.backward(named("gelu_mlp_backward", out, x[:0], *others, hidden, active, True))
     assert not any(grad.any() for grad in grads)
 
 
@@ -127,7 +131,7 @@ def test_a_wrong_kernel_is_caught(kernels, device, monkeypatch):
     _, hidden, active = OPS.gelu_mlp(*given, "reference")
     saved = (torch.ones(70, 17, device=device), *given, hidden, active, True)
     monkeypatch.setattr(kernels, "_slope", kernels._gelu)
-    got = kernels.backward(*saved)[2]
+    got = kernels.backward(named("gelu_mlp_backward", *saved))[2]
     true = OPS.gelu_mlp_backward(*doubled(saved), "reference")[2]
     assert not torch.allclose(got.double(), true, rtol=1e-2, atol=1e-2)
 

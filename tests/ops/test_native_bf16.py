@@ -7,9 +7,10 @@ from itertools import product
 import pytest
 import torch
 
+from tests.support import library
 from tests.support.backends import assert_accurate
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec
-from videomae_fast.ops import _native, attention, bias_gelu
+from videomae_fast.ops import attention, bias_gelu
 from videomae_fast.ops.registry import forced, native_missing
 
 OPS = torch.ops.videomae_fast
@@ -36,8 +37,8 @@ def test_rounding_is_torchs():
         saved = (torch.zeros_like(stream), x[:, None], stream, zeros.expand(len(x)), stream[:, 0])
         low = [one.to(BF16) if one.ndim == 2 else one for one in saved]
         low[1] = x[:, None].to(BF16)
-        kept = _native.add_layer_norm_backward(*low, ones, *none, False)[0]
-        wide = _native.add_layer_norm_backward(low[0], saved[1], *low[2:], ones, *none, False)[0]
+        kept = library.add_layer_norm_backward(*low, ones, *none, False)[0]
+        wide = library.add_layer_norm_backward(low[0], saved[1], *low[2:], ones, *none, False)[0]
         torch.testing.assert_close(kept, x[:, None].to(BF16), equal_nan=True, rtol=0, atol=0)
         torch.testing.assert_close(wide, x[:, None].to(BF16), equal_nan=True, rtol=0, atol=0)
 

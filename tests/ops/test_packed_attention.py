@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.attention import refused, use_short
-from tests.support.backends import FLOATS, KERNELS, REFERENCE, doubled, same_bits
+from tests.support.backends import FLOATS, KERNELS, REFERENCE, doubled, named, same_bits
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import attention, linear, packed_attention, packed_bias
 from videomae_fast.ops.packed_qkv import join_gradients
@@ -106,7 +106,9 @@ def test_all_families_of_kernels(shape, apart, use_short, kernels, device):
     case = inputs(shape, dtype, device, apart=apart, counted=True)
     out, lse = OPS.packed_attention(*case, "reference")
     saved = (torch.randn(out.shape, device=device).to(dtype), *case, out, lse)
-    got = kernels.backward(*saved, True, True, use_short=use_short)
+    got = kernels.backward(
+        named("packed_attention_backward", *saved, True, True), use_short=use_short
+    )
     for mine, true in zip(
         got, OPS.packed_attention_backward(*doubled(saved), True, True, "reference"), strict=True
     ):
@@ -280,4 +282,8 @@ def test_wrong_arguments(device):
 def test_a_clip_out_of_reach_is_refused(kernels):
     packed = torch.empty((1, 2**20, 3, 16, 64), dtype=torch.bfloat16, device="meta")
     with pytest.raises(ValueError, match=r'3221225472 values.*impl="sdpa"'):
-        kernels.backward(packed, packed, None, None, None, None, packed, packed, True, True)
+        kernels.backward(
+            named(
+                "packed_attention_backward", packed, packed, *[None] * 4, packed, packed, True, True
+            )
+        )

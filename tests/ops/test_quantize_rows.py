@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.backends import FLOATS, REFERENCE, TRITON
+from tests.support.backends import FLOATS, REFERENCE, TRITON, named
 from videomae_fast.ops import quantize_rows
 from videomae_fast.ops.quantize_rows import E4M3
 
@@ -97,7 +97,10 @@ def test_however_many_programs_share_the_rows(programs, kernels, device, monkeyp
     monkeypatch.setattr(kernels, "programs_at_once", lambda *_: programs)
     torch.manual_seed(0)
     x = torch.randn(67, 100, device=device)
-    got, reference = kernels.forward(x, None), quantize_rows(x, impl="reference")
+    got, reference = (
+        kernels.forward(named("quantize_rows", x, None)),
+        quantize_rows(x, impl="reference"),
+    )
     assert torch.equal(bits(got[0]), bits(reference.values))
     assert torch.equal(got[1], reference.scale)
 
@@ -125,6 +128,6 @@ def test_a_wrong_kernel_is_caught(kernels, device, sabotage):
     """A row that the launch leaves out stays NaN."""
     x = torch.ones(9, 12, device=device)
     sabotage(kernels, "_quantize", 4, lambda n_rows: n_rows - 1)
-    values, scale = kernels.forward(x, None)
+    values, scale = kernels.forward(named("quantize_rows", x, None))
     assert values[-1].float().isnan().all()
     assert scale[-1].isnan()

@@ -120,6 +120,14 @@ def test_frames_of_all_sizes_give_pillows_bytes(
         assert np.array_equal(found, wanted), name
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+def test_frames_need_not_be_contiguous(impl: str) -> None:
+    turned = torch.randint(0, 256, (2, 9, 7, 3), dtype=torch.uint8).transpose(1, 2)
+    for name in ("equalize", "auto_contrast", "invert"):
+        made = rand_augment(turned, [(name, None)], impl=impl)
+        assert torch.equal(made, rand_augment(turned.contiguous(), [(name, None)], impl=impl))
+
+
 def test_frames_have_their_own_statistics() -> None:
     clip = torch.stack([OPS["image"], OPS["image"] // 3])
     for name in ("auto_contrast", "equalize", "contrast"):

@@ -36,7 +36,7 @@ def arguments(name: str, device: str) -> tuple[Any, ...]:
 
 def test_what_has_no_kernel() -> None:
     """Linear layers, which are the library's of the device, and views of labelled clips."""
-    views = {"rand_augment", "bilinear_resize", "resized_view", "hsv_jitter"}
+    views = {"rand_augment", "resized_view"}
     layers = {f"{name}{way}" for name in ("linear", "fp8_linear") for way in ("", "_backward")}
     assert set(REGISTRY) - set(WITH_TRITON) == {*layers, *views}
 

@@ -65,3 +65,9 @@ def test_the_citation_is_of_this_version_and_of_both_papers() -> None:
     for number, paper in papers.items():
         assert paper["url"].endswith(number.removeprefix("arXiv:"))
         assert all(author["family-names"] for author in paper["authors"])
+
+
+def test_the_package_links_to_the_papers_that_are_cited() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = {paper["title"].partition(":")[0]: paper["url"] for paper in citation()["references"]}
+    assert project["urls"] == {f"{method} paper": url for method, url in cited.items()}

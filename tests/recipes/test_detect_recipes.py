@@ -108,8 +108,10 @@ def test_lists_go_to_plain_values_and_back() -> None:
         ({"model.image_size": (32, 64)}, "training cuts squares"),
         ({"model.image_size": 288}, r"is cut out of frames whose short side is data\.short_side"),
         ({"data.longest_short_side": 200}, "is below data.short_side"),
-        ({"data.device_decoder": "dali"}, "decoded by loader processes"),
-        ({"data.crop_on": "device"}, "cut by loader processes"),
+        (
+            {"data.device_decoder": "dali", "data.lists": ({"path": "a.csv", "per_second": True},)},
+            "of per_second lists lie in several",
+        ),
         ({"schedule.patience": 2}, r"data\.validation names no list"),
         ({"data.add_proposals": 0.9, "data.lists": ("a.csv",)}, "a training list has none"),
         ({"data.lists": ({"path": "a.csv", "proposals": "p.csv"},)}, "training reads no proposals"),

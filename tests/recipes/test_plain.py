@@ -99,7 +99,7 @@ def test_every_value_comes_back_as_it_was() -> None:
     other = {
         "model.image_size": (32, 48), "model.init": "w.pth", "optim.betas": (0.5, 0.6),
         "data.lists": (Source(Path("a")),), "run.seed": 2**62, "run.shard": "node",
-        "masks.encoder_ratio": 0.5,
+        "masks.encoder_ratio": 0.5, "data.scales": (0.75, 0.875),
         "model.drop_path": 0.5, "data.max_failed_share": 0.5, "optim.min_lr": 1e-4,
             "schedule.warmup_epochs": 3,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import namedtuple
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -29,6 +30,12 @@ FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 # One unit in the last place of each dtype, relative; the interpreter cuts fp32 -> bf16 off instead
 # of rounding it.
 _UNIT = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
+
+
+def named(op: str, *args: Any) -> Any:
+    """What a launcher gets: an op's arguments with their names."""
+    schema = getattr(torch.ops.videomae_fast, op).default._schema.arguments[:-1]
+    return namedtuple(op, [one.name for one in schema])(*args)
 
 
 def with_dtypes(native: list[torch.dtype], triton: list[torch.dtype] = FLOATS) -> list[Any]:

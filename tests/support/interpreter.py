@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.quick_interpreter import quicken
+
 SWITCH = "TRITON_INTERPRET"
 ON_GPU = torch.cuda.is_available() and os.environ.get(SWITCH, "0") != "1"
 
@@ -34,6 +36,7 @@ def import_triton() -> None:
         patch.setenv(SWITCH, "1")
         import triton.language  # noqa: F401
     _round_to_e4m3()
+    quicken()
 
 
 def _round_to_e4m3() -> None:

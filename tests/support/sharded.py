@@ -1,13 +1,12 @@
-"""Steps of a tiny model in several processes, in every layout; ``python -m`` under torchrun.
+"""Steps of a tiny model in several processes, in every layout: what a rank does.
 
-Writes, as JSON, what each variant's steps gave. One launch makes all variants, since starting
-processes takes longer than their steps.
+One process alone keeps what each variant came to; several compare theirs with it where they are,
+and write, as JSON, how far they are off.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -17,32 +16,51 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.scale.layouts import (
     BASE,
     LAYOUTS,
+    MASKS,
     MORE,
     batches,
     config_of,
+    joined,
+    laid_out,
     new_step,
+    reference,
     split,
     trained,
     variants,
-    weights,
 )
 from videomae_fast.data import ClipBatch
 from videomae_fast.models.transformer import set_sharded
+from videomae_fast.tasks.pretraining import settings_of
 from videomae_fast.training.errors import ReplicaError
 from videomae_fast.training.optimizer import optimizer_state
-from videomae_fast.training.parallel.fsdp import gathered, local, whole
+from videomae_fast.training.parallel.fsdp import gathered, local
+from videomae_fast.training.parallel.layout import layout_of
 from videomae_fast.training.parallel.replicas import check_replicas
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 
-STEPS: Final = 6
-"""With clips that can't be read in some; the record of ``python -m benchmarks equality`` has 20."""
-FEW: Final = 5
+STEPS: Final = 20
+FEW: Final = 6
+"""Where a layout is there for one thing alone; clips that can't be read are in some of them."""
+SOME: Final[dict[int, dict[str, dict[str, Any]]]] = {
+    3: {
+        "ddp; random; 2": {**MASKS["random"], "accumulation": 2},
+        "all, yes; random; 1": {**LAYOUTS["all, yes"], **MASKS["random"]},
+        "all, no; dual; 2": {**LAYOUTS["all, no"], "accumulation": 2},
+    },
+    8: {
+        "node, yes; random; 1": {"shard": "node", "reshard": "yes", **MASKS["random"]},
+        "two, no; dual; 1": LAYOUTS["two, no"],
+    },
+}
+"""Of processes that eight clips don't divide by; and of copies on two nodes, or four on as many."""
+MOMENTS: Final = ("exp_avg.", "exp_avg_sq.")
 COMPILED: Final[dict[str, Any]] = {"depth": 1, "decoder_depth": 1, "recompute": True}
 """Two graphs: compiling takes longer than all steps."""
 
@@ -129,48 +147,104 @@ def replicas(layout: Mapping[str, Any], world: World) -> list[str]:
     return said
 
 
-def main(words: list[str]) -> None:
-    path, kind = Path(words[0]), words[1]
+def states(step: TrainStep[ClipBatch]) -> dict[str, Tensor]:
+    """All weights, and all moments; every process calls it."""
+    moments = optimizer_state(step.model, step.optimizer)
+    return joined({**step.model.state_dict(), **moments}, step)
+
+
+def compared(own: Mapping[str, Tensor], alone: Mapping[str, Tensor]) -> dict[str, Any]:
+    """How far weights are off at most, and moments, of their largest value."""
+    assert own.keys() == alone.keys()
+    off = {name: float((own[name] - other).abs().max()) for name, other in alone.items()}
+    least = {n: max(float(alone[n].abs().max()), 1e-9) for n in off if n.startswith(MOMENTS)}
+    weights = [value for name, value in off.items() if not name.startswith(("step.", *MOMENTS))]
+    return {"weights": max(weights), "moments": max(off[n] / size for n, size in least.items())}
+
+
+def every_layout(words: list[str]) -> None:
+    """words: the file for what was found; that of one process alone, which writes it."""
+    path, alone = Path(words[0]), Path(words[1])
     torch.set_num_threads(1)
     world = World.start("cpu")
-    if kind != "all":
-        found: Mapping[str, Any] = {kind: mutation(kind, world)}
-    else:
-        found = _everything(world)
-    if world.is_main:
-        path.write_text(json.dumps(found))
-    world.close(together=True)
-
-
-def _everything(world: World) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, options in variants(world.size).items():
-        step = new_step(config_of(**options), world)
-        steps = trained(step, world, FEW if name in MORE else STEPS)
-        one: dict[str, Any] = {"steps": steps, "evaluated": evaluated(step, world)}
-        one["weights"] = weights(step)
-        one["moments"] = [
-            float(whole(t.detach()).double().norm())
-            for t in optimizer_state(step.model, step.optimizer).values()
-        ]
-        found[name] = one
+    found = _trained_in_all(world, alone)
     if world.size < 4:
         found |= _others(world)
     else:
         for name in ("ddp", "two, yes"):
             found[f"replicas; {name}"] = replicas(LAYOUTS[name], world)
     found["wrong divisor"] = mutation("wrong divisor", world)
-    for name, layout in LAYOUTS.items() if world.size > 1 else ():
-        if name.startswith("two") and world.size == 2:
-            continue
-        step = new_step(config_of(**layout), world)
-        said = collectives(step, world)
-        trained_once = split(split(batches(1)[0], world.size)[world.rank], 1)[0]
-        step.forward_backward(trained_once, step=0, micro=0)
-        said["held"] = world.gather(held(step))
-        said["whole"] = sum(p.numel() for p in step.model.parameters())
-        found[f"collectives; {name}"] = said
+    if world.size > 1:
+        for name, layout in laid_out(world.size).items():
+            found[f"collectives; {name}"] = _counted(new_step(config_of(**layout), world), world)
+    _write(path, found, world)
+
+
+def some_layout(words: list[str]) -> None:
+    """A few steps of layouts that need more processes, or of a number that divides nothing. words:
+    as for all layouts."""
+    torch.set_num_threads(1)
+    world = World.start("cpu")
+    found = _trained(SOME[world.size], world, torch.load(words[1], weights_only=True), FEW)
+    for name, options in SOME[world.size].items():
+        settings = settings_of(config_of(**options))
+        found[name]["parts"] = layout_of(settings.shard, world)
+    _write(Path(words[0]), found, world)
+
+
+def mutated(words: list[str]) -> None:
+    """words: the file for what was found; the fault."""
+    torch.set_num_threads(1)
+    world = World.start("cpu")
+    _write(Path(words[0]), {words[1]: mutation(words[1], world)}, world)
+
+
+def _write(path: Path, found: Mapping[str, Any], world: World) -> None:
+    if world.is_main:
+        path.write_text(json.dumps(found))
+    world.close(together=True)
+
+
+def _trained_in_all(world: World, alone: Path) -> dict[str, Any]:
+    every = variants(world.size)
+    if world.size > 1:
+        return _trained(every, world, torch.load(alone, weights_only=True), STEPS)
+    kept: dict[str, Any] = {}
+    found = _trained(every, world, kept, STEPS)
+    torch.save(kept, alone)
     return found
+
+
+def _trained(
+    every: Mapping[str, Mapping[str, Any]], world: World, kept: dict[str, Any], number: int
+) -> dict[str, Any]:
+    """What each variant's steps gave, and how far its states are off at the end.
+
+    kept: states of one process; such a one puts there what is not there yet.
+    """
+    found = {}
+    for name, options in every.items():
+        step, last = new_step(config_of(**options), world), FEW if name in MORE else number
+        steps = trained(step, world, FEW)
+        if world.size == 1:
+            kept.setdefault(f"{reference(name)}; {FEW}", states(step))
+        steps += trained(step, world, last - FEW, first=FEW)
+        own, of = states(step), f"{reference(name)}; {last}"
+        if world.size == 1:
+            kept.setdefault(of, own)
+        one = {"steps": steps, "evaluated": evaluated(step, world)}
+        found[name] = {**one, **compared(own, kept[of])}
+    return found
+
+
+def _counted(step: TrainStep[ClipBatch], world: World) -> dict[str, Any]:
+    """Collectives and bytes of a step in a layout, and what each process holds."""
+    said = collectives(step, world)
+    part = split(split(batches(1)[0], world.size)[world.rank], 1)[0]
+    step.forward_backward(part, step=0, micro=0)
+    said["held"] = world.gather(held(step))
+    said["whole"] = sum(p.numel() for p in step.model.parameters())
+    return said
 
 
 def _others(world: World) -> dict[str, Any]:
@@ -191,8 +265,3 @@ def _others(world: World) -> dict[str, Any]:
     kinds |= {str(m.dtype) for m in optimizer_state(lowered.model, lowered.optimizer).values()}
     assert kinds == {"torch.float32"}, "weights and moments stay so"
     return found
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
-    assert not dist.is_initialized()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from tests.support.runs import ROOT, TORCHRUN, interrupt_after, losses, quiet
 from videomae_fast.data.errors import ListError
 from videomae_fast.errors import UsageError
 from videomae_fast.interop import load_weights, read_weights
+from videomae_fast.recipes import Source
 from videomae_fast.tasks.classification import finetune
+from videomae_fast.tasks.labelled import strides_without_use
 from videomae_fast.tasks.validation import History
 from videomae_fast.training.checkpoint import checkpoints, read
-from videomae_fast.training.errors import InterruptedRunError
+from videomae_fast.training.errors import CheckpointError, InterruptedRunError
 
 Lists = tuple[Path, Path]
 
@@ -83,6 +86,41 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         assert torch.equal(tensor, stopped[name]), name
     best = [load_weights(tmp_path / run / "best.safetensors") for run in ("whole", "stopped")]
     assert all(torch.equal(tensor, best[1][name]) for name, tensor in best[0].items())
+
+
+def test_a_run_goes_on_with_the_same_labels_only(lists: Lists, tmp_path: Path) -> None:
+    lines = lists[0].read_text().splitlines()[:8]
+    files = tmp_path / "here.csv", tmp_path / "there.csv", tmp_path / "other.csv"
+    for file in files[:2]:
+        file.write_text("\n".join(lines))
+    turned = [f"{path} {3 - int(label)}" for path, label in (line.split() for line in lines)]
+    files[2].write_text("\n".join(turned))
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\nc\nd\n")
+
+    def go_on(file: Path, epochs: int) -> int:
+        config = tiny_config(file, data__classes=str(names), schedule__epochs=epochs)
+        return finetune(config, output=tmp_path / "run", log=quiet).steps
+
+    assert go_on(files[0], 1) == 1
+    assert go_on(files[1], 2) == 2  # a list may lie elsewhere
+    with pytest.raises(CheckpointError, match="of another run: labels_sha256 was '"):
+        go_on(files[2], 3)
+    names.write_text("b\na\nc\nd\n")
+    with pytest.raises(CheckpointError, match="of another run: labels_sha256 was '"):
+        go_on(files[0], 3)
+
+
+def test_strides_of_sparse_clips_are_told_to_do_nothing(lists: Lists) -> None:
+    with_stride = Source(lists[1], format="labels", stride=3)
+    data = tiny_config(lists[0], data__validation=(with_stride,), data__stride=2).data
+    assert strides_without_use(data) is None
+    told = strides_without_use(replace(data, sampling="sparse"))
+    assert told == (
+        "without effect: data.stride 2, val.csv's stride 3, as sparse clips spread over the whole "
+        "video"
+    )
+    assert strides_without_use(replace(tiny_config(*lists).data, sampling="sparse")) is None
 
 
 @pytest.mark.parametrize("videos", [8, 5], ids=["full", "with an empty place"])

@@ -82,6 +82,17 @@ def test_the_same_classes_keep_their_head(tmp_path: Path) -> None:
             assert torch.equal(value, before.state_dict()[name]), name
 
 
+def test_other_epsilons_are_told(tmp_path: Path) -> None:
+    model = _classifier(tmp_path / "own.safetensors", None, 2)
+    path, state = tmp_path / "other.safetensors", model.state_dict()
+    other = replace(CONFIG, norm_eps=1e-12)  # Hugging Face's default
+    origin = origin_of("test", "ours", state)
+    write_weights(ModelWeights("classifier", other, state, origin), path, "ours")
+    told = "differs: norm_eps was 1e-12 there and is 1e-06 in this run"
+    assert told in _begun(path, Classes(2, None))[1]
+    assert "differs" not in _begun(tmp_path / "own.safetensors", Classes(2, None))[1]
+
+
 def test_other_classes_are_picked_by_name_or_new(tmp_path: Path) -> None:
     path = tmp_path / "tuned.safetensors"
     before = _classifier(path, ("a", "b", "c"), 3)

@@ -113,6 +113,21 @@ def test_a_run_goes_on_with_no_other_teacher_or_loss(
             distill(changed(made, change), output=tmp_path / "run", log=quiet)
 
 
+def test_a_run_does_not_turn_to_stored_outputs(
+    lists: Lists, learned: Learned, tmp_path: Path
+) -> None:
+    """Its clips would be fixed from there on."""
+    made = config(lists[0], learned[0], **UNMIXED, schedule__steps=1, schedule__warmup_epochs=0)
+    stored = changed(made, {"distillation.outputs": str(tmp_path / "o"), "schedule.steps": 2})
+    distill(made, output=tmp_path / "run", log=quiet)
+    with pytest.raises(CheckpointError, match="fixed_views was None and is 1"):
+        distill(stored, output=tmp_path / "run", log=quiet)
+    distill(stored, output=tmp_path / "other", log=quiet)
+    (tmp_path / "o").rename(tmp_path / "there")
+    moved = {"distillation.outputs": str(tmp_path / "there"), "schedule.steps": 3}
+    assert distill(changed(stored, moved), output=tmp_path / "other", log=quiet).steps == 3
+
+
 def test_a_teacher_that_guesses_is_told(lists: Lists, learned: Learned, tmp_path: Path) -> None:
     """One whose classes are in another order, without names, knows everything and is no use."""
     weights = select_classes(read_weights(learned[0]), [1, 2, 3, 0])

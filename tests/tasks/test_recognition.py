@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from tests.support.downstream import downstream
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.data.augment.mixing import Mix
 from videomae_fast.models.flops import encoder_flops
@@ -26,8 +25,6 @@ from videomae_fast.training.parallel.world import World
 from videomae_fast.training.resume import tell_drawn_by_place
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.task import Counted, Place
-
-PATH = Path(__file__).parents[1] / "golden" / "downstream_finetune_step.safetensors"
 
 
 class Drawn(Recognition):
@@ -50,14 +47,13 @@ def _batch(frames: Tensor, labels: Tensor) -> Any:
 
 
 def test_two_steps_are_the_official_ones() -> None:
-    with safe_open(PATH, "pt") as file:
-        info = json.loads(file.metadata()["info"])
-        data = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    shape, drawn, count = info["config"], info["mixup"], len(data["labels"])
+    official = downstream("finetune_step")
+    info, data = official.info, official.tensors
+    drawn, count = info["mixup"], len(data["labels"])
     config = changed(
         FinetuneConfig(),
         {
-            "model.image_size": shape["img_size"],
+            "model.image_size": official.config.image_size,
             "model.drop_path": 0.0,
             "data.samples": 1,
             "optim.videos_per_step": count,
@@ -69,15 +65,7 @@ def test_two_steps_are_the_official_ones() -> None:
             "run.device": "cpu",
         },
     )
-    model = VideoClassifier(
-        MAEConfig(
-            image_size=shape["img_size"], frames=shape["all_frames"],
-            patch_size=shape["patch_size"], tubelet_size=shape["tubelet_size"],
-            width=shape["embed_dim"], depth=shape["depth"], heads=shape["num_heads"],
-            mlp_ratio=shape["mlp_ratio"],
-        ),
-        info["num_classes"],
-    )  # fmt: skip
+    model = VideoClassifier(official.config, info["num_classes"])
     model.load_state_dict(
         {key.removeprefix("param/"): v for key, v in data.items() if key.startswith("param/")}
     )

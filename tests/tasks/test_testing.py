@@ -13,9 +13,13 @@ from PIL import Image
 
 from tests.support.runs import ROOT, TORCHRUN
 from videomae_fast.cli import main
+from videomae_fast.errors import UsageError
 from videomae_fast.evaluation import multi_view
+from videomae_fast.interop import SourceHints, read_weights, write_weights
+from videomae_fast.recipes import Source
 from videomae_fast.tasks import testing
 from videomae_fast.tasks.score_journal import ScoreJournal
+from videomae_fast.tasks.testing import ViewSettings, score_lists
 
 Learned = tuple[Path, list[str]]
 VIEWS = ("--segments", "2", "--crops", "3", "--workers", "0", "--device", "cpu")
@@ -116,10 +120,43 @@ def test_another_test_in_the_folder_is_refused(
     assert "holds a test with other crops, stride: name another" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["stride=1", "contains=up", "only=videos", "first=0"])
+def test_what_an_option_of_the_list_decides_is_scored_anew(
+    option: str,
+    learned: Learned,
+    lists: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = ["--output", str(tmp_path), *VIEWS, "--segments", "1", "--crops", "1"]
+    assert main(["test", str(learned[0]), f"{lists[1]},contains=down", *output]) == 0
+    assert main(["test", str(learned[0]), f"{lists[1]},{option}", *output]) == 2
+    assert "holds a test with other lists: name another" in capsys.readouterr().err
+
+
+def test_other_positions_are_another_test(
+    learned: Learned, lists: tuple[Path, Path], tmp_path: Path
+) -> None:
+    official = tmp_path / "official.pth"  # which does not say what its positions are for
+    write_weights(read_weights(learned[0] / "best.safetensors"), official, "official")
+    sources = [Source(lists[1], format="labels", contains="down")]
+    views = ViewSettings(1, 1, "dense", 4, 4, 32, device="cpu", workers=0)
+
+    def score(trained: int) -> None:
+        weights = read_weights(official, SourceHints(heads=2, frames=4, image_size=trained))
+        score_lists(official, weights, sources, views, classes=None, output=tmp_path / "out")
+
+    score(32)
+    score(32)
+    with pytest.raises(UsageError, match="holds a test with other positions: name another"):
+        score(64)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--segments", "0"], "--segments must be 1 or more, not 0"),
+        (["--sampling", "sparse", "--stride", "2"], "stride 2 would do nothing, as sparse clips"),
         (["--classes", "kinetics-400"], "names 400 classes, and the weights have 4"),
     ],
 )

@@ -56,14 +56,15 @@ def test_a_line_for_each_look_in_a_file_that_is_resumed(
     for start in (0, 20):
         ranks = PerRank(path, world, start, quiet)
         for done in (start + 10, start + 20):
-            loading = {"decode": 3.0, "crop": 1.0, "assemble": 0.5}
-            ranks.look(done, 10, {"data_wait": 0.25}, 5.0, loading)
+            loading = {"decode": 3.0, "crop": 1.0, "assemble": 0.5, "frames_cpu": 64}
+            speed = {"data_wait": 0.25, "clips_per_s": 32.0}
+            ranks.look(done, 10, speed, 5.0, loading, 8)
         ranks.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [9, 19, 29, 39]
     assert lines[0]["forward"]["max"] == 0.5
-    assert lines[0]["data_wait"]["median"] == 0.25
-    assert [lines[0][name]["max"] for name in loading] == [3.0, 1.0, 0.5]
+    assert lines[0]["data_wait"]["median"] == lines[0]["step_time"]["median"] == 0.25
+    assert [lines[0][name]["max"] for name in loading] == [3.0, 1.0, 0.5, 64]
 
 
 def test_a_stopwatch_that_is_not_wanted_does_nothing() -> None:

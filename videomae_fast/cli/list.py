@@ -92,15 +92,19 @@ def _classes(videos: list[str], args: argparse.Namespace) -> dict[str, int]:
                 f"{args.folder / video}: is in no folder of a class: with --labels {args.folder} "
                 "holds a folder per class"
             )
+    from videomae_fast.data.labels.names import names_in
+
     names = list(dict.fromkeys(video.partition("/")[0] for video in videos))
+    if args.classes is not None:
+        for name in names:
+            if not name.strip() or "\r" in name:
+                raise UsageError(
+                    f"{str(args.folder / name)!r}: a class of this name can't stand on a line of "
+                    f"{args.classes}: rename the folder"
+                )
     if args.classes is None or not args.classes.exists():
         return {name: label for label, name in enumerate(names)}
-    text = args.classes.read_text(encoding="utf-8", errors="surrogateescape")
-    listed = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    known = {name: label for label, name in enumerate(listed)}
-    if len(known) < len(listed):
-        twice = next(name for label, name in enumerate(listed) if known[name] != label)
-        raise UsageError(f"{args.classes}: the class {twice!r} is there twice")
+    known = {name: label for label, name in enumerate(names_in(args.classes))}
     for name in names:
         if name not in known:
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -156,7 +157,8 @@ def finished(train: Callable[[], Any]) -> int:
     except InterruptedRunError as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
-    print(f"checkpoint {result.checkpoint}")
+    if os.environ.get("RANK", "0") == "0":  # one of several processes is enough
+        print(f"checkpoint {result.checkpoint}")
     return 0
 
 

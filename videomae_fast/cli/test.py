@@ -119,12 +119,20 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         time_limit=args.time_limit,
     )
+    dense = settings.sampling == "dense"
+    given = args.stride or source.stride
+    if not dense and given is not None:
+        raise UsageError(
+            f"stride {given} would do nothing, as sparse clips spread over the whole video: leave "
+            "it out, or give --sampling dense"
+        )
     classes = args.classes or (tuned.data.classes if tuned and not weights.labels else None)
     main = os.environ.get("RANK", "0") == "0"
     if main:
         say(
             f"{path}: {weights.classes} classes; {settings.segments} segments x {settings.crops} "
-            f"crops of {settings.frames} frames ({settings.sampling}, stride {settings.stride}), "
+            f"crops of {settings.frames} frames ({settings.sampling}"
+            f"{f', stride {settings.stride}' if dense else ''}), "
             f"{settings.image_size} pixels"
         )
     result = score_lists(

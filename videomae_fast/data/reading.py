@@ -120,6 +120,10 @@ class ReadSettings:
         decoder = DECODERS[self.decoder]
         return decoder.open(path) if self.cache is None else self.cache.open(path, decoder)
 
+    def why_not_encoded(self, request: ClipRequest) -> str | None:
+        """Why a file is decoded here although the device could, or None."""
+        return None
+
     def ids(self, video: VideoReader, request: ClipRequest) -> tuple[int, ...]:
         """Numbers of the frames that are read of an open video."""
         return self.rule.ids(video.frame_count, request.stride, request.words, self.shape)
@@ -194,7 +198,7 @@ def _read(request: ClipRequest, settings: ReadSettings, room: Room | None) -> Re
     clock = _Clock()
     kept_back = None
     if settings.hand_over == "encoded" and request.total < 0:
-        result = _encoded(request, settings)
+        result = settings.why_not_encoded(request) or _encoded(request, settings)
         if isinstance(result, ReadResult):
             return result
         kept_back = result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from videomae_fast.demo.classifying import ARMS
@@ -30,7 +31,7 @@ def what_to_look_at(done: DemoResult) -> list[str]:
                 f"{tuned.result.videos} held-out videos after pre-training,",
             ),
             f"  from scratch in as many steps {scratch.accuracy:.1%}, by chance {done.chance:.1%}: "
-            f"pre-training {'paid' if tuned.accuracy > scratch.accuracy else 'did not pay'}",
+            + verdict(tuned.accuracy, scratch.accuracy, tuned.result.videos),
             _line(done, confusion, "which motion is taken for which"),
         ]  # fmt: skip
     return [
@@ -38,6 +39,19 @@ def what_to_look_at(done: DemoResult) -> list[str]:
         _line(done, done.output / "demo.json", "all figures"),
         f"next: videomae-fast report {done.output / 'run'}, or make demo VIDEOS=folder-of-videos",
     ]
+
+
+def verdict(tuned: float, scratch: float, videos: int) -> str:
+    """Whether pre-training paid, where two shares of as many videos are two standard errors apart.
+
+    Args:
+        tuned, scratch: the shares that were right.
+        videos: that were scored.
+    """
+    error = math.sqrt((tuned * (1 - tuned) + scratch * (1 - scratch)) / videos)
+    if abs(tuned - scratch) <= 2 * error:
+        return f"less than {200 * error:.0f} points apart, so one run does not tell"
+    return f"in this run pre-training {'paid' if tuned > scratch else 'did not pay'}"
 
 
 def _line(done: DemoResult, path: Path, told: str) -> str:

@@ -119,6 +119,7 @@ def score_key_frames(
         workers=settings.workers,
         device=device,
         time_limit=settings.time_limit,
+        crop_on="device" if device.type == "cuda" else "worker",
     )
     try:
         with closing(batches):  # type: ignore[type-var]

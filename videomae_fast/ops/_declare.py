@@ -14,8 +14,10 @@ Every result is contiguous, whichever backend made it: the fake promises that to
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from inspect import signature
 from operator import itemgetter
@@ -52,30 +54,34 @@ def native(function: Callable[..., Any], **limits: Any) -> Backend:
     """The compiled library's, for CPU tensors.
 
     Args:
-        function: of :mod:`videomae_fast.ops._native`; takes the op's arguments.
+        function: of a file in ``videomae_fast/ops/_native``; takes the op's arguments as one tuple
+            that has their names.
         limits: `dtypes`, `unfit` or `held_back` of the backend.
     """
     missing = registry.native_missing
-    return Backend(function, "the native library", "cpu", missing=missing, **limits)
+    return Backend(function, "the native library", "cpu", missing=missing, named=True, **limits)
 
 
 def triton(module: str, function: str, **limits: Any) -> Backend:
     """The Triton kernels', for CUDA tensors.
 
-    The import of ``videomae_fast.kernels.<module>`` waits for the first call, so that the ops can
-    be imported where Triton can't.
-
     Args:
-        function: the module's launcher; takes the op's arguments.
+        function: of ``videomae_fast.kernels.<module>``, its launcher; takes the op's arguments as
+            one tuple that has their names.
         limits: `unfit` of the backend; `dtypes`, if they are not fp32, bf16 and fp16.
     """
 
-    def run(*args: Any) -> Any:
-        return getattr(import_module(f"videomae_fast.kernels.{module}"), function)(*args)
+    run = launcher(module, function)
+    limits = {"dtypes": registry.UP_TO_FP32, "missing": registry.triton_missing, **limits}
+    return Backend(run, "Triton", "cuda", interpreted=True, named=True, **limits)
 
-    limits.setdefault("dtypes", registry.UP_TO_FP32)
-    missing = registry.triton_missing
-    return Backend(run, "Triton", "cuda", missing=missing, interpreted=True, **limits)
+
+def launcher(module: str, function: str) -> Callable[..., Any]:
+    """A function of ``videomae_fast.kernels.<module>``.
+
+    The import waits for the first call, so that the ops can be imported where Triton can't.
+    """
+    return lambda *args: getattr(import_module(f"videomae_fast.kernels.{module}"), function)(*args)
 
 
 @dataclass(frozen=True)
@@ -247,7 +253,8 @@ def declare(
     backends["reference"] = Backend(lambda *args: dense(reference(*args)), "the reference")
     parameters = signature(reference).parameters
     last = max(i for i, one in enumerate(parameters.values(), 1) if _is_looked_at(one.annotation))
-    limited = {key: replace(backend, placed=last) for key, backend in backends.items()}
+    placed = last if last < len(parameters) else None  # None is quicker
+    limited = {key: replace(backend, placed=placed) for key, backend in backends.items()}
     declared = Declared(reference, register(name, parameters, policy, **limited))
     if gradient is not None:
         declared.differentiate(gradient)
@@ -262,14 +269,31 @@ def _is_looked_at(annotation: str) -> bool:
 def register(
     name: str, arguments: Iterable[str], policy: Policy | None = None, **backends: Backend
 ) -> Op:
-    """Makes an op known to the registry, with predicates that take all its arguments by place."""
+    """Makes an op known to the registry: backends and predicates take all arguments by place.
+
+    So the list of an op's parameters stands in its contract and its reference alone: whatever else
+    looks at arguments has them by their names.
+    """
     names = tuple(arguments)
+    named = namedtuple(name, names)  # type: ignore[misc]
     bound = {
-        key: replace(backend, unfit=backend.unfit and _placed(backend.unfit, names))
+        key: replace(
+            backend,
+            run=_one_by_one(backend.run, named) if backend.named else backend.run,
+            unfit=backend.unfit and _placed(backend.unfit, names),
+            named=False,
+        )
         for key, backend in backends.items()
     }
-    REGISTRY[name] = Op(name, bound, policy)
+    prefer = None if policy is None else _placed(policy.prefer, names)
+    REGISTRY[name] = Op(name, bound, policy, prefer)
     return REGISTRY[name]
+
+
+def _one_by_one(run: Callable[[Any], Any], named: type[tuple[Any, ...]]) -> Callable[..., Any]:
+    """`run`, which takes a tuple with names, to be called with arguments in their places."""
+    made = partial(tuple.__new__, named)
+    return lambda *args: run(made(args))
 
 
 def _placed(unfit: Callable[..., str | None], names: Sequence[str]) -> Callable[..., str | None]:

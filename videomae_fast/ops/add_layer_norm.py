@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import rows
 from videomae_fast.ops.registry import FP32_BF16
 
 
@@ -180,7 +180,7 @@ _BACKWARD = declare(
     "add_layer_norm_backward",
     _backward_reference,
     triton=triton("add_layer_norm", "backward"),
-    native=native(_native.add_layer_norm_backward, dtypes=FP32_BF16),
+    native=native(rows.add_layer_norm_backward, dtypes=FP32_BF16),
 )
 _BACKWARD.refuse_gradient("add_layer_norm")
 
@@ -201,6 +201,6 @@ _ADD_LAYER_NORM = declare(
     "add_layer_norm",
     norm_reference,
     triton=triton("add_layer_norm", "forward"),
-    native=native(_native.add_layer_norm, dtypes=FP32_BF16),
+    native=native(rows.add_layer_norm, dtypes=FP32_BF16),
     gradient=norm_gradient(),
 )

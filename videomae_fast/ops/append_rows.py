@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import in_fp32, tokens
 from videomae_fast.ops.checks import check_index
 from videomae_fast.ops.registry import FP32_BF16
 
@@ -57,13 +57,13 @@ _APPEND_ROWS = declare(
     "append_rows",
     _forward_reference,
     triton=triton("append_rows", "append_rows"),
-    native=native(_native.append_rows),
+    native=native(tokens.append_rows),
     gradient=Gradient(
         _backward_reference,
         of=("x", "table"),
         backends={
             "triton": triton("append_rows", "append_rows_backward"),
-            "native": native(_native.in_fp32(_native.append_rows_backward, 0), dtypes=FP32_BF16),
+            "native": native(in_fp32(tokens.append_rows_backward, "grad"), dtypes=FP32_BF16),
         },
         keep=lambda table, index: (index, table.shape[0]),
         finish=lambda result, grad, index: (grad[:, : grad.shape[1] - index.shape[1]], result),

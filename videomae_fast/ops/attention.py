@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._attention.choice import TablePolicy, why_not_native
 from videomae_fast.ops._attention.libraries import LIBRARIES, key_mask
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import heads, in_fp32
 from videomae_fast.ops.registry import FP32_BF16
 
 
@@ -52,12 +52,14 @@ def attention(
 
     Source: Attention in models/modeling_finetune.py of the official V2 code.
     """
-    checked(query, key, value, key_count)
+    check_heads(query, key, value)
+    if key_count is not None:
+        check_key_count(key_count, key)
     out: Tensor | tuple[Tensor, Tensor] = ATTENTION(impl, query, key, value, key_count)
     return out[0] if isinstance(out, tuple) else out  # libraries keep their log-sum-exp
 
 
-def checked(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> None:
+def check_heads(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Raises ValueError where the shapes don't go together."""
     if query.ndim != 4 or key.ndim != 4 or key.shape != value.shape:
         raise ValueError(
@@ -66,7 +68,11 @@ def checked(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None)
         )
     if query.shape[0] != key.shape[0] or query.shape[2:] != key.shape[2:]:
         raise ValueError(f"query {list(query.shape)} does not fit key {list(key.shape)}")
-    if key_count is not None and key_count.shape != (key.shape[0],):
+
+
+def check_key_count(key_count: Tensor, key: Tensor) -> None:
+    """Raises ValueError where there isn't one for each clip."""
+    if key_count.shape != (key.shape[0],):
         raise ValueError(f"key_count must be [{key.shape[0]}], got {list(key_count.shape)}")
 
 
@@ -135,7 +141,7 @@ ATTENTION = declare(
     attention_reference,
     policy=TablePolicy(),
     native=native(
-        _native.in_fp32(_native.attention, 0, None),
+        in_fp32(heads.attention, "query", None),
         dtypes=FP32_BF16,
         unfit=_native_unfit,
         held_back=why_not_native,
@@ -148,7 +154,7 @@ ATTENTION = declare(
         backends={
             "triton": triton("attention", "backward", unfit=_triton_unfit),
             "native": native(
-                _native.in_fp32(_native.attention_backward, 1, 2, 3),
+                in_fp32(heads.attention_backward, "query", "key", "value"),
                 dtypes=FP32_BF16,
                 unfit=_native_unfit,
             ),

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from videomae_fast.ops import _native
-from videomae_fast.ops._declare import native, register, triton
+from videomae_fast.arguments import Arguments
+from videomae_fast.ops._declare import launcher, native, register, triton
+from videomae_fast.ops._native import augment
 from videomae_fast.ops.augment_plan import (
     Region,
     check_operations,
@@ -160,30 +161,24 @@ _One = Callable[
 ]
 
 
-def _room(clips: Sequence[Tensor], views: Tensor, height: int, width: int) -> Tensor:
-    """Memory for the views."""
-    shape = (len(views), clips[0].shape[0], height, width, 3)
-    return torch.empty(shape, dtype=torch.float32, device=clips[0].device)
+def _room(args: Arguments) -> Tensor:
+    """Memory for the views: what is given, or new."""
+    if args.out is not None:
+        given: Tensor = args.out
+        return given
+    shape = (len(args.views), args.clips[0].shape[0], args.height, args.width, 3)
+    return torch.empty(shape, dtype=torch.float32, device=args.clips[0].device)
 
 
-def _each_view(write: _One) -> Callable[..., Tensor]:
-    """A backend's `run`: the views one by one, then their holes, to memory given or its own."""
+def _each_view(write: _One) -> Callable[[Arguments], Tensor]:
+    """A backend's `run`: the views one by one, then their holes."""
 
-    def run(
-        clips: Sequence[Tensor],
-        views: Tensor,
-        operations: Tensor,
-        height: int,
-        width: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        out: Tensor | None = None,
-    ) -> Tensor:
-        out = _room(clips, views, height, width) if out is None else out
-        for number, (clip, *view) in enumerate(views.tolist()):
+    def run(args: Arguments) -> Tensor:
+        out = _room(args)
+        for number, (clip, *view) in enumerate(args.views.tolist()):
             crop, flip, hole, (seed, first, count) = view[:4], view[4], view[5:9], view[9:]
-            rows = operations[first : first + count]
-            write(clips[clip], rows, crop, bool(flip), mean, std, out[number])
+            rows = args.operations[first : first + count]
+            write(args.clips[clip], rows, crop, bool(flip), args.mean, args.std, out[number])
             _fill(out[number], hole, seed)
         return out
 
@@ -221,40 +216,33 @@ def _triton_unfit(clips: Sequence[Tensor]) -> str | None:
     return None
 
 
-def _at_once(write: Callable[..., None]) -> Callable[..., Tensor]:
-    """A backend's `run` that makes all views in one call, to memory given or its own."""
+def _at_once(write: Callable[..., None]) -> Callable[[Arguments], Tensor]:
+    """A backend's `run` that makes all views in one call."""
 
-    def run(
-        clips: Sequence[Tensor],
-        views: Tensor,
-        operations: Tensor,
-        height: int,
-        width: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        out: Tensor | None = None,
-    ) -> Tensor:
-        out = _room(clips, views, height, width) if out is None else out
-        dense = [clip if clip.stride()[2:] == (3, 1) else clip.contiguous() for clip in clips]
-        write(dense, views, operations, mean, std, out)
+    def run(args: Arguments) -> Tensor:
+        out = _room(args)
+        dense = [clip if clip.stride()[2:] == (3, 1) else clip.contiguous() for clip in args.clips]
+        write(dense, args.views, args.operations, args.mean, args.std, out)
         return out
 
     return run
 
 
-_KERNEL = triton("augmented_views", "augmented_views")
+_KERNEL = "augmented_views", "augmented_views"
 _OP = register(
     "augmented_views",
     ("clips", "views", "operations", "height", "width", "mean", "std", "out"),
-    triton=replace(_KERNEL, run=_at_once(_KERNEL.run), unfit=_triton_unfit, placed=1),
-    native=native(_each_view(_native.augmented_view), placed=1),
-    reference=Backend(_each_view(_by_torch), "the reference"),
+    triton=replace(
+        triton(*_KERNEL, unfit=_triton_unfit, placed=1), run=_at_once(launcher(*_KERNEL))
+    ),
+    native=native(_each_view(augment.augmented_view), placed=1),
+    reference=Backend(_each_view(_by_torch), "the reference", named=True),
 )
 
 # Registered by hand, as crop_resize is: the reference reads its plan, which fakes lack.
 _AUGMENTED_VIEWS = custom_op(
     "videomae_fast::augmented_views",
-    lambda *args: _OP.choose(args[-1], *args[:-1]).run(*args[:-1]),
+    lambda *args: _OP.choose(args[-1], *args[:-1]).run(*args[:-1], None),
     mutates_args=(),
     schema=(
         "(Tensor[] clips, Tensor views, Tensor operations, SymInt height, SymInt width, "
@@ -262,8 +250,8 @@ _AUGMENTED_VIEWS = custom_op(
     ),
 )
 _AUGMENTED_VIEWS.register_fake(
-    lambda clips, views, operations, height, width, mean, std, impl: clips[0].new_empty(
-        (views.shape[0], clips[0].shape[0], height, width, 3), dtype=torch.float32
+    lambda clips, views, _, *size_and_more: clips[0].new_empty(
+        (views.shape[0], clips[0].shape[0], *size_and_more[:2], 3), dtype=torch.float32
     )
 )
 

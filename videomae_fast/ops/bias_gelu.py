@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import rows
 from videomae_fast.ops.registry import FP32_BF16
 
 
@@ -63,7 +63,7 @@ BACKWARD = declare(
     "bias_gelu_backward",
     _backward_reference,
     triton=triton("bias_gelu", "backward"),
-    native=native(_native.bias_gelu_backward, dtypes=FP32_BF16),
+    native=native(rows.bias_gelu_backward, dtypes=FP32_BF16),
 )
 BACKWARD.refuse_gradient("bias_gelu")
 
@@ -71,6 +71,6 @@ _BIAS_GELU = declare(
     "bias_gelu",
     gelu_reference,
     triton=triton("bias_gelu", "forward"),
-    native=native(_native.bias_gelu, dtypes=FP32_BF16),
+    native=native(rows.bias_gelu, dtypes=FP32_BF16),
     gradient=Gradient(BACKWARD, of=("x", "bias")),
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
-from videomae_fast.ops._declare import declare, native
+from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops._native import augment
 
 
 def bilinear_resize(frames: Tensor, size: tuple[int, int], *, impl: str = "auto") -> Tensor:
@@ -23,7 +23,7 @@ def bilinear_resize(frames: Tensor, size: tuple[int, int], *, impl: str = "auto"
     Args:
         frames: uint8 [T, H, W, 3].
         size: (height, width) in pixels.
-        impl: "auto", "native" (CPU) or "reference": the same bytes.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference": the same bytes.
 
     Returns:
         uint8 [T, height, width, 3]; `frames` itself where the size is the same.
@@ -79,4 +79,15 @@ def _weights(share: Tensor) -> tuple[Tensor, Tensor]:
     return ((1 - share) * 2048).round().int(), (share * 2048).round().int()
 
 
-_BILINEAR_RESIZE = declare("bilinear_resize", _reference, native=native(_native.bilinear_resize))
+def _unfit(height: int, width: int, frames: Tensor) -> str | None:
+    if max(frames[:1].numel(), 3 * height * width) >= 2**31:
+        return "the kernel takes frames of less than 2**31 bytes"
+    return None
+
+
+_BILINEAR_RESIZE = declare(
+    "bilinear_resize",
+    _reference,
+    native=native(augment.bilinear_resize),
+    triton=triton("bilinear_resize", "bilinear_resize", unfit=_unfit),
+)

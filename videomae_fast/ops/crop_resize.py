@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from videomae_fast.ops import _native
-from videomae_fast.ops._declare import native, register, triton
+from videomae_fast.arguments import Arguments
+from videomae_fast.ops._declare import launcher, native, register, triton
+from videomae_fast.ops._native import crops
 from videomae_fast.ops.crop_plan import (
     PRECISION,
     VIEW_FIELDS,
@@ -93,6 +94,10 @@ def _check(clips: Sequence[Tensor], views: Tensor, size: tuple[int, int]) -> Non
         raise ValueError(f"size {tuple(size)} must be at least one pixel")
 
 
+_Write = Callable[[Sequence[Tensor], Tensor, Tensor], None]
+"""Of clips and views to where the views go."""
+
+
 def _check_out(clips: Sequence[Tensor], views: Tensor, size: tuple[int, int], out: Tensor) -> None:
     shape = (views.shape[0], clips[0].shape[0], *size, 3)
     if (
@@ -107,24 +112,21 @@ def _check_out(clips: Sequence[Tensor], views: Tensor, size: tuple[int, int], ou
         )
 
 
-def _made_by(write: Callable[[Sequence[Tensor], Tensor, Tensor], None]) -> Callable[..., Tensor]:
+def _made_by(write: _Write) -> Callable[[Arguments], Tensor]:
     """A backend's `run`, whose result has the memory that is given, or its own."""
 
-    def run(
-        clips: Sequence[Tensor], views: Tensor, height: int, width: int, out: Tensor | None = None
-    ) -> Tensor:
+    def run(args: Arguments) -> Tensor:
+        out: Tensor | None = args.out
         if out is None:
-            shape = (len(views), clips[0].shape[0], height, width, 3)
-            out = torch.empty(shape, dtype=torch.uint8, device=clips[0].device)
-        write(clips, views, out)
+            shape = (len(args.views), args.clips[0].shape[0], args.height, args.width, 3)
+            out = torch.empty(shape, dtype=torch.uint8, device=args.clips[0].device)
+        write(args.clips, args.views, out)
         return out
 
     return run
 
 
-def _each_view(
-    resize: Callable[[Tensor, int, int], Tensor],
-) -> Callable[[Sequence[Tensor], Tensor, Tensor], None]:
+def _each_view(resize: Callable[[Tensor, int, int], Tensor]) -> _Write:
     """Writes the views one by one; `resize` takes a box's frames, the height and the width."""
 
     def run(clips: Sequence[Tensor], views: Tensor, out: Tensor) -> None:
@@ -138,7 +140,7 @@ def _each_view(
     return run
 
 
-def _planned(write: Callable[..., None]) -> Callable[[Sequence[Tensor], Tensor, Tensor], None]:
+def _planned(write: Callable[..., None]) -> _Write:
     """Writes the views in one call of ``write(plan's views, plan's tables, out)``."""
 
     def run(clips: Sequence[Tensor], views: Tensor, out: Tensor) -> None:
@@ -188,27 +190,29 @@ def _triton_unfit(clips: Sequence[Tensor]) -> str | None:
     return None
 
 
-_KERNEL = triton("crop_resize", "crop_resize")
+_KERNEL = "crop_resize", "crop_resize"
 _OP = register(
     "crop_resize",
     ("clips", "views", "height", "width", "out"),
-    triton=replace(_KERNEL, run=_made_by(_planned(_KERNEL.run)), unfit=_triton_unfit, placed=1),
-    native=native(_made_by(_planned(_native.crop_resize)), placed=1),
-    pillow=Backend(_made_by(_each_view(_by_pillow)), "Pillow", "cpu", placed=1),
-    reference=Backend(_made_by(_each_view(_by_torch)), "the reference"),
+    triton=replace(
+        triton(*_KERNEL, unfit=_triton_unfit, placed=1), run=_made_by(_planned(launcher(*_KERNEL)))
+    ),
+    native=native(_made_by(_planned(crops.crop_resize)), placed=1),
+    pillow=Backend(_made_by(_each_view(_by_pillow)), "Pillow", "cpu", placed=1, named=True),
+    reference=Backend(_made_by(_each_view(_by_torch)), "the reference", named=True),
 )
 
 # Registered by hand: the reference reads its boxes, which fakes lack. There is no gradient, and no
 # way around the dispatcher: a call takes milliseconds.
 _CROP_RESIZE = custom_op(
     "videomae_fast::crop_resize",
-    lambda *args: _OP.choose(args[-1], *args[:-1]).run(*args[:-1]),
+    lambda *args: _OP.choose(args[-1], *args[:-1]).run(*args[:-1], None),
     mutates_args=(),
     schema="(Tensor[] clips, Tensor views, SymInt height, SymInt width, str impl) -> Tensor",
 )
 _CROP_RESIZE.register_fake(
-    lambda clips, views, height, width, impl: clips[0].new_empty(
-        (views.shape[0], clips[0].shape[0], height, width, 3)
+    lambda clips, views, *size_and_impl: clips[0].new_empty(
+        (views.shape[0], clips[0].shape[0], *size_and_impl[:2], 3)
     )
 )
 

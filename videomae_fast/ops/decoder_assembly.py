@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import in_fp32, tokens
 from videomae_fast.ops.checks import check_index
 from videomae_fast.ops.registry import FP32_BF16
 
@@ -85,14 +85,14 @@ _DECODER_ASSEMBLY = declare(
     "decoder_assembly",
     _forward_reference,
     triton=triton("decoder_assembly", "decoder_assembly"),
-    native=native(_native.in_fp32(_native.decoder_assembly, 0), dtypes=FP32_BF16),
+    native=native(in_fp32(tokens.decoder_assembly, "visible"), dtypes=FP32_BF16),
     gradient=Gradient(
         _backward_reference,
         of=("visible", "mask_token"),
         backends={
             "triton": triton("decoder_assembly", "decoder_assembly_backward"),
             "native": native(
-                _native.in_fp32(_native.decoder_assembly_backward, 0, 2), dtypes=FP32_BF16
+                in_fp32(tokens.decoder_assembly_backward, "grad", "dtype"), dtypes=FP32_BF16
             ),
         },
         keep=lambda visible, mask_token: (visible.shape[1], mask_token.dtype),

@@ -43,17 +43,16 @@ def fp8_linear_backward_flop(
 
 
 @register_flop_formula(torch.ops.videomae_fast.gelu_mlp)
-def gelu_mlp_flop(x: Any, first: Any, bias: Any, second: Any, *_: Any, **__: Any) -> int:
-    """Of shapes: x [..., in], first [hidden, in], second [out, hidden]."""
+def gelu_mlp_flop(x: Any, first: Any, *others: Any, **_: Any) -> int:
+    """Of shapes: x [..., in], first [hidden, in], and second [out, hidden] behind the bias."""
+    second = others[1]
     return int(2 * prod(x[:-1]) * first[0] * (first[1] + second[0]))
 
 
 @register_flop_formula(torch.ops.videomae_fast.gelu_mlp_backward)
-def gelu_mlp_backward_flop(
-    grad: Any, x: Any, first: Any, bias: Any, second: Any, *_: Any, **__: Any
-) -> int:
+def gelu_mlp_backward_flop(grad: Any, *others: Any, **_: Any) -> int:
     """Of shapes: two products of each layer."""
-    return 2 * gelu_mlp_flop(x, first, bias, second)
+    return 2 * gelu_mlp_flop(*others)
 
 
 @register_flop_formula(torch.ops.videomae_fast.attention)

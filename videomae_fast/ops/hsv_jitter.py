@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
-from videomae_fast.ops._declare import declare, native
+from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops._native import augment
 
 _HUES = 180
 # Of a pixel's value, its least channel and the two between, which are red, green and blue in each
@@ -23,7 +23,7 @@ def hsv_jitter(frames: Tensor, shifts: Tensor, *, impl: str = "auto") -> Tensor:
         frames: uint8 [B, T, H, W, 3], RGB.
         shifts: integers [B, 3], of each clip: hue in steps of 2 degrees, around the circle of 180;
             saturation and value in 0..255, which end there.
-        impl: "auto", "native" (CPU) or "reference": the same bytes.
+        impl: "auto", "triton" (CUDA), "native" (CPU) or "reference": the same bytes.
 
     Returns:
         uint8 [B, T, H, W, 3].
@@ -97,4 +97,15 @@ def _one_minus(a: Tensor, b: Tensor) -> Tensor:
     return (1 - a.double() * b.double()).float()
 
 
-_HSV_JITTER = declare("hsv_jitter", _reference, native=native(_native.hsv_jitter))
+def _unfit(frames: Tensor) -> str | None:
+    if frames[:1].numel() >= 2**31:
+        return "the kernel takes clips of less than 2**31 values"
+    return None
+
+
+_HSV_JITTER = declare(
+    "hsv_jitter",
+    _reference,
+    native=native(augment.hsv_jitter),
+    triton=triton("hsv_jitter", "hsv_jitter", unfit=_unfit),
+)

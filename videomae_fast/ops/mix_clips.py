@@ -9,8 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops._native import augment
 
 
 def mix_clips(clips: Tensor, own: Tensor, boxes: Tensor, *, impl: str = "auto") -> Tensor:
@@ -78,7 +78,7 @@ def _native_unfit(clips: Tensor) -> str | None:
 _MIX_CLIPS = declare(
     "mix_clips",
     _reference,
-    native=native(_native.mix_clips, unfit=_native_unfit),
+    native=native(augment.mix_clips, unfit=_native_unfit),
     triton=triton(
         "mix_clips",
         "mix_clips",

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import heads, in_fp32
 from videomae_fast.ops.attention import (
     ATTENTION,
     attention_backward_reference,
     attention_reference,
-    checked,
+    check_heads,
+    check_key_count,
 )
 from videomae_fast.ops.packed_qkv import join_gradients, summed
 from videomae_fast.ops.registry import FP32_BF16
@@ -61,7 +62,9 @@ def packed_attention(
             f"packed must be [B, N, {parts}, heads, head dim], got {list(packed.shape)}"
         )
     views = _views(packed, query)
-    checked(*views, key_count)
+    check_heads(*views)
+    if key_count is not None:
+        check_key_count(key_count, views[1])
     width = packed.shape[3] * packed.shape[4]
     for bias in (q_bias, v_bias):
         if bias is not None and bias.shape != (width,):
@@ -171,7 +174,7 @@ _PACKED = declare(
     "packed_attention",
     _forward_reference,
     native=native(
-        _native.in_fp32(_native.packed_attention, 0, None), dtypes=FP32_BF16, unfit=_native_unfit
+        in_fp32(heads.packed_attention, "packed", None), dtypes=FP32_BF16, unfit=_native_unfit
     ),
     triton=triton("packed_attention", "forward", unfit=_triton_unfit),
     gradient=Gradient(
@@ -180,7 +183,13 @@ _PACKED = declare(
         backends={
             "triton": triton("packed_attention", "backward", unfit=_triton_unfit),
             "native": native(
-                _native.in_fp32(_native.packed_attention_backward, 1, (2, 1), (3, 1), (4, 1)),
+                in_fp32(
+                    heads.packed_attention_backward,
+                    "packed",
+                    "query or packed",
+                    "q_bias or packed",
+                    "v_bias or packed",
+                ),
                 dtypes=FP32_BF16,
                 unfit=_native_unfit,
             ),

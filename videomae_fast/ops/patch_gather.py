@@ -12,8 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops._native import pixels
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
 from videomae_fast.ops.registry import UP_TO_FP32
@@ -96,5 +96,5 @@ _PATCH_GATHER = declare(
     "patch_gather",
     _reference,
     triton=triton("patch_gather", "patch_gather", unfit=_triton_unfit),
-    native=native(_native.patch_gather, dtypes=UP_TO_FP32),
+    native=native(pixels.patch_gather, dtypes=UP_TO_FP32),
 )

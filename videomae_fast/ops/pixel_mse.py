@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import in_fp32, pixels
 from videomae_fast.ops.checks import check_frames, check_index
 from videomae_fast.ops.cubes import gather_cubes
 from videomae_fast.ops.pixel_target import flat_among, target_of
@@ -169,15 +169,13 @@ _PIXEL_MSE = declare(
     "pixel_mse",
     _forward_reference,
     triton=triton("pixel_mse", "pixel_mse", unfit=triton_unfit),
-    native=native(
-        _native.in_fp32(lambda *args: _native.pixel_mse(*args)[:2], None, None), dtypes=FP32_BF16
-    ),
+    native=native(in_fp32(pixels.pixel_mse, None, None), dtypes=FP32_BF16),
     gradient=Gradient(
         _backward_reference,
         of=("prediction",),
         backends={
             "triton": triton("pixel_mse", "pixel_mse_backward", unfit=triton_unfit),
-            "native": native(_native.in_fp32(_native.pixel_mse_backward, 1), dtypes=FP32_BF16),
+            "native": native(in_fp32(pixels.pixel_mse_backward, "prediction"), dtypes=FP32_BF16),
         },
     ),
 )

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native, triton
+from videomae_fast.ops._native import in_fp32, pixels
 from videomae_fast.ops.cubes import gather_cubes
 from videomae_fast.ops.pixel_mse import (
     check_pixels,
@@ -129,7 +129,7 @@ _PIXEL_MSE_WITH_GRADIENT = declare(
     _reference,
     triton=triton("pixel_mse", "pixel_mse_with_gradient", unfit=triton_unfit),
     native=native(
-        _native.in_fp32(_native.pixel_mse_with_gradient, None, None, 0), dtypes=FP32_BF16
+        in_fp32(pixels.pixel_mse_with_gradient, None, None, "prediction"), dtypes=FP32_BF16
     ),
 )
 

@@ -11,8 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
+from videomae_fast.arguments import Arguments
 from videomae_fast.ops._declare import declare, native
+from videomae_fast.ops._native import augment
 from videomae_fast.ops.augment_plan import (
     AFFINE,
     KINDS,
@@ -64,17 +65,20 @@ def rand_augment(
 
 
 def _reference(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> Tensor:
-    for row in _rows(frames, kinds, arguments):
+    for row in _rows(frames.shape, kinds, arguments):
         frames = changed_by(frames, row)
     return frames
 
 
-def _by_library(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> Tensor:
-    return _native.rand_augment(frames, rows_tensor(_rows(frames, kinds, arguments)))
+def _by_library(args: Arguments) -> Tensor:
+    rows = _rows(args.frames.shape, args.kinds, args.arguments)
+    return augment.rand_augment(args.frames, rows_tensor(rows))
 
 
-def _rows(frames: Tensor, kinds: Sequence[int], arguments: Sequence[float]) -> list[list[float]]:
-    height, width = frames.shape[1:3]
+def _rows(
+    shape: Sequence[int], kinds: Sequence[int], arguments: Sequence[float]
+) -> list[list[float]]:
+    height, width = shape[1:3]
     operations = list(zip([NAMES[kind] for kind in kinds], arguments, strict=True))
     return operation_rows(operations, height, width, Region(0, height, 0, width))
 
@@ -120,7 +124,7 @@ def _equalize(frames: Tensor) -> Tensor:
 def _look_up(frames: Tensor, table: Tensor) -> Tensor:
     """Levels through a table [T, 256, 3] of each frame's channels."""
     t, h, w, _ = frames.shape
-    levels = table.to(torch.uint8).gather(1, frames.view(t, h * w, 3).long())
+    levels = table.to(torch.uint8).gather(1, frames.reshape(t, h * w, 3).long())
     return levels.view(t, h, w, 3)
 
 

@@ -49,6 +49,8 @@ class Backend:
         composite: whether it is made of torch's functions and so has their gradients: it is called
             as it is, not as a registered op.
         placed: for how many of the first arguments `device` and `dtypes` are; None: for all.
+        named: whether `run` takes the arguments as one tuple that has their names; once declared
+            it takes them one by one.
     """
 
     run: Callable[..., Any]
@@ -61,6 +63,7 @@ class Backend:
     interpreted: bool = False
     composite: bool = False
     placed: int | None = None
+    named: bool = False
     _fine: frozenset[torch.dtype] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -105,10 +108,15 @@ class Backend:
 
 
 class Policy(Protocol):
-    """What "auto" prefers over the order of an op's backends."""
+    """What "auto" prefers over the order of an op's backends.
 
-    def prefer(self, *args: Any) -> str | None:
-        """The backend for these arguments of the op, or None: the order decides."""
+    Attributes:
+        prefer: the backend for these arguments of the op, or None: the order decides. It is written
+            with the names of those that it looks at.
+    """
+
+    @property
+    def prefer(self) -> Callable[..., str | None]: ...
 
     def told(self, device: str) -> str | None:
         """What it does on this kind of device, in words, or None: nothing."""
@@ -119,12 +127,18 @@ class Op:
 
     Attributes:
         policy: what goes before that order, or None.
+        prefer: the policy's, of all arguments.
     """
 
     def __init__(
-        self, name: str, backends: Mapping[str, Backend], policy: Policy | None = None
+        self,
+        name: str,
+        backends: Mapping[str, Backend],
+        policy: Policy | None = None,
+        prefer: Callable[..., str | None] | None = None,
     ) -> None:
-        self.name, self.backends, self.policy = name, dict(backends), policy
+        self.name, self.backends = name, dict(backends)
+        self.policy, self.prefer = policy, prefer
         self._on_cpu = self._tried("cpu")
 
     def _tried(self, device: str | None) -> list[tuple[str, Backend]]:
@@ -161,8 +175,8 @@ class Op:
         return impl
 
     def _auto(self, args: tuple[Any, ...]) -> str:
-        if self.policy is not None:
-            name = self.policy.prefer(*args)
+        if self.prefer is not None:
+            name = self.prefer(*args)
             if name is not None and self.backends[name].why_not(*args) is None:
                 return name
         first = args[0][0] if isinstance(args[0], list) else args[0]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import declare, native
+from videomae_fast.ops._native import augment
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -82,4 +82,4 @@ def resized_view_reference(
     return (view.flip(2) if flip else view).contiguous()
 
 
-_RESIZED_VIEW = declare("resized_view", resized_view_reference, native=native(_native.resized_view))
+_RESIZED_VIEW = declare("resized_view", resized_view_reference, native=native(augment.resized_view))

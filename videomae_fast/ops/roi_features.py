@@ -11,8 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import rois
 from videomae_fast.ops.registry import FP32
 from videomae_fast.ops.roi_align import RoiSpec, box_bins, box_weights, check_rois, in_its_own_dtype
 
@@ -119,13 +119,13 @@ _ROI_FEATURES = declare(
     "roi_features",
     _forward_reference,
     triton=triton("roi_features", "forward", unfit=_unfit),
-    native=native(_native.roi_features, dtypes=FP32),
+    native=native(rois.roi_features, dtypes=FP32),
     gradient=Gradient(
         _backward_reference,
         of=("tokens",),
         backends={
             "triton": triton("roi_features", "backward"),
-            "native": native(_native.roi_features_backward, dtypes=FP32),
+            "native": native(rois.roi_features_backward, dtypes=FP32),
         },
         results=("features", "best", "down", "across"),
         keep=_kept,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videomae_fast.ops import _native
 from videomae_fast.ops._declare import Gradient, declare, native, triton
+from videomae_fast.ops._native import in_fp32, tokens
 from videomae_fast.ops.checks import check_index
 from videomae_fast.ops.registry import FP32_BF16
 
@@ -76,13 +76,13 @@ _GATHER = declare(
     "token_gather",
     _gather_reference,
     triton=triton("token_gather", "token_gather"),
-    native=native(_native.token_gather),
+    native=native(tokens.token_gather),
 )
 _SCATTER = declare(
     "token_scatter",
     _scatter_reference,
     triton=triton("token_gather", "token_scatter"),
-    native=native(_native.in_fp32(_native.token_scatter, 0), dtypes=FP32_BF16),
+    native=native(in_fp32(tokens.token_scatter, "x"), dtypes=FP32_BF16),
 )
 _GATHER.differentiate(
     Gradient(_SCATTER, of=("x",), keep=lambda x, index: (index, x.shape[1])),

@@ -232,15 +232,11 @@ class DetectConfig(Config):
                 "data.longest_short_side",
                 f"data.longest_short_side ({longest}) is below data.short_side ({data.short_side})",
             )
-        if data.device_decoder != "none":
+        if data.device_decoder != "none" and data.lists and all(x.per_second for x in data.lists):
             raise SettingError(
                 "data.device_decoder",
-                "data.device_decoder: key frames are decoded by loader processes; leave it out",
-            )
-        if data.crop_on == "device":
-            raise SettingError(
-                "data.crop_on",
-                "data.crop_on device: key frames are cut by loader processes; leave it out",
+                f"data.device_decoder {data.device_decoder} takes a clip from one file, and those "
+                "of per_second lists lie in several: leave it out, or join the files",
             )
         if self.schedule.patience is not None and not data.validation:
             raise SettingError(

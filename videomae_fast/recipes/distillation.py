@@ -50,7 +50,7 @@ class Distillation(Section):
         None,
         "folder of the teacher's outputs for fixed views: made where missing, then read in place "
         "of running the teacher; for mode logits without mixup and cutmix (none: the teacher runs "
-        "in each step)",
+        "in each step). It may lie elsewhere when a run is resumed",
         resumable=True,
         flat="teacher_outputs",
     )

@@ -261,6 +261,14 @@ class Data(Reading):
         "the official loader does (stride 2 for Something-Something, AVA's file names)",
         flat="data_format",
     )
+    scales: tuple[float, float] = option(
+        (0.66, 1.0),
+        "of crops, shares of the short side: those of the official 1, 0.875, 0.75 and 0.66 that "
+        "lie from the first to the second",
+        above=0,
+        most=1,
+        flat="crop_scales",
+    )
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.labelled import (
     check_labels,
     classes_of,
+    labels_digest,
+    strides_without_use,
     training_clips,
     validation_clips,
     videos_of_classes,
@@ -185,6 +187,7 @@ class Classification:
             "entries": [len(source) for source in self.dataset.sources],
             "validation": [len(source) for source in validated],
             "classes": self.classes.count,
+            "labels_sha256": labels_digest([*self.dataset.sources, *validated], self.classes),
             "steps_per_epoch": self.steps_per_epoch,
         }
 
@@ -208,8 +211,8 @@ class Classification:
             lines.append("no validation list is named: nothing is validated")
         else:
             lines.append(f"validation: {len(self.validation):,} videos after each epoch")
-        warning = without_videos(self.counts, self.classes)
-        return "\n".join([*lines, *self._told, *([warning] if warning else [])])
+        found = strides_without_use(self._config.data), without_videos(self.counts, self.classes)
+        return "\n".join([*lines, *self._told, *(one for one in found if one is not None)])
 
     def batches(self, start_step: int) -> Iterator[ClipBatch]:
         steps = range(start_step, self.fingerprint.total_steps)

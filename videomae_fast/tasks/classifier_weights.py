@@ -18,7 +18,7 @@ from videomae_fast.interop import (
 from videomae_fast.interop.weights.parts import tally
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.config import MAEConfig
-from videomae_fast.tasks.initial import digests, named, weights_for
+from videomae_fast.tasks.initial import digests, free_differences, named, weights_for
 from videomae_fast.tasks.labelled import Classes
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.finite import not_finite
@@ -82,6 +82,8 @@ def begin_classifier_from(
     for change in weights.changes[known:]:
         parts = ", ".join(f"{p} ({n.values:,} values)" for p, n in tally(change.state).items())
         log(f"{change.what}: {change.reason}" + (f": {parts}" if parts else ""))
+    for difference in free_differences(weights.config, model.config):
+        log(f"differs: {difference}")
     return record
 
 

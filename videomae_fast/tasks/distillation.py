@@ -107,7 +107,8 @@ class Distillation(Classification):
     ) -> None:
         self._distill, self._log, self._judged = config, log, False
         super().__init__(config, settings, world, output)
-        self.data = {**self.data, "teacher": self._digest}
+        fixed = self.dataset.views if isinstance(self.dataset, FixedViews) else None
+        self.data = {**self.data, "teacher": self._digest, "fixed_views": fixed}
 
     def _training_clips(self) -> ClipDataset:
         own = self._distill.distillation

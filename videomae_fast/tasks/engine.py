@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from videomae_fast.data.dataset import ClipDataset
-from videomae_fast.data.loader.pipeline import ClipBatch, CropOn, clip_loader
+from videomae_fast.data.device.stage import CropOn
+from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.models.fp8 import set_fp8
@@ -91,6 +92,11 @@ def crop_on(data: Reading, device: torch.device) -> CropOn:
     return data.crop_on
 
 
+def device_decoder(data: Reading) -> str | None:
+    """The device's decoder, None where loader processes decode."""
+    return None if data.device_decoder == "none" else data.device_decoder
+
+
 def micro_batches(
     dataset: ClipDataset, config: Trained, steps: range, world: World, stats: PipelineStats
 ) -> Iterator[ClipBatch]:
@@ -107,7 +113,7 @@ def micro_batches(
         workers=data.workers,
         device=world.device,
         crop_on=crop_on(data, world.device),
-        device_decoder=None if data.device_decoder == "none" else data.device_decoder,
+        device_decoder=device_decoder(data),
         time_limit=data.decode_timeout,
         stats=stats,
         stopped=world.gives_up,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,10 +178,18 @@ def _encoder_of(weights: ModelWeights) -> tuple[dict[str, Tensor], dict[str, Ten
     return kept, left_out
 
 
+def free_differences(there: MAEConfig, here: MAEConfig) -> list[str]:
+    """What of a model's shape differs from that of weights, and fits all the same, in words."""
+    return _in_words((name, getattr(there, name), getattr(here, name)) for name in _FREE)
+
+
 def _differences(weights: ModelWeights, model: MaskedAutoencoder) -> list[str]:
-    found = [
-        (name, getattr(weights.config, name), getattr(model.config, name)) for name in _FREE
-    ] + [(name, value, getattr(model, name)) for name, value in weights.options.items()]
+    return free_differences(weights.config, model.config) + _in_words(
+        (name, value, getattr(model, name)) for name, value in weights.options.items()
+    )
+
+
+def _in_words(found: Iterable[tuple[str, Any, Any]]) -> list[str]:
     return [
         f"{name} was {there} there and is {here} in this run"
         for name, there, here in found

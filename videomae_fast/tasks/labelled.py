@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,7 +19,7 @@ from videomae_fast.data.store.opening import is_store
 from videomae_fast.data.views.augmented import Augmented
 from videomae_fast.data.views.evaluation import Evaluation
 from videomae_fast.errors import UsageError
-from videomae_fast.recipes.classification import FinetuneConfig
+from videomae_fast.recipes.classification import FinetuneConfig, LabelledData
 from videomae_fast.recipes.source import Source
 
 _SHOWN = 10
@@ -109,6 +111,19 @@ def check_formats(lists: Sequence[Source]) -> None:
             )
 
 
+def strides_without_use(data: LabelledData) -> str | None:
+    """A sentence on strides that were given and do nothing, as sparse clips have none; or None."""
+    if data.sampling != "sparse":
+        return None
+    given = [] if data.stride == LabelledData().stride else [f"data.stride {data.stride}"]
+    for source in (*data.lists, *data.validation):
+        if source.stride is not None:
+            given.append(f"{source.label}'s stride {source.stride}")
+    if not given:
+        return None
+    return f"without effect: {', '.join(given)}, as sparse clips spread over the whole video"
+
+
 def classes_of(classes: str | None, dataset: ClipDataset) -> Classes:
     """The classes of a run: the named ones, or 0 to the largest label of the training lists.
 
@@ -146,6 +161,16 @@ def check_labels(sources: Sequence[LoadedSource], classes: Classes) -> None:
                 f"{classes.count} classes {told} (0 to {classes.count - 1}){more}: correct the "
                 "list, or name all classes with data.classes"
             )
+
+
+def labels_digest(sources: Sequence[LoadedSource], classes: Classes) -> str:
+    """SHA-256 of what the lists call their videos, in their order, and of the classes' names: the
+    same wherever lists and videos lie."""
+    found = hashlib.sha256(json.dumps(classes.names).encode())
+    for source in sources:
+        found.update(f"{len(source)}\n".encode())
+        found.update(np.ascontiguousarray(source.entries.label, dtype="<i4").data)
+    return found.hexdigest()
 
 
 def videos_of_classes(sources: Sequence[LoadedSource], classes: Classes) -> NDArray[np.int64]:

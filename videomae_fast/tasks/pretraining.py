@@ -13,6 +13,7 @@ from videomae_fast.data.dataset import ClipDataset, clip_dataset
 from videomae_fast.data.lists.sources import sources_of
 from videomae_fast.data.loader.pipeline import ClipBatch, steps_per_epoch
 from videomae_fast.data.loader.stats import PipelineStats
+from videomae_fast.data.views.multi_scale import MultiScale
 from videomae_fast.errors import UsageError
 from videomae_fast.masks import Grid, Masks, MaskSpec
 from videomae_fast.masks.spec import mask_spec
@@ -88,7 +89,7 @@ def dataset_of(config: PretrainConfig) -> ClipDataset:
     """The clips of a configuration's lists.
 
     Raises:
-        UsageError, ListError: a list can't be read, or none is named.
+        UsageError, ListError: a list can't be read, or none is named; no scale is left for crops.
     """
     return clip_dataset(
         config.data,
@@ -97,7 +98,15 @@ def dataset_of(config: PretrainConfig) -> ClipDataset:
         image_size=config.model.image_size,
         samples=config.data.samples,
         seed=config.run.seed,
+        rule=_views(config),
     )
+
+
+def _views(config: PretrainConfig) -> MultiScale:
+    try:
+        return MultiScale(config.data.scales)
+    except ValueError as error:
+        raise UsageError(f"data.scales: {error}") from None
 
 
 def grid_and_masks(config: PretrainConfig) -> tuple[Grid, MaskSpec]:

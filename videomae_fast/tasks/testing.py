@@ -16,6 +16,7 @@ from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.files import write_lines
 from videomae_fast.data.labels.names import class_names
+from videomae_fast.data.lists.sources import LoadedSource
 from videomae_fast.data.loader.pipeline import every_entry
 from videomae_fast.data.views.augmented import Sampling
 from videomae_fast.data.views.evaluation import Evaluation
@@ -306,11 +307,16 @@ class _Test:
             **{k: v for k, v in asdict(self.settings).items() if k not in free},
             "bf16": self.bf16,
             "weights": digests(self._path),
-            "lists": [
-                [one.digest(), str(one.source.root), one.source.format]
-                for one in self.dataset.sources
-            ],
+            "positions": [self.weights.config.frames, self.weights.config.image_size],
+            "lists": [_said(one) for one in self.dataset.sources],
         }
+
+
+def _said(one: LoadedSource) -> dict[str, Any]:
+    """A list's options, which decide what its entries are; and what it holds, wherever it lies."""
+    said = asdict(one.source)
+    del said["name"], said["weight"]
+    return {**said, "path": one.digest(), "root": str(one.source.root)}
 
 
 def _rows(table: Sequence[ClassAccuracy]) -> Iterator[str]:

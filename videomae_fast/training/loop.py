@@ -363,8 +363,9 @@ class _Loop(Generic[Batch]):
             speed["goodput"] = self.goodput.look(done, seconds)
         self.folder.write(steps, speed)
         if self.folder.ranks is not None:
-            took, loading = self.step.forward_time.seconds(), self.task.feeding.seconds()
-            self.folder.ranks.look(done, len(steps), speed, took, loading)
+            took, feeding = self.step.forward_time.seconds(), self.task.feeding
+            loading, clips = feeding.seconds() | feeding.frames(), self.progress.clips_per_step
+            self.folder.ranks.look(done, len(steps), speed, took, loading, clips)
         if bad is not None:
             self._stop_non_finite(bad)
         at_end = done == self.total

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -68,17 +68,23 @@ class Figures:
     """Of one process since the last look.
 
     host: its machine; data_wait: share of the time; forward: seconds of a step's forward passes;
-    memory: peak bytes of its GPU, 0 without one; decode, crop: seconds of its loader processes, all
-    together, and assemble: of joining batches, since the last progress line.
+    memory: peak bytes of its GPU, 0 without one; step_time: seconds of a step by its host's clock,
+    which waits for nothing; decode, crop: seconds of its loader processes, all together, assemble:
+    of joining batches, and frames of clips that were decoded on the CPU, on the device, and that
+    came from the cache, since the last progress line.
     """
 
     host: str
     data_wait: float
     forward: float
     memory: int
+    step_time: float = 0.0
     decode: float = 0.0
     crop: float = 0.0
     assemble: float = 0.0
+    frames_cpu: int = 0
+    frames_device: int = 0
+    frames_cached: int = 0
 
 
 class PerRank:
@@ -104,7 +110,8 @@ class PerRank:
         steps: int,
         speed: Mapping[str, float],
         forward: float,
-        loading: Mapping[str, float],
+        loading: Mapping[str, Any],
+        clips: int,
     ) -> None:
         """Every process calls it.
 
@@ -113,7 +120,8 @@ class PerRank:
             steps: since the last look.
             speed: in these.
             forward: seconds of this process's passes in these.
-            loading: seconds of its pipeline's stages.
+            loading: seconds of its pipeline's stages, and frames.
+            clips: of a step.
         """
         if self.world.size == 1:
             return
@@ -121,7 +129,12 @@ class PerRank:
         if self.world.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(self.world.device)
         own = Figures(
-            socket.gethostname(), speed["data_wait"], forward / max(1, steps), memory, **loading
+            socket.gethostname(),
+            speed["data_wait"],
+            forward / max(1, steps),
+            memory,
+            clips / speed["clips_per_s"] if speed["clips_per_s"] else 0.0,
+            **loading,
         )
         every = self.world.gather(own)
         if self.file is not None:
@@ -149,7 +162,7 @@ class PerRank:
 def summary(every: Sequence[Figures]) -> dict[str, Any]:
     """Least, median and largest value of each figure, and whose the largest is."""
     found: dict[str, Any] = {}
-    for name in ("data_wait", "forward", "memory", "decode", "crop", "assemble"):
+    for name in (one.name for one in fields(Figures) if one.name != "host"):
         values = [getattr(one, name) for one in every]
         worst = values.index(max(values))
         found[name] = {

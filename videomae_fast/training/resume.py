@@ -59,17 +59,19 @@ def check_same_run(
 ) -> None:
     """Raises CheckpointError, naming the values, for a checkpoint of another run.
 
-    before: of the run that wrote it; now, data: of the run that is to go on from it.
+    before: of the run that wrote it; now, data: of the run that is to go on from it. What the
+    version that wrote the checkpoint did not say of its data is not compared.
     """
+    there = saved.state["data"]
     changed = [
         f"{name} was {before.values[name]!r} and is {value!r}"
         for name, value in sorted(now.values.items())
         if name not in now.free and before.values[name] != value
     ]
     changed += [
-        f"{name} was {saved.state['data'].get(name)!r} and is {value!r}"
+        f"{name} was {there[name]!r} and is {value!r}"
         for name, value in data.items()
-        if saved.state["data"].get(name) != value
+        if name in there and there[name] != value
     ]
     if changed:
         raise CheckpointError(

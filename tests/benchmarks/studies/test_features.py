@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 
 from benchmarks.__main__ import main
 from benchmarks.official.model import OfficialClassifier
 from benchmarks.official.windows import official_windows
 from benchmarks.studies import features
+from tests.support.downstream import downstream
 from tests.support.videos import write_video
-from videomae_fast import MAEConfig
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "downstream_tad.safetensors"
 
 
 def test_it_is_recorded(tmp_path, capsys):
@@ -58,16 +55,10 @@ def test_shapes_and_what_is_no_number_differ():
 def test_the_transcription_gives_the_official_features(monkeypatch):
     """Golden frames in the place of decord's."""
     decord = pytest.importorskip("decord")
-    with safe_open(GOLDEN, "pt") as file:
-        shape = json.loads(file.metadata()["info"])["config"]
-        data = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    config = MAEConfig(
-        image_size=shape["img_size"], frames=shape["all_frames"], patch_size=shape["patch_size"],
-        width=shape["embed_dim"], depth=shape["depth"], heads=shape["num_heads"],
-    )  # fmt: skip
-    model = OfficialClassifier(config, 1).eval()
-    state = {k.removeprefix("param/"): v for k, v in data.items() if k.startswith("param/")}
-    model.load_state_dict(state, strict=False)
+    official = downstream("tad")
+    data = official.tensors
+    model = OfficialClassifier(official.config, 1).eval()
+    model.load_state_dict(official.parameters, strict=False)
 
     class Reader:
         def __init__(self, *_args, **_settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from benchmarks.study.sets import LabelledSet, own_set, with_few_labels
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
 from tests.support.labelled import in_folds
 from videomae_fast.tasks.pretraining import grid_and_masks
+from videomae_fast.training.errors import InterruptedRunError
 
 SETTINGS = CANDIDATES[CHOSEN]
 
@@ -86,13 +88,15 @@ def test_an_epoch_is_as_long_whatever_the_set() -> None:
 
 def test_what_says_most_comes_first() -> None:
     order = cells({CLIPS: range(5), MOTIONS: [0]}, [0, 1, 2])
-    assert len(order) == len(set(map(str, order))) == 3 * (5 * (len(ROWS) - len(FEW)) + len(FEW))
+    main = {BASE, SCRATCH, *FEW}
+    once = 5 * (len(ROWS) - len(FEW)) + len(FEW)
+    assert len(order) == len(set(map(str, order))) == once + 2 * (5 * 2 + len(FEW))
     assert [cell.fold for cell in order[:5]] == list(range(5))
-    assert {cell.row for cell in order[:16]} == {BASE, SCRATCH, *FEW}
-    assert {cell.seed for cell in order[: len(order) // 3]} == {0}
-    second = order[len(order) // 3 :][:32]
-    assert {cell.row for cell in second} == {BASE, SCRATCH, *FEW}
-    assert {cell.seed for cell in second} == {1, 2}
+    assert {cell.row for cell in order[:16]} == main
+    assert {cell.row for cell in order[:once]} == set(ROWS)
+    assert {cell.seed for cell in order[:once]} == {0}
+    assert {cell.row for cell in order[once:]} == main
+    assert {cell.seed for cell in order[once:]} == {1, 2}
 
 
 def test_few_labels_are_of_training_alone_and_keep_their_pixels() -> None:
@@ -216,6 +220,17 @@ def test_refusals(
     assert told in capsys.readouterr().err
 
 
+def test_a_stopped_slice_ends_as_a_stopped_run_does(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise InterruptedRunError("stopped, and saved", signal.SIGTERM)
+
+    monkeypatch.setattr(command, "do", stopped)
+    assert command.main(words_of(data, tmp_path, "--seeds", "0")) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped, and saved"
+
+
 def cell(row: str, fold: int, seed: int, accuracy: float, table: str = "t") -> dict:
     return {"set": CLIPS, "table": table, "row": row, "arm": row.split(",")[0], "fold": fold,
             "seed": seed, "accuracy": accuracy, "videos": 40, "seconds": 60.0,
@@ -225,7 +240,7 @@ def cell(row: str, fold: int, seed: int, accuracy: float, table: str = "t") -> d
 
 def record_of(done: list[dict], planned: list[dict]) -> dict:
     return {
-        "cells": done, "planned": planned,
+        "cells": done, "planned": planned, "base_in": {"masks": "running-cell 0.5"},
         "sets": {CLIPS: {"name": "some", "clips": 50, "labelled": 40, "classes": 10,
                          "folds": {"0": 20, "1": 20}}},
         "settings": {"tiny": False, "seeds": [0],
@@ -247,6 +262,20 @@ def test_the_table_pairs_folds_and_counts_what_is_missing() -> None:
     assert "| frame 0.5 | **40.0** | 14.1 | -15.0 | 5.0 | 2 of 3 | 2.0 | 2.0 |" in told
     assert "2 of 6 cells are missing; rows without any: t: random 0.5" in told
     assert "All 4 cells are done." in study_table(record_of(done, done))
+
+
+def test_the_base_comes_first_where_it_is_one_of_what_differs() -> None:
+    """Under the name that it has there, and each question once, whatever the order of cells."""
+    done = [
+        cell("pre-trained", 0, 0, 0.6), cell("5, pre-trained", 0, 0, 0.3, "labels"),
+        cell("frame 0.5", 0, 0, 0.5, "masks"), cell("linear probe", 0, 0, 0.2),
+    ]  # fmt: skip
+    told = study_table(record_of(done, done))
+    assert told.count("**t** (some)") == 1
+    some = ("| running-cell", "| frame")
+    first, second = [line for line in told.splitlines() if line.startswith(some)]
+    assert first.startswith("| running-cell 0.5 (base) | **60.0** |  |  |  | 1 of 1 |")
+    assert second.startswith("| frame 0.5 | **50.0** |  | -10.0 |")
 
 
 def test_few_labels_are_compared_with_from_scratch_with_as_few() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 
+from tests.support.downstream import downstream
 from videomae_fast.data.augment.mixing import (
     Mix,
     MixSettings,
@@ -22,10 +20,8 @@ from videomae_fast.data.augment.mixing import (
 )
 from videomae_fast.data.randomness import Randomness
 
-PATH = Path(__file__).parents[2] / "golden" / "downstream_mixup.safetensors"
-with safe_open(PATH, "pt") as _file:
-    INFO = json.loads(_file.metadata()["info"])
-    STATE = {key: _file.get_tensor(key) for key in _file.keys()}  # noqa: SIM118 (not a dict)
+_OFFICIAL = downstream("mixup")
+INFO, STATE = _OFFICIAL.info, _OFFICIAL.tensors
 
 
 def _mix(case: dict[str, Any], batch: int) -> Mix:

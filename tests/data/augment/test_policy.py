@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from safetensors import safe_open
 
+from tests.support.downstream import downstream
 from videomae_fast.data.augment.policy import (
     OPERATIONS,
     AugmentSettings,
@@ -25,10 +23,7 @@ OFFICIAL = {
     "ShearY": "shear_y", "TranslateXRel": "translate_x", "TranslateYRel": "translate_y",
 }  # fmt: skip
 
-with safe_open(
-    Path(__file__).parents[2] / "golden" / "downstream_randaugment_ops.safetensors", "pt"
-) as _file:
-    ARGUMENTS = json.loads(_file.metadata()["info"])["arguments"]
+ARGUMENTS = downstream("randaugment_ops").info["arguments"]
 
 
 class _Coin(Randomness):
@@ -125,3 +120,12 @@ def test_probabilities_of_flip_and_hole() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         AugmentSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("frame", [(1, 40), (40, 1)])
+def test_a_crop_has_a_pixel_whatever_the_frame(frame: tuple[int, int]) -> None:
+    narrow, flat = (0.2, 0.4), (2.5, 5.0)
+    settings = AugmentSettings(aspect=narrow if frame[0] == 1 else flat, area=(0.01, 0.01))
+    for seed in range(20):
+        _, _, height, width = draw_augmentation(settings, frame, (8, 8), Randomness(seed)).crop
+        assert min(height, width) >= 1

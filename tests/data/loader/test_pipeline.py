@@ -31,6 +31,7 @@ from videomae_fast.data import (
     steps_per_epoch,
 )
 from videomae_fast.data.cache import CachedVideos
+from videomae_fast.data.cache.videos import CacheCounts
 from videomae_fast.data.decoders import DECODERS, Decoder, Frames
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.device.base import EncodedClip
@@ -444,6 +445,16 @@ def test_a_cache_changes_nothing_but_the_decoding(
             assert told == "16 of 16 videos came from the cache"
         else:
             assert stats.cached.filled == 6
+
+
+def test_frames_are_counted_where_they_were_decoded() -> None:
+    stats = PipelineStats(2)
+    stats.read(0.1, 0.1, frames=16)
+    stats.read(0.1, 0.1, cached=CacheCounts(hits=1), frames=8)
+    stats.read(0.1, 0.0, frames=32, on_device=True)
+    assert stats.frames() == {"frames_cpu": 16, "frames_device": 32, "frames_cached": 8}
+    stats.bottleneck()
+    assert sum(stats.frames().values()) == 0
 
 
 def test_the_report_of_the_stages(clip_list: Path) -> None:

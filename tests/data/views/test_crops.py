@@ -8,6 +8,8 @@ from PIL import Image
 
 from videomae_fast.data import centre_box, crop_resize, multi_scale_box
 from videomae_fast.data.views.crops import OFFSETS, SCALE_PAIRS
+from videomae_fast.data.views.multi_scale import MULTI_SCALE, MultiScale
+from videomae_fast.data.views.rule import ClipShape
 
 
 def enumerate_official(width: int, height: int, target: int) -> set[tuple[int, int, int, int]]:
@@ -54,6 +56,35 @@ def test_width_and_height_follow_their_own_target() -> None:
     sizes = {multi_scale_box(340, 256, (224, 192), pair, 0)[2:] for pair in range(10)}
     assert (192, 224) in sizes  # 0.75 * 256 is the width's target, 0.875 * 256 the height's
     assert {width for width, _ in sizes} == {256, 224, 192, 168}
+
+
+def drawn(rule: MultiScale, draws: int = 400) -> list[tuple[int, ...]]:
+    """The boxes of frames of 300 × 200 pixels for 96 × 96 ones."""
+    words = np.random.default_rng(0).integers(0, 2**64, (draws, 5), np.uint64).tolist()
+    shape = ClipShape(samples=1, frames=4, size=(96, 96))
+    return [rule.plans((200, 300), 20, 1, each, shape)[0] for each in words]
+
+
+@pytest.mark.parametrize(
+    ("scales", "sides"),
+    [((0.66, 1.0), {200, 175, 150, 132}), ((0.7, 0.9), {175, 150}), ((0.875, 0.875), {175})],
+)
+def test_only_scales_within_the_range_are_drawn(
+    scales: tuple[float, float], sides: set[int]
+) -> None:
+    boxes = drawn(MultiScale(scales))
+    assert {side for box in boxes for side in box[2:]} == sides
+    assert len({box[:2] for box in boxes}) >= 13
+
+
+def test_all_scales_are_drawn_as_before_they_could_be_chosen() -> None:
+    assert MultiScale((0.66, 1.0)) == MULTI_SCALE
+    assert MULTI_SCALE.pairs == tuple(range(len(SCALE_PAIRS)))
+
+
+def test_a_range_without_a_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"none of the scales 1\.0, 0\.875.* from 0\.8 to 0\.85"):
+        MultiScale((0.8, 0.85))
 
 
 @pytest.mark.parametrize(("width", "height"), [(222, 400), (223, 223), (112, 84), (1, 1), (3, 50)])

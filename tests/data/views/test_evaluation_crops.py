@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
+from tests.support.downstream import downstream
 from videomae_fast.data.views.evaluation_crops import (
     centre_corner,
     crop_corners,
@@ -35,10 +35,10 @@ def test_crops_are_the_official_ones(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("k", range(3))
 def test_pixels_are_the_official_ones(k: int) -> None:
     """From decoded frames to normalised views, the whole way."""
-    with safe_open(GOLDEN / "downstream_test_pixels.safetensors", "pt") as file:
-        info = json.loads(file.metadata()["info"])["videos"][k]
-        frames, wanted = file.get_tensor(f"{k}.frames"), file.get_tensor(f"{k}.test")
-        validation = file.get_tensor(f"{k}.validation")
+    official = downstream("test_pixels")
+    info = official.info["videos"][k]
+    names = ("frames", "test", "validation")
+    frames, wanted, validation = (official.tensors[f"{k}.{name}"] for name in names)
     side, length = info["short_side"], info["clip_len"]
     if info["sparse"]:
         ids = sparse_test_ids(len(frames), length, info["segments"])

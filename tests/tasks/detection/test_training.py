@@ -13,7 +13,7 @@ import torch
 from tests.support.boxed import SIDE, boxed_source, tiny_detection, write_boxed
 from tests.support.runs import interrupt_after, losses, quiet
 from videomae_fast.data.errors import ListError
-from videomae_fast.errors import UsageError, WeightsError
+from videomae_fast.errors import BackendUnavailableError, UsageError, WeightsError
 from videomae_fast.interop import load_weights, read_weights
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.detector import ActionDetector
@@ -85,6 +85,19 @@ def test_json_and_csv_and_what_reads_them_are_the_same(boxed: Path, tmp_path: Pa
         assert any("16 key frames with 32 boxes" in line for line in said)
     for one, two in zip(*found, strict=True):
         assert one == pytest.approx(two, rel=1e-3)  # shares have 6 decimals
+
+
+def test_where_clips_are_cut_changes_nothing(boxed: Path, tmp_path: Path) -> None:
+    for where in ("worker", "device"):
+        config = tiny_detection(boxed, schedule__epochs=1, data__crop_on=where)
+        train_detector(config, output=tmp_path / where, log=quiet)
+    assert losses(tmp_path / "device") == losses(tmp_path / "worker")
+
+
+def test_a_decoder_of_a_gpu_is_refused_on_a_cpu(boxed: Path, tmp_path: Path) -> None:
+    config = tiny_detection(boxed, data__device_decoder="torchcodec-cuda")
+    with pytest.raises(BackendUnavailableError, match="decodes on a GPU, not on cpu"):
+        train_detector(config, output=tmp_path, log=quiet)
 
 
 def test_the_best_weights_are_a_detector_with_its_actions(boxed: Path, tmp_path: Path) -> None:

@@ -180,9 +180,9 @@ def _draw_crop(settings: AugmentSettings, frame: Size, rng: Randomness) -> Recta
         if 0 < w <= width and 0 < h <= height:
             return rng.below(height - h + 1), rng.below(width - w + 1), h, w
     if width / height < slimmest:
-        w, h = width, min(height, round(width / slimmest))
+        w, h = width, min(height, max(1, round(width / slimmest)))
     elif width / height > widest:
-        w, h = min(width, round(height * widest)), height
+        w, h = min(width, max(1, round(height * widest))), height
     else:
         w, h = width, height
     return (height - h) // 2, (width - w) // 2, h, w

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from videomae_fast.data.boxes.detection_views import (
-    DetectionView,
     DetectionViews,
+    PlannedView,
     drawn_view,
     viewed_frames,
     whole_view,
@@ -54,19 +54,6 @@ class KeyFrameRequest(ClipRequest):
 
 
 @dataclass(frozen=True)
-class PlannedView:
-    """What is done to frames of a size (height, width)."""
-
-    frame: Size
-    view: DetectionView
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the clip."""
-        return self.view.size if self.view.crop is None else (self.view.crop[2],) * 2
-
-
-@dataclass(frozen=True)
 class KeyFrameReading(ReadSettings):
     """How requests of key frames are read: uint8 clips, of whatever sizes their views have.
 
@@ -95,6 +82,10 @@ class KeyFrameReading(ReadSettings):
         reach = self.frames * request.stride // 2
         return SecondFiles(request.file.parent, request.seconds, reach, open_part)
 
+    def why_not_encoded(self, request: ClipRequest) -> str | None:
+        assert isinstance(request, KeyFrameRequest)
+        return "a clip of several files" if request.per_second else None
+
     def ids(self, video: VideoReader, request: ClipRequest) -> tuple[int, ...]:
         assert isinstance(request, KeyFrameRequest)
         if isinstance(video, SecondFiles):
@@ -116,6 +107,10 @@ class KeyFrameReading(ReadSettings):
 
     def bytes_of(self, plans: Plans) -> tuple[int, ...]:
         return (len(plans), self.frames, *plans[0].size, 3)
+
+    def fits(self, plan: PlannedView, frame: Size) -> bool:
+        """Whether frames are of the size that a plan, and the boxes with it, are for."""
+        return plan.frame == frame
 
     def make(self, frames: NDArray[np.uint8], plans: Plans, out: NDArray[np.uint8]) -> None:
         source = torch.from_numpy(np.ascontiguousarray(frames))
@@ -207,7 +202,7 @@ class KeyFrameClips:
         return KeyFrameRequest(
             draw=draw,
             file=part.path,
-            list_path=Path(f"{source.path} images") if source.is_json else source.path,
+            list_path=source.path,
             line=entry.line,
             label=-1,
             start=source.first_frame,

@@ -6,6 +6,7 @@ already, it squashes the frame into the other orientation; not followed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,6 +80,19 @@ class DetectionView:
     boxes: BoxRule = "repaired"
 
 
+@dataclass(frozen=True)
+class PlannedView:
+    """What is done to frames of a size (height, width)."""
+
+    frame: Size
+    view: DetectionView
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the clip."""
+        return self.view.size if self.view.crop is None else (self.view.crop[2],) * 2
+
+
 def whole_view(settings: DetectionViews, frame: Size) -> DetectionView:
     """A test's view of frames (height, width): resized, nothing else."""
     return DetectionView(short_side_resized(frame, settings.short_side), boxes=settings.boxes)
@@ -105,13 +119,45 @@ def viewed_frames(frames: Tensor, view: DetectionView) -> Tensor:
     Raises:
         ValueError: wrong shape or dtype.
     """
-    clip = bilinear_resize(frames, view.size)
-    if view.crop is not None:
-        top, left, side = view.crop
-        clip = clip[:, top : top + side, left : left + side]
-    if view.shifts is not None:
-        clip = hsv_jitter(clip[None], torch.tensor([view.shifts], device=clip.device))[0]
-    return clip.flip(2) if view.flip else clip
+    return viewed_clips([frames], [view])[0]
+
+
+def viewed_clips(videos: Sequence[Tensor], views: Sequence[DetectionView]) -> Tensor:
+    """A view of each of several videos, all made on their device.
+
+    Frames are resized and cut video by video, colours of all clips moved together.
+
+    Args:
+        videos: uint8 [T, H, W, 3] each, of any sizes, of one length, on one device.
+        views: one for each, whose clips have one size.
+
+    Returns:
+        uint8 [views, T, h, w, 3], the same bytes on any device.
+
+    Raises:
+        ValueError: wrong shapes or dtype, or clips of several sizes.
+    """
+    cut = []
+    for frames, view in zip(videos, views, strict=True):
+        clip = bilinear_resize(frames, view.size)
+        if view.crop is not None:
+            top, left, side = view.crop
+            clip = clip[:, top : top + side, left : left + side]
+        cut.append(clip)
+    if len({clip.shape for clip in cut}) > 1:
+        raise ValueError(f"clips must have one size, not {[list(clip.shape) for clip in cut]}")
+    clips = torch.stack(cut)
+    shifted = [i for i, view in enumerate(views) if view.shifts is not None]
+    if shifted:
+        shifts = torch.tensor([views[i].shifts for i in shifted], device=clips.device)
+        if len(shifted) == len(views):
+            clips = hsv_jitter(clips, shifts)
+        else:
+            clips[shifted] = hsv_jitter(clips[shifted], shifts)
+    turned = [i for i, view in enumerate(views) if view.flip]
+    if turned:
+        clips[turned] = clips[turned].flip(3)
+    return clips
 
 
 def viewed_boxes(boxes: Tensor, frame: Size, view: DetectionView) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ class KeyFrameEntry:
     Attributes:
         key: video and timestamp, as the list has them.
         seconds: when it is, in the time of the list.
-        line: of the list that names it first; of JSON the place among its images, from 1.
+        line: of the list that names it first; of JSON where its image begins.
         size: (height, width) of the frame whose pixels the boxes count, the last ones included;
             None where they are shares of the width and height.
         boxes: float64 [N, 4]: x1, y1, x2, y2.
@@ -163,13 +163,13 @@ def _of_json(
         persons = proposals.persons
         notes += [f"{proposals.below} persons below {person_score:g}"] if proposals.below else []
     entries = []
-    for line, frame in enumerate(found.frames, 1):
+    for frame in found.frames:
         mine = persons.get(frame.id)
         entries.append(
             KeyFrameEntry(
                 (frame.video, f"{frame.timestamp:04d}"),  # as AVA's csv has it
                 float(frame.timestamp),
-                line,
+                frame.line,
                 frame.size,
                 frame.boxes.astype(np.float64),
                 frame.labels,

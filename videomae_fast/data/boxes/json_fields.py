@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from videomae_fast.data.errors import ListError, cut
+from videomae_fast.placed_json import PlacedList, placed_json
 
 ImageId = int | str
 
 
 def load_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """What a JSON file holds, with the lines of its lists' parts.
 
     Raises:
         ListError: it can't be read.
     """
     try:
-        return json.loads(path.read_bytes())
+        return placed_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ListError(f"{path}: can't be read as JSON: {error}") from error
 
@@ -30,11 +31,12 @@ class Record:
 
     Args:
         values: its fields.
-        place: file and place, for errors.
+        place: file, line where the object begins, and place, for errors.
+        line: that line, from 1; 0 where the file has none.
     """
 
-    def __init__(self, values: Mapping[str, Any], place: str) -> None:
-        self.values, self.place = values, place
+    def __init__(self, values: Mapping[str, Any], place: str, line: int = 0) -> None:
+        self.values, self.place, self.line = values, place, line
 
     def wrong(self, field: str, what: str) -> ListError:
         """The error of a field."""
@@ -88,18 +90,20 @@ def records(path: Path, name: str, values: Any) -> Iterator[Record]:
     Args:
         path: of the file.
         name: of the list in it; "" where the file is the list.
-        values: the list.
+        values: the list; with lines, if errors are to name them.
 
     Raises:
         ListError: no list, or something else than an object in it.
     """
     if not isinstance(values, list):
         raise ListError(f"{path}: {name or 'the file'} must be a list of objects")
+    lines = values.lines if isinstance(values, PlacedList) else None
     for number, value in enumerate(values):
-        place = f"{path}: {name}[{number}]"
+        line = 0 if lines is None else lines[number]
+        place = f"{path}:{line}: {name}[{number}]" if line else f"{path}: {name}[{number}]"
         if not isinstance(value, dict):
             raise ListError(f"{place} must be an object {{...}}")
-        yield Record(value, place)
+        yield Record(value, place, line)
 
 
 def _is_finite(value: Any) -> bool:

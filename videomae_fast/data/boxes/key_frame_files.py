@@ -34,6 +34,7 @@ class KeyFrame:
         size: (height, width) of the video in pixels, to which the boxes belong.
         boxes: float32 [N, 4]: x1, y1, x2, y2 in pixels, the last ones included, within the frame.
         labels: bool [N, classes]; action k is column k - 1.
+        line: of the file where the image begins, from 1.
     """
 
     id: ImageId
@@ -42,6 +43,7 @@ class KeyFrame:
     size: Size
     boxes: NDArray[np.float32]
     labels: NDArray[np.bool_]
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def read_annotations(path: str | Path, classes: int | None = None) -> Annotation
             id of the file's categories.
 
     Raises:
-        ListError: something in it is missing or can't be; it names file, place and remedy.
+        ListError: something in it is missing or can't be; it names file, line and remedy.
 
     Source: the data sets of the official AVA code, which check nothing.
     """
@@ -94,13 +96,13 @@ def read_annotations(path: str | Path, classes: int | None = None) -> Annotation
         actions = _actions(record, classes, names)
         rows[image].setdefault(record.box("bbox"), set()).update(actions)
     frames, empty = [], 0
-    for image, (video, timestamp, size) in images.items():
+    for image, (video, timestamp, size, line) in images.items():
         boxes, kept = boxes_within(rows[image], size)
         labels = np.zeros((len(rows[image]), classes), dtype=np.bool_)
         for row, mine in zip(labels, rows[image].values(), strict=True):
             row[[number - 1 for number in mine]] = True
         empty += len(kept) - len(boxes)
-        frames.append(KeyFrame(image, video, timestamp, size, boxes, labels[kept]))
+        frames.append(KeyFrame(image, video, timestamp, size, boxes, labels[kept], line))
     return Annotations(frames, names, empty)
 
 
@@ -127,8 +129,8 @@ def _names(path: Path, categories: object) -> dict[int, str]:
     return names
 
 
-def _images(path: Path, images: object) -> dict[ImageId, tuple[str, int, Size]]:
-    found: dict[ImageId, tuple[str, int, Size]] = {}
+def _images(path: Path, images: object) -> dict[ImageId, tuple[str, int, Size, int]]:
+    found: dict[ImageId, tuple[str, int, Size, int]] = {}
     seen: set[tuple[str, int]] = set()
     for record in records(path, "images", images):
         image = record.identity("id")
@@ -140,7 +142,7 @@ def _images(path: Path, images: object) -> dict[ImageId, tuple[str, int, Size]]:
             raise record.wrong("timestamp", f"another image is of this second of {video}")
         seen.add((video, timestamp))
         size = record.whole("height", 1), record.whole("width", 1)
-        found[image] = video, timestamp, size
+        found[image] = video, timestamp, size, record.line
     return found
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae_fast.data.device.base import DeviceDecoder, EncodedClip
+from videomae_fast.data.device.base import DeviceDecoder
+from videomae_fast.data.device.decoders import find_device_decoder
+from videomae_fast.data.device.frames import DeviceFrames, ReadResults, writable
 from videomae_fast.data.device.host_memory import HostMemory
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.data.reading import ReadResult
+from videomae_fast.data.reading import ReadResult, ReadSettings
 from videomae_fast.data.views.rule import ClipShape, ViewRule
 
-ReadResults = Sequence[ReadResult | DecodeError]
+CropOn = Literal["worker", "device"]
+"""Who crops clips: loader processes, or the device where they are to be."""
+Settings = TypeVar("Settings", bound=ReadSettings)
 
 
 class ClipStage:
@@ -35,11 +39,12 @@ class ClipStage:
         device: torch.device,
         decoder: DeviceDecoder | None = None,
     ) -> None:
-        self._rule, self._clip, self._device, self._decoder = rule, shape, device, decoder
+        self._rule, self._clip, self._device = rule, shape, device
         self._dtype = torch.float32 if rule.dtype == np.float32 else torch.uint8
         self._on_gpu = device.type == "cuda"
-        self._stream = _stream(device) if self._on_gpu else None
+        self._stream = new_stream(device) if self._on_gpu else None
         self._memory = HostMemory(pinned=self._on_gpu)
+        self._frames = DeviceFrames(device, decoder, rule.fits, self._memory)
 
     def __call__(
         self, results: ReadResults
@@ -57,8 +62,7 @@ class ClipStage:
         return clips, failed, event
 
     def close(self) -> None:
-        if self._decoder is not None:
-            self._decoder.close()
+        self._frames.close()
 
     def _make(self, results: ReadResults) -> tuple[Tensor, dict[int, DecodeError]]:
         samples = self._clip.samples
@@ -68,24 +72,7 @@ class ClipStage:
         }
         if len(ready) == sum(isinstance(result, ReadResult) for result in results):
             return self._joined(ready, samples, shape), {}
-        decoded = {
-            i: self._upload(result.data)
-            for i, result in enumerate(results)
-            if isinstance(result, ReadResult) and result.kind == "frames"
-        }
-        failed: dict[int, DecodeError] = {}
-        encoded = {
-            i: r for i, r in enumerate(results) if isinstance(r, ReadResult) and r.kind == "encoded"
-        }
-        if encoded:
-            assert self._decoder is not None
-            found = self._decoder.decode([_encoded(result) for result in encoded.values()])
-            for number, frames_of in zip(encoded, found, strict=True):
-                checked = self._as_told(frames_of, encoded[number])
-                if isinstance(checked, DecodeError):
-                    failed[number] = checked
-                else:
-                    decoded[number] = checked
+        decoded, failed = self._frames(results)
         clips = torch.empty(shape, dtype=self._dtype, device=self._device)
         order = sorted(decoded)
         rows = [number * samples + sample for number in order for sample in range(samples)]
@@ -107,35 +94,41 @@ class ClipStage:
         for number in range(shape[0] // samples):
             part = clips[number * samples : (number + 1) * samples]
             if number in ready:
-                part.copy_(torch.from_numpy(_writable(ready[number].data)))
+                part.copy_(torch.from_numpy(writable(ready[number].data)))
             else:
                 part.zero_()
         return clips.view(self._dtype).to(self._device, non_blocking=True)
 
-    def _upload(self, frames: NDArray[np.uint8]) -> Tensor:
-        host = self._memory.take(frames.shape)
-        host.copy_(torch.from_numpy(_writable(frames)))
-        return host.to(self._device, non_blocking=True)
 
-    def _as_told(self, frames: Tensor | DecodeError, result: ReadResult) -> Tensor | DecodeError:
-        """The device's frames [N, H, W, 3]; an error where plans were drawn for larger ones."""
-        if isinstance(frames, DecodeError):
-            return frames
-        height, width = frames.shape[1:3]
-        if not all(self._rule.fits(plan, (height, width)) for plan in result.plans):
-            return DecodeError(f"the device decoded frames of {width}x{height}, smaller than told")
-        return frames
+def handed_over(
+    settings: Settings, device: torch.device, crop_on: CropOn, device_decoder: str | None
+) -> tuple[Settings, DeviceDecoder | None]:
+    """What loader processes pass on, and what decodes it.
+
+    Args:
+        settings: how they read.
+        device: where clips are to be.
+        crop_on: see :func:`~videomae_fast.data.loader.pipeline.clip_loader`.
+        device_decoder: the same.
+
+    Returns:
+        The settings with it, and the decoder of the device, None where they decode.
+
+    Raises:
+        ValueError: `crop_on` is another word, or there is no such decoder.
+        BackendUnavailableError: the device can't use the decoder.
+    """
+    if crop_on not in ("worker", "device"):
+        raise ValueError(f'crop_on must be "worker" or "device", not {crop_on!r}')
+    if device_decoder is not None:
+        kind = find_device_decoder(device_decoder, device)
+        codecs = kind.codecs(device)
+        return replace(settings, hand_over="encoded", codecs=codecs), kind.make(device)
+    if crop_on == "device":
+        return replace(settings, hand_over="frames"), None
+    return settings, None
 
 
-def _stream(device: torch.device) -> torch.cuda.Stream:
+def new_stream(device: torch.device) -> torch.cuda.Stream:
+    """A stream of its own on a GPU."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-def _encoded(result: ReadResult) -> EncodedClip:
-    # A copy: the slot that it lies in is given back before a decoder has read it
-    return EncodedClip(torch.from_numpy(result.data.copy()), result.ids, result.frame_count)
-
-
-def _writable(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """For torch, which warns of arrays that are read-only although it only reads them."""
-    return array if array.flags.writeable else array.copy()

@@ -22,6 +22,7 @@ from videomae_fast.data.labels.merging import (
 from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.lists import Entry, list_line, load_list
 from videomae_fast.errors import UsageError
+from videomae_fast.placed_json import PlacedObject, placed_json
 from videomae_fast.recipes.source import Source
 
 TRAIN: Final = "train.csv"
@@ -173,17 +174,26 @@ def read_other_names(given: str) -> dict[str, str]:
         return kinetics_other_names()
     path = Path(given)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = placed_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{path}: can't be read as JSON ({error}): give kinetics, or a file like "
             '{"hugging": "hugging (not baby)"}'
         ) from None
-    if not isinstance(found, dict) or not all(isinstance(new, str) for new in found.values()):
-        raise UsageError(f'{path}: must be one object like {{"hugging": "hugging (not baby)"}}')
-    chained = [new for new in found.values() if new in found]
+    like = 'be one object like {"hugging": "hugging (not baby)"}'
+    if not isinstance(found, PlacedObject):
+        raise UsageError(f"{path}: must {like}")
+    wrong = [old for old, new in found.items() if not isinstance(new, str)]
+    if wrong:
+        raise UsageError(
+            f"{path}:{found.lines[wrong[0]]}: {wrong[0]!r} means no text: it must {like}"
+        )
+    chained = [(old, new) for old, new in found.items() if new in found]
     if chained:
-        raise UsageError(f"{path}: {chained[0]!r} means another name and is meant itself")
+        old, new = chained[0]
+        raise UsageError(
+            f"{path}:{found.lines[old]}: {new!r} means another name and is meant itself"
+        )
     return found
 
 

@@ -14,14 +14,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from videomae_fast.data.dataset import ClipDataset, clip_name, failure_of
-from videomae_fast.data.device.decoders import find_device_decoder
-from videomae_fast.data.device.stage import ClipStage
+from videomae_fast.data.device.stage import ClipStage, CropOn, handed_over
 from videomae_fast.data.errors import DecodeError, StoppedWaitingError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.loader.ahead import ReadAhead
@@ -30,8 +29,6 @@ from videomae_fast.data.loader.turns import ShortTurns
 from videomae_fast.data.order import Draw, Order
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
 from videomae_fast.data.store.patience import LOOK, patiently
-
-CropOn = Literal["worker", "device"]
 
 TIME_LIMIT: Final = 120.0
 """Seconds after which a loader process that reads one video counts as hung."""
@@ -194,8 +191,6 @@ def clip_loader(
         )
     if start_step < 0:
         raise ValueError(f"start_step ({start_step}) must be at least 0")
-    if crop_on not in ("worker", "device"):
-        raise ValueError(f'crop_on must be "worker" or "device", not {crop_on!r}')
     if feeding is not None:
         warnings.warn(
             "clip_loader's feeding is now stats; the next version drops the former name",
@@ -208,13 +203,7 @@ def clip_loader(
         dataset, videos_per_step, micro_batches, range(start_step, total_steps), rank, world
     )
     device = torch.device(device)
-    settings, decoder = dataset.read_settings, None
-    if device_decoder is not None:
-        kind = find_device_decoder(device_decoder, device)
-        decoder = kind.make(device)
-        settings = replace(settings, hand_over="encoded", codecs=kind.codecs(device))
-    elif crop_on == "device":
-        settings = replace(settings, hand_over="frames")
+    settings, decoder = handed_over(dataset.read_settings, device, crop_on, device_decoder)
     stage = ClipStage(settings.rule, settings.shape, device, decoder)
     joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers), draws.videos)
     return joined_batches(
@@ -360,7 +349,7 @@ class _Joiner:
         clips, failed, event = self.stage([*results, *[_EMPTY] * empty])
         outcomes = [failed.get(number, result) for number, result in enumerate(results)]
         pairs = list(zip(requests, outcomes, strict=True))
-        for request, result in zip(requests, results, strict=True):
+        for request, result, outcome in zip(requests, results, outcomes, strict=True):
             if isinstance(result, ReadResult):
                 self.stats.numbered(str(request.file), result.numbering)
                 self.stats.read(
@@ -370,6 +359,8 @@ class _Joiner:
                     result.kept_back,
                     result.cached,
                     result.queued_seconds,
+                    len(result.ids) if isinstance(outcome, ReadResult) else 0,
+                    result.kind == "encoded",
                 )
         batch = ClipBatch(
             frames=clips,

@@ -60,10 +60,13 @@ class PipelineStats:
         kept_back: str | None = None,
         cached: CacheCounts | None = None,
         queued_seconds: float = 0.0,
+        frames: int = 0,
+        on_device: bool = False,
     ) -> None:
         """What a video took of a loader process, and how it was read.
 
-        waited_seconds, queued_seconds: of decode_seconds, waiting for the file and for a free core.
+        waited_seconds, queued_seconds: of decode_seconds, waiting for the file and for a free core;
+        frames: of its clips; on_device: they are decoded there.
         """
         with self._lock:
             self._decode += decode_seconds
@@ -74,6 +77,8 @@ class PipelineStats:
                 self.kept_back[kept_back] += 1
             if cached is not None:
                 self.cached += cached
+            where = "cached" if cached is not None and cached.hits else "cpu"
+            self._frames["device" if on_device else where] += frames
 
     def numbered(self, path: str, why: str | None) -> None:
         """A file was read that had to be decoded to number its frames, unless ``why`` is None."""
@@ -127,6 +132,12 @@ class PipelineStats:
         loader processes, and ``assemble``."""
         with self._lock:
             return {"decode": self._decode, "crop": self._crop, "assemble": self._assemble}
+
+    def frames(self) -> dict[str, int]:
+        """Of the videos since the last :meth:`bottleneck`: frames of their clips that were decoded
+        on the CPU and on the device, and that came from the cache."""
+        with self._lock:
+            return {f"frames_{place}": count for place, count in self._frames.items()}
 
     def bottleneck(self) -> Bottleneck:
         """Which stage was busiest since the last call, and what to do."""
@@ -187,3 +198,4 @@ class PipelineStats:
         self._since = self._clock()
         self._work = self._decode = self._crop = self._waited = self._queued = 0.0
         self._assemble = 0.0
+        self._frames = {"cpu": 0, "device": 0, "cached": 0}

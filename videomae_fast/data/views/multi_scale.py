@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from videomae_fast.data.order import below
 from videomae_fast.data.views.crops import (
     OFFSETS,
     SCALE_PAIRS,
+    SCALES,
     Box,
     Size,
     crop_views,
@@ -27,9 +29,32 @@ from videomae_fast.ops import crop_resize
 
 @dataclass(frozen=True)
 class MultiScale:
-    """All samples show the same frames; a plan is a sample's box. Clips are uint8."""
+    """All samples show the same frames; a plan is a sample's box. Clips are uint8.
+
+    Attributes:
+        scales: the smallest and the largest of the official scales that are drawn.
+
+    Raises:
+        ValueError: no official scale lies between the two.
+    """
+
+    scales: tuple[float, float] = (min(SCALES), max(SCALES))
 
     dtype = np.dtype(np.uint8)
+
+    def __post_init__(self) -> None:
+        if not self.pairs:
+            raise ValueError(
+                f"none of the scales {', '.join(map(str, SCALES))} lies from {self.scales[0]} to "
+                f"{self.scales[1]}"
+            )
+
+    @cached_property
+    def pairs(self) -> tuple[int, ...]:
+        """Those of :data:`SCALE_PAIRS` that are drawn, by index."""
+        least, most = self.scales
+        drawn = [least <= scale <= most for scale in SCALES]
+        return tuple(i for i, (a, d) in enumerate(SCALE_PAIRS) if drawn[a] and drawn[d])
 
     def ids(
         self, duration: int, stride: int, words: Sequence[int], shape: ClipShape
@@ -45,7 +70,7 @@ class MultiScale:
         boxes = []
         for sample in range(shape.samples):
             pair, offset = words[1 + sample * WORDS_PER_SAMPLE :][:2]
-            pair, offset = below(pair, len(SCALE_PAIRS)), below(offset, len(OFFSETS))
+            pair, offset = self.pairs[below(pair, len(self.pairs))], below(offset, len(OFFSETS))
             boxes.append(multi_scale_box(width, height, shape.size, pair, offset))
         return tuple(boxes)
 

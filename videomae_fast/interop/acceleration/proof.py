@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules import module as torch_module
 
 from videomae_fast.errors import AccelerationError
 from videomae_fast.interop.acceleration.plans import Plan, Step
 from videomae_fast.interop.acceleration.probes import PROBES, Probe
+from videomae_fast.models.dtensor import is_dtensor
 
 TOLERANCE = 1e-5
 # Single parameters' gradients can nearly cancel, and their errors do not
@@ -77,7 +77,7 @@ def prove(model: nn.Module, plan: Plan, original: Callable[[], Any], *, thin: bo
             "its parameters are on the meta device, where nothing can be computed: give it weights "
             "first, or pass prove=False"
         )
-    if any(isinstance(parameter, DTensor) for parameter in parameters):
+    if any(map(is_dtensor, parameters)):
         raise AccelerationError("its parameters are sharded: accelerate it before fully_shard")
     errors: dict[str, tuple[float, float] | None] = {}
     with _undisturbed(model, parameters[0].device):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop.reading.refusal import refused
 from videomae_fast.interop.weights.model_weights import HEADED, Change, ModelWeights
+from videomae_fast.placed_json import placed_json
 
 _SHOWN: Final = 40  # characters of what is no number
 
@@ -179,15 +179,19 @@ def read_rows(path: str | Path, classes: int) -> list[int]:
         A row number for each class of the new head.
 
     Raises:
-        WeightsError: with file and line (or the number of the entry, for JSON): not an integer, out
-            of range, or a row that an earlier class already has.
+        WeightsError: with file and line (and the number of a JSON entry): not an integer, out of
+            range, or a row that an earlier class already has.
     """
     path = Path(path)
     with refused(path, "can't be read", "give a file of row numbers"):
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         with refused(path, "not a JSON list", "give a file of row numbers"):
-            entries = [(f"entry {i}", each) for i, each in enumerate(json.loads(text), 1)]
+            given = placed_json(text.encode())
+        entries = [
+            (f"line {line} (entry {i})", each)
+            for i, (line, each) in enumerate(zip(given.lines, given, strict=True), 1)
+        ]
     else:
         lines = enumerate(text.splitlines(), 1)
         entries = [(f"line {i}", _as_int(line)) for i, line in lines if line.strip()]
@@ -221,7 +225,7 @@ def with_labels(weights: ModelWeights, labels: Path | Sequence[str]) -> ModelWei
     path = labels if isinstance(labels, Path) else "names of classes"
     if isinstance(labels, Path):
         with refused(path, "can't be read", "give a text file with one class name a line"):
-            labels = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines()]
+            labels = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines()]
     first: dict[str, int] = {}
     for number, label in enumerate(labels, 1):
         if not label:

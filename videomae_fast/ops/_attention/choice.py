@@ -84,9 +84,7 @@ class TablePolicy:
     installed here.
     """
 
-    def prefer(
-        self, query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None
-    ) -> str | None:
+    def prefer(self, query: Tensor, key: Tensor, key_count: Tensor | None) -> str | None:
         """The backend of query [B, Nq, heads, head dim] and key [B, Nk, heads, head dim], or None.
 
         The order is for what was not measured.

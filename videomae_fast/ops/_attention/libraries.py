@@ -29,18 +29,19 @@ def key_mask(key: Tensor, key_count: Tensor) -> Tensor:
     return (position < key_count[:, None])[:, None, None, :]
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_count: Tensor | None) -> Tensor:
-    mask = None if key_count is None else key_mask(key, key_count)
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+def _sdpa(*args: Any) -> Tensor:
+    *heads, key_count = args
+    mask = None if key_count is None else key_mask(heads[1], key_count)
+    q, k, v = (x.transpose(1, 2) for x in heads)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
 def _torchs(backend: SDPBackend) -> Callable[..., Tensor]:
     """torch's attention by one of its backends alone, forward and backward."""
 
-    def run(*args: Tensor | None) -> Tensor:
+    def run(*args: Any) -> Tensor:
         with sdpa_kernel(backend):
-            return _sdpa(*args)  # type: ignore[arg-type]
+            return _sdpa(*args)
 
     return run
 

@@ -1,4 +1,7 @@
-"""The native ops on frames: RandAugment, jitter of colours, resizes without antialiasing."""
+"""The native ops on frames: RandAugment, jitter of colours, resizes without antialiasing.
+
+An operation that the library does not know is a ValueError.
+"""
 
 from __future__ import annotations
 
@@ -7,70 +10,50 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments, contiguous
 from videomae_fast.ops._native.calls import call
+from videomae_fast.ops._native.pixels import levels
 
 
 def rand_augment(frames: Tensor, operations: Tensor) -> Tensor:
-    """Frames after the operations, the same for any thread count.
-
-    Args:
-        frames: uint8 [T, H, W, 3].
-        operations: fp64 [N, 12], the rows of ops/augment_plan.py, whose results are read whole.
-
-    Raises:
-        ValueError: an operation that the library does not know.
-    """
-    frames, operations = frames.contiguous(), operations.contiguous()
+    """uint8 [T, H, W, 3] after operations whose results are read whole, rows of
+    ops/augment_plan.py, fp64 [N, 12]."""
+    frames, operations = contiguous(frames, operations)
     out, spare = torch.empty_like(frames), torch.empty_like(frames)
-    count, height, width, _ = frames.shape
-    call(
-        "vmf_rand_augment", "ppppiiii",
-        frames, operations, out, spare, len(operations), count, height, width,
-    )  # fmt: skip
+    tensors, sizes = (frames, operations, out, spare), (len(operations), *frames.shape[:3])
+    call("vmf_rand_augment", "ppppiiii", *tensors, *sizes)
     return out
 
 
-def mix_clips(clips: Tensor, own: Tensor, boxes: Tensor) -> Tensor:
-    """fp32 [B, T, H, W, 3] mixed with the clips in reverse: shares fp64 [B], boxes int64 [B, 4]."""
-    clips, own, boxes = clips.contiguous(), own.contiguous(), boxes.contiguous()
+def mix_clips(args: Arguments) -> Tensor:
+    """Of fp32."""
+    clips, own, boxes = contiguous(args.clips, args.own, args.boxes)
     out = torch.empty_like(clips)
     call("vmf_mix_clips", "ppppiiii", clips, own, boxes, out, *clips.shape[:4])
     return out
 
 
-def hsv_jitter(frames: Tensor, shifts: Tensor) -> Tensor:
-    """uint8 [B, T, H, W, 3] with colours moved by int64 [B, 3], OpenCV's bytes."""
-    frames, shifts = frames.contiguous(), shifts.contiguous()
+def hsv_jitter(args: Arguments) -> Tensor:
+    frames, shifts = contiguous(args.frames, args.shifts)
     out = torch.empty_like(frames)
     pixels = frames[0].numel() // 3 if len(frames) else 0
     call("vmf_hsv_jitter", "pppii", frames, shifts, out, len(frames), pixels)
     return out
 
 
-def bilinear_resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """uint8 [T, H, W, 3] to [T, height, width, 3], OpenCV's bytes."""
-    frames = frames.contiguous()
-    out = frames.new_empty((len(frames), height, width, 3))
-    call("vmf_bilinear_resize", "ppiiiii", frames, out, *frames.shape[:3], height, width)
+def bilinear_resize(args: Arguments) -> Tensor:
+    frames, size = args.frames.contiguous(), (args.height, args.width)
+    out = torch.empty((len(frames), *size, 3), dtype=torch.uint8)
+    call("vmf_bilinear_resize", "ppiiiii", frames, out, *frames.shape[:3], *size)
     return out
 
 
-def resized_view(
-    frames: Tensor,
-    crop: Sequence[int],
-    height: int,
-    width: int,
-    flip: bool,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Tensor:
-    """uint8 [T, H, W, 3] to fp32 [T, height, width, 3]: cropped, normalised, resized."""
-    frames = frames.contiguous()
-    out = torch.empty((len(frames), height, width, 3), dtype=torch.float32)
-    call(
-        "vmf_resized_view", "pppiiiiiiiiii",
-        frames, _levels(mean, std), out, *frames.shape[:3], *crop, height, width, int(flip),
-    )  # fmt: skip
+def resized_view(args: Arguments) -> Tensor:
+    frames, size = args.frames.contiguous(), (args.height, args.width)
+    out = torch.empty((len(frames), *size, 3), dtype=torch.float32)
+    table = levels(args.mean, args.std)
+    sizes = (*frames.shape[:3], *args.crop, *size, int(args.flip))
+    call("vmf_resized_view", "pppiiiiiiiiii", frames, table, out, *sizes)
     return out
 
 
@@ -88,21 +71,8 @@ def augmented_view(
     Args:
         operations: fp64 [N, 12], the rows of ops/augment_plan.py for this crop.
         out: fp32 [T, height, width, 3], contiguous.
-
-    Raises:
-        ValueError: an operation that the library does not know.
     """
-    frames, operations = frames.contiguous(), operations.contiguous()
-    call(
-        "vmf_augmented_view", "ppppiiiiiiiiiii",
-        frames, operations, _levels(mean, std), out, len(operations), *frames.shape[:3], *crop,
-        *out.shape[1:3], int(flip),
-    )  # fmt: skip
-
-
-def _levels(mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Every value that a pixel can have, fp32 [3, 256], with the reference's own arithmetic."""
-    levels = torch.arange(256, dtype=torch.float32) / 255
-    offset, scale = torch.tensor([list(mean), list(std)], dtype=torch.float32)
-    table: Tensor = (levels - offset[:, None]) / scale[:, None]
-    return table.contiguous()
+    frames, operations = contiguous(frames, operations)
+    table = levels(mean, std)
+    sizes = (len(operations), *frames.shape[:3], *crop, *out.shape[1:3], int(flip))
+    call("vmf_augmented_view", "ppppiiiiiiiiiii", frames, operations, table, out, *sizes)

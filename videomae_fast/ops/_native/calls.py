@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videomae_fast.arguments import Arguments
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops._native.loader import library, why_missing
 
 _OUT_OF_MEMORY = -2  # kOutOfMemory in csrc/common.h; -1 is a bad argument
 
+_PLAIN = frozenset((int, float, bool, type(None)))
 # One letter per argument of a C function.
 _TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
@@ -51,7 +53,11 @@ def call(
         ValueError: the library refuses the arguments.
         MemoryError: the library found no memory.
     """
-    plain = [arg.data_ptr() if isinstance(arg, Tensor) else arg for arg in args]
+    # Quicker than to ask whether each is a tensor
+    plain = [
+        arg if type(arg) in _PLAIN else arg.data_ptr()  # type: ignore[union-attr]
+        for arg in args
+    ]
     code = _function(name, signature + "i")(*plain, torch.get_num_threads())
     if code == 0:
         return
@@ -70,38 +76,38 @@ def call(
     raise ValueError(f"{name} refuses its arguments ({shapes})")
 
 
-def in_fp32(run: Callable[..., Any], *like: int | tuple[int, ...] | None) -> Callable[..., Any]:
+def in_fp32(run: Callable[[Arguments], Any], *like: str | None) -> Callable[[Arguments], Any]:
     """A function of fp32 tensors, for bf16 ones too: widened, computed with and rounded at the end.
 
     So do the references compute; what they round in between, such a function must not have.
 
     Args:
-        run: takes the arguments of its op.
-        like: of each result the argument whose dtype it has (a tensor, or a dtype), by number, or
-            numbers, of which the first that is there counts; None: fp32, whatever comes in.
-
-    Returns:
-        A function of the same arguments.
+        run: the op.
+        like: of each result the argument whose dtype it has (a tensor, or a dtype), or several,
+            "a or b", of which the first that is there counts; None: fp32, whatever comes in.
     """
+    places = [None if one is None else one.split(" or ") for one in like]
 
-    def widened(*args: Any) -> Any:
+    def widened(args: Arguments) -> Any:
         # Each call of an op comes through here, and nearly all are of fp32
-        if not any(_lower(arg) for arg in args):
-            return run(*args)
-        found = run(*[_wide(arg) if _lower(arg) else arg for arg in args])
+        for arg in args:
+            if _lower(arg):
+                break
+        else:
+            return run(args)
+        found = run(args._make([_wide(arg) if _lower(arg) else arg for arg in args]))
         results = found if isinstance(found, tuple) else (found,)
         rounded = tuple(
-            result if place is None else result.to(_dtype_at(args, place))
-            for result, place in zip(results, like, strict=True)
+            result if names is None else result.to(_dtype_at(args, names))
+            for result, names in zip(results, places, strict=True)
         )
         return rounded if isinstance(found, tuple) else rounded[0]
 
     return widened
 
 
-def _dtype_at(args: tuple[Any, ...], place: int | tuple[int, ...]) -> torch.dtype:
-    places = (place,) if isinstance(place, int) else place
-    return _dtype(next(args[one] for one in places if args[one] is not None))
+def _dtype_at(args: Arguments, names: list[str]) -> torch.dtype:
+    return _dtype(next(one for name in names if (one := getattr(args, name)) is not None))
 
 
 def _dtype(arg: Tensor | torch.dtype) -> torch.dtype:
@@ -109,16 +115,8 @@ def _dtype(arg: Tensor | torch.dtype) -> torch.dtype:
 
 
 def _lower(arg: Any) -> bool:
-    return isinstance(arg, Tensor | torch.dtype) and _dtype(arg) == torch.bfloat16
+    return arg is torch.bfloat16 or (isinstance(arg, Tensor) and arg.dtype is torch.bfloat16)
 
 
 def _wide(arg: Tensor | torch.dtype) -> Tensor | torch.dtype:
     return arg.float() if isinstance(arg, Tensor) else torch.float32
-
-
-def contiguous(*tensors: Any) -> tuple[Any, ...]:
-    """Tensors, each contiguous; None stays None.
-
-    Shapes, dtypes and devices have been checked by the op's contract and the backend's limits.
-    """
-    return tuple([None if one is None else one.contiguous() for one in tensors])

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from videomae_fast.data.boxes.batches import BoxBatch, BoxDraws, training_batches
+from videomae_fast.data.boxes.batches import BoxBatch, training_batches
+from videomae_fast.data.boxes.box_plan import BoxDraws
 from videomae_fast.data.loader.pipeline import StepDraws
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
@@ -33,7 +34,14 @@ from videomae_fast.tasks.detection.acting import Acting
 from videomae_fast.tasks.detection.history import DetectionHistory, Validated, validated, waited
 from videomae_fast.tasks.detection.key_frames import read_lists, training_clips, validation_clips
 from videomae_fast.tasks.detection.weights import begin_detector_from
-from videomae_fast.tasks.engine import config_of, engine_settings, fingerprint_of, set_options
+from videomae_fast.tasks.engine import (
+    config_of,
+    crop_on,
+    device_decoder,
+    engine_settings,
+    fingerprint_of,
+    set_options,
+)
 from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.validation import BEST
 from videomae_fast.training.checkpoint import Log, Saved
@@ -208,6 +216,8 @@ class Detection:
             device=world.device,
             time_limit=data.decode_timeout,
             stats=self.feeding,
+            crop_on=crop_on(data, world.device),
+            device_decoder=device_decoder(data),
             stopped=world.gives_up,
         )
 

@@ -11,7 +11,7 @@ from videomae_fast.errors import WeightsError
 from videomae_fast.interop import ModelWeights, load_into
 from videomae_fast.interop.weights.parts import tally
 from videomae_fast.models.detector import ActionDetector
-from videomae_fast.tasks.initial import digests, named, weights_for
+from videomae_fast.tasks.initial import digests, free_differences, named, weights_for
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.finite import not_finite
 
@@ -75,6 +75,8 @@ def begin_detector_from(
             log(f"{what}: {parts}")
     if weights.kind == "classifier" and init_norm == "fc_norm":
         log("norm of the tokens: the classifier's fc_norm, which was learned for their mean")
+    for difference in free_differences(weights.config, model.config):
+        log(f"differs: {difference}")
     return record
 
 

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_saver import async_save
 
+from videomae_fast.errors import VideoMAEFastError
 from videomae_fast.interop.weights.run_folders import MODEL, SHARDED, SHARDS, fingerprint
 from videomae_fast.training.checkpoint.folder import (
     begin,
@@ -45,7 +44,7 @@ class ShardedWriter:
         self.world = world
         self._group = dist.new_group(backend="gloo")
         self._thread: threading.Thread | None = None
-        self._error: str | None = None
+        self._error: VideoMAEFastError | None = None
 
     def start(
         self,
@@ -60,7 +59,11 @@ class ShardedWriter:
 
         Raises:
             CheckpointError: the checkpoint before this one could not be written.
+            RankFailedError: another process was gone before it was.
         """
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+        from torch.distributed.checkpoint.state_dict_saver import async_save
+
         self.wait()
         self._begin(folder)
         weights = {
@@ -78,7 +81,7 @@ class ShardedWriter:
 
         Raises:
             CheckpointError: it could not be written; what was there before is untouched.
-            RankFailedError: another process was waited for, for too long.
+            RankFailedError: another process was waited for, for too long, or is gone.
         """
         if self._thread is not None:
             with self.world.doing("waiting for the checkpoint to be written", waits=True):
@@ -98,7 +101,7 @@ class ShardedWriter:
     def _raise(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
-            raise CheckpointError(error)
+            raise error
 
     def _begin(self, folder: Path) -> None:
         """Makes the folder, in the main process; what went wrong is everybody's error."""
@@ -108,8 +111,9 @@ class ShardedWriter:
                 (begin(folder) / SHARDS).mkdir()
             except OSError as error:
                 said = cannot_write(folder, 0, error)
-        self._error = self.world.from_main(said)
-        self._raise()
+        said = self.world.from_main(said)
+        if said is not None:
+            raise CheckpointError(said)
 
     def _finish(
         self,
@@ -144,9 +148,14 @@ class ShardedWriter:
             dist.broadcast_object_list(box, src=0, group=self._group)
             said = box[0]
         except Exception as error:
-            said = f"another process is gone ({_first_line(error)})"
+            self._error = RankFailedError(
+                "another process of the run ended without a word (killed?), or can't be reached "
+                f"any more, while checkpoint {folder} was written; older ones are untouched: "
+                f"{_first_line(error)}"
+            )
+            return
         if said is not None:
-            self._error = cannot_write(folder, needed, said)
+            self._error = CheckpointError(cannot_write(folder, needed, said))
 
     def _commit(
         self,

@@ -8,22 +8,27 @@ is averaged over these too. What a process reads and writes of a parameter is a 
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from videomae_fast.models.dtensor import is_dtensor
 from videomae_fast.models.positions import remake_tables
 from videomae_fast.models.transformer import Block, set_sharded
 from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from torch.distributed.fsdp import FSDPModule
 
 
 def shard(model: nn.Module, layout: Layout, world: World, *, bf16: bool, compiled: bool) -> None:
@@ -40,6 +45,9 @@ def shard(model: nn.Module, layout: Layout, world: World, *, bf16: bool, compile
     Raises:
         RuntimeError: the backend adds up where it should average.
     """
+    # Takes a second, which runs that are not sharded go without
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     _check_average(world)
     weights = dict(model.state_dict()) if world.is_main else {}
     blocks = [module for module in model.modules() if isinstance(module, Block)]
@@ -83,7 +91,9 @@ def _distribute(model: nn.Module, weights: Mapping[str, Tensor], world: World) -
 @torch.no_grad()
 def write(own: Tensor, whole: Tensor) -> None:
     """Writes a whole tensor, which this process has, to its part of it; nobody is asked."""
-    if isinstance(own, DTensor):
+    if is_dtensor(own):
+        from torch.distributed.tensor import distribute_tensor
+
         whole = whole.to(device=own.device, dtype=own.dtype)
         own.copy_(distribute_tensor(whole, own.device_mesh, own.placements, src_data_rank=None))
     else:
@@ -92,33 +102,34 @@ def write(own: Tensor, whole: Tensor) -> None:
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor: its part, or all of one that is not sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor. Every process calls it, in the same order."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def whole_tensors(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
     """All of some tensors, for the main process; sharded ones on its CPU. All call it."""
     found = {}
     for name, tensor in tensors.items():
-        every = whole(tensor.detach()).cpu() if isinstance(tensor, DTensor) else tensor
+        every = whole(tensor.detach()).cpu() if is_dtensor(tensor) else tensor
         if world.is_main:
             found[name] = every
     return found
 
 
-def shards(model: nn.Module) -> bool:
+def shards(model: nn.Module) -> TypeGuard[FSDPModule]:
     """Whether a model is spread over processes."""
-    return isinstance(model, FSDPModule)
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    return kind is not None and isinstance(model, kind)
 
 
 def without_scatter(model: nn.Module, skip: bool, layout: Layout) -> None:
     """Where `skip`, gradients stay whole until the last micro-batch; that takes their memory, so
     it is for weights that stay gathered too."""
-    if isinstance(model, FSDPModule) and not layout.reshard:
+    if shards(model) and not layout.reshard:
         model.set_requires_gradient_sync(not skip)
 
 
@@ -126,10 +137,10 @@ def without_scatter(model: nn.Module, skip: bool, layout: Layout) -> None:
 def gathered(model: nn.Module) -> Iterator[None]:
     """While entered, every process holds all weights as blocks use them and no forward pass waits
     for another process, so that each may make as many as it has to. All enter it together."""
-    if not isinstance(model, FSDPModule):
+    modules = list(_sharded(model.modules()))
+    if not modules:
         yield
         return
-    modules = list(_sharded(model.modules()))
     before = [_reshards(module) for module in modules]
     try:
         for module in modules:
@@ -143,7 +154,7 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def _sharded(modules: Iterable[nn.Module]) -> Iterator[FSDPModule]:
-    return (module for module in modules if isinstance(module, FSDPModule))
+    return (module for module in modules if shards(module))
 
 
 def _reshards(module: FSDPModule) -> Any:

@@ -1,0 +1,220 @@
+"""Runs of several processes without their imports: torchrun's agent and its ranks, forked.
+
+Importing torch takes far longer than a tiny run. So one Python, ``python -m
+tests.support.launches``, imports everything once and forks from there: for each run an agent as
+torchrun has it (rendezvous, restarts in place), which forks its ranks. :class:`Host` is that
+Python as a test sees it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from tests.support.runs import ROOT
+
+LIMIT: Final = 300.0
+"""Seconds that a run may take; many times what any takes, as a machine may be busy."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An agent with its ranks.
+
+    Attributes:
+        host: that forked it.
+        pid: of the agent.
+        log: file that takes what agent and ranks print.
+    """
+
+    host: Host
+    pid: int
+    log: Path
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal's number; None while it runs."""
+        return self.host.poll(self.pid)
+
+    def said(self) -> str:
+        """What agent and ranks printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def finish(self, expected: int | None = 0) -> str:
+        """Waits for its end; what it said. expected: exit status; None: any."""
+        deadline = time.monotonic() + LIMIT
+        while (code := self.poll()) is None:
+            assert time.monotonic() < deadline, f"it did not end:\n{self.said()}"
+            time.sleep(0.02)
+        assert expected is None or code == expected, f"ended with {code}:\n{self.said()}"
+        return self.said()
+
+    def kill(self) -> None:
+        """SIGKILL for the agent alone."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def ranks(self) -> dict[int, int]:
+        """Process ids of its ranks, by the names that these give themselves."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        names = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
+        return {int(name[5:]): pid for pid, name in names.items() if name.startswith("rank-")}
+
+
+class Host:
+    """The Python that forks. At its end it kills the agents that still run."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._ended: dict[int, int] = {}
+
+    def start(
+        self, processes: int, target: str, words: list[str], log: Path, *, restarts: int = 0
+    ) -> Run:
+        """Starts ``target(words)`` in so many ranks of one agent.
+
+        Args:
+            processes: how many.
+            target: ``module:function``; what it returns is a rank's exit status.
+            words: what it gets.
+            log: file for what is printed.
+            restarts: in place, after a rank has ended badly.
+        """
+        return self._start(processes, target, words, log, restarts=restarts)
+
+    def meeting(
+        self, nodes: int, processes: int, target: str, words: list[str], log: Path
+    ) -> list[Run]:
+        """The same on several nodes, all of them here: an agent each, with so many ranks."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+        rendezvous = {"nodes": nodes, "endpoint": endpoint}
+        return [self._start(processes, target, words, log, **rendezvous) for _ in range(nodes)]
+
+    def _start(
+        self, processes: int, target: str, words: list[str], log: Path, **options: Any
+    ) -> Run:
+        started = {"start": target, "processes": processes, "words": words, "log": str(log)}
+        return Run(self, self._ask({**started, **options}), log)
+
+    def poll(self, pid: int) -> int | None:
+        if pid not in self._ended:
+            code = self._ask({"poll": pid})
+            if code is None:
+                return None
+            self._ended[pid] = code
+        return self._ended[pid]
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.communicate(timeout=LIMIT)
+
+    def _ask(self, question: dict[str, Any]) -> Any:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.launches"],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the host of runs has ended"
+        return json.loads(answer)
+
+
+def _serve() -> None:
+    """Forks as it is told, line by line; ends with what it has forked when there are no more."""
+    running: set[int] = set()
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "start" in question:
+            answer: int | None = os.fork()
+            if answer == 0:
+                _become_agent(question)
+            assert answer is not None
+            running.add(answer)
+        else:
+            pid, status = os.waitpid(question["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+            running.discard(pid)
+        print(json.dumps(answer), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _become_agent(question: dict[str, Any]) -> None:
+    """What torchrun does with its words, from here to the end of the process."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    code = 1
+    try:
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        handle = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        config = LaunchConfig(
+            min_nodes=question.get("nodes", 1),
+            max_nodes=question.get("nodes", 1),
+            nproc_per_node=question["processes"],
+            run_id=question.get("endpoint", uuid.uuid4().hex),
+            rdzv_backend="c10d",
+            rdzv_endpoint=question.get("endpoint", "localhost:0"),
+            max_restarts=question.get("restarts", 0),
+            monitor_interval=0.05,
+            start_method="fork",
+        )
+        elastic_launch(config, _rank)(question["start"], question["words"])
+        code = 0
+    except ChildFailedError as error:
+        print(f"torchrun: {error}", file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _rank(target: str, words: list[str]) -> None:
+    """A rank: named after its number, for :meth:`Run.ranks`."""
+    Path("/proc/self/comm").write_text(f"rank-{os.environ['RANK']}")
+    module, _, function = target.partition(":")
+    code = getattr(importlib.import_module(module), function)(words)
+    if code:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    for name in ("tests.support.sharded", "videomae_fast.cli.pretrain", "torch.distributed.run"):
+        importlib.import_module(name)
+    gc.freeze()  # a collection in a fork would copy all pages of what was imported
+    _serve()
