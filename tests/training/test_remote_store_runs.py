@@ -14,21 +14,34 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.object_store import BUCKET, Proxy, proxy_before, s3_server, upload, use
-from tests.support.runs import TINY, altered, finish, losses, options, quiet, start
+from tests.support.launches import LIMIT, Host, Run
+from tests.support.object_store import (
+    BUCKET,
+    RANK,
+    Proxy,
+    proxy_before,
+    rank_words,
+    s3_server,
+    upload,
+    use,
+)
+from tests.support.runs import TINY, altered, losses, options, quiet
 from tests.support.stores import write_store
 from videomae_fast import cli
-from videomae_fast.data import Source, read_report
+from videomae_fast.data import PipelineStats, Source, read_report
 from videomae_fast.data.errors import StoreUnreachableError
 from videomae_fast.data.store import opening, remote
 from videomae_fast.data.store.base import StoredClipError, StoreError
 from videomae_fast.data.store.opening import open_store
 from videomae_fast.data.store.verifying import Rows, wrong_rows
+from videomae_fast.errors import UsageError
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.recipes.source import remote_url
-from videomae_fast.tasks.pretraining import pretrain
+from videomae_fast.tasks.engine import LAST_REQUEST, micro_batches
+from videomae_fast.tasks.pretraining import dataset_of, pretrain
 from videomae_fast.training.errors import InterruptedRunError
 from videomae_fast.training.metrics import read_metrics
+from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 
 pytest.importorskip("obstore")
@@ -104,28 +117,50 @@ def test_an_index_comes_in_parts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_read_one_store(
-    url: str, proxy: Proxy, expected: list[object], tmp_path: Path, processes: int
+    host: Host, url: str, proxy: Proxy, server: str, expected: list[object], tmp_path: Path
 ) -> None:
-    """Each clip once in an epoch; when the store is lost all save and end, and then go on."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
-    words = [*options(data=url, workers=1, store_timeout=1, prefetch_gb=1e-6, log_every=1),
-             "--output", str(tmp_path / "run")]  # fmt: skip
-    run = start(words, launcher=launcher)
-    while "step 4/8" not in (line := run.stdout.readline()):  # type: ignore[union-attr]
-        assert line or run.poll() is None, "it ended"
-    proxy.down = True
-    said = finish(run, 1)
-    assert "can't be reached" in said
-    assert "steps are done; saved in" in said
-    done = len(losses(tmp_path / "run"))
-    assert 4 <= done < 8
-    proxy.down, before = False, proxy.counts["requests"]
-    finish(start(words, launcher=launcher))
-    whole = [pytest.approx(line, rel=1e-4) for line in expected]
-    assert losses(tmp_path / "run") == whole
-    assert proxy.counts["requests"] - before == 4 * (8 - done), "a request for each video"
+    """Each clip once in an epoch. Whether one process loses the store or all: they save, end, and
+    go on, on another number of processes too."""
+    words = ["pretrain", *options(data=url, workers=1, store_timeout=1, prefetch_gb=1e-6,
+             log_every=1), "--output", str(tmp_path / "run")]  # fmt: skip
+
+    def lost(run: Run, step: int, lose: Proxy) -> int:
+        deadline = time.monotonic() + LIMIT
+        while f"step {step}/8" not in run.said():
+            assert run.poll() is None, run.said()
+            assert time.monotonic() < deadline, run.said()
+            time.sleep(0.02)
+        lose.down = True
+        said = run.finish(1)
+        assert "can't be reached" in said
+        assert "steps are done; saved in" in said
+        lose.down = False
+        return len(losses(tmp_path / "run"))
+
+    cache = tmp_path / "cache"
+    with proxy_before(server) as alone:
+        ranks = rank_words(words, [proxy.address, alone.address], cache)
+        done = lost(host.start(2, RANK, ranks, tmp_path / "one"), 2, alone)
+    assert 2 <= done < 6
+    ranks = rank_words(words, [proxy.address], cache)
+    more = lost(host.start(3, RANK, ranks, tmp_path / "all"), done + 1, proxy)
+    assert done < more < 8
+    before = proxy.counts["requests"]
+    host.start(3, RANK, ranks, tmp_path / "rest").finish()
+    assert losses(tmp_path / "run") == [pytest.approx(line, rel=1e-4) for line in expected]
+    assert proxy.counts["requests"] - before == 4 * (8 - more), "a request for each video"
+
+
+def test_the_others_wait_as_long_as_a_store_is_waited_for(tiny: Tiny, url: str) -> None:
+    config = tiny(data=(Source(url),), store_timeout=300.0, group_timeout=359.0)
+    given = dataset_of(config), config, range(1)
+    cpu = torch.device("cpu")
+    with pytest.raises(UsageError, match=r"store_timeout \(300 s\) for s3://.*--group-timeout"):
+        micro_batches(*given, World(0, 2, cpu), PipelineStats(0))
+    micro_batches(*given, World(0, 1, cpu), PipelineStats(0))
+    default = PretrainConfig()
+    assert default.data.store_timeout + LAST_REQUEST <= default.run.group_timeout
 
 
 def test_the_same_losses_through_a_bad_network(

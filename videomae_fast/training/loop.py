@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,8 +234,16 @@ class _Loop(Generic[Batch]):
 
     def train(self) -> RunResult:
         """Steps until the end of the run, or until something stops it."""
+        with ExitStack() as ending:
+            batches = self.task.batches(self.start)
+            if isinstance(batches, Generator):
+                # Else an error's traceback keeps processes, threads and memory, until a collection
+                # ends them in whatever thread it happens to run in.
+                ending.callback(batches.close)
+            return self._steps(batches)
+
+    def _steps(self, batches: Iterator[Batch]) -> RunResult:
         settings, stop = self.settings, self.world.asked
-        batches = self.task.batches(self.start)
         last_loss: float | None = None
         self.progress.skip(self.start)
         done, ended = self.start, self._evaluate(self.start)
@@ -305,12 +313,15 @@ class _Loop(Generic[Batch]):
         """Has the task evaluate where an epoch or the run ends; whether the run is to end here."""
         if done == 0 or (done % self.per_epoch and done != self.total):
             return False
+        found = None
         with self.step.whole_weights(), self._spending("evaluation"):
             try:
                 found = self.task.epoch_done(done, self.step.model, self.log)
             except StoreUnreachableError as error:
                 self._alone(error, True)
-                raise
+                self.unreachable = error
+        if self.unreachable:
+            self._stop_unreachable(done)
         if found is None:
             return False
         self.folder.evaluated(done, found.numbers)

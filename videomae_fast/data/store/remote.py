@@ -51,6 +51,9 @@ def obstore() -> Any:
     return obstore
 
 
+_BEGINNING: Final = threading.Lock()
+
+
 class RemoteRanges:
     """Parts of objects below a URL. Credentials, region and endpoint are those of the environment
     (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL`` and so on), as obstore reads them.
@@ -111,7 +114,9 @@ class RemoteRanges:
 def _wait(answer: Coroutine[Any, Any, bytes]) -> bytes:
     """An answer that comes to another thread: what waits can be called off, and what answers can't
     keep the process from ending."""
-    return awaited(asyncio.run_coroutine_threadsafe(answer, _network(os.getpid())))
+    with _BEGINNING:  # else threads that ask for the first time begin one each
+        network = _network(os.getpid())
+    return awaited(asyncio.run_coroutine_threadsafe(answer, network))
 
 
 @cache
