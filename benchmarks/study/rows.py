@@ -87,9 +87,9 @@ FRACTIONS = tuple(
         long=arm == "from scratch")
     for share in (0.5, 0.25) for arm in ("pre-trained", "from scratch")
 )  # fmt: skip
-# Random cubes: in trials, tubes of the motions taught a small model little but the background
+# Whole frames: in trials, tubes and cubes taught a small model little but what stands still
 FEW = tuple(
-    Row(MOTIONS, LABELS, f"{count} a class, {arm}", arm, {"masks.encoder": "random"}, count,
+    Row(MOTIONS, LABELS, f"{count} a class, {arm}", arm, {"masks.encoder": "frame"}, count,
         long=arm == "from scratch")
     for count in (25, 5, 1) for arm in ("pre-trained", "from scratch")
 )  # fmt: skip

@@ -25,10 +25,10 @@ MOTIONS: tuple[str, ...] = (
 SPEED, SPIN, GROWTH = (0.25, 0.45), (1.0, 2.0), (0.45, 0.75)
 """Picture widths, radians, and powers of e per second."""
 
-RADIUS, SMALL = (0.18, 0.34), (0.06, 0.1)
+RADIUS, SMALL = (0.25, 0.42), (0.06, 0.1)
 """Of the shape that makes the class and of what distracts, in picture widths."""
 
-DISTRACTORS = 3
+DISTRACTORS = 2
 """Smaller shapes: so many at most."""
 
 BRIGHT, DIM = (0.85, 1.0), (0.25, 0.5)

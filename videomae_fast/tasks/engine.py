@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from videomae_fast.data.device.stage import CropOn
 from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
+from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.fp8 import set_fp8
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
@@ -226,3 +228,28 @@ def _check_recompute(run: Run) -> None:
             "recompute and activation_checkpointing exclude each other: the second makes whole "
             "blocks again"
         )
+
+
+def shape_of(config: FinetuneConfig | DetectConfig) -> MAEConfig:
+    """The model's shape, with the clip size and length that its positions are for.
+
+    Raises:
+        UsageError: sizes that don't divide, or positions that can't be recomputed.
+    """
+    model = config.model
+    trained: dict[str, Any] = {
+        "image_size": model.trained_image_size,
+        "frames": model.trained_frames,
+    }
+    try:
+        clips = mae_config(model)
+        shape = replace(clips, **{k: v for k, v in trained.items() if v is not None})
+    except ValueError as error:
+        raise UsageError(f"the model can't be: {error}") from None
+    recomputed = isinstance(config, FinetuneConfig) and config.model.other_grids == "recomputed"
+    if shape.learned_positions and recomputed and shape.grid != clips.grid:
+        raise UsageError(
+            f"learned positions are for {shape.grid}, the clips have {clips.grid}: they can be "
+            "interpolated, but not recomputed; leave --other-grids recomputed out"
+        )
+    return shape

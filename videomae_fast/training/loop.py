@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ from time import perf_counter
 from typing import Final, Generic, NoReturn
 
 import torch
-from torch import Tensor
 
 from videomae_fast.data.errors import (
     FailureShareError,
+    OutputError,
     StoppedWaitingError,
     StoreUnreachableError,
     WorkerDiedError,
@@ -24,12 +24,12 @@ from videomae_fast.interop import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.deterministic import deterministic_algorithms
-from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
-from videomae_fast.training.finite import not_a_number, not_finite
+from videomae_fast.training.errors import InterruptedRunError, NonFiniteError
+from videomae_fast.training.finite import not_finite
 from videomae_fast.training.folder import RunFolder
 from videomae_fast.training.hangs import hang_reports, telling_stacks
 from videomae_fast.training.metrics import Progress
-from videomae_fast.training.optimizer import load_optimizer_state, set_weight_decay
+from videomae_fast.training.optimizer import set_weight_decay
 from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.layout import layout_of
@@ -37,6 +37,7 @@ from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.replicas import check_replicas
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.records import NonFiniteStep, StepBuffer
+from videomae_fast.training.restore import check_finite, load_moments
 from videomae_fast.training.resume import (
     check_length,
     check_same_run,
@@ -164,15 +165,16 @@ def _open(
         check_length(saved, before, task.fingerprint, log)
         tell_drawn_by_place(saved, task.objective, world.size, settings.accumulation, log)
         init = task.began(saved)
-        weights, moments = saved.model(), saved.optimizer()
-        if world.is_main:
-            _check_finite(saved.folder, weights, moments)
         if real:
+            weights = saved.model()
+            if world.is_main:
+                check_finite(saved.folder, not_finite(weights))
             load_into(model, weights, origin=str(saved.folder))
+            del weights
     step = make_step(task.objective, model, settings, world, log)
     if saved is not None:
         with step.whole_weights():
-            load_optimizer_state(model, step.optimizer, moments)
+            load_moments(saved, step, world)
     parent = folder.make_checkpoints()
     if world.is_main and resume not in ("auto", "never"):
         checkpoint.set_aside(parent, start, log)
@@ -320,6 +322,9 @@ class _Loop(Generic[Batch]):
             except StoreUnreachableError as error:
                 self._alone(error, True)
                 self.unreachable = error
+            except (OSError, OutputError):
+                self.folder.check()  # says why it can't be written, where it was taken away
+                raise
         if self.unreachable:
             self._stop_unreachable(done)
         if found is None:
@@ -475,17 +480,6 @@ def _whose(faults: list[bool]) -> str:
     if not ranks:
         return "Every process's own loss was finite, so it was in the backward pass. "
     return f"The loss of rank {', '.join(ranks)} was not finite. "
-
-
-def _check_finite(
-    folder: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
-) -> None:
-    wrong = not_finite(weights) or not_a_number(moments)
-    if wrong is not None:
-        raise CheckpointError(
-            f"checkpoint {folder} is whole, but was written with values that are not finite: "
-            f"{wrong}: go on from an earlier one with --resume"
-        )
 
 
 def _quiet(_: str) -> None:
