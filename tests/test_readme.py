@@ -60,6 +60,7 @@ PROCESSES = 2  # instead of 8: each takes seconds to begin, and the layouts have
 ELSEWHERE = {
     "make demo": "CI's own run of the demo",
     "make test": "this run",
+    "videomae-fast prepare train.csv --output spread": "tests/cli/test_ray.py",
     "pip install": ".ci/run installs wheel, sdist and editable",
     "VIDEOMAE_FAST_NATIVE=0 pip install": ".ci/run installs without the library",
 }

@@ -129,6 +129,7 @@ class Host:
     def _start(
         self, processes: int, target: str, words: list[str], log: Path, **options: Any
     ) -> Run:
+        log.touch()  # there before the agent has it
         started = {"start": target, "processes": processes, "words": words, "log": str(log)}
         return Run(self, self._ask({**started, **options}), log)
 

@@ -28,7 +28,7 @@ from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans, Vi
 
 HandOver = Literal["clips", "frames", "encoded"]
 PREFETCH_BYTES: Final = 10**9
-STORE_TIMEOUT: Final = 600.0
+STORE_TIMEOUT: Final = 300.0
 Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Gives memory for an array of a shape."""
 

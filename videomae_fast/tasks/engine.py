@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import LIST_FIELDS, PATHS, from_plain, to_plain
 from videomae_fast.recipes.schema import Optim, PretrainConfig, Reading, Run
+from videomae_fast.recipes.source import remote_url
 from videomae_fast.training.checkpoint import Saved
 from videomae_fast.training.errors import CheckpointError
 from videomae_fast.training.parallel.world import World
@@ -31,6 +32,9 @@ from videomae_fast.training.task import Fingerprint, Settings
 
 Trained = PretrainConfig | FinetuneConfig | DetectConfig
 T = TypeVar("T", bound=PretrainConfig | FinetuneConfig | DetectConfig)
+
+LAST_REQUEST: Final = 60.0
+"""Seconds that a store's last request, with its tries, may take beyond ``store_timeout``."""
 
 
 def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
@@ -102,8 +106,13 @@ def device_decoder(data: Reading) -> str | None:
 def micro_batches(
     dataset: ClipDataset, config: Trained, steps: range, world: World, stats: PipelineStats
 ) -> Iterator[ClipBatch]:
-    """This process's micro-batches of these steps."""
+    """This process's micro-batches of these steps.
+
+    Raises:
+        UsageError: the other processes would not wait as long as this one may for its store.
+    """
     data, optim = config.data, config.optim
+    _check_patience(dataset, config, world)
     return clip_loader(
         dataset,
         videos_per_step=optim.videos_per_step,
@@ -118,6 +127,7 @@ def micro_batches(
         device_decoder=device_decoder(data),
         time_limit=data.decode_timeout,
         stats=stats,
+        stopped=world.gives_up,
     )
 
 
@@ -179,6 +189,21 @@ def _step_mode(run: Run) -> str:
         stacklevel=4,
     )
     return "compiled"
+
+
+def _check_patience(dataset: ClipDataset, config: Trained, world: World) -> None:
+    """Raises UsageError where a process that waits for its store would be taken for one that hangs:
+    the others wait for it before each step, and saving the run needs all."""
+    longest, patience = config.data.store_timeout, config.run.group_timeout
+    if world.size == 1 or longest + LAST_REQUEST <= patience:
+        return
+    remote = [remote_url(loaded.source.path) for loaded in dataset.sources]
+    for url in filter(None, remote):
+        raise UsageError(
+            f"store_timeout ({longest:g} s) for {url}: a process may wait for its store so long "
+            f"and {LAST_REQUEST:g} s for a last request, and the others wait for it only "
+            f"group_timeout ({patience:g} s): make --store-timeout less, or --group-timeout more"
+        )
 
 
 def _check_sharded(optim: Optim, run: Run) -> None:

@@ -14,10 +14,15 @@ class StopRequest:
     """While entered, the first SIGTERM or SIGINT sets ``signum``; a second SIGINT interrupts.
 
     Outside the main thread, where Python takes no signals, it does nothing.
+
+    Attributes:
+        signum: of the first signal; 0: none came.
+        held: what is waited for is needed first, whatever came.
     """
 
     def __init__(self) -> None:
         self.signum = 0
+        self.held = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:

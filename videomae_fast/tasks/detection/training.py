@@ -206,6 +206,7 @@ class Detection:
             stats=self.feeding,
             crop_on=crop_on(data, world.device),
             device_decoder=device_decoder(data),
+            stopped=world.gives_up,
         )
 
     def model(self) -> ActionDetector:

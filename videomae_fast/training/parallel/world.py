@@ -26,6 +26,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
 from videomae_fast.training.parallel.nodes import Seat, processes_per_node
 from videomae_fast.training.parallel.watch import Watch
+from videomae_fast.training.signals import StopRequest
 
 _RUNS: Final = count()
 _START_SECONDS: Final = 1800.0
@@ -38,7 +39,8 @@ class World:
     """This process among those of the run.
 
     rank, size: of all processes; device: this process's; control: the gloo group, and store: what
-    the processes have in common, None where there is one process; seats: where each process is.
+    the processes have in common, None where there is one process; seats: where each process is;
+    asked: whether this one is asked to stop.
     """
 
     rank: int
@@ -49,6 +51,11 @@ class World:
     seats: tuple[Seat, ...] = ()
     watch: Watch | None = None
     groups: list[dist.ProcessGroup | None] = field(default_factory=list, compare=False)
+    asked: StopRequest = field(default_factory=StopRequest, compare=False)
+
+    def gives_up(self) -> bool:
+        """Whether this process is to wait for data no more, since it is asked to stop."""
+        return bool(self.asked.signum) and not self.asked.held
 
     @property
     def is_main(self) -> bool:
