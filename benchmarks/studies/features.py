@@ -72,13 +72,14 @@ def contenders(
                 parameter.add_(0.02 * torch.randn_like(parameter))
     official = OfficialClassifier(config, 710).eval()
     official.load_state_dict(ours.state_dict())
+    stride, size = settings.windows.stride, settings.size
     frozen = FrozenFeatures(ours)
+    frozen.pack(LENGTH, size, batch)
 
     def by_ours() -> NDArray[np.float32]:
         with open_video(video) as opened:
             return video_features(frozen, opened, settings, batch=batch)
 
-    stride, size = settings.windows.stride, settings.size
     return {
         "official": lambda: official_windows(official, video, stride, size),
         "ours": by_ours,

@@ -11,6 +11,8 @@ import torch
 from tests.support.videos import read_numbers, write_audio, write_video
 from videomae_fast.data import ClipDataset, PipelineStats, Source, clip_loader
 from videomae_fast.data.decoders import open_video
+from videomae_fast.data.decoders.excerpt import excerpt
+from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.device.base import EncodedClip
 from videomae_fast.data.device.dali import DaliDecoder
 from videomae_fast.data.device.decoders import NAMES, find_device_decoder
@@ -67,6 +69,22 @@ def test_frames_are_those_of_the_cpu_decoder(decoder, tmp_path):
         apart = np.abs(frames.astype(int) - truth.astype(int))
         assert apart.mean() < 3  # the conversion from YUV differs
         assert np.percentile(apart, 99) < 24  # and chroma at edges
+
+
+def test_a_part_of_a_video_has_the_same_frames(decoder, tmp_path):
+    options = {**OPTIONS[decoder.codec], "x265-params": "open-gop=0:keyint=16:log-level=error"}
+    path = write_video(tmp_path / "a.mkv", codec=decoder.codec, options=options)
+    wanted = (40, 44, 37, 44)
+    with PyAVReader(path) as whole:
+        part = excerpt(whole, wanted)
+    assert part is not None
+    assert part.frame_count < 40
+    numbers = tuple(number - part.first for number in wanted)
+    found, expected = decoder.decode(
+        [EncodedClip(torch.from_numpy(part.data), numbers, part.frame_count), clip(path, wanted)]
+    )
+    assert read_numbers(found.cpu().numpy()) == list(wanted)
+    assert torch.equal(found, expected)
 
 
 def test_a_variable_frame_rate_keeps_its_numbers(decoder, tmp_path):

@@ -119,7 +119,8 @@ def test_chance_is_told_with_what_to_look_at() -> None:
     assert found.warning is not None
     for cause in ("same order", "normalised", "loaded"):
         assert cause in found.warning
-    assert chance_warning(0.6, torch.tensor([0] * 6 + [1] * 4), 2) is not None  # one class's share
+    assert "chance level" in str(chance_warning(0.6, torch.tensor([0] * 24 + [1] * 16), 2))
+    assert "too few" in str(chance_warning(0.6, torch.tensor([0] * 6 + [1] * 4), 2))
     assert chance_warning(0.99, torch.arange(100) % 4, 4) is None
 
 

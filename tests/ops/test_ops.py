@@ -20,6 +20,7 @@ from videomae_fast.ops import (
     token_gather,
     token_scatter,
 )
+from videomae_fast.ops.linear import packed_linear_gelu, packed_weight
 from videomae_fast.ops.registry import REGISTRY, forced, native_missing
 
 pytestmark = pytest.mark.without_gpu
@@ -62,6 +63,23 @@ def test_linear_of_slices_and_strides():
         linear(x.bfloat16(), weight.bfloat16(), impl="onednn")
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(x, weight).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("rows", [64, 7])
+def test_linear_of_packed_weights(rows):
+    """The same bits as of weights as they lie, whatever number of rows they were packed for."""
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, rows, 33), torch.randn(48, 33), torch.randn(48)
+    packed = packed_weight(weight, 64)
+    for given in (bias, None):
+        plain = linear(x, weight, given, impl="onednn")
+        assert torch.equal(linear(x, packed, given, impl="onednn"), plain)
+    exact = torch.nn.functional.gelu(x.double() @ weight.double().t() + bias.double())
+    found = packed_linear_gelu(x, packed, bias)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    weight.zero_()  # nothing is shared
+    assert torch.equal(packed_linear_gelu(x, packed, bias), found)
 
 
 @pytest.mark.parametrize("name", sorted(opcheck_cases()))

@@ -79,6 +79,9 @@ def test_warnings() -> None:
     assert at_chance(0.6, 100, 4) is None
     assert at_chance(None, 0, 4) is None
     assert at_chance(1.0, 100, 1) is None
+    assert at_chance(0.5, 2, 4) == (
+        "note: top-1 50.0% of 2 videos: too few to tell from guessing among 4 classes (25.0%)"
+    )
     for cause in ("numbers the classes", "normalised", "head was never trained"):
         assert cause in str(at_chance(0.3, 100, 4, IN_TEST))
     epochs = [Epoch(2, _numbers(0.7), None, "weights"), Epoch(4, _numbers(0.3), None, None)]

@@ -174,6 +174,7 @@ class Made:
 def make(args: argparse.Namespace, shard: Shard, *, show_progress: bool = True) -> Made:
     """Makes a shard of what the command line asks for, in this process."""
     from videomae_fast.evaluation.extraction import Extraction, extract
+    from videomae_fast.evaluation.features import usual_batch
     from videomae_fast.interop import SourceHints, read_weights
     from videomae_fast.interop.weights.encoder import encoder_of, weights_digest
     from videomae_fast.models.frozen import FrozenFeatures
@@ -191,10 +192,13 @@ def make(args: argparse.Namespace, shard: Shard, *, show_progress: bool = True) 
         frozen.shape(made.windows.length, made.size)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    digest = weights_digest(model)  # before they are packed
+    if args.precision != "bf16":
+        frozen.pack(made.windows.length, made.size, args.batch or usual_batch(device))
     how = Extraction(
         frozen,
         made,
-        {"weights": {"kind": weights.kind, "sha256": weights_digest(model)}},
+        {"weights": {"kind": weights.kind, "sha256": digest}},
         {"preset": args.preset, "weights_file": str(args.weights), "versions": _versions()},
         device=device,
         batch=args.batch,

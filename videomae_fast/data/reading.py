@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from videomae_fast.data.cache import CacheCounts, CachedVideos
 from videomae_fast.data.core_wait import seconds_without_core
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader
-from videomae_fast.data.decoders.content import Video, taken
+from videomae_fast.data.decoders.content import Content, Video, size_of, taken
+from videomae_fast.data.decoders.excerpt import excerpt
 from videomae_fast.data.decoders.orientation import UPRIGHT, orientation
 from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import one_file
@@ -28,6 +29,7 @@ from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans, Vi
 
 HandOver = Literal["clips", "frames", "encoded"]
 PREFETCH_BYTES: Final = 10**9
+WHOLE_BYTES: Final = 4 << 20  # of files that a device gets as they are; of larger ones a part
 STORE_TIMEOUT: Final = 300.0
 Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Gives memory for an array of a shape."""
@@ -120,6 +122,10 @@ class ReadSettings:
         decoder = DECODERS[self.decoder]
         return decoder.open(path) if self.cache is None else self.cache.open(path, decoder)
 
+    def demuxed(self, content: Content) -> AbstractContextManager[PyAVReader]:
+        """A file that a device may decode, to be used in a ``with`` block."""
+        return PyAVReader(content)
+
     def why_not_encoded(self, request: ClipRequest) -> str | None:
         """Why a file is decoded here although the device could, or None."""
         return None
@@ -148,10 +154,12 @@ class ReadResult:
     Attributes:
         kind: which of three forms the data has.
         data: uint8, [S, T, h, w, 3] clips (of fp32 ones the bytes, [S, T, h, w, 12]), [N, H, W, 3]
-            frames or [bytes] of a file.
+            frames or [bytes] of a file that has the video or a part of it.
         plans: of the samples.
-        ids: frame numbers.
+        ids: frame numbers in the video.
         frame_count: of the video.
+        part: of a file that has a part of it, the number of the part's first frame and how many it
+            has; None: all of it.
         decode_seconds, crop_seconds: of this process.
         waited_seconds: of decode_seconds, those spent waiting for the file, not computing.
         kept_back: why an encoded video was decoded here.
@@ -173,6 +181,7 @@ class ReadResult:
     cached: CacheCounts | None = None
     queued_seconds: float = 0.0
     numbering: str | None = None
+    part: tuple[int, int] | None = None
 
 
 def read(request: ClipRequest, settings: ReadSettings, room: Room | None = None) -> ReadResult:
@@ -230,7 +239,7 @@ def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
     """The file with what the device needs to know of it, or why the device can't decode it."""
     clock = _Clock()
     content = taken(request.file)
-    with PyAVReader(content) as video:
+    with settings.demuxed(content) as video:
         ids = settings.ids(video, request)
         context = video.stream.codec_context
         codec, pixels = context.codec.canonical_name, context.pix_fmt
@@ -245,15 +254,18 @@ def _encoded(request: ClipRequest, settings: ReadSettings) -> ReadResult | str:
             return "rotated by metadata"
         count = video.frame_count
         plans = settings.plans((first.height, first.width), count, request)
-    data = (
-        np.fromfile(content, dtype=np.uint8)
-        if isinstance(content, Path)
-        else np.frombuffer(content.content, dtype=np.uint8)
-    )
+        found = excerpt(video, ids) if size_of(content) > WHOLE_BYTES else None
+    if found is not None:
+        data = found.data
+    elif isinstance(content, Path):
+        data = np.fromfile(content, dtype=np.uint8)
+    else:
+        data = np.frombuffer(content.content, dtype=np.uint8)
     seconds, waited, queued = clock.told()
     return ReadResult(
-        "encoded", data, plans, ids, count, seconds, waited_seconds=waited, queued_seconds=queued
-    )
+        "encoded", data, plans, ids, count, seconds, waited_seconds=waited, queued_seconds=queued,
+        part=None if found is None else (found.first, found.frame_count),
+    )  # fmt: skip
 
 
 class _Clock:

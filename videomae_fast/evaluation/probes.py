@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videomae_fast.evaluation.chance import verdict
 from videomae_fast.models.attentive_probe import AttentiveProbe
 
 RATES: Final = tuple(rate * 1e-3 for rate in (5.0, 3.0, 1.0, 0.3, 0.1))
 DECAYS: Final = (0.01, 0.1, 0.4, 0.8)
-_DEVIATIONS: Final = 2.0  # above chance, as a share of right guesses varies
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,8 @@ def nearest_neighbours(
 def chance_warning(accuracy: float, labels: Tensor, classes: int) -> str | None:
     """What to look at where an accuracy is no better than guessing.
 
-    Chance is the larger of 1 / classes and the share of the most frequent label, plus two standard
-    deviations of a share of so many guesses.
+    Chance is the larger of 1 / classes and the share of the most frequent label; see
+    :func:`videomae_fast.evaluation.chance.verdict`.
 
     Args:
         accuracy: top-1, between 0 and 1.
@@ -197,12 +197,16 @@ def chance_warning(accuracy: float, labels: Tensor, classes: int) -> str | None:
         classes: of the head.
 
     Returns:
-        A warning, or None.
+        A warning, a note where so few videos could not tell, or None.
     """
     count = len(labels)
     chance = max(1 / classes, float(torch.bincount(labels).max()) / count)
-    if accuracy > chance + _DEVIATIONS * math.sqrt(chance * (1 - chance) / count):
+    found = verdict(accuracy, count, chance)
+    if found == "better":
         return None
+    if found == "too few":
+        told = f"accuracy {accuracy:.1%} on {count:,} videos"
+        return f"{told}: too few to tell from guessing ({chance:.1%})"
     return (
         f"accuracy {accuracy:.1%} on {count:,} videos is chance level ({chance:.1%} by guessing): "
         "see that the labels of both lists count classes in the same order, that frames were "

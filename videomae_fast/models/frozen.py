@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from videomae_fast.masks import Grid
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.masked_autoencoder import Encoder
+from videomae_fast.models.packed_weights import pack_weights
 from videomae_fast.models.transformer import add, add_norm
 from videomae_fast.ops.checks import check_frames
 
@@ -78,11 +79,30 @@ class FrozenFeatures:
         Raises:
             ValueError: no multiple of the model's tubelet or patch size.
         """
-        embed = self.model.patch_embed
-        grid = Grid.of(frames, size, embed.tubelet_size, embed.patch_size)
+        grid = self._grid(frames, size)
         t, h, w = grid.slots, grid.height, grid.width
-        width = embed.proj.out_channels
+        width = self.model.patch_embed.proj.out_channels
         return {"clip": (width,), "slots": (t, width), "tokens": (t, h, w, width)}[self.pooling]
+
+    def pack(self, frames: int, size: tuple[int, int], batch: int = 1) -> str | None:
+        """Lays the model's weights out for a CPU's matmuls, in place; it serves for this alone.
+
+        Args:
+            frames: of the usual clip.
+            size: its (height, width) in pixels.
+            batch: clips of the usual forward pass.
+
+        Returns:
+            As :func:`videomae_fast.models.packed_weights.pack_weights`.
+
+        Raises:
+            ValueError: no multiple of the model's tubelet or patch size.
+        """
+        return pack_weights(self.model, batch * self._grid(frames, size).tokens)
+
+    def _grid(self, frames: int, size: tuple[int, int]) -> Grid:
+        embed = self.model.patch_embed
+        return Grid.of(frames, size, embed.tubelet_size, embed.patch_size)
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from videomae_fast.ops import (
     packed_bias,
     token_gather,
 )
+from videomae_fast.ops.linear import packed_linear_gelu
 
 
 class Branch(NamedTuple):
@@ -208,11 +209,13 @@ class Mlp(nn.Module):
         fused: bias, GELU and its slope in the matmuls' epilogues (:func:`gelu_mlp`), by this
             library's matmuls; not measured, so off. Does not go with `recompute`, nor with `fp8`.
         fp8: both matmuls are :func:`videomae_fast.ops.fp8_linear`.
+        packed: its weights are packed ones (:mod:`videomae_fast.models.packed_weights`).
     """
 
     recompute = False
     fused = False
     fp8 = False
+    packed = False
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -230,6 +233,8 @@ class Mlp(nn.Module):
         first: Tensor = self.fc1.weight
         bias: Tensor = self.fc1.bias
         second: Tensor = self.fc2.weight
+        if self.packed:
+            return linear(packed_linear_gelu(x, first, bias), second)
         missing = -bias.shape[0] % multiple
         if missing:
             first = F.pad(first, (0, 0, 0, missing))

@@ -40,6 +40,47 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, impl: str =
     return out
 
 
+def packed_weight(weight: Tensor, rows: int) -> Tensor:
+    """A weight as oneDNN's blocks, which :func:`linear` by "onednn" would else make in each call.
+
+    For what learns nothing any more: results are the same bits, there is no gradient, and torch's
+    other operations don't take such a tensor.
+
+    Args:
+        weight: fp32 [out, in], on the CPU.
+        rows: that are usually multiplied at once; others work too.
+
+    Returns:
+        [out, in] in torch's mkldnn layout; nothing is shared with `weight`.
+
+    Raises:
+        RuntimeError: oneDNN is not here, or a dtype that it does not take.
+    """
+    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows)
+    return out
+
+
+def packed_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``gelu(x weightᵀ + bias)``, the exact form with erf, in one pass and without a gradient.
+
+    Args:
+        x: fp32 [..., in], on the CPU.
+        weight: [out, in], of :func:`packed_weight`.
+        bias: fp32 [out].
+
+    Returns:
+        fp32 [..., out]; nothing else as large is written.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "gelu", [], "none")
+    return out.view(*x.shape[:-1], weight.shape[0])
+
+
+def why_not_packed() -> str | None:
+    """Why nothing is gained by :func:`packed_weight` in this process, or None."""
+    return _unavailable() or _no_gain()
+
+
 def _forward_by(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         out = product(x.reshape(-1, x.shape[-1]), weight, bias)

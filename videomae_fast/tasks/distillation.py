@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.fixed_views import FixedViews
 from videomae_fast.data.loader.pipeline import ClipBatch, StepDraws
 from videomae_fast.errors import UsageError
+from videomae_fast.evaluation.chance import verdict
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.feature_alignment import (
     ALIGNMENT,
@@ -246,7 +246,7 @@ def guessing(steps: Sequence[Mapping[str, Any]], classes: int) -> str | None:
         one["teacher_accuracy"] * (int(one["clips"]) - int(one["failed_clips"])) for one in told
     )
     chance = 1 / classes
-    if right / clips > chance + 2 * math.sqrt(chance * (1 - chance) / clips):
+    if verdict(right / clips, clips, chance) != "guessing":
         return None
     return (
         f"warning: of {clips} training clips the teacher names the label of {right / clips:.1%}, "

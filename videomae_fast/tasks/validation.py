@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from videomae_fast.data.failures import Failure
+from videomae_fast.evaluation.chance import verdict
 from videomae_fast.evaluation.multi_view import VideoScores
 from videomae_fast.tasks.history import Validations
 from videomae_fast.training.metrics import read_metrics
@@ -155,13 +156,25 @@ IN_TEST: Final = (
 def at_chance(
     top1: float | None, videos: int, classes: int, causes: Sequence[str] = IN_TRAINING
 ) -> str | None:
-    """A warning where top-1 is what guessing gives, within two standard errors; else None."""
+    """A warning where top-1 is what guessing gives, a note where nobody could tell; else None.
+
+    Args:
+        top1: share of the videos; None: not measured.
+        videos: that it was measured on.
+        classes: of the model.
+        causes: likely ones of guessing.
+    """
     if top1 is None or classes < 2:
         return None
     chance = 1 / classes
-    margin = 2 * math.sqrt(chance * (1 - chance) / videos)
-    if top1 > chance + margin:
+    found = verdict(top1, videos, chance)
+    if found == "better":
         return None
+    if found == "too few":
+        return (
+            f"note: top-1 {top1:.1%} of {videos} videos: too few to tell from guessing among "
+            f"{classes} classes ({chance:.1%})"
+        )
     return (
         f"warning: top-1 {top1:.1%} is no better than guessing among {classes} classes "
         f"({chance:.1%}). Likely causes: {'; '.join(causes)}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from videomae_fast.data.boxes.second_files import SecondFiles
 from videomae_fast.data.boxes.video_files import VideoFiles, VideoPart, count_images
 from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.decoders import DECODERS, FolderReader, VideoReader, find_decoder
+from videomae_fast.data.decoders.content import Content
+from videomae_fast.data.decoders.pyav import PyAVReader
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.keyed_order import draw_order, told_mixing
 from videomae_fast.data.order import Draw, item_words
@@ -81,6 +84,12 @@ class KeyFrameReading(ReadSettings):
 
         reach = self.frames * request.stride // 2
         return SecondFiles(request.file.parent, request.seconds, reach, open_part)
+
+    def demuxed(self, content: Content) -> AbstractContextManager[PyAVReader]:
+        assert isinstance(content, Path)
+        # Else all packets of a movie were read for each of its key frames
+        kept = kept_open(content, DECODERS["pyav"])
+        return cast("AbstractContextManager[PyAVReader]", kept)
 
     def why_not_encoded(self, request: ClipRequest) -> str | None:
         assert isinstance(request, KeyFrameRequest)

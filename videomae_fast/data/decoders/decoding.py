@@ -118,29 +118,34 @@ class Seeker:
         """
         from av.error import FFmpegError
 
-        packets, first, landed = self._land(key)
+        packets, landed = self._land(key)
         try:
-            yield from self._decoded(packets, first, landed, only)
+            yield from self._decoded(self._checked(packets, landed), landed, only)
         except FFmpegError as error:  # the file can't be read on
             raise AstrayError from error
 
-    def _decoded(
-        self,
-        packets: Iterator[Packet[VideoStream]],
-        first: Packet[VideoStream],
-        landed: Key,
-        only: frozenset[int] | None,
-    ) -> Iterator[VideoFrame]:
-        context, unsure = self._stream.codec_context, not self._knows_its_start
-        leaves_out = self._leaves_out and only is not None
-        counts = only is None and context.has_b_frames
-        if not leaves_out:
-            context.skip_frame = "DEFAULT"
-        everything: bool | None = None
+    def packets_from(self, key: Key) -> tuple[Iterator[Packet[VideoStream]], Key]:
+        """Packets from a key or an earlier one on, with the times that they were read with.
+
+        Args:
+            key: to begin from.
+
+        Returns:
+            Packets in the file's order, and an empty one at the end; they raise AstrayError where
+            others come than were read there first. And the key that they begin from.
+
+        Raises:
+            AstrayError: no seek leads there.
+        """
+        packets, landed = self._land(key)
+        return self._checked(packets, landed), landed
+
+    def _checked(
+        self, packets: Iterator[Packet[VideoStream]], landed: Key
+    ) -> Iterator[Packet[VideoStream]]:
         marks, times, mark = self._packets.marks, self._packets.times, self._packets.mark
-        by_place, number, last = self._packets.by_place, landed.number - 1, -math.inf
-        due: list[int] = []  # times of packets whose frames have not come out
-        for packet in chain((first,), packets):
+        by_place, number = self._packets.by_place, landed.number - 1
+        for packet in packets:
             if packet.size:
                 number += 1
                 if number == len(marks):
@@ -151,6 +156,23 @@ class Seeker:
                     packet.pts = times[number]
             elif packet.dts is not None:
                 continue
+            yield packet
+
+    def _decoded(
+        self,
+        packets: Iterator[Packet[VideoStream]],
+        landed: Key,
+        only: frozenset[int] | None,
+    ) -> Iterator[VideoFrame]:
+        context, unsure = self._stream.codec_context, not self._knows_its_start
+        leaves_out = self._leaves_out and only is not None
+        counts = only is None and context.has_b_frames
+        if not leaves_out:
+            context.skip_frame = "DEFAULT"
+        everything: bool | None = None
+        last = -math.inf
+        due: list[int] = []  # times of packets whose frames have not come out
+        for packet in packets:
             if leaves_out:
                 wanted = packet.pts is None or packet.pts in only  # type: ignore[operator]
                 if wanted != everything:  # setting it costs more than a look
@@ -181,8 +203,8 @@ class Seeker:
         if due:
             raise AstrayError
 
-    def _land(self, key: Key) -> tuple[Iterator[Packet[VideoStream]], Packet[VideoStream], Key]:
-        """Seeks; the packets that follow the first one, that one, and which key it is."""
+    def _land(self, key: Key) -> tuple[Iterator[Packet[VideoStream]], Key]:
+        """Seeks; the packets from a key on, and which one that is."""
         # Containers differ in the time they seek by. The presentation time is the later one:
         # it lands nearest, and where it lands too late the decoding time does not. In transport
         # streams it does where frames are reordered.
@@ -194,9 +216,7 @@ class Seeker:
                 return found
         raise AstrayError
 
-    def _seek(
-        self, target: int, key: Key
-    ) -> tuple[Iterator[Packet[VideoStream]], Packet[VideoStream], Key] | None:
+    def _seek(self, target: int, key: Key) -> tuple[Iterator[Packet[VideoStream]], Key] | None:
         from av.error import FFmpegError
 
         try:
@@ -205,7 +225,9 @@ class Seeker:
             for packet in islice(packets, _TRIED):
                 landed = self._packets.key(packet) if packet.size else None
                 if landed is not None:
-                    return None if landed.number > key.number else (packets, packet, landed)
+                    return (
+                        None if landed.number > key.number else (chain((packet,), packets), landed)
+                    )
         except FFmpegError:
             pass
         return None

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,8 @@ from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
+    from av.packet import Packet
+
 
 # A seek flushes the decoder; decoding on is cheaper when it passes only a few frames.
 _SEEK_AHEAD: Final = 8
@@ -164,6 +166,34 @@ class PyAVReader(ReaderBase):
         """Numbers of the shown frames at which a seek can start decoding."""
         numbers = ((bisect.bisect_left(self._times, key.shown), key) for key in self._keys)
         return [n for n, key in numbers if self._times[n : n + 1] == [key.shown]]
+
+    def packets_around(self, first: int, last: int) -> PacketRange | None:
+        """What has to be decoded for some frames, where groups of pictures are closed.
+
+        Args:
+            first: number of the first one.
+            last: of the last one.
+
+        Returns:
+            From a key frame to the next one behind them; None where that is all of the video, or
+            it can't be told. The packets are to be taken before anything else is read.
+        """
+        key = self._key_before(self._times[first])
+        after = bisect.bisect_right(self._keys, self._times[last], key=lambda key: key.shown)
+        behind = self._keys[after] if after < len(self._keys) else None
+        if key is None or (behind is None and key.number == 0):
+            return None
+        try:
+            with translated():
+                packets, landed = self._seeker.packets_from(key)
+        except AstrayError:
+            return None
+        begin = bisect.bisect_left(self._times, landed.shown)
+        if behind is None:
+            packets = (packet for packet in packets if packet.size)
+            return PacketRange(packets, None, begin, len(self._times) - begin)
+        end = bisect.bisect_left(self._times, behind.shown)
+        return PacketRange(packets, behind.number - landed.number, begin, end - begin)
 
     @property
     def reordered(self) -> bool:
@@ -340,6 +370,22 @@ class PyAVReader(ReaderBase):
             return False
         passed = bisect.bisect_left(self._times, key.shown) - bisect.bisect_left(self._times, now)
         return passed > _SEEK_AHEAD
+
+
+class PacketRange(NamedTuple):
+    """A part of a video's packets.
+
+    Attributes:
+        packets: from a key frame on.
+        packet_count: how many of them it is; None: all.
+        first: number of its first frame.
+        frame_count: of it.
+    """
+
+    packets: Iterator[Packet[VideoStream]]
+    packet_count: int | None
+    first: int
+    frame_count: int
 
 
 class _Clip:

@@ -16,8 +16,9 @@ from videomae_fast.data.errors import DecodeError
 class EncodedClip:
     """A video file in memory and the frames that are wanted of it.
 
-    data: uint8 [bytes], on the CPU, the whole file; ids: frame numbers in presentation order,
-    repetitions allowed; frame_count: of the file, by a scan on the CPU.
+    data: uint8 [bytes], on the CPU, a whole file, maybe of a part of the video; ids: frame numbers
+    of the file in presentation order, repetitions allowed; frame_count: of the file, by a scan on
+    the CPU.
 
     Raises ``ValueError`` for a number beyond the end: DALI makes up a frame for it.
     """

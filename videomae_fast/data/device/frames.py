@@ -89,7 +89,9 @@ class DeviceFrames:
 
 def _encoded(result: ReadResult) -> EncodedClip:
     # A copy: the slot that it lies in is given back before a decoder has read it
-    return EncodedClip(torch.from_numpy(result.data.copy()), result.ids, result.frame_count)
+    data = torch.from_numpy(result.data.copy())
+    first, count = result.part or (0, result.frame_count)
+    return EncodedClip(data, tuple(number - first for number in result.ids), count)
 
 
 def writable(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
