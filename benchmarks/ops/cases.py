@@ -250,7 +250,7 @@ def _detector_cases(workload: Workload, random: Callable[..., Tensor]) -> list[O
     moved = batch * grid.tokens * dim * item + count * dim * (item + 4)
     return [
         OpCase("roi_features", "detector", args, moved, terms=grid.slots * grid.space),
-        OpCase("roi_features_backward", "detector", backward_args, moved, terms=3),
+        OpCase("roi_features_backward", "detector", backward_args, moved, terms=3, forward=args),
     ]
 
 

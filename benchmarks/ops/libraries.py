@@ -1,8 +1,9 @@
 """Other libraries' kernels for the ops that :mod:`benchmarks.ops.speed` measures: a line each.
 
-Forward only. A library computes what an op computes from what its users have: the branch with its
-bias already added (their matmul does that) and vectors in the activations' dtype where the kernel
-wants them so; both are made before the clock starts. What it returns are the op's first results.
+Forward; of RoI features backward too, by autograd from what its forward pass kept. A library
+computes what an op computes from what its users have: the branch with its bias already added (their
+matmul does that) and vectors in the activations' dtype where the kernel wants them so; both are
+made before the clock starts. What it returns are the op's first results.
 
 Left out: Liger's GELU, which is the tanh form; apex's, Liger's and quack's RMSNorm. Attention of
 other libraries is in :mod:`benchmarks.ops.attention_choice`, backward with it, torch's kernels one
@@ -30,7 +31,8 @@ class Library:
     """A library's function for an op.
 
     Attributes:
-        op: the op's name in the registry of `videomae_fast.ops`.
+        op: the op's name in the registry of `videomae_fast.ops`; a backward op's library gets the
+            gradient and then the arguments of the forward one.
         name: how tables call it.
         source: module and function, "package.module:function".
         prepare: takes the function and the op's arguments, returns the call to be timed.
@@ -145,6 +147,18 @@ def _roi_chain_of_ours(
     return call
 
 
+def _backward_of(chain: Callable[..., Call]) -> Callable[..., Call]:
+    """The gradient of a chain's first argument under autograd; its forward pass is not timed."""
+
+    def prepare(function: Any, grad: Tensor, first: Tensor, *others: Any) -> Call:
+        with torch.enable_grad():
+            first = first.detach().requires_grad_()
+            (out,) = chain(function, first, *others)()
+        return lambda: torch.autograd.grad(out, first, grad, retain_graph=True)[0]
+
+    return prepare
+
+
 _NORM = "add_layer_norm"
 _in_torch = _norm_of_sum(lambda f, x, w, b, eps: f(x, x.shape[-1:], w, b, eps))
 _in_apex = _norm_of_sum(lambda f, x, w, b, eps: f(x, w, b, x.shape[-1:], eps))
@@ -182,6 +196,20 @@ LIBRARIES = (
         "unfused chain",
         "videomae_fast.ops.roi_align:roi_align",
         _roi_chain_of_ours,
+        ("cpu", "cuda"),
+    ),
+    Library(
+        "roi_features_backward",
+        "unfused chain, torchvision",
+        "torchvision.ops:roi_align",
+        _backward_of(_roi_chain),
+        ("cpu", "cuda"),
+    ),
+    Library(
+        "roi_features_backward",
+        "unfused chain",
+        "videomae_fast.ops.roi_align:roi_align",
+        _backward_of(_roi_chain_of_ours),
         ("cpu", "cuda"),
     ),
 )

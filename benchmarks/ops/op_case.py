@@ -19,6 +19,8 @@ class OpCase:
         flop: of matmuls, in all; 0 for ops that only move bytes.
         terms: of the longest sum that is no matmul's; 0 where there is none.
         compiles: whether the reference is one graph; not where it depends on values.
+        forward: of a backward op the arguments of the forward one that `args` kept results of, the
+            same under the same seed: for libraries' chains, whose autograd keeps its own; or None.
     """
 
     op: str
@@ -28,6 +30,7 @@ class OpCase:
     flop: int = 0
     terms: int = 0
     compiles: bool = True
+    forward: Callable[[], tuple[Any, ...]] | None = None
 
     @property
     def name(self) -> str:

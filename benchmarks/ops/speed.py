@@ -97,15 +97,23 @@ def contender_names(case: OpCase, *, compiled: bool) -> list[str]:
 
 
 def contenders(
-    case: OpCase, args: tuple[Any, ...], names: Sequence[str] | None = None
+    case: OpCase,
+    args: tuple[Any, ...],
+    names: Sequence[str] | None = None,
+    forward: tuple[Any, ...] | None = None,
 ) -> dict[str, Any]:
-    """Of those named (default: all but the compiled reference) a callable, or why there is none."""
+    """Of those named (default: all but the compiled reference) a callable, or why there is none.
+
+    Args:
+        args: of the op.
+        forward: those of the forward op, where libraries need them; see :class:`OpCase`.
+    """
     op = REGISTRY[case.op]
     found: dict[str, Any] = {}
     for name, backend in backends_of(case.op).items():
         reason = backend.why_not(*args)
         found[name] = partial(backend.run, *args) if reason is None else reason
-    found |= library_contenders(case.op, args)
+    found |= library_contenders(case.op, args if forward is None else (args[0], *forward))
     if names is None:
         return found
     if "reference, compiled" in names:
@@ -134,13 +142,17 @@ def measure(
     """
     torch.manual_seed(0)
     args = case.args()
+    forward = None
+    if case.forward is not None:
+        torch.manual_seed(0)
+        forward = case.forward()
     truth = REGISTRY[case.op].backends["reference"].run(*exact(args))
     same_dtype = error(REGISTRY[case.op].backends["reference"].run(*args), truth)
     # Two orders of summing a matmul's products are each as good, and differ.
     allowed = (3 if case.flop else 1.1) * same_dtype + torch.finfo(dtype).eps
     rows: list[dict[str, Any]] = []
     runs: dict[str, Callable[[], Any]] = {}
-    for name, run in contenders(case, args, names).items():
+    for name, run in contenders(case, args, names, forward).items():
         row: dict[str, Any] = {"op": case.op, "where": case.where, "backend": name}
         rows.append(row)
         if isinstance(run, str):

@@ -276,3 +276,40 @@ def test_a_library_that_can_not_run_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "quack", ModuleType("quack"))
     monkeypatch.setitem(sys.modules, "quack.rmsnorm", module)
     assert norm_rows(torch.float32)["quack"]["unavailable"] == "runs on cuda, not on cpu"
+
+
+def chain_rows(op):
+    case = next(c for c in op_cases(Workload(TINY, 2), torch.float32) if c.op == op)
+    rows = op_speed.measure(case, torch.float32, torch.device("cpu"), 1)
+    return {row["backend"]: row for row in rows}
+
+
+def torchvision_of_ours(factor=1.0):
+    """What torchvision's function gives, by its signature; its gradient times `factor`."""
+    ours = op_libraries.import_module("videomae_fast.ops.roi_align")
+
+    def roi_align(maps, rois, size, scale, sampling_ratio=-1, aligned=False):
+        spec = ours.RoiSpec(size[0], scale, max(sampling_ratio, 0), aligned)
+        if maps.requires_grad:
+            maps.register_hook(lambda grad: grad * factor)
+        return ours.roi_align(maps, rois[:, 1:], rois[:, 0].long(), spec)
+
+    return roi_align
+
+
+@pytest.mark.parametrize("op", ["roi_features", "roi_features_backward"])
+def test_roi_features_beside_the_unfused_chain(monkeypatch, op):
+    """Forward, and backward under autograd, with what torchvision would give."""
+    chain, by_torchvision = "unfused chain", "unfused chain, torchvision"
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    rows = chain_rows(op)
+    assert rows[chain]["correct"], rows[chain]
+    assert rows[chain]["seconds"]["median"] > 0
+    assert "not installed" in rows[by_torchvision]["unavailable"]
+    for factor in (1.0, 1.01):
+        module = ModuleType("torchvision.ops")
+        vars(module)["roi_align"] = torchvision_of_ours(factor)
+        monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+        monkeypatch.setitem(sys.modules, "torchvision.ops", module)
+        row = chain_rows(op)[by_torchvision]
+        assert row["correct"] == (factor == 1 or op == "roi_features"), row
