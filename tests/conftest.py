@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import torch
 from safetensors import safe_open
 
 from tests.support.interpreter import import_triton
+from tests.support.launches import Host
 
 import_triton()
+
+
+gc.disable()  # until the tests begin
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,6 +85,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """What was imported and collected stays to the end: the collector of cycles, which took a
+    quarter of many tests' time, need not go through it again and again. One thread per process,
+    before fixtures of modules and sessions, too: they are made before a test's own."""
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -115,6 +131,13 @@ def _own_settings() -> Generator[None, None, None]:
     yield
     left = {k: v for k, v in _settings_of_torch().items() if v != before[k]}
     assert not left, f"the test leaves other settings behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[Host]:
+    """Starts runs of several processes; nothing is imported for it until it starts one."""
+    with Host() as started:
+        yield started
 
 
 class Golden:

@@ -61,6 +61,7 @@ OPTIONAL = (
     OptionalPackage("tensorboard", "tensorboard", "metrics", install("tensorboard")),
     OptionalPackage("lance", "pylance", "stores of clips", install("lance")),
     OptionalPackage("obstore", "obstore", "stores in object storage", install("obstore")),
+    OptionalPackage("ray", "ray", "prepare, probe and features on clusters", install("ray")),
     OptionalPackage(
         "flash_attn", "flash-attn", "comparison in benchmarks", "pip install flash-attn"
     ),

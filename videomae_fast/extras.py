@@ -13,6 +13,7 @@ EXTRAS: Final = {
     "tensorboard": "tensorboard>=2.16",
     "lance": "pylance>=14",
     "obstore": "obstore>=0.9",
+    "ray": "ray>=2.40",
 }
 """By their names in pyproject.toml, the requirements that stand there."""
 

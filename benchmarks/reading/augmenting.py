@@ -29,11 +29,17 @@ from torch.utils.data import default_collate
 
 from benchmarks.common.command import command_of, parser_of, results_folder
 from benchmarks.common.record import environment, stamp
-from benchmarks.measure.timing import Budget
 from benchmarks.official.augmenting import OfficialClips, read_augmented
 from benchmarks.reading.contenders import CORE, OnCore, Parts, Timed
-from benchmarks.reading.material import PREPARED, RAW, Material, material
-from benchmarks.reading.speed import measure
+from benchmarks.reading.material import (
+    PREPARED,
+    RAW,
+    Material,
+    add_material,
+    material_of,
+    settings_of,
+)
+from benchmarks.reading.speed import measured
 from benchmarks.report.records import finish
 from videomae_fast.data.augment.policy import Augmentation, AugmentSettings
 from videomae_fast.data.cache import CachedVideos
@@ -152,14 +158,10 @@ def contenders(reading: ReadSettings, cache: CachedVideos | None) -> list[OnCore
 def arguments() -> argparse.ArgumentParser:
     """The parser of ``augment``."""
     parser = parser_of("augment", __doc__, seconds=300.0)
+    add_material(parser)
     add = parser.add_argument
-    add("--videos", type=Path, help="folder of your own; default: real clips, else rendered ones")
-    add("--count", type=int, default=4, help="videos at most; default: 4")
-    add("--length", type=float, default=10.0, help="seconds of a rendered video; default: 10")
     add("--rounds", type=int, default=30, help="default: 30")
     add("--clips", type=int, default=4, help="videos read by each in a round; default: 4")
-    add("--frames", type=int, default=16, help="default: 16")
-    add("--stride", type=int, default=4, help="default: 4")
     add("--size", type=int, default=224, help="side of a clip in pixels; default: 224")
     add("--samples", type=int, default=2, help="clips of a decode; default: 2")
     add("--cache-gb", type=float, default=4.0, help="for the decoded videos; default: 4")
@@ -198,44 +200,20 @@ def main(argv: Sequence[str]) -> int:
     rule = Augmented("dense", AugmentSettings())
     reading = ReadSettings(args.frames, (args.size, args.size), args.samples, "pyav", rule=rule)
     with tempfile.TemporaryDirectory() as folder:
-        videos = material(
-            Path(folder),
-            videos=args.videos,
-            count=args.count,
-            seconds=args.length,
-            span=args.frames * args.stride,
-            side=args.size,
-            cache_bytes=round(args.cache_gb * 1e9),
-        )
+        videos = material_of(args, Path(folder))
         official, ours = OfficialChain(reading), contenders(reading, videos.cache)
         record: dict[str, Any] = {
             "kind": "augmentation",
             **environment("cpu", command_of("augment", argv)),
-            "settings": {
-                **{key: getattr(args, key) for key in ("frames", "stride", "size", "samples")},
-                "clips": args.clips,
-                "rounds": args.rounds,
-                "augment": asdict(rule.settings),
-            },
-            "source": videos.source,
-            "videos": videos.described(),
-            "left_out": videos.left_out,
+            "settings": {**settings_of(args, args.clips), "augment": asdict(rule.settings)},
+            **videos.record(),
             "checks": checked(official, ours, videos, reading, args.stride),
             "runs": [],
         }
         if all(row["passed"] for row in record["checks"]):
             everyone: list[Timed] = [official, *ours]
             cases = [(one, form) for form in videos.forms for one in everyone if form in one.forms]
-            record["runs"] = measure(
-                cases,
-                videos,
-                rounds=args.rounds,
-                clips=args.clips,
-                samples=args.samples,
-                stride=args.stride,
-                budget=Budget(args.seconds),
-                tell=lambda text: print(text, flush=True),
-            )
+            record["runs"] = measured(cases, videos, args, args.clips)
         for one in ours:
             one.close()
     return finish(record, results_folder(args) / f"augment-cpu-{stamp()}.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,10 @@ class Material:
             )
             for position, random in zip(positions, words, strict=True)
         ]
+
+    def record(self) -> dict[str, Any]:
+        """What a record says of the videos."""
+        return {"source": self.source, "videos": self.described(), "left_out": self.left_out}
 
     def described(self) -> list[dict[str, Any]]:
         """For the record: name, and codec, size in pixels and bytes, frames, GOP of each form."""
@@ -186,6 +191,35 @@ def material(
         left_out,
         CachedVideos(work / "cache", cache_bytes, fill=False),
     )
+
+
+def add_material(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of :func:`material_of`, but for those whose defaults differ."""
+    add = parser.add_argument
+    add("--videos", type=Path, help="folder of your own; default: real clips, else rendered ones")
+    add("--count", type=int, default=4, help="videos at most; default: 4")
+    add("--length", type=float, default=10.0, help="seconds of a rendered video; default: 10")
+    add("--frames", type=int, default=16, help="default: 16")
+    add("--stride", type=int, default=4, help="default: 4")
+
+
+def material_of(args: argparse.Namespace, work: Path) -> Material:
+    """:func:`material` by what the command line says."""
+    return material(
+        work,
+        videos=args.videos,
+        count=args.count,
+        seconds=args.length,
+        span=args.frames * args.stride,
+        side=args.size,
+        cache_bytes=round(args.cache_gb * 1e9),
+    )
+
+
+def settings_of(args: argparse.Namespace, clips: int) -> dict[str, Any]:
+    """What a record says of the clips that are read."""
+    read = {key: getattr(args, key) for key in ("frames", "stride", "size", "samples")}
+    return {**read, "clips": clips, "rounds": args.rounds}
 
 
 def _why_not(path: Path, span: int, side: int) -> str | None:

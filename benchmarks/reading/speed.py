@@ -36,7 +36,7 @@ from benchmarks.reading.contenders import (
     contenders,
     default_device_decoders,
 )
-from benchmarks.reading.material import CACHED, Material, material
+from benchmarks.reading.material import CACHED, Material, add_material, material_of, settings_of
 from benchmarks.report.records import finish
 from videomae_fast.data import ClipDataset, Source, clip_loader
 from videomae_fast.data.decoders import DECODERS
@@ -110,6 +110,22 @@ def measure(
         _run(contender, form, rows, clips, samples)
         for (contender, form), rows in zip(cases, taken, strict=True)
     ]
+
+
+def measured(
+    cases: Sequence[Case], videos: Material, args: argparse.Namespace, clips: int
+) -> list[dict[str, Any]]:
+    """:func:`measure` by what the command line says, with its rounds told."""
+    return measure(
+        cases,
+        videos,
+        rounds=args.rounds,
+        clips=clips,
+        samples=args.samples,
+        stride=args.stride,
+        budget=Budget(args.seconds),
+        tell=lambda text: print(text, flush=True),
+    )
 
 
 def _run(
@@ -204,14 +220,10 @@ def pipeline(
 def arguments() -> argparse.ArgumentParser:
     """The parser of ``reading``."""
     parser = parser_of("reading", __doc__)
+    add_material(parser)
     add = parser.add_argument
-    add("--videos", type=Path, help="folder of your own; default: real clips, else rendered ones")
-    add("--count", type=int, default=4, help="videos at most; default: 4")
-    add("--length", type=float, default=10.0, help="seconds of a rendered video; default: 10")
     add("--rounds", type=int, default=20, help="default: 20")
     add("--clips", type=int, help="read by each in a round; default: 4, on a GPU 32")
-    add("--frames", type=int, default=16, help="default: 16")
-    add("--stride", type=int, default=4, help="default: 4")
     add("--size", type=int, default=224, help="side of a view in pixels; default: 224")
     add("--samples", type=int, default=4, help="views of a decode; default: 4")
     add("--seconds", type=float, default=100.0, help="for the rounds at most; default: 100")
@@ -245,44 +257,21 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(1)
     reading = ReadSettings(args.frames, (args.size, args.size), args.samples, "pyav")
     with tempfile.TemporaryDirectory() as folder:
-        videos = material(
-            Path(folder),
-            videos=args.videos,
-            count=args.count,
-            seconds=args.length,
-            span=args.frames * args.stride,
-            side=args.size,
-            cache_bytes=round(args.cache_gb * 1e9),
-        )
+        videos = material_of(args, Path(folder))
         found, absent = contenders(reading, device, decoders, videos.cache)
         cases, checks, failed = checked(found, videos, args.samples, args.stride)
         record: dict[str, Any] = {
             "kind": "data speed",
             **environment(args.device, command_of("reading", argv)),
-            "settings": {
-                **{key: getattr(args, key) for key in ("frames", "stride", "size", "samples")},
-                "clips": clips,
-                "rounds": args.rounds,
-            },
-            "source": videos.source,
-            "videos": videos.described(),
-            "left_out": videos.left_out,
+            "settings": settings_of(args, clips),
+            **videos.record(),
             "failed": {**absent, **failed},
             "checks": checks,
             "runs": [],
             "pipeline": [],
         }
         if all(row["passed"] for row in checks):
-            record["runs"] = measure(
-                cases,
-                videos,
-                rounds=args.rounds,
-                clips=clips,
-                samples=args.samples,
-                stride=args.stride,
-                budget=Budget(args.seconds),
-                tell=lambda text: print(text, flush=True),
-            )
+            record["runs"] = measured(cases, videos, args, clips)
             for contender in found:
                 contender.close()
             if args.pipeline_seconds:

@@ -38,7 +38,17 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def made(processes: int, steps: int) -> dict[str, Any]:
-    """What each variant gave on so many processes.
+    """What each variant gave on so many processes."""
+    return in_processes(processes, "benchmarks.scale.layouts", str(steps))
+
+
+def in_processes(processes: int, module: str, *words: str) -> dict[str, Any]:
+    """What so many processes write, started by torchrun.
+
+    Args:
+        processes: how many.
+        module: what each runs; its first word is the file to write, as JSON.
+        words: the others.
 
     Raises:
         RuntimeError: they wrote nothing. Their exit status does not count: gloo may abort at the
@@ -48,7 +58,7 @@ def made(processes: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "found.json")
         done = subprocess.run(
-            [sys.executable, *launcher, "-m", "benchmarks.scale.layouts", str(path), str(steps)],
+            [sys.executable, *launcher, "-m", module, str(path), *words],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,7 @@ class Row:
     @property
     def slug(self) -> str:
         """For file names: one of each row of a set."""
-        words = f"{self.table} {self.name}".replace(".", "").replace("%", "")
+        words = re.sub(r"[.%']", "", f"{self.table} {self.name}")
         return "-".join(words.replace(",", "").lower().split())
 
 

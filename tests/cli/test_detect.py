@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.support.boxed import FPS, TINY, write_boxed
-from tests.support.runs import ROOT, TORCHRUN
+from tests.support.launches import COMMAND, Host
 from videomae_fast.cli import detect, main
 from videomae_fast.data.boxes.ava_files import read_boxes, read_label_map
 from videomae_fast.errors import UsageError
@@ -308,12 +305,10 @@ def test_moving_squares_are_learned(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
-def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_processes_are_as_one(tiny: tuple[Path, Path], host: Host, tmp_path: Path) -> None:
     folder, _ = tiny
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     runs: dict[str, Any] = {}
-    for name, launcher in (("one", ()), ("two", TORCHRUN), ("sharded", TORCHRUN)):
-        start = [sys.executable, *launcher, "-m", "videomae_fast"]
+    for name in ("one", "two", "sharded"):
         output = tmp_path / name
         more: dict[str, Any] = {"schedule.epochs": 1, "schedule.warmup_epochs": 0}
         more |= {"optim.base_lr": 0.001}
@@ -321,7 +316,10 @@ def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> No
         if name == "sharded":
             more |= {"run.shard": "all"}
         words = train_words(folder, output, **more)
-        subprocess.run([*start, *words], check=True, env=env, timeout=300)
+        if name == "one":
+            assert main(words) == 0
+        else:
+            host.start(2, COMMAND, words, tmp_path / f"{name}.log").finish()
         runs[name] = (
             [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()],
             json.loads((output / "validation.jsonl").read_text()),
@@ -338,15 +336,13 @@ def test_two_processes_are_as_one(tiny: tuple[Path, Path], tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_two_processes_score_as_one_does_and_one_goes_on_for_them(
-    tiny: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: tuple[Path, Path], host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, output = tiny
     weights, alone, shared = output / "best.safetensors", tmp_path / "one", tmp_path / "two"
     assert main(scoring(folder, weights, alone, "--pictures", "0")) == 0
     words = scoring(folder, weights, shared, "--pictures", "0")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *TORCHRUN, "-m", "videomae_fast", *words]
-    subprocess.run(command, check=True, env=env, timeout=300)
+    host.start(2, COMMAND, words, tmp_path / "log").finish()
     _check_same(shared, alone)
     journals = sorted((shared / "scores").iterdir())
     assert [one.name for one in journals] == ["rank0.0.jsonl", "rank1.0.jsonl"]

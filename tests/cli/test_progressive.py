@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.labelled import write_set
+from tests.support.launches import COMMAND, Host
 from tests.support.plans import STAGES, write_plan
-from tests.support.runs import ROOT, TORCHRUN, losses
+from tests.support.runs import ROOT, losses
 from videomae_fast.cli import main
 
 Lists = tuple[Path, Path]
@@ -96,15 +97,12 @@ def test_mistakes(
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_table_of_one(plan: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_table_of_one(plan: Path, host: Host, tmp_path: Path) -> None:
     assert progressive(plan, "--output", tmp_path / "one") == 0
-    words = [*TORCHRUN, "-m", "videomae_fast", "progressive", plan, "--output", tmp_path / "two"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for _ in range(2):  # the second time there is nothing left to do
-        command = [sys.executable, *map(str, words)]
-        done = subprocess.run(command, env=env, timeout=300, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "stage 4 of 4, two-test: is finished" in done.stdout
+    words = ["progressive", str(plan), "--output", str(tmp_path / "two")]
+    for start in range(2):  # the second time there is nothing left to do
+        said = host.start(2, COMMAND, words, tmp_path / f"{start}.log").finish()
+    assert "stage 4 of 4, two-test: is finished" in said
     for stage in ("own", "four", "two"):
         for one, two in zip(*(losses(tmp_path / n / stage) for n in ("one", "two")), strict=True):
             assert two == pytest.approx(one, rel=1e-3)

@@ -33,8 +33,9 @@ from videomae_fast.data import DECODERS, CacheCounts, CachedVideos, DecodeError
 from videomae_fast.data.cache import space as space_module
 from videomae_fast.data.cache import videos as videos_module
 from videomae_fast.data.cache.space import FULL
-from videomae_fast.data.cache.videos import UNDECODABLE
+from videomae_fast.data.cache.videos import UNDECODABLE, cache_at
 from videomae_fast.data.decoders import Decoder, Frames
+from videomae_fast.errors import UsageError
 
 PYAV = DECODERS["pyav"]
 GB = 10**9
@@ -110,6 +111,15 @@ def test_pickling_keeps_the_settings_and_counts_add_up(tmp_path: Path) -> None:
     assert both == CacheCounts(11, 22, 33, 44, 55, Counter(a=2, b=2), 66)
     with pytest.raises(ValueError, match="at least 0"):
         CachedVideos(tmp_path, -1)
+
+
+@pytest.mark.parametrize("below", ["", "frames"], ids=["itself", "above it"])
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    expected = r"file/frames can't be made, as \S+/file is a file" if below else r"file is a file"
+    with pytest.raises(UsageError, match=rf"the cache \S+/{expected}: name a folder"):
+        cache_at(str(file / below), 1.0)
 
 
 def test_a_changed_video_replaces_its_entry(tmp_path: Path) -> None:

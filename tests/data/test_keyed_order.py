@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from videomae_fast.data.bijection import TABLED, Bijection, BlockShuffle
 from videomae_fast.data.keyed_order import KeyedOrder
-from videomae_fast.data.order import EpochOrder
+from videomae_fast.data.loader.pipeline import StepDraws
+from videomae_fast.data.order import Draw, EpochOrder
 
 MANY = 1_000_003
 RECORDED = [667475, 879288, 349464, 507504]  # Bijection(MANY, 1, 2) at 0 ... 3
@@ -118,6 +120,28 @@ def test_blocks_are_read_once_and_mixed() -> None:
     distance, share = order.mixing(1024)
     assert distance == pytest.approx(1024 / 3, rel=0.1)  # of two uniform places in a window
     assert 12 / 1024 <= share <= 16 / 1024
+
+
+@pytest.mark.parametrize("kind", [EpochOrder, KeyedOrder])
+def test_any_number_of_processes_makes_the_same_steps(
+    kind: type[EpochOrder] | type[KeyedOrder],
+) -> None:
+    """Though 7 videos divide by none of them, and a run may begin anywhere."""
+    order = kind([100, 30], [0.7, 0.3], 60, seed=3)
+    dataset = SimpleNamespace(order=order)
+
+    def steps(world: int, micro: int) -> list[list[Draw]]:
+        ranks = [list(StepDraws(dataset, 7, micro, range(5, 21), r, world)) for r in range(world)]
+        return [
+            [draw for rank in ranks for part in rank[s * micro : (s + 1) * micro] for draw in part]
+            for s in range(16)
+        ]
+
+    expected = steps(1, 1)
+    assert all(len({draw.position for draw in step}) == 7 for step in expected)
+    for world in (2, 3, 4):
+        for micro in (1, 2):
+            assert steps(world, micro) == expected
 
 
 def test_impossible() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.official.model import OfficialPretraining
 from videomae_fast import MAEConfig, MaskedAutoencoder, Masks, MaskSpec, VideoClassifier
 from videomae_fast.masks import Grid
 from videomae_fast.models.positions import sinusoid_table
@@ -31,6 +32,7 @@ def masks_for(config: MAEConfig, batch: int, spec: MaskSpec = SPEC, seed: int = 
     return Masks.sample(batch, config.grid, spec, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("kind", [MaskedAutoencoder, OfficialPretraining])
 @pytest.mark.parametrize(
     ("size", "parameters"),
     [
@@ -41,9 +43,9 @@ def masks_for(config: MAEConfig, batch: int, spec: MaskSpec = SPEC, seed: int = 
         ("giant", 1_026_306_560),
     ],
 )
-def test_parameter_counts(size, parameters):
+def test_parameter_counts(size, parameters, kind):
     with torch.device("meta"):
-        model = MaskedAutoencoder(MAEConfig.from_size(size))
+        model = kind(MAEConfig.from_size(size))
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 

@@ -11,7 +11,8 @@ from videomae_fast.data.lists import EXPECTED
 from videomae_fast.errors import UsageError
 from videomae_fast.models import config as models
 from videomae_fast.ops.mask_indices import DECODER_KINDS, ENCODER_KINDS
-from videomae_fast.recipes.fields import SettingError, sections, settings, settings_of
+from videomae_fast.recipes.fields import Config, SettingError, sections, settings, settings_of
+from videomae_fast.recipes.kinds import KINDS
 from videomae_fast.recipes.plain import by_flat_name, changed
 from videomae_fast.recipes.schema import Data, Model, Optim, PretrainConfig, Schedule
 from videomae_fast.recipes.source import Source
@@ -19,9 +20,11 @@ from videomae_fast.recipes.source import Source
 ALL = settings(PretrainConfig)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_field_is_declared_whole(name: str) -> None:
-    one = ALL[name]
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in KINDS.values() for name in settings(kind)]
+)
+def test_every_field_is_declared_whole(kind: type[Config], name: str) -> None:
+    one = settings(kind)[name]
     assert one.option.text
     assert one.meaning.startswith(one.option.text)
     assert one.values
@@ -29,11 +32,15 @@ def test_every_field_is_declared_whole(name: str) -> None:
     assert name == f"{one.section}.{one.field}"
 
 
-def test_a_section_is_named_like_its_class_and_names_of_options_are_unique() -> None:
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_names_of_options_are_unique(kind: type[Config]) -> None:
+    assert len(by_flat_name(kind)) == len(settings(kind))
+
+
+def test_a_section_is_named_like_its_class() -> None:
     for name, section in sections(PretrainConfig).items():
         assert section.__name__.lower() == name
         assert {one.section for one in settings_of(section, name)} == {name}
-    assert len(by_flat_name(PretrainConfig)) == len(ALL)
 
 
 def test_choices_are_those_of_the_package() -> None:

@@ -83,13 +83,15 @@ def _spoil(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     return (first * float("nan"), *rest)
 
 
-def words_of(words: list[str], *accidents: Accident) -> list[str]:
-    """What :func:`run` gets for a command line and what is to happen in it."""
-    return [json.dumps([asdict(one) for one in accidents]), *words]
+def words_of(words: list[str], *accidents: Accident, without: str | None = None) -> list[str]:
+    """What :func:`run` gets for a command line and what is to happen in it. without: a variable
+    that the launcher does not set."""
+    return [json.dumps([asdict(one) for one in accidents]), without or "", *words]
 
 
 def run(words: list[str]) -> int:
     """The command line, with accidents; see :func:`words_of`."""
     for one in json.loads(words[0]):
         Accident(**one).arrange()
-    return cli.main(words[1:])
+    os.environ.pop(words[1], None)
+    return cli.main(words[2:])

@@ -8,6 +8,7 @@ Python as a test sees it.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -17,16 +18,27 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from tests.support.runs import ROOT
 
+_SIGNAL_AT_PARENTS_END: Final = 1  # PR_SET_PDEATHSIG
+COMMAND: Final = "videomae_fast.cli:main"
+"""A target for :meth:`Host.start`: the command line, of which each rank gets the words."""
 LIMIT: Final = 300.0
 """Seconds that a run may take; many times what any takes, as a machine may be busy."""
+IMPORTED: Final = (
+    "tests.support.sharded",
+    "torch._dynamo",  # which every rank imports with its first optimizer, in 0.6 s
+    "torch.distributed.run",
+    "videomae_fast.cli.pretrain",
+)
+"""What ranks need: what is not here each of them imports anew."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,14 @@ class Host:
         self._ended: dict[int, int] = {}
 
     def start(
-        self, processes: int, target: str, words: list[str], log: Path, *, restarts: int = 0
+        self,
+        processes: int,
+        target: str,
+        words: list[str],
+        log: Path,
+        *,
+        restarts: int = 0,
+        folder: Path = ROOT,
     ) -> Run:
         """Starts ``target(words)`` in so many ranks of one agent.
 
@@ -89,22 +108,28 @@ class Host:
             words: what it gets.
             log: file for what is printed.
             restarts: in place, after a rank has ended badly.
+            folder: in which they run.
         """
-        return self._start(processes, target, words, log, restarts=restarts)
+        more = {"restarts": restarts, "folder": str(folder)}
+        return self._start(processes, target, words, log, **more)
 
-    def meeting(
-        self, nodes: int, processes: int, target: str, words: list[str], log: Path
-    ) -> list[Run]:
-        """The same on several nodes, all of them here: an agent each, with so many ranks."""
+    def meeting(self, nodes: Sequence[int], target: str, words: list[str], log: Path) -> list[Run]:
+        """The same on several nodes, all of them here: an agent each, with its number of ranks."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-        rendezvous = {"nodes": nodes, "endpoint": endpoint}
-        return [self._start(processes, target, words, log, **rendezvous) for _ in range(nodes)]
+        rendezvous = {"nodes": len(nodes), "endpoint": endpoint}
+        return [self._start(processes, target, words, log, **rendezvous) for processes in nodes]
+
+    def alone(self, target: str, words: list[str], log: Path, **environment: str) -> Run:
+        """The same in one process that no agent started. environment: variables beside its own."""
+        started = {"start": target, "words": words, "log": str(log), "environment": environment}
+        return Run(self, self._ask(started), log)
 
     def _start(
         self, processes: int, target: str, words: list[str], log: Path, **options: Any
     ) -> Run:
+        log.touch()  # there before the agent has it
         started = {"start": target, "processes": processes, "words": words, "log": str(log)}
         return Run(self, self._ask({**started, **options}), log)
 
@@ -119,12 +144,7 @@ class Host:
     def __enter__(self) -> Host:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.communicate(timeout=LIMIT)
 
@@ -155,7 +175,7 @@ def _serve() -> None:
         if "start" in question:
             answer: int | None = os.fork()
             if answer == 0:
-                _become_agent(question)
+                _become(question)
             assert answer is not None
             running.add(answer)
         else:
@@ -168,11 +188,8 @@ def _serve() -> None:
         os.waitpid(pid, 0)
 
 
-def _become_agent(question: dict[str, Any]) -> None:
-    """What torchrun does with its words, from here to the end of the process."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
+def _become(question: dict[str, Any]) -> None:
+    """An agent, or a process without one, from here to the end of the process."""
     code = 1
     try:
         with open(os.devnull) as nothing:
@@ -180,41 +197,64 @@ def _become_agent(question: dict[str, Any]) -> None:
         handle = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        config = LaunchConfig(
-            min_nodes=question.get("nodes", 1),
-            max_nodes=question.get("nodes", 1),
-            nproc_per_node=question["processes"],
-            run_id=question.get("endpoint", uuid.uuid4().hex),
-            rdzv_backend="c10d",
-            rdzv_endpoint=question.get("endpoint", "localhost:0"),
-            max_restarts=question.get("restarts", 0),
-            monitor_interval=0.05,
-            start_method="fork",
-        )
-        elastic_launch(config, _rank)(question["start"], question["words"])
-        code = 0
-    except ChildFailedError as error:
-        print(f"torchrun: {error}", file=sys.stderr)
+        os.chdir(question.get("folder", ROOT))
+        if "environment" in question:
+            os.environ.update(question["environment"])
+            code = _call(question["start"], question["words"])
+        else:
+            code = _agent(question)
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
+def _agent(question: dict[str, Any]) -> int:
+    """What torchrun does with its words; its exit status."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=question.get("nodes", 1),
+        max_nodes=question.get("nodes", 1),
+        nproc_per_node=question["processes"],
+        run_id=question.get("endpoint", uuid.uuid4().hex),
+        rdzv_backend="c10d",
+        rdzv_endpoint=question.get("endpoint", "localhost:0"),
+        max_restarts=question.get("restarts", 0),
+        monitor_interval=0.05,
+        start_method="fork",
+    )
+    try:
+        elastic_launch(config, _rank)(question["start"], question["words"])
+    except ChildFailedError as error:
+        print(f"torchrun: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _rank(target: str, words: list[str]) -> None:
-    """A rank: named after its number, for :meth:`Run.ranks`."""
+    """A rank: named after its number, for :meth:`Run.ranks`. What torch forks gets a signal at its
+    parent's end, as torchrun's ranks do not."""
+    ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, 0)
     Path("/proc/self/comm").write_text(f"rank-{os.environ['RANK']}")
-    module, _, function = target.partition(":")
-    code = getattr(importlib.import_module(module), function)(words)
+    code = _call(target, words)
     if code:
         sys.exit(code)
+
+
+def _call(target: str, words: list[str]) -> int:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)(words) or 0
 
 
 if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    for name in ("tests.support.sharded", "videomae_fast.cli.pretrain", "torch.distributed.run"):
+    for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()  # a collection in a fork would copy all pages of what was imported
     _serve()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import json
 import logging
+import os
 import socketserver
 import threading
 import time
@@ -130,14 +132,36 @@ def proxy_before(address: str) -> Iterator[Proxy]:
         proxy.shutdown()
 
 
-def use(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
-    """Points obstore at a server, and the kept indices at a folder."""
-    for name, value in {
+def environment(address: str, cache: Path) -> dict[str, str]:
+    """What points at a server, and the kept indices at a folder."""
+    return {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": address,
         "AWS_ALLOW_HTTP": "true",
         "XDG_CACHE_HOME": str(cache),
-    }.items():
+    }
+
+
+def use(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
+    """Points this process at a server, and the kept indices at a folder."""
+    for name, value in environment(address, cache).items():
         monkeypatch.setenv(name, value)
+
+
+RANK = "tests.support.object_store:rank"
+
+
+def rank_words(words: list[str], addresses: list[str], cache: Path) -> list[str]:
+    """What :data:`RANK`, a target for ``Host``, gets: a command, and a server for each rank."""
+    return [json.dumps([environment(address, cache) for address in addresses]), *words]
+
+
+def rank(words: list[str]) -> int:
+    """A command in a rank, which has its own server: the last one stands for all that follow."""
+    from videomae_fast import cli
+
+    servers = json.loads(words[0])
+    os.environ.update(servers[min(int(os.environ["RANK"]), len(servers) - 1)])
+    return cli.main(words[1:])

@@ -43,16 +43,6 @@ def printed(code: str, *words: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def ranks(launcher: subprocess.Popen[str]) -> dict[int, int]:
-    """Process ids of a launcher's ranks."""
-    pid = launcher.pid
-    found = {}
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        found |= {int(word[5:]): int(child) for word in words if word.startswith(b"RANK=")}
-    return found
-
-
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,11 +1,8 @@
-"""Tiny pre-training runs: their settings, as options too; started, interrupted, read."""
+"""Tiny pre-training runs: their settings, as options too; interrupted, read."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,27 +53,6 @@ def options(**others: Any) -> list[str]:
     for name, value in {**TINY, "data_format": "plain", **others}.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     return words
-
-
-def start(
-    words: Sequence[str], *, launcher: Sequence[str] = (), **env: str
-) -> subprocess.Popen[str]:
-    """Starts ``videomae-fast pretrain`` in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "videomae_fast", "pretrain", *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], expected: int = 0) -> str:
-    """Waits for a process, checks its exit code, and returns its output."""
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == expected, output
-    return output
 
 
 def quiet(_: str) -> None: ...

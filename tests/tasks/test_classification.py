@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,14 @@ import pytest
 import torch
 
 from tests.support.labelled import TINY, tiny_config
-from tests.support.runs import ROOT, TORCHRUN, interrupt_after, losses, quiet
-from videomae_fast.data.errors import ListError
+from tests.support.launches import COMMAND, Host
+from tests.support.runs import interrupt_after, losses, quiet
+from videomae_fast import cli
+from videomae_fast.data.errors import ListError, OutputError
 from videomae_fast.errors import UsageError
 from videomae_fast.interop import load_weights, read_weights
 from videomae_fast.recipes import Source
+from videomae_fast.tasks import classification
 from videomae_fast.tasks.classification import finetune
 from videomae_fast.tasks.labelled import strides_without_use
 from videomae_fast.tasks.validation import History
@@ -106,6 +108,10 @@ def test_a_run_goes_on_with_the_same_labels_only(lists: Lists, tmp_path: Path) -
     assert go_on(files[1], 2) == 2  # a list may lie elsewhere
     with pytest.raises(CheckpointError, match="of another run: labels_sha256 was '"):
         go_on(files[2], 3)
+    last = [lines[0].replace("/0.mp4", "/7.mp4"), *lines[1:]]
+    files[2].write_text("\n".join(last))
+    with pytest.raises(CheckpointError, match=r"of another run: paths_sha256 was \['"):
+        go_on(files[2], 3)
     names.write_text("b\na\nc\nd\n")
     with pytest.raises(CheckpointError, match="of another run: labels_sha256 was '"):
         go_on(files[0], 3)
@@ -140,14 +146,12 @@ def test_accumulation_changes_nothing_where_nothing_is_mixed(
 
 
 @pytest.mark.slow
-def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> None:
+def test_two_processes_validate_as_one_does(lists: Lists, host: Host, tmp_path: Path) -> None:
     """Sharded too: what is validated, averaged and kept as best is whole."""
     found, best, steps = [], [], []
     sharded = ("--shard", "all", "--reshard", "yes")
-    for name, launcher, more in (
-        ("one", (), ()), ("two", TORCHRUN, ()), ("sharded", TORCHRUN, sharded)
-    ):  # fmt: skip
-        words = [*launcher, "-m", "videomae_fast", "finetune", "--output", str(tmp_path / name)]
+    for name, more in (("one", ()), ("two", ()), ("sharded", sharded)):
+        words = ["finetune", "--output", str(tmp_path / name)]
         words += ["--data", str(lists[0]), "--validation", str(lists[1]), "--classes", "none"]
         given = {**TINY, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "mix.mixup": 0.0,
                  "mix.cutmix": 0.0, "augment.area": "0.9,1.0", "optim.ema_decay": 0.5,
@@ -156,8 +160,10 @@ def test_two_processes_validate_as_one_does(lists: Lists, tmp_path: Path) -> Non
             *more,
             *(word for key, value in given.items() for word in ("--set", f"{key}={value}")),
         ]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        subprocess.run([sys.executable, *words], check=True, env=env, timeout=300)
+        if name == "one":
+            assert cli.main(words) == 0
+        else:
+            host.start(2, COMMAND, words, tmp_path / f"{name}.log").finish()
         (epoch,) = History(tmp_path / name).epochs
         assert epoch.average is not None
         steps.append(losses(tmp_path / name))
@@ -214,6 +220,9 @@ def test_videos_that_cannot_be_read_are_left_out(lists: Lists, tmp_path: Path) -
          "3 clips of a micro-batch can't be mixed in pairs"),
         ("a.mp4 0\n" * 9, {"augment__area": (0.9, 0.1)}, "augment: area"),
         ("a.mp4 0\n" * 9, {"model__image_size": 33}, "the model can't be"),
+        ("a.mp4 0\n" * 9, {"model__mlp_ratio": 1e-9}, "the model can't be: MLPs have no hidden"),
+        ("a.mp4 0\n" * 9, {"model__learned_positions": True, "model__other_grids": "recomputed",
+         "model__trained_frames": 8}, "can be interpolated, but not recomputed; leave"),
         ("a.mp4 0\n" * 9, {"model__head_index": "rows.json"}, "model.init names none"),
     ],
 )  # fmt: skip
@@ -230,6 +239,24 @@ def test_what_is_refused_before_a_run(
     Path("twice.txt").write_text("one\ntwo\none\n")
     with pytest.raises((UsageError, ListError), match=message):
         finetune(tiny_config(Path("train.csv"), **options), output="run", log=quiet)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_folder_that_goes_while_a_run_validates(
+    how: str, lists: Lists, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said so, and the folder is not made again."""
+    output, score = tmp_path / "run", classification.score_videos
+
+    def vanishing(*given: Any, **options: Any) -> Any:
+        yield from score(*given, **options)
+        shutil.rmtree(output) if how == "removed" else output.rename(tmp_path / "moved")
+
+    monkeypatch.setattr(classification, "score_videos", vanishing)
+    with pytest.raises(OutputError, match="run: was removed, moved or given to another process"):
+        finetune(tiny_config(*lists, schedule__epochs=1), output=output, log=quiet)
+    assert not output.exists()
 
 
 def test_validation_labels_are_checked_and_empty_classes_told(lists: Lists, tmp_path: Path) -> None:

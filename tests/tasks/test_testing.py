@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.runs import ROOT, TORCHRUN
+from tests.support.launches import COMMAND, Host
 from videomae_fast.cli import main
 from videomae_fast.errors import UsageError
 from videomae_fast.evaluation import multi_view
@@ -172,19 +171,35 @@ def test_mistakes(
     assert message in capsys.readouterr().err
 
 
+def test_heads_of_weights_that_do_not_say_them(
+    learned: Learned, lists: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    official, out = tmp_path / "official.pth", tmp_path / "out"
+    assert main(["convert", str(learned[0]), str(official), "--to", "official"]) == 0
+
+    def tested(*words: str) -> int:
+        trained = ("--trained-frames", "4", "--trained-image-size", "32")
+        return _test((official, []), lists[1], out, *trained, *words)
+
+    assert tested() == 1
+    assert "48 is no official width" in capsys.readouterr().err
+    assert tested("--heads", "0") == 2
+    assert "--heads must be 1 or more, not 0" in capsys.readouterr().err
+    assert tested("--heads", "2") == 0
+    assert _test(learned, lists[1], tmp_path / "ours") == 0
+    np.testing.assert_array_equal(_scores(out), _scores(tmp_path / "ours"))
+    capsys.readouterr()
+    assert tested("--heads", "4") == 2
+    assert "holds a test with other heads: name" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(
-    learned: Learned, lists: tuple[Path, Path], tmp_path: Path
+    learned: Learned, lists: tuple[Path, Path], host: Host, tmp_path: Path
 ) -> None:
-    import sys
-
     assert _test(learned, lists[1], tmp_path / "one") == 0
-    command = [
-        sys.executable, *TORCHRUN, "-m", "videomae_fast", "test",
-        str(learned[0]), str(lists[1]), "--output", str(tmp_path / "two"),
-        *VIEWS,
-    ]  # fmt: skip
-    subprocess.run(command, check=True, cwd=ROOT, timeout=300)
+    words = ["test", str(learned[0]), str(lists[1]), "--output", str(tmp_path / "two"), *VIEWS]
+    host.start(2, COMMAND, words, tmp_path / "log").finish()
     np.testing.assert_allclose(_scores(tmp_path / "two"), _scores(tmp_path / "one"), atol=2e-6)
     results = [(tmp_path / run / "result.json").read_text() for run in ("one", "two")]
     assert results[0] == results[1]

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.launches import Host
 from tests.support.runs import TINY, altered
 from tests.support.videos import texture, write_video
 from videomae_fast.data import Source
 from videomae_fast.recipes import PretrainConfig
 
 VIDEOS = 8
-
-
-@pytest.fixture(scope="session")
-def host() -> Iterator[Host]:
-    """Starts runs of several processes."""
-    with Host() as started:
-        yield started
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.support.runs import altered, interrupt_after, losses, quiet
-from videomae_fast.errors import WeightsError
+from videomae_fast.errors import UsageError, WeightsError
 from videomae_fast.interop import SourceHints, read_weights, to_classifier, write_weights
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.tasks.pretraining import build_model
@@ -120,6 +120,23 @@ def test_what_does_not_fit_is_named(base: PretrainConfig, released: Path, tmp_pa
     state["mask_token"].view(-1)[3] = float("nan")
     torch.save(state, tmp_path / "nan.pth")
     fails(altered(config, init=str(tmp_path / "nan.pth")), r"not finite: mask_token \(1 of 16")
+
+
+def test_learned_positions_of_another_grid(base: PretrainConfig, tmp_path: Path) -> None:
+    learned = altered(base, learned_positions=True)
+    pretrain(learned, output=tmp_path / "first", log=quiet)
+    longer = altered(learned, frames=8, init=str(tmp_path / "first"))
+    with pytest.raises(WeightsError, match=r"positions are for Grid\(slots=2.* the same im"):
+        pretrain(longer, output=tmp_path / "second", log=quiet)
+
+
+@pytest.mark.parametrize("field", ["mlp_ratio", "decoder_mlp_ratio"])
+def test_mlps_without_hidden_values_are_refused_before_a_run(
+    base: PretrainConfig, tmp_path: Path, field: str
+) -> None:
+    with pytest.raises(UsageError, match="MLPs have no hidden values"):
+        pretrain(altered(base, **{field: 1e-9}), output=tmp_path / "run", log=quiet)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_other_settings_are_told(base: PretrainConfig, released: Path, tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from videomae_fast.errors import UsageError
 from videomae_fast.recipes import PretrainConfig, changed
 from videomae_fast.tasks.pretraining import settings_of
 from videomae_fast.training.parallel.layout import Layout, choose_layout, layout_of
+from videomae_fast.training.parallel.nodes import Seat
 from videomae_fast.training.parallel.world import World
 
 
 def world(size: int, per_node: int) -> World:
-    return World(0, size, torch.device("cpu"), per_node=per_node)
+    seats = tuple(Seat(f"node{rank // per_node}", "", per_node) for rank in range(size))
+    return World(0, size, torch.device("cpu"), seats=seats)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import finish, options, start
+from tests.support.launches import Host
+from tests.support.runs import options
 from videomae_fast import cli
 from videomae_fast.training.metrics import read_metrics
+
+CLI = "videomae_fast.cli:main"
 
 
 def numbers(output: Path) -> list[tuple[float, ...]]:
@@ -27,33 +31,39 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_very_losses(tiny_list: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_the_very_losses(
+    host: Host, tiny_list: Path, tmp_path: Path
+) -> None:
     words = options(epochs=30, checkpoint_every=5, drop_path=0.2, depth=2, data=tiny_list)
-    killed = start([*words, "--output", str(tmp_path / "killed")])
+    given, log = ["pretrain", *words, "--output", str(tmp_path / "killed")], tmp_path / "log"
+    killed = host.alone(CLI, given, log)
     wait_for(tmp_path / "killed" / "checkpoints" / "step-00000005")
-    killed.send_signal(signal.SIGKILL)
-    finish(killed, -signal.SIGKILL)
+    killed.kill()
+    killed.finish(-signal.SIGKILL)
     assert (
         cli.main(["pretrain", *words, "--output", str(tmp_path / "whole"), "--workers", "1"]) == 0
     )
     done = len(numbers(tmp_path / "killed"))
     assert done < 60, "it was killed too late to show anything"
-    output = finish(start([*words, "--output", str(tmp_path / "killed")]))
-    assert "resumed from" in output
+    assert "resumed from" in host.alone(CLI, given, log).finish()
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
 
 
-def test_a_signal_to_one_process_stops_all(tiny_list: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_process_stops_all(host: Host, tiny_list: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    words = [*options(epochs=5000, checkpoint_every=5, data=tiny_list), "--output", str(tmp_path)]
+    output = tmp_path / "run"
+    words = [*options(epochs=5000, checkpoint_every=5, data=tiny_list), "--output", str(output)]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [start(words, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
-    wait_for(tmp_path / "checkpoints" / "step-00000005")
-    ranks[1].send_signal(signal.SIGTERM)
-    said = [finish(process, 128 + signal.SIGTERM) for process in ranks]
+    ranks = [
+        host.alone(CLI, ["pretrain", *words], tmp_path / f"{rank}", RANK=f"{rank}", **shared)
+        for rank in range(2)
+    ]
+    wait_for(output / "checkpoints" / "step-00000005")
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    said = [process.finish(128 + signal.SIGTERM) for process in ranks]
     assert "stopped by SIGTERM with" in said[0]
     step = int(said[0].split("stopped by SIGTERM with ")[1].split()[0])
-    assert (tmp_path / "checkpoints" / f"step-{step:08d}" / "state.json").exists()
-    assert numbers(tmp_path)[-1][0] == step - 1
+    assert (output / "checkpoints" / f"step-{step:08d}" / "state.json").exists()
+    assert numbers(output)[-1][0] == step - 1

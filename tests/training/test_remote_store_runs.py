@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from tests.support.object_store import BUCKET, Proxy, proxy_before, s3_server, upload, use
-from tests.support.runs import TINY, altered, losses, quiet
+from tests.support.launches import LIMIT, Host, Run
+from tests.support.object_store import (
+    BUCKET,
+    RANK,
+    Proxy,
+    proxy_before,
+    rank_words,
+    s3_server,
+    upload,
+    use,
+)
+from tests.support.runs import TINY, altered, losses, options, quiet
 from tests.support.stores import write_store
 from videomae_fast import cli
-from videomae_fast.data import Source, read_report
+from videomae_fast.data import PipelineStats, Source, read_report
 from videomae_fast.data.errors import StoreUnreachableError
-from videomae_fast.data.store import opening
+from videomae_fast.data.store import opening, remote
 from videomae_fast.data.store.base import StoredClipError, StoreError
 from videomae_fast.data.store.opening import open_store
 from videomae_fast.data.store.verifying import Rows, wrong_rows
+from videomae_fast.errors import UsageError
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.recipes.source import remote_url
-from videomae_fast.tasks.pretraining import pretrain
+from videomae_fast.tasks.engine import LAST_REQUEST, micro_batches
+from videomae_fast.tasks.pretraining import dataset_of, pretrain
+from videomae_fast.training.errors import InterruptedRunError
+from videomae_fast.training.metrics import read_metrics
+from videomae_fast.training.parallel.world import World
+from videomae_fast.training.step import TrainStep
 
 pytest.importorskip("obstore")
 Tiny = Callable[..., PretrainConfig]
@@ -83,6 +104,65 @@ def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_pa
         open_store(url, 2)
 
 
+def test_an_index_comes_in_parts(
+    url: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one of ten million rows would not come within the time of a request."""
+    monkeypatch.setattr(remote, "PART", 100)
+    opened = open_store(url)
+    assert [opened.row(row) for row in range(8)] == [open_store(store).row(n) for n in range(8)]
+    files = sorted((tmp_path / "cache").rglob("*"))
+    assert sum(path.is_file() for path in files) == 3
+    assert {path.suffix for path in files if path.is_file()} == {".npy"}
+
+
+@pytest.mark.slow
+def test_several_processes_read_one_store(
+    host: Host, url: str, proxy: Proxy, server: str, expected: list[object], tmp_path: Path
+) -> None:
+    """Each clip once in an epoch. Whether one process loses the store or all: they save, end, and
+    go on, on another number of processes too."""
+    words = ["pretrain", *options(data=url, workers=1, store_timeout=1, prefetch_gb=1e-6,
+             log_every=1), "--output", str(tmp_path / "run")]  # fmt: skip
+
+    def lost(run: Run, step: int, lose: Proxy) -> int:
+        deadline = time.monotonic() + LIMIT
+        while f"step {step}/8" not in run.said():
+            assert run.poll() is None, run.said()
+            assert time.monotonic() < deadline, run.said()
+            time.sleep(0.02)
+        lose.down = True
+        said = run.finish(1)
+        assert "can't be reached" in said
+        assert "steps are done; saved in" in said
+        lose.down = False
+        return len(losses(tmp_path / "run"))
+
+    cache = tmp_path / "cache"
+    with proxy_before(server) as alone:
+        ranks = rank_words(words, [proxy.address, alone.address], cache)
+        done = lost(host.start(2, RANK, ranks, tmp_path / "one"), 2, alone)
+    assert 2 <= done < 6
+    ranks = rank_words(words, [proxy.address], cache)
+    more = lost(host.start(3, RANK, ranks, tmp_path / "all"), done + 1, proxy)
+    assert done < more < 8
+    before = proxy.counts["requests"]
+    host.start(3, RANK, ranks, tmp_path / "rest").finish()
+    assert losses(tmp_path / "run") == [pytest.approx(line, rel=1e-4) for line in expected]
+    assert proxy.counts["requests"] - before == 4 * (8 - more), "a request for each video"
+
+
+def test_the_others_wait_as_long_as_a_store_is_waited_for(tiny: Tiny, url: str) -> None:
+    config = tiny(data=(Source(url),), store_timeout=300.0, group_timeout=359.0)
+    given = dataset_of(config), config, range(1)
+    cpu = torch.device("cpu")
+    with pytest.raises(UsageError, match=r"store_timeout \(300 s\) for s3://.*--group-timeout"):
+        micro_batches(*given, World(0, 2, cpu), PipelineStats(0))
+    micro_batches(*given, World(0, 1, cpu), PipelineStats(0))
+    default = PretrainConfig()
+    assert default.data.store_timeout + LAST_REQUEST <= default.run.group_timeout
+
+
 def test_the_same_losses_through_a_bad_network(
     tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path
 ) -> None:
@@ -110,6 +190,31 @@ def test_the_same_losses_in_this_process_and_mixed_with_a_list(
         pretrain(config, output=tmp_path / name, log=quiet)
         found.append(losses(tmp_path / name))
     assert found[0] == found[1]
+
+
+def test_a_slow_network_is_not_waited_for(
+    tiny: Tiny, url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers come 150 ms late, one in nine is an error: what is fetched ahead hides it."""
+    update = TrainStep.update
+
+    def slow(self: TrainStep[Any], rate: float) -> torch.Tensor:
+        time.sleep(0.4)  # in the place of a step of a large model
+        return update(self, rate)
+
+    monkeypatch.setattr(TrainStep, "update", slow)
+    proxy.delay, proxy.fail_every = 0.15, 9
+    shares = []
+    for name, ahead in (("ahead", 1.0), ("one", 1e-9)):
+        config = tiny(
+            data=(Source(url),), workers=1, epochs=2, log_every=1, checkpoint_every=4,
+            prefetch_gb=ahead,
+        )  # fmt: skip
+        pretrain(config, output=tmp_path / name, log=quiet)
+        lines = read_metrics(tmp_path / name / "metrics.jsonl")[1:]  # the first waits for its start
+        shares.append(sum(line["data_wait"] for line in lines) / len(lines))
+    assert shares[0] < 0.1, shares
+    assert shares[1] > 0.2, "one at a time is what the network takes"
 
 
 def test_a_missing_object_is_an_unreadable_clip(
@@ -149,6 +254,35 @@ def test_an_unreachable_store_is_waited_for_then_the_run_is_saved_and_ends(
     proxy.down = False
     pretrain(config, output=output, log=quiet)
     assert losses(output) == expected
+
+
+@pytest.mark.parametrize(("workers", "silent"), [(0, True), (1, True), (1, False)])
+def test_a_run_that_waits_for_its_store_is_stopped_at_once(
+    tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path, workers: int,
+    silent: bool,
+) -> None:  # fmt: skip
+    """Whether it answers by errors or not at all; the run is saved and goes on."""
+    config = tiny(data=(Source(url),), workers=workers, prefetch_gb=1e-6, accumulation=2)
+    output, asked = tmp_path / "run", []
+
+    def ask() -> None:
+        asked.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def fall(line: str) -> None:
+        if "4/8" in line:
+            proxy.delay, proxy.down = (60.0, False) if silent else (0.0, True)
+            threading.Timer(1.0, ask).start()
+
+    with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM with \d of 8 steps done"):
+        pretrain(config, output=output, log=fall)
+    assert time.monotonic() - asked[0] < 15, "a second or so, on a machine with time"
+    done = len(losses(output))
+    assert 4 <= done < 8
+    proxy.delay, proxy.down = 0.0, False
+    pretrain(config, output=output, log=quiet)
+    whole = [pytest.approx(line, rel=1e-5) for line in expected]  # in two parts of a step
+    assert losses(output) == whole
 
 
 def test_a_store_that_comes_back_costs_time_only(

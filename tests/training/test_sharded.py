@@ -36,8 +36,8 @@ def ran(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Ran:
             results(1)
         path, log = folder / f"{processes}.json", folder / f"{processes}.log"
         target = "tests.support.sharded:" + ("some" if processes in SOME else "every") + "_layout"
-        nodes = 2 if processes == 8 else 1
-        runs = host.meeting(nodes, processes // nodes, target, [str(path), alone], log)
+        nodes = [4, 4] if processes == 8 else [processes]
+        runs = host.meeting(nodes, target, [str(path), alone], log)
         for run in runs:
             run.finish(None)
         assert path.exists(), log.read_text()[-4000:]

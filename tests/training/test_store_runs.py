@@ -11,17 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.labelled import tiny_config, write_set
-from tests.support.runs import (
-    TINY,
-    TORCHRUN,
-    altered,
-    finish,
-    interrupt_after,
-    losses,
-    options,
-    quiet,
-    start,
-)
+from tests.support.launches import COMMAND, Host
+from tests.support.runs import TINY, altered, interrupt_after, losses, options, quiet
 from tests.support.stores import flip_byte, write_store
 from videomae_fast import cli
 from videomae_fast.data import ListError, Source, read_report
@@ -87,10 +78,13 @@ def test_the_same_losses_with_a_cache(
 
 
 @pytest.mark.slow
-def test_the_same_losses_in_two_processes(store: Path, of_the_list: Path, tmp_path: Path) -> None:
-    run = start([*options(data=store), "--output", str(tmp_path)], launcher=TORCHRUN)
-    finish(run)
-    for one, other in zip(losses(tmp_path), losses(of_the_list), strict=True):
+def test_the_same_losses_in_two_processes(
+    host: Host, store: Path, of_the_list: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    words = ["pretrain", *options(data=store), "--output", str(output)]
+    host.start(2, COMMAND, words, tmp_path / "log").finish()
+    for one, other in zip(losses(output), losses(of_the_list), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
 
 

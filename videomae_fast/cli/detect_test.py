@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.options import described
 from videomae_fast.cli.run_options import parse_list, run_of, say
+from videomae_fast.cli.score_options import (
+    add_trained_arguments,
+    add_work_arguments,
+    check_counts,
+)
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.box_source import BOXES_BY_OPTION, BoxSource
 from videomae_fast.recipes.detection import DetectConfig
@@ -61,25 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--person-scores-count", action=argparse.BooleanOptionalAction,
         help="the score of an action is multiplied by that of its person (default: yes)",
     )  # fmt: skip
-    how.add_argument(
-        "--trained-frames", type=int, metavar="N",
-        help="clip length that official weights' positions are for (default: 16)",
-    )  # fmt: skip
-    how.add_argument(
-        "--trained-image-size", type=int, metavar="N",
-        help="clip size that official weights' positions are for (default: 224)",
-    )  # fmt: skip
+    add_trained_arguments(how)
     work = parser.add_argument_group("the work")
     work.add_argument("--batch", type=int, default=8, metavar="N", help="clips at a time")
-    work.add_argument(
-        "--workers", type=int, default=4, metavar="N", help="loader processes (default: 4)"
-    )
-    work.add_argument("--decoder", default="pyav", metavar="NAME", help="pyav, decord, torchcodec")
-    work.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    work.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    work.add_argument(
-        "--time-limit", type=float, default=120.0, metavar="SECONDS", help="for one video"
-    )
+    add_work_arguments(work)
     work.add_argument(
         "--pictures", type=int, default=4, metavar="N",
         help="key frames that are drawn, each as a picture and an animation (default: 4)",
@@ -104,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     trained = run_of(args.weights, DetectConfig)
     path = weights_path(args.weights)
-    weights = detector_weights(path, args.trained_frames, args.trained_image_size)
+    weights = detector_weights(path, args.trained_frames, args.trained_image_size, args.heads)
     data = (trained or DetectConfig()).data
     frames = trained.model.frames if trained else weights.config.frames
     bf16 = args.precision == "bf16" or (args.precision == "auto" and _on_gpu(args.device))
@@ -124,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         decoder=args.decoder,
         device=args.device,
+        heads=args.heads,
     )
     main = os.environ.get("RANK", "0") == "0"
     if main:
@@ -164,10 +155,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.output is None:
         raise UsageError("--output is missing: name the folder for detections and tables")
     check_folder("--output", args.output)
-    for name in ("frames", "stride", "short_side", "batch"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
+    check_counts(args, "frames", "stride", "short_side", "batch", "heads")
     if min(args.workers, args.pictures) < 0 or not args.time_limit > 0:
         raise UsageError("--workers and --pictures must be 0 or more, --time-limit more than 0")
     if args.person_score is not None and not 0 <= args.person_score <= 1:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.cli.list_options import check_folder, shard
+from videomae_fast.cli.executor_options import (
+    add_shard_arguments,
+    check_shard_arguments,
+    ray_executor,
+)
+from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.options import add_default, device_named
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.fields import settings
@@ -15,7 +22,8 @@ from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.recipes.source import BY_OPTION
 
 if TYPE_CHECKING:
-    from videomae_fast.evaluation.extraction import Clip
+    from videomae_fast.data.shards import Shard
+    from videomae_fast.evaluation.extraction import Clip, Outcome
     from videomae_fast.evaluation.features import FeatureSettings
     from videomae_fast.models.config import MAEConfig
 
@@ -77,12 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     work.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     work.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    work.add_argument(
-        "--shard",
-        type=shard,
-        default=(1, 1),
-        metavar="I/N",
-        help="make part I of N, from 1/N to N/N, each in a process of its own",
+    add_shard_arguments(
+        work, "make part I of N, from 1/N to N/N, each in a process of its own", (1, 1)
     )
     work.add_argument(
         "--overwrite",
@@ -145,7 +149,31 @@ def _add_vectors(group: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check(args)
-    from videomae_fast.evaluation.extraction import Extraction, extract, summary
+    from videomae_fast.evaluation.extraction import summary
+
+    made = _by_ray(args) if args.executor == "ray" else make(args, args.shard)
+    outcome = made.outcome
+    print(summary(outcome, args.output))
+    print(f"{'norm':<11} {made.norm}")
+    return int(bool(outcome.failed) and not outcome.made and not outcome.skipped)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a shard.
+
+    Attributes:
+        outcome: of its videos.
+        norm: which one was applied.
+    """
+
+    outcome: Outcome
+    norm: str
+
+
+def make(args: argparse.Namespace, shard: Shard, *, show_progress: bool = True) -> Made:
+    """Makes a shard of what the command line asks for, in this process."""
+    from videomae_fast.evaluation.extraction import Extraction, extract
     from videomae_fast.evaluation.features import usual_batch
     from videomae_fast.interop import SourceHints, read_weights
     from videomae_fast.interop.weights.encoder import encoder_of, weights_digest
@@ -179,10 +207,28 @@ def run(args: argparse.Namespace) -> int:
         name_pattern=args.pattern,
         fps=args.fps,
     )
-    outcome = extract(clips, args.output, how, shard=args.shard, overwrite=args.overwrite)
-    print(summary(outcome, args.output))
-    print(f"{'norm':<11} {frozen.norm_applied}")
-    return int(bool(outcome.failed) and not outcome.made and not outcome.skipped)
+    outcome = extract(
+        clips,
+        args.output,
+        how,
+        shard=shard,
+        overwrite=args.overwrite,
+        show_progress=show_progress,
+    )
+    return Made(outcome, frozen.norm_applied)
+
+
+def _by_ray(args: argparse.Namespace) -> Made:
+    from videomae_fast.data.executors import cluster_gpus
+    from videomae_fast.data.shards import shard_count
+    from videomae_fast.evaluation.extraction import join_shards
+
+    clips = _clips(args)
+    on_gpu = args.device == "cuda" or (args.device == "auto" and cluster_gpus() > 0)
+    executor = ray_executor(1, float(on_gpu))
+    count = shard_count(len(clips), args.shards or executor.shards())
+    made = executor.run(partial(make, args, show_progress=False), count)
+    return Made(join_shards(clips, args.output, [one.outcome for one in made]), made[0].norm)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -191,6 +237,7 @@ def check(args: argparse.Namespace) -> None:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
     check_folder("OUT", args.output)
+    check_shard_arguments(args)
     if args.root is not None and not args.root.is_dir():
         raise UsageError(f"--root {args.root}: no such folder")
     if args.batch is not None and args.batch < 1:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from videomae_fast.cli.list_options import (
-    add_list_arguments,
-    check_folder,
-    check_list_arguments,
-    shard,
+from videomae_fast.cli.executor_options import (
+    add_shard_arguments,
+    check_shard_arguments,
+    ray_executor,
 )
+from videomae_fast.cli.list_options import add_list_arguments, check_folder, check_list_arguments
 from videomae_fast.data.prepare.settings import PRESETS, PrepareSettings
 from videomae_fast.errors import UsageError
+
+if TYPE_CHECKING:
+    from videomae_fast.data.prepare.work import Work
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,12 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_list_arguments(parser, time_limit=1800.0)
     more = parser.add_argument_group("more")
-    more.add_argument(
-        "--shard",
-        type=shard,
-        metavar="I/N",
-        help="transcode part I of N of the list only, for several machines with one OUTPUT; when "
+    add_shard_arguments(
+        more,
+        "transcode part I of N of the list only, for several machines with one OUTPUT; when "
         "all are done, the command without --shard writes the new list",
+        None,
     )
     more.add_argument(
         "--retry-failed",
@@ -108,6 +111,12 @@ def run(args: argparse.Namespace) -> int:
     settings = check(args)
     if args.shard is not None:
         return _run_shard(args, settings)
+    if args.executor == "ray":
+        from videomae_fast.data.prepare.executed import prepare_shards
+
+        prepare_shards(
+            args.list, args.output, settings, _work(args), ray_executor(args.workers), args.shards
+        )
     from videomae_fast.data.prepare.run import prepare
     from videomae_fast.progress import ProgressLine, size_text
 
@@ -148,10 +157,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_shard(args: argparse.Namespace, settings: PrepareSettings) -> int:
     from videomae_fast.data.prepare.shards import prepare_shard
+
+    done = prepare_shard(args.list, args.output, settings, _work(args), args.shard)
+    print(f"shard      {args.shard[0]} of {args.shard[1]}: {done.files:,} files, {done.bad:,} bad")
+    print("when all shards are done, the same command without --shard writes the new list")
+    return 0
+
+
+def _work(args: argparse.Namespace) -> Work:
     from videomae_fast.data.prepare.work import Work
     from videomae_fast.progress import ProgressLine
 
-    work = Work(
+    return Work(
         format=args.format,
         root=args.root,
         workers=args.workers,
@@ -160,10 +177,6 @@ def _run_shard(args: argparse.Namespace, settings: PrepareSettings) -> int:
         log=lambda line: print(line, file=sys.stderr, flush=True),
         progress=lambda total: ProgressLine(total, "files"),
     )
-    done = prepare_shard(args.list, args.output, settings, work, args.shard)
-    print(f"shard      {args.shard[0]} of {args.shard[1]}: {done.files:,} files, {done.bad:,} bad")
-    print("when all shards are done, the same command without --shard writes the new list")
-    return 0
 
 
 def _store(args: argparse.Namespace, new_list: Path) -> None:
@@ -188,6 +201,7 @@ def _store(args: argparse.Namespace, new_list: Path) -> None:
 def check(args: argparse.Namespace) -> PrepareSettings:
     """The settings; raises UsageError for what can be seen without reading the list."""
     check_list_arguments(args)
+    check_shard_arguments(args)
     check_folder("--output", args.output)
     if args.shard is not None and args.to_store is not None:
         raise UsageError("--to-store goes with the command without --shard, when all are done")

@@ -8,7 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from videomae_fast.cli.list_options import add_list_arguments, check_list_arguments, shard
+from videomae_fast.cli.executor_options import (
+    add_shard_arguments,
+    check_shard_arguments,
+    ray_executor,
+)
+from videomae_fast.cli.list_options import add_list_arguments, check_list_arguments
 from videomae_fast.cli.options import add_default
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.source import BY_OPTION
@@ -38,13 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode every frame, not only the first: slower, and finds damage inside files",
     )
-    parser.add_argument(
-        "--shard",
-        type=shard,
-        default=(1, 1),
-        metavar="I/N",
-        help="part I of N of the list, for several machines: manifests (and good lists) of all "
+    add_shard_arguments(
+        parser,
+        "part I of N of the list, for several machines: manifests (and good lists) of all "
         "parts one after the other are those of the whole list",
+        (1, 1),
     )
     add_default(parser, BY_OPTION["pattern"])
     add_list_arguments(parser, time_limit=120.0)
@@ -58,19 +61,22 @@ def run(args: argparse.Namespace) -> int:
     from videomae_fast.data.probe import probe
     from videomae_fast.progress import ProgressLine
 
-    summary = probe(
-        args.list,
-        args.output,
-        format=args.format,
-        root=args.root,
-        name_pattern=args.pattern,
-        decode=args.decode,
-        good_list=args.good_list,
-        workers=args.workers,
-        time_limit=args.time_limit,
-        shard=args.shard,
-        progress=lambda total: ProgressLine(total, "files"),
-    )
+    if args.executor == "ray":
+        summary = _by_ray(args)
+    else:
+        summary = probe(
+            args.list,
+            args.output,
+            format=args.format,
+            root=args.root,
+            name_pattern=args.pattern,
+            decode=args.decode,
+            good_list=args.good_list,
+            workers=args.workers,
+            time_limit=args.time_limit,
+            shard=args.shard,
+            progress=lambda total: ProgressLine(total, "files"),
+        )
     print(table(summary))
     if summary.bad and summary.bad.total() == summary.lines and summary.bad.keys() <= set(MISSING):
         first = load_list(args.list, args.format)[0].path
@@ -81,9 +87,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _by_ray(args: argparse.Namespace) -> ProbeSummary:
+    from videomae_fast.data.probe_shards import ProbeShards, probe_in_shards
+
+    work = ProbeShards(
+        args.list,
+        args.output.with_name(f"{args.output.name}.shards"),
+        format=args.format,
+        root=args.root,
+        name_pattern=args.pattern,
+        decode=args.decode,
+        good=args.good_list is not None,
+        workers=args.workers,
+        time_limit=args.time_limit,
+    )
+    executor = ray_executor(args.workers)
+    return probe_in_shards(
+        work, args.output, executor, good_list=args.good_list, shards=args.shards
+    )
+
+
 def check(args: argparse.Namespace) -> None:
     """Raises UsageError for what can be seen without reading the list."""
     check_list_arguments(args)
+    check_shard_arguments(args)
     for name in ("output", "good_list"):
         path = getattr(args, name)
         if path is not None and path.exists() and path.samefile(args.list):

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.run_options import parse_source, run_of, say
+from videomae_fast.cli.score_options import (
+    add_trained_arguments,
+    add_work_arguments,
+    check_counts,
+)
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.distillation import DistillConfig
@@ -50,27 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of the classes, one a line, or kinetics-400, -600, -700, -710 (default: the "
         "weights')",
     )
-    views.add_argument(
-        "--trained-frames", type=int, metavar="N",
-        help="clip length that official weights' positions are for (default: 16)",
-    )  # fmt: skip
-    views.add_argument(
-        "--trained-image-size", type=int, metavar="N",
-        help="clip size that official weights' positions are for (default: 224)",
-    )  # fmt: skip
+    add_trained_arguments(views)
     work = parser.add_argument_group("the work")
     work.add_argument(
         "--batch", type=int, default=30, metavar="N", help="clips at a time (default: 30)"
     )
-    work.add_argument(
-        "--workers", type=int, default=4, metavar="N", help="loader processes (default: 4)"
-    )
-    work.add_argument("--decoder", default="pyav", metavar="NAME", help="pyav, decord, torchcodec")
-    work.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    work.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    work.add_argument(
-        "--time-limit", type=float, default=120.0, metavar="SECONDS", help="for one video"
-    )
+    add_work_arguments(work)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,10 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         raise UsageError("--output is missing: name the folder for scores and tables")
     check_folder("--output", args.output)
-    for name in ("segments", "crops", "batch", "stride", "frames", "image_size"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
+    check_counts(args, "segments", "crops", "batch", "stride", "frames", "image_size", "heads")
     if args.workers < 0 or not args.time_limit > 0:
         raise UsageError("--workers must be 0 or more, and --time-limit more than 0")
     if not args.weights.exists():
@@ -101,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     tuned = _run_of(args.weights)
     path = weights_path(args.weights)
-    hints = SourceHints(frames=args.trained_frames, image_size=args.trained_image_size)
+    hints = SourceHints(args.heads, frames=args.trained_frames, image_size=args.trained_image_size)
     weights = classifier_weights(path, hints)
     size = tuned.model.image_size if tuned else weights.config.image_size
     side = size if isinstance(size, int) else size[0]
@@ -118,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         device=args.device,
         time_limit=args.time_limit,
+        heads=args.heads,
     )
     dense = settings.sampling == "dense"
     given = args.stride or source.stride

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from videomae_fast.data.cache import CachedVideos
+from videomae_fast.data.cache.videos import cache_at
 from videomae_fast.data.decoders import find_decoder
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
@@ -86,7 +87,7 @@ def clip_dataset(
         ListError: a list can't be read.
         BackendUnavailableError: the decoder is not installed.
     """
-    cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
+    cached = cache_at(data.cache, data.cache_gb)
     return (kind or ClipDataset)(
         sources,
         frames=frames,

@@ -74,7 +74,7 @@ def one_file() -> Iterator[None]:
     """
     try:
         yield
-    except (DecodeError, OutputError, StoreUnreachableError):
+    except (DecodeError, OutputError, StoreUnreachableError, StoppedWaitingError):
         raise
     except Exception as error:
         raise DecodeError.unforeseen(error) from error
@@ -90,6 +90,10 @@ class OutputError(VideoMAEFastError):
 
 class StoreUnreachableError(VideoMAEFastError):
     """An object store can't be reached, which is nobody's clip's fault; the message says why."""
+
+
+class StoppedWaitingError(VideoMAEFastError):
+    """Data was waited for until nobody wanted it any more; the message says for which."""
 
 
 class WorkerDiedError(VideoMAEFastError, RuntimeError):

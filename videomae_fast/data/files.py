@@ -12,14 +12,17 @@ from typing import NamedTuple
 from videomae_fast.data.errors import ListError, OutputError
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str], *, parents: bool = True) -> None:
     """Writes lines (with their ends) under another name, syncs and renames; paths keep their bytes.
+
+    parents: the folder is made where missing.
 
     Raises :class:`OutputError` where the file can't be written.
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open(
                 "w", encoding="utf-8", errors="surrogateescape", newline="\n"
@@ -34,10 +37,11 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def make_folder(path: Path) -> None:
-    """Makes a folder with its parents where missing; :class:`OutputError` where it can't be."""
+def make_folder(path: Path, *, parents: bool = True) -> None:
+    """Makes a folder, with its parents or without, where missing; :class:`OutputError` where it
+    can't be."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: can't be made: {error.strerror or error}") from error
 

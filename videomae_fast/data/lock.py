@@ -37,7 +37,7 @@ class Owner:
     @staticmethod
     def this(doing: str) -> Owner:
         pid, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")
-        return Owner(doing, pid, socket.gethostname(), _started(pid), _boot(), since)
+        return Owner(doing, pid, socket.gethostname(), _started(pid), boot(), since)
 
     @staticmethod
     def from_bytes(content: bytes) -> Owner | None:
@@ -191,7 +191,8 @@ def _started(pid: int) -> str:
     return text.rpartition(")")[2].split()[19]
 
 
-def _boot() -> str:
+def boot() -> str:
+    """This machine's name for the time since it was started; empty where it has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

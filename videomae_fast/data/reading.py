@@ -30,7 +30,7 @@ from videomae_fast.data.views.rule import WORDS_PER_SAMPLE, ClipShape, Plans, Vi
 HandOver = Literal["clips", "frames", "encoded"]
 PREFETCH_BYTES: Final = 10**9
 WHOLE_BYTES: Final = 4 << 20  # of files that a device gets as they are; of larger ones a part
-STORE_TIMEOUT: Final = 600.0
+STORE_TIMEOUT: Final = 300.0
 Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Gives memory for an array of a shape."""
 

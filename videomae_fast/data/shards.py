@@ -22,6 +22,11 @@ def contiguous(count: int, shard: Shard) -> range:
     return range(count * (part - 1) // parts, count * part // parts)
 
 
+def shard_count(lines: int, wanted: int) -> int:
+    """How many parts a list is cut into where so many are wanted: none without a line."""
+    return max(1, min(lines, wanted))
+
+
 def shard_name(shard: Shard) -> str:
     """``2-of-4``, for files and folders."""
     return f"{shard[0]}-of-{shard[1]}"

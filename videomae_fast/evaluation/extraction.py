@@ -14,7 +14,7 @@ import torch
 from videomae_fast.data.decoders import FolderReader, VideoReader, find_decoder
 from videomae_fast.data.decoders.in_order import frames_per_second
 from videomae_fast.data.errors import DecodeError, one_file
-from videomae_fast.data.files import AppendFile
+from videomae_fast.data.files import AppendFile, write_lines
 from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.prepare.names import Names
 from videomae_fast.errors import UsageError
@@ -154,6 +154,54 @@ def shard_of(count: int, shard: tuple[int, int]) -> range:
     return range(shard[0] - 1, count, shard[1])
 
 
+def failures_of(folder: Path, shard: tuple[int, int]) -> Path:
+    """The file that names what failed of a shard."""
+    name = "" if shard == (1, 1) else f".{shard[0]}-of-{shard[1]}"
+    return folder / f"failures{name}.jsonl"
+
+
+def join_shards(clips: Sequence[Clip], folder: Path, outcomes: Sequence[Outcome]) -> Outcome:
+    """What became of a list whose shards are all made; their failures go into one file.
+
+    Args:
+        clips: all of the list.
+        folder: that the shards were made in.
+        outcomes: of all shards, in order.
+
+    Returns:
+        The whole's, as one :func:`extract` would have given it.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    count, whole = len(outcomes), Outcome()
+    for one in outcomes:
+        whole.made, whole.skipped = whole.made + one.made, whole.skipped + one.skipped
+        whole.padded, whole.windows = whole.padded + one.padded, whole.windows + one.windows
+    files = [failures_of(folder, (part, count)) for part in range(1, count + 1)]
+    told = [iter(file.read_text().splitlines(True) if file.exists() else []) for file in files]
+    failed = [iter(one.failed) for one in outcomes]
+    left = [next(one, None) for one in failed]
+    lines = []
+    for index, clip in enumerate(clips):
+        part = index % count  # as `shard_of` deals them
+        first = left[part]
+        if first is not None and first[0] == clip.path:
+            whole.failed.append(first)
+            lines.append(next(told[part]))
+            left[part] = next(failed[part], None)
+    report = failures_of(folder, (1, 1))
+    if lines:
+        write_lines(report, lines)
+        whole.report = report
+    else:
+        report.unlink(missing_ok=True)
+    for file in files:
+        if file != report:
+            file.unlink(missing_ok=True)
+    return whole
+
+
 def extract(
     clips: Sequence[Clip],
     folder: Path,
@@ -199,9 +247,8 @@ def extract(
             outcome.skipped += 1
         else:
             todo.append(index)
-    name = "" if shard == (1, 1) else f".{shard[0]}-of-{shard[1]}"
-    report = folder / f"failures{name}.jsonl"
-    claim = folder / f".working{name}"
+    report = failures_of(folder, shard)
+    claim = folder / report.stem.replace("failures", ".working")
     with FolderLock(claim, "takes features"):
         report.unlink(missing_ok=True)
         progress = _Progress(len(todo), outcome, show=show_progress)

@@ -70,6 +70,12 @@ class MAEConfig:
                 continue
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name, hidden in (("width", self.hidden), ("decoder_width", self.decoder_hidden)):
+            if hidden < 1:
+                raise ValueError(
+                    f"MLPs have no hidden values: {name} {getattr(self, name)} times their ratio "
+                    "is below 1; give a larger mlp_ratio (or decoder_mlp_ratio)"
+                )
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             if getattr(self, width) % getattr(self, heads):
                 raise ValueError(

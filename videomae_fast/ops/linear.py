@@ -60,20 +60,20 @@ def packed_weight(weight: Tensor, rows: int) -> Tensor:
     return out
 
 
-def packed_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def packed_linear_gelu(x: Tensor, packed: Tensor, bias: Tensor) -> Tensor:
     """``gelu(x weightᵀ + bias)``, the exact form with erf, in one pass and without a gradient.
 
     Args:
         x: fp32 [..., in], on the CPU.
-        weight: [out, in], of :func:`packed_weight`.
+        packed: [out, in], of :func:`packed_weight`.
         bias: fp32 [out].
 
     Returns:
         fp32 [..., out]; nothing else as large is written.
     """
     rows = x.reshape(-1, x.shape[-1])
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "gelu", [], "none")
-    return out.view(*x.shape[:-1], weight.shape[0])
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "gelu", [], "none")
+    return out.view(*x.shape[:-1], packed.shape[0])
 
 
 def why_not_packed() -> str | None:

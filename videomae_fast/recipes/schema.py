@@ -202,8 +202,9 @@ class Reading(Section):
         resumable=True,
     )
     store_timeout: float = option(
-        600.0,
-        "an object store that can't be reached for longer ends the run, which is saved before",
+        300.0,
+        "an object store that can't be reached for longer ends the run, which is saved before; of "
+        "several processes that takes at least 60 s less than group_timeout",
         unit="seconds",
         above=0,
         resumable=True,

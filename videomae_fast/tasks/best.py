@@ -36,8 +36,12 @@ class BestWeights:
         self.path, self._folder = output / BEST, output / FOLDER
 
     def write(self, step: int, weights: ModelWeights) -> None:
-        """Puts the weights after a number of steps on the disk, before a line says so."""
-        make_folder(self._folder)
+        """Puts the weights after a number of steps on the disk, before a line says so.
+
+        Raises:
+            OutputError: the run's folder is not there any more.
+        """
+        make_folder(self._folder, parents=False)
         partial = self._folder / f"new-{BEST}"
         partial.unlink(missing_ok=True)
         write_weights(weights, partial, "ours")

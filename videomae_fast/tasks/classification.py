@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from videomae_fast.evaluation.multi_view import score_videos
 from videomae_fast.interop import ModelWeights
 from videomae_fast.interop.weights.model_weights import origin_of
 from videomae_fast.models.classifier import VideoClassifier
-from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.best import BestWeights, saved_steps
@@ -35,6 +34,7 @@ from videomae_fast.tasks.engine import (
     fingerprint_of,
     micro_batches,
     set_options,
+    shape_of,
 )
 from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.labelled import (
@@ -47,6 +47,7 @@ from videomae_fast.tasks.labelled import (
     videos_of_classes,
     without_videos,
 )
+from videomae_fast.tasks.listed import lists_digests
 from videomae_fast.tasks.moving_average import averaged
 from videomae_fast.tasks.pinned import pinned
 from videomae_fast.tasks.recognition import Recognition
@@ -107,23 +108,6 @@ def check_model(config: FinetuneConfig) -> None:
             "model.head_index takes rows of the head of weights to start from, and model.init "
             "names none: give --init, or leave --head-index out"
         )
-
-
-def shape_of(config: FinetuneConfig) -> MAEConfig:
-    """The model's shape, with the clip size and length that its positions are for.
-
-    Raises:
-        UsageError: sizes that don't divide.
-    """
-    model = config.model
-    trained: dict[str, Any] = {
-        "image_size": model.trained_image_size,
-        "frames": model.trained_frames,
-    }
-    try:
-        return replace(mae_config(model), **{k: v for k, v in trained.items() if v is not None})
-    except ValueError as error:
-        raise UsageError(f"the model can't be: {error}") from None
 
 
 def build_classifier(config: FinetuneConfig, classes: int) -> VideoClassifier:
@@ -188,6 +172,8 @@ class Classification:
             "validation": [len(source) for source in validated],
             "classes": self.classes.count,
             "labels_sha256": labels_digest([*self.dataset.sources, *validated], self.classes),
+            **lists_digests(self.dataset.sources, world),
+            **lists_digests(validated, world, "validation_"),
             "steps_per_epoch": self.steps_per_epoch,
         }
 

@@ -15,15 +15,19 @@ from videomae_fast.interop import (
     select_classes,
     to_classifier,
 )
-from videomae_fast.interop.weights.parts import tally
 from videomae_fast.models.classifier import VideoClassifier
-from videomae_fast.models.config import MAEConfig
-from videomae_fast.tasks.initial import digests, free_differences, named, weights_for
+from videomae_fast.tasks.initial import (
+    check_finite,
+    check_positions,
+    free_differences,
+    in_parts,
+    named,
+    record_of,
+    weights_for,
+)
 from videomae_fast.tasks.labelled import Classes
 from videomae_fast.training.checkpoint import Log
-from videomae_fast.training.finite import not_finite
 
-_POSITIONS: Final = ("frames", "image_size")
 _K710: Final = 710
 
 
@@ -61,43 +65,22 @@ def begin_classifier_from(
             not finite, have no such rows, or are for other classes of the same number.
     """
     path, weights = weights_for(path, model.config, decoder=False)
-    _check_positions(weights, model.config)
-    layout, kind = weights.origin.layout, weights.kind
+    check_positions(weights, model.config)
+    record = record_of(path, weights, digest=digest)
     known = len(weights.changes)
     weights, head = _headed(weights, classes, init_scale, seed, head_index)
-    bad = not_finite(dict(weights.state))
-    if bad is not None:
-        raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
+    check_finite(path, weights.state)
     state = {key: value.float() for key, value in weights.state.items()}
     load_into(model, state, origin=f"{path}: its weights")
-    record = {
-        "file": str(path),
-        "layout": layout,
-        "kind": kind,
-        "sha256": digests(path) if digest else {},
-        "head": head,
-    }
+    record["head"] = head
     log(f"began from {named(record)}")
     log(f"head: {head}")
     for change in weights.changes[known:]:
-        parts = ", ".join(f"{p} ({n.values:,} values)" for p, n in tally(change.state).items())
+        parts = in_parts(change.state)
         log(f"{change.what}: {change.reason}" + (f": {parts}" if parts else ""))
     for difference in free_differences(weights.config, model.config):
         log(f"differs: {difference}")
     return record
-
-
-def _check_positions(weights: ModelWeights, config: MAEConfig) -> None:
-    """Official files don't say what their positions are for: there the run's word stands."""
-    for name in _POSITIONS:
-        there, here = getattr(weights.config, name), getattr(config, name)
-        if there != here:
-            size = "x".join(map(str, there)) if isinstance(there, tuple) else str(there)
-            raise WeightsError(
-                f"{weights.origin.name}: its positions are for {name} {size}, and this run's for "
-                f"{here}: give --trained-{name.replace('_', '-')} {size}, so that they are "
-                "stretched to the clips"
-            )
 
 
 def _headed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from videomae_fast.data.dataset import ClipDataset
 from videomae_fast.data.fixed_views import FixedViews
-from videomae_fast.data.loader.pipeline import StepDraws
+from videomae_fast.data.loader.pipeline import ClipBatch, StepDraws
 from videomae_fast.errors import UsageError
 from videomae_fast.evaluation.chance import verdict
 from videomae_fast.models.classifier import VideoClassifier
@@ -26,9 +26,8 @@ from videomae_fast.tasks.classification import (
     Classification,
     check_model,
     classifier_options,
-    shape_of,
 )
-from videomae_fast.tasks.engine import engine_settings, set_options
+from videomae_fast.tasks.engine import engine_settings, set_options, shape_of
 from videomae_fast.tasks.imitation import Imitation
 from videomae_fast.tasks.labelled import training_clips
 from videomae_fast.tasks.pinned import pinned
@@ -106,6 +105,7 @@ class Distillation(Classification):
         self, config: DistillConfig, settings: Settings, world: World, output: Path, log: Log
     ) -> None:
         self._distill, self._log, self._judged = config, log, False
+        self._stored: StoredOutputs | None = None
         super().__init__(config, settings, world, output)
         fixed = self.dataset.views if isinstance(self.dataset, FixedViews) else None
         self.data = {**self.data, "teacher": self._digest, "fixed_views": fixed}
@@ -163,13 +163,23 @@ class Distillation(Classification):
         )
         shape = (dataset.samples, self.classes.count)
         rows = Rows(Path(folder), about, dataset.views * dataset.entries, shape)
-        make_whole(rows, dataset, teacher, config, world, self._log)
+        rows.check()
         self._of_teacher.append(f"its outputs are read from {folder}: it does not run")
         optim = config.optim
         draws = StepDraws(
             dataset, optim.videos_per_step, optim.accumulation, _EVERY_STEP, world.rank, world.size
         )
-        return StoredOutputs(rows, draws)
+        self._stored = StoredOutputs(rows, draws)
+        self._make_whole = partial(make_whole, rows, dataset, teacher, config, world, self._log)
+        return self._stored
+
+    def batches(self, start_step: int) -> Iterator[ClipBatch]:
+        """As fine-tuning's. First the teacher says what is not stored yet: only here it is known
+        that the run may go on."""
+        if self._stored is not None and start_step < self.fingerprint.total_steps:
+            self._make_whole()
+            self._stored.open()
+        return super().batches(start_step)
 
     def describe(self) -> str:
         lines = [super().describe(), *self._of_teacher]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from videomae_fast.data.device.stage import CropOn
 from videomae_fast.data.loader.pipeline import ClipBatch, clip_loader
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
+from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.fp8 import set_fp8
 from videomae_fast.models.transformer import set_recompute
 from videomae_fast.recipes.classification import FinetuneConfig
@@ -21,6 +23,7 @@ from videomae_fast.recipes.detection import DetectConfig
 from videomae_fast.recipes.fields import settings
 from videomae_fast.recipes.plain import LIST_FIELDS, PATHS, from_plain, to_plain
 from videomae_fast.recipes.schema import Optim, PretrainConfig, Reading, Run
+from videomae_fast.recipes.source import remote_url
 from videomae_fast.training.checkpoint import Saved
 from videomae_fast.training.errors import CheckpointError
 from videomae_fast.training.parallel.world import World
@@ -29,6 +32,9 @@ from videomae_fast.training.task import Fingerprint, Settings
 
 Trained = PretrainConfig | FinetuneConfig | DetectConfig
 T = TypeVar("T", bound=PretrainConfig | FinetuneConfig | DetectConfig)
+
+LAST_REQUEST: Final = 60.0
+"""Seconds that a store's last request, with its tries, may take beyond ``store_timeout``."""
 
 
 def engine_settings(data: Reading, optim: Optim, run: Run) -> Settings:
@@ -100,8 +106,13 @@ def device_decoder(data: Reading) -> str | None:
 def micro_batches(
     dataset: ClipDataset, config: Trained, steps: range, world: World, stats: PipelineStats
 ) -> Iterator[ClipBatch]:
-    """This process's micro-batches of these steps."""
+    """This process's micro-batches of these steps.
+
+    Raises:
+        UsageError: the other processes would not wait as long as this one may for its store.
+    """
     data, optim = config.data, config.optim
+    _check_patience(dataset, config, world)
     return clip_loader(
         dataset,
         videos_per_step=optim.videos_per_step,
@@ -116,6 +127,7 @@ def micro_batches(
         device_decoder=device_decoder(data),
         time_limit=data.decode_timeout,
         stats=stats,
+        stopped=world.gives_up,
     )
 
 
@@ -179,6 +191,21 @@ def _step_mode(run: Run) -> str:
     return "compiled"
 
 
+def _check_patience(dataset: ClipDataset, config: Trained, world: World) -> None:
+    """Raises UsageError where a process that waits for its store would be taken for one that hangs:
+    the others wait for it before each step, and saving the run needs all."""
+    longest, patience = config.data.store_timeout, config.run.group_timeout
+    if world.size == 1 or longest + LAST_REQUEST <= patience:
+        return
+    remote = [remote_url(loaded.source.path) for loaded in dataset.sources]
+    for url in filter(None, remote):
+        raise UsageError(
+            f"store_timeout ({longest:g} s) for {url}: a process may wait for its store so long "
+            f"and {LAST_REQUEST:g} s for a last request, and the others wait for it only "
+            f"group_timeout ({patience:g} s): make --store-timeout less, or --group-timeout more"
+        )
+
+
 def _check_sharded(optim: Optim, run: Run) -> None:
     """Raises UsageError where sharded weights leave no place for something."""
     if optim.optimizer == "apex":
@@ -201,3 +228,28 @@ def _check_recompute(run: Run) -> None:
             "recompute and activation_checkpointing exclude each other: the second makes whole "
             "blocks again"
         )
+
+
+def shape_of(config: FinetuneConfig | DetectConfig) -> MAEConfig:
+    """The model's shape, with the clip size and length that its positions are for.
+
+    Raises:
+        UsageError: sizes that don't divide, or positions that can't be recomputed.
+    """
+    model = config.model
+    trained: dict[str, Any] = {
+        "image_size": model.trained_image_size,
+        "frames": model.trained_frames,
+    }
+    try:
+        clips = mae_config(model)
+        shape = replace(clips, **{k: v for k, v in trained.items() if v is not None})
+    except ValueError as error:
+        raise UsageError(f"the model can't be: {error}") from None
+    recomputed = isinstance(config, FinetuneConfig) and config.model.other_grids == "recomputed"
+    if shape.learned_positions and recomputed and shape.grid != clips.grid:
+        raise UsageError(
+            f"learned positions are for {shape.grid}, the clips have {clips.grid}: they can be "
+            "interpolated, but not recomputed; leave --other-grids recomputed out"
+        )
+    return shape

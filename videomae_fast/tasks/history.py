@@ -91,4 +91,5 @@ class Validations(ABC, Generic[L]):
     def _write(self, lines: list[L]) -> None:
         """The file anew, whole."""
         self.epochs = lines
-        write_lines(self.path, [json.dumps(asdict(one)) + "\n" for one in lines])  # type: ignore[call-overload]
+        said = [json.dumps(asdict(one)) + "\n" for one in lines]  # type: ignore[call-overload]
+        write_lines(self.path, said, parents=False)  # a run's folder that is gone stays so

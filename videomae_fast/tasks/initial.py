@@ -27,6 +27,7 @@ _ENCODER: Final = (
 _DECODER: Final = (
     "encoder_norm", "decoder_width", "decoder_depth", "decoder_heads", "decoder_hidden",
 )  # fmt: skip
+_POSITIONS: Final = ("frames", "image_size")
 _FREE: Final = ("frames", "image_size", "norm_eps", "final_norm_eps")
 """Fields that tensors don't depend on, and that are the run's."""
 
@@ -56,25 +57,20 @@ def begin_from(
             are not finite.
     """
     path, weights = weights_for(path, model.config)
+    there, here = weights.config.grid, model.config.grid
+    if model.config.learned_positions and there != here:
+        raise WeightsError(
+            f"{path}: its learned positions are for {there}, and this run's clips have {here}: "
+            "give the run the same image size and frames, or other weights"
+        )
     state, left_out = _encoder_of(weights)
-    bad = not_finite(state)
-    if bad is not None:
-        raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
+    check_finite(path, state)
     own = model.state_dict()
     new = {} if weights.kind == "pre-training" else {k: v for k, v in own.items() if k not in state}
     load_into(model, {**new, **state}, origin=f"{path}: its weights")
-    record = {
-        "file": str(path),
-        "layout": weights.origin.layout,
-        "kind": weights.kind,
-        "sha256": digests(path) if digest else {},
-        "new": sorted(new),
-    }
+    record = {**record_of(path, weights, digest=digest), "new": sorted(new)}
     log(f"began from {named(record)}")
-    for what, tensors in (("stays new", new), ("left out", left_out)):
-        if tensors:
-            parts = ", ".join(f"{part} ({n.values:,} values)" for part, n in tally(tensors).items())
-            log(f"{what}: {parts}")
+    tell_parts(log, {"stays new": new, "left out": left_out})
     for difference in _differences(weights, model):
         log(f"differs: {difference}")
     return record
@@ -101,6 +97,29 @@ def weights_for(
     return path, weights
 
 
+def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Raises WeightsError for a weight that is not finite."""
+    bad = not_finite(dict(state))
+    if bad is not None:
+        raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
+
+
+def check_positions(weights: ModelWeights, config: MAEConfig) -> None:
+    """Raises WeightsError where positions are for other clips than the config says.
+
+    Official files don't say what their positions are for: there the run's word stands.
+    """
+    for name in _POSITIONS:
+        there, here = getattr(weights.config, name), getattr(config, name)
+        if there != here:
+            size = "x".join(map(str, there)) if isinstance(there, tuple) else str(there)
+            raise WeightsError(
+                f"{weights.origin.name}: its positions are for {name} {size}, and this run's for "
+                f"{here}: give --trained-{name.replace('_', '-')} {size}, so that they are "
+                "stretched to the clips"
+            )
+
+
 def check_same_beginning(saved: Saved, init: str | None) -> dict[str, Any] | None:
     """The record in a checkpoint, which goes on to the next ones.
 
@@ -122,6 +141,28 @@ def check_same_beginning(saved: Saved, init: str | None) -> dict[str, Any] | Non
             "would not be read: leave it out, or give another output folder"
         )
     return record
+
+
+def record_of(path: Path, weights: ModelWeights, *, digest: bool) -> dict[str, Any]:
+    """What is recorded of all weights that a run begins from, as :func:`named` takes it."""
+    return {
+        "file": str(path),
+        "layout": weights.origin.layout,
+        "kind": weights.kind,
+        "sha256": digests(path) if digest else {},
+    }
+
+
+def tell_parts(log: Log, found: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Logs what became of tensors, by the parts of a model that they are of."""
+    for what, tensors in found.items():
+        if tensors:
+            log(f"{what}: {in_parts(tensors)}")
+
+
+def in_parts(tensors: Mapping[str, Tensor]) -> str:
+    """The parts of a model that tensors are of, in words."""
+    return ", ".join(f"{part} ({n.values:,} values)" for part, n in tally(tensors).items())
 
 
 def named(record: Mapping[str, Any]) -> str:

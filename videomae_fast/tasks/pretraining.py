@@ -32,6 +32,7 @@ from videomae_fast.tasks.engine import (
     why_not_captured,
 )
 from videomae_fast.tasks.initial import begin_from, check_same_beginning
+from videomae_fast.tasks.listed import lists_digests
 from videomae_fast.tasks.pinned import pinned
 from videomae_fast.training.checkpoint import Log, Saved
 from videomae_fast.training.loop import RunResult, run
@@ -212,6 +213,7 @@ class Pretraining:
         self.config = to_plain(config)
         self.data = {
             "entries": [len(source) for source in self.dataset.sources],
+            **lists_digests(self.dataset.sources, world),
             "steps_per_epoch": self.steps_per_epoch,
         }
 

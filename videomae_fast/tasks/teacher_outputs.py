@@ -154,25 +154,35 @@ class Rows:
         """Of what the outputs are made from: each part names it."""
         return hashlib.sha256(json.dumps(self.made_from, sort_keys=True).encode()).hexdigest()
 
+    def check(self) -> None:
+        """Checks that the folder is of these outputs, or may become so; writes nothing.
+
+        Raises:
+            UsageError: it holds outputs of something else, or something else.
+        """
+        about = self.folder / ABOUT
+        if about.exists():
+            self._check_same(about, json.loads(json.dumps(self.made_from)))
+        elif self.folder.is_dir() and any(
+            not each.name.startswith(".") for each in self.folder.iterdir()
+        ):
+            raise UsageError(
+                f"--teacher-outputs {self.folder}: holds other files and no {ABOUT}: give a new or "
+                "an empty folder"
+            )
+
     def claim(self) -> list[int]:
-        """Checks that the folder is of these outputs, or makes it so; gives the missing parts.
+        """Makes the folder one of these outputs, where it is none yet; gives the missing parts.
 
         Raises:
             UsageError: it holds outputs of something else, or something else.
             OutputError: it can't be written.
         """
         make_folder(self.folder)
+        self.check()
         about = self.folder / ABOUT
-        plain = json.loads(json.dumps(self.made_from))
-        if about.exists():
-            self._check_same(about, plain)
-        elif any(not each.name.startswith(".") for each in self.folder.iterdir()):
-            raise UsageError(
-                f"--teacher-outputs {self.folder}: holds other files and no {ABOUT}: give a new or "
-                "an empty folder"
-            )
-        else:
-            write_lines(about, [json.dumps(plain, indent=1) + "\n"])
+        if not about.exists():
+            write_lines(about, [json.dumps(self.made_from, indent=1) + "\n"])
         return [part for part in range(self.parts) if not self.file(part).exists()]
 
     def _check_same(self, about: Path, plain: Mapping[str, Any]) -> None:
@@ -338,11 +348,8 @@ class StoredOutputs:
     """Whole outputs, as a step's source of what the teacher says.
 
     Args:
-        rows: all of whose parts are there.
+        rows: the outputs.
         draws: of this process.
-
-    Raises:
-        UsageError: a part is damaged, or of other outputs.
     """
 
     def __init__(self, rows: Rows, draws: StepDraws) -> None:
@@ -357,7 +364,14 @@ class StoredOutputs:
         )  # fmt: skip
         self._rows = rows
         self._parts: list[Any] = []
-        ok = []
+
+    def open(self) -> None:
+        """Before the first step, when all parts are there.
+
+        Raises:
+            UsageError: a part is damaged, or of other outputs.
+        """
+        rows, ok, self._parts = self._rows, [], []
         digest = rows.digest()
         for part in range(rows.parts):
             file = rows.file(part)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Generic
+from typing import Final, Generic, NoReturn
 
 import torch
-from torch import Tensor
 
 from videomae_fast.data.errors import (
     FailureShareError,
+    OutputError,
+    StoppedWaitingError,
     StoreUnreachableError,
     WorkerDiedError,
 )
@@ -23,12 +24,12 @@ from videomae_fast.interop import load_into
 from videomae_fast.training import checkpoint
 from videomae_fast.training.checkpoint import Log
 from videomae_fast.training.deterministic import deterministic_algorithms
-from videomae_fast.training.errors import CheckpointError, InterruptedRunError, NonFiniteError
-from videomae_fast.training.finite import not_a_number, not_finite
+from videomae_fast.training.errors import InterruptedRunError, NonFiniteError
+from videomae_fast.training.finite import not_finite
 from videomae_fast.training.folder import RunFolder
 from videomae_fast.training.hangs import hang_reports, telling_stacks
 from videomae_fast.training.metrics import Progress
-from videomae_fast.training.optimizer import load_optimizer_state, set_weight_decay
+from videomae_fast.training.optimizer import set_weight_decay
 from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.launcher import ending_with_launcher
 from videomae_fast.training.parallel.layout import layout_of
@@ -36,6 +37,7 @@ from videomae_fast.training.parallel.peers import AGREED, failing_together
 from videomae_fast.training.parallel.replicas import check_replicas
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
 from videomae_fast.training.records import NonFiniteStep, StepBuffer
+from videomae_fast.training.restore import check_finite, load_moments
 from videomae_fast.training.resume import (
     check_length,
     check_same_run,
@@ -43,7 +45,6 @@ from videomae_fast.training.resume import (
     tell_drawn_by_place,
 )
 from videomae_fast.training.saving import Saver
-from videomae_fast.training.signals import StopRequest
 from videomae_fast.training.step import TrainStep
 from videomae_fast.training.step_mode import make_step
 from videomae_fast.training.task import Batch, Settings, Task, Timed
@@ -114,7 +115,7 @@ def run(
         together = False
         try:
             with (
-                StopRequest() as stop,
+                world.asked,
                 failing_together(world.store, world.rank, world.waits_for),
                 world.watched(Path(output) / "hang", settings.group_timeout),
                 ExitStack() as promises,
@@ -126,7 +127,7 @@ def run(
                 try:
                     task = make(world)
                     loop = _open(task, folder, world, resume, log if world.is_main else _quiet)
-                    result = loop.train(stop)
+                    result = loop.train()
                 finally:
                     folder.close()
             together = True
@@ -164,15 +165,16 @@ def _open(
         check_length(saved, before, task.fingerprint, log)
         tell_drawn_by_place(saved, task.objective, world.size, settings.accumulation, log)
         init = task.began(saved)
-        weights, moments = saved.model(), saved.optimizer()
-        if world.is_main:
-            _check_finite(saved.folder, weights, moments)
         if real:
+            weights = saved.model()
+            if world.is_main:
+                check_finite(saved.folder, not_finite(weights))
             load_into(model, weights, origin=str(saved.folder))
+            del weights
     step = make_step(task.objective, model, settings, world, log)
     if saved is not None:
         with step.whole_weights():
-            load_optimizer_state(model, step.optimizer, moments)
+            load_moments(saved, step, world)
     parent = folder.make_checkpoints()
     if world.is_main and resume not in ("auto", "never"):
         checkpoint.set_aside(parent, start, log)
@@ -224,7 +226,6 @@ class _Loop(Generic[Batch]):
         self.start, self.total = start, task.fingerprint.total_steps
         self.failed_videos = failed_videos
         self.unreachable: StoreUnreachableError | None = None
-        self.step_in_progress = start
         self.per_epoch = task.steps_per_epoch
         clips = self.settings.videos_per_step * self.settings.clips_per_video
         self.buffer = StepBuffer(self.per_epoch, clips, step.columns)
@@ -233,18 +234,26 @@ class _Loop(Generic[Batch]):
         self.utilization = Utilization(task.objective, self.settings, world)
         self.teller = Teller(self.progress, task.feeding, log)
 
-    def train(self, stop: StopRequest) -> RunResult:
+    def train(self) -> RunResult:
         """Steps until the end of the run, or until something stops it."""
-        settings = self.settings
-        batches = self.task.batches(self.start)
+        with ExitStack() as ending:
+            batches = self.task.batches(self.start)
+            if isinstance(batches, Generator):
+                # Else an error's traceback keeps processes, threads and memory, until a collection
+                # ends them in whatever thread it happens to run in.
+                ending.callback(batches.close)
+            return self._steps(batches)
+
+    def _steps(self, batches: Iterator[Batch]) -> RunResult:
+        settings, stop = self.settings, self.world.asked
         last_loss: float | None = None
         self.progress.skip(self.start)
         done, ended = self.start, self._evaluate(self.start)
         while done < self.total and not ended:
-            step = self.step_in_progress = done
+            step = done
             self.world.at(step)
             # A process that is asked to stop does not wait for data, but tells the others.
-            batch = self._next(batches, stop)
+            batch = self._next(batches)
             signum = self.world.agree(_UNREACHABLE if self.unreachable else stop.signum)
             if signum == _UNREACHABLE:
                 self._stop_unreachable(step)
@@ -253,8 +262,9 @@ class _Loop(Generic[Batch]):
             names: list[str] = []
             for micro in range(settings.accumulation):
                 if micro:
-                    batch = self._next(batches)
-                assert batch is not None
+                    batch = self._next(batches, middle=True)
+                if batch is None:
+                    self._stop(step, stop.signum)
                 self.folder.failed(batch.failures, draws=len(batch.names))
                 names += batch.names
                 with self.world.doing("forward and backward", waits=True):
@@ -305,34 +315,42 @@ class _Loop(Generic[Batch]):
         """Has the task evaluate where an epoch or the run ends; whether the run is to end here."""
         if done == 0 or (done % self.per_epoch and done != self.total):
             return False
+        found = None
         with self.step.whole_weights(), self._spending("evaluation"):
-            found = self.task.epoch_done(done, self.step.model, self.log)
+            try:
+                found = self.task.epoch_done(done, self.step.model, self.log)
+            except StoreUnreachableError as error:
+                self._alone(error, True)
+                self.unreachable = error
+            except (OSError, OutputError):
+                self.folder.check()  # says why it can't be written, where it was taken away
+                raise
+        if self.unreachable:
+            self._stop_unreachable(done)
         if found is None:
             return False
         self.folder.evaluated(done, found.numbers)
         self.progress.skip(done)
         return found.stop
 
-    def _next(self, batches: Iterator[Batch], stop: StopRequest | None = None) -> Batch | None:
-        """The next micro-batch; None where the run is asked to stop."""
-        if stop is not None and stop.signum:
+    def _next(self, batches: Iterator[Batch], *, middle: bool = False) -> Batch | None:
+        """The next micro-batch; None where the run is to stop. middle: of a step."""
+        stop = self.world.asked
+        stop.held = middle and self.world.size > 1  # the others are in the step, and wait there
+        if stop.signum and not middle:
             return None
         begin = perf_counter()
         try:
             with self.world.doing("waiting for data"):
                 batch = next(batches)
+        except StoppedWaitingError:
+            return None
         except StoreUnreachableError as error:
-            if stop is None and self.world.size > 1:
-                raise VideoMAEFastError(  # the others are in the step, and save nothing with it
-                    f"{error}, in the middle of a step of several processes: the last checkpoint "
-                    "stands, and the same command goes on from it"
-                ) from error
+            self._alone(error, middle)
             self.unreachable = error
-            if stop is None:
-                self._stop_unreachable(self.step_in_progress)
             return None
         except WorkerDiedError:
-            if stop is not None and stop.signum:  # the signal went to the loaders as well
+            if self.world.gives_up():  # the signal went to the loaders as well
                 return None
             raise
         waited = perf_counter() - begin
@@ -395,7 +413,18 @@ class _Loop(Generic[Batch]):
             self.goodput.spend(cause, perf_counter() - begin)
             self.goodput.write()
 
-    def _stop(self, done: int, signum: int) -> None:
+    def _alone(self, error: StoreUnreachableError, busy: bool) -> None:
+        """Raises for all what one process met while the others are `busy`: they don't save."""
+        if busy and self.world.size > 1:
+            raise VideoMAEFastError(
+                f"{error}, in the middle of what several processes do together: the last "
+                "checkpoint stands, and the same command goes on from it"
+            ) from error
+
+    def _stop(self, done: int, signum: int) -> NoReturn:
+        """Saves and ends: the state is that of the steps that are done."""
+        if self.unreachable:
+            self._stop_unreachable(done)
         if len(self.buffer):
             self._look(done)
         self._save(done)
@@ -406,8 +435,7 @@ class _Loop(Generic[Batch]):
             signum,
         )
 
-    def _stop_unreachable(self, done: int) -> None:
-        """Saves and ends: the state is that of the steps that are done."""
+    def _stop_unreachable(self, done: int) -> NoReturn:
         if len(self.buffer):
             self._look(done)
         self._save(done)
@@ -452,17 +480,6 @@ def _whose(faults: list[bool]) -> str:
     if not ranks:
         return "Every process's own loss was finite, so it was in the backward pass. "
     return f"The loss of rank {', '.join(ranks)} was not finite. "
-
-
-def _check_finite(
-    folder: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
-) -> None:
-    wrong = not_finite(weights) or not_a_number(moments)
-    if wrong is not None:
-        raise CheckpointError(
-            f"checkpoint {folder} is whole, but was written with values that are not finite: "
-            f"{wrong}: go on from an earlier one with --resume"
-        )
 
 
 def _quiet(_: str) -> None:

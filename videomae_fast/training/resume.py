@@ -7,7 +7,7 @@ the new length from its beginning, and no checkpoint holds a state of the schedu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,10 @@ def check_same_run(
         if name not in now.free and before.values[name] != value
     ]
     changed += [
-        f"{name} was {there[name]!r} and is {value!r}"
+        difference
         for name, value in data.items()
-        if name in there and there[name] != value
+        if name in there
+        for difference in _differences(name, there[name], value)
     ]
     if changed:
         raise CheckpointError(
@@ -80,6 +81,15 @@ def check_same_run(
             f"{', '.join(n for n in now.values if n in now.free and not n.endswith('init'))}, "
             "and where the lists lie"
         )
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """What of a value is another one, in words; of one for each list, of which list."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now) > 1:
+        for number, pair in enumerate(zip(before, now, strict=True), 1):
+            yield from _differences(f"{name} of list {number}", *pair)
+    elif before != now:
+        yield f"{name} was {before!r} and is {now!r}"
 
 
 def check_length(saved: Saved, before: Fingerprint, now: Fingerprint, log: Log) -> None:

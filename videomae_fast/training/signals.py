@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -14,10 +14,15 @@ class StopRequest:
     """While entered, the first SIGTERM or SIGINT sets ``signum``; a second SIGINT interrupts.
 
     Outside the main thread, where Python takes no signals, it does nothing.
+
+    Attributes:
+        signum: of the first signal; 0: none came.
+        held: what is waited for is needed first, whatever came.
     """
 
     def __init__(self) -> None:
         self.signum = 0
+        self.held = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -25,12 +30,7 @@ class StopRequest:
             self._before = {signum: signal.signal(signum, self._take) for signum in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 

@@ -19,10 +19,11 @@ from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.recipes import changed
 from videomae_fast.tasks.detection.history import DetectionHistory
-from videomae_fast.tasks.detection.training import build_detector, shape_of, train_detector
+from videomae_fast.tasks.detection.training import build_detector, train_detector
 from videomae_fast.tasks.detection.weights import begin_detector_from
+from videomae_fast.tasks.engine import shape_of
 from videomae_fast.training.checkpoint import checkpoints, read
-from videomae_fast.training.errors import InterruptedRunError
+from videomae_fast.training.errors import CheckpointError, InterruptedRunError
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,32 @@ def test_json_and_csv_and_what_reads_them_are_the_same(boxed: Path, tmp_path: Pa
         assert any("16 key frames with 32 boxes" in line for line in said)
     for one, two in zip(*found, strict=True):
         assert one == pytest.approx(two, rel=1e-3)  # shares have 6 decimals
+
+
+def test_a_run_goes_on_with_the_same_boxes_only(boxed: Path, tmp_path: Path) -> None:
+    lines = (boxed / "train.csv").read_text().splitlines()
+    (tmp_path / "frames").symlink_to(boxed / "frames")
+
+    def go_on(lines: list[str], steps: int) -> int:
+        (tmp_path / "train.csv").write_text("\n".join(lines))
+        config = tiny_detection(
+            tmp_path, validated=False, schedule__steps=steps, schedule__warmup_epochs=0
+        )
+        return train_detector(config, output=tmp_path / "run", log=quiet).steps
+
+    assert go_on(lines, 1) == 1
+    assert go_on(["", *lines], 2) == 2
+    places = [line.rpartition(",")[0] for line in lines]
+    box = next(line for line, one in zip(lines, places, strict=True) if places.count(one) == 1)
+    name, second, *place, action = box.split(",")
+    moved = ",".join([name, second, *(f"{float(value) / 2:.6f}" for value in place), action])
+    with pytest.raises(CheckpointError, match=r"run: boxes_sha256 was .*\. Give"):
+        go_on([moved if line == box else line for line in lines], 3)
+    other = ",".join([name, second, *place, "1" if action != "1" else "2"])
+    with pytest.raises(CheckpointError, match="run: boxes_sha256 was"):
+        go_on([other if line == box else line for line in lines], 3)
+    with pytest.raises(CheckpointError, match="key_frames_sha256 was"):
+        go_on(lines[::-1], 3)
 
 
 def test_where_clips_are_cut_changes_nothing(boxed: Path, tmp_path: Path) -> None:

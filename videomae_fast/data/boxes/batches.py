@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -101,7 +101,7 @@ class WholeBatch:
 def training_batches(
     clips: KeyFrameClips, draws: StepDraws, boxes: BoxDraws, *, classes: int, workers: int,
     device: torch.device, time_limit: float, stats: PipelineStats, crop_on: CropOn = "worker",
-    device_decoder: str | None = None,
+    device_decoder: str | None = None, stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[BoxBatch]:  # fmt: skip
     """This process's micro-batches.
 
@@ -110,7 +110,8 @@ def training_batches(
         draws: of them, a list for each micro-batch.
         boxes: how the boxes of a clip are taken.
         classes: of the labels.
-        workers, time_limit: as for :func:`~videomae_fast.data.loader.pipeline.clip_loader`.
+        workers, time_limit, stopped: as for
+            :func:`~videomae_fast.data.loader.pipeline.clip_loader`.
         device: where the clips are to be.
         stats: counts what the stages do.
         crop_on, device_decoder: as for :func:`~videomae_fast.data.loader.pipeline.clip_loader`;
@@ -121,7 +122,7 @@ def training_batches(
     """
     frames = _FramesFrom(clips, device, stats, crop_on, device_decoder)
     joiner = _Training(frames, boxes, classes, draws.videos)
-    return joined_batches(draws, joiner, workers=workers, time_limit=time_limit)
+    return joined_batches(draws, joiner, workers=workers, time_limit=time_limit, stopped=stopped)
 
 
 def whole_batches(

@@ -28,6 +28,7 @@ from videomae_fast.data.decoders import Decoder, Frames, VideoReader
 from videomae_fast.data.decoders.base import ReaderBase
 from videomae_fast.data.decoders.content import Video
 from videomae_fast.data.errors import DecodeError, OutputError, one_file
+from videomae_fast.errors import UsageError
 
 CHANGED: Final = "the video was changed meanwhile"
 UNDECODABLE: Final = "not all of its frames can be decoded"
@@ -209,6 +210,26 @@ class CachedVideos:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def cache_at(folder: str | None, gigabytes: float) -> CachedVideos | None:
+    """The cache that a run is given, or None; what befalls its folder later stops no run.
+
+    Args:
+        folder: where it is, or is to be.
+        gigabytes: its limit in 10^9 bytes.
+
+    Raises:
+        UsageError: a file stands in the place of the folder, or of one above it.
+    """
+    if folder is None:
+        return None
+    cache = CachedVideos(folder, round(gigabytes * 1e9))
+    there = next(each for each in (cache.folder, *cache.folder.parents) if each.exists())
+    if not there.is_dir():
+        wrong = "is a file" if there == cache.folder else f"can't be made, as {there} is a file"
+        raise UsageError(f"the cache {cache.folder} {wrong}: name a folder")
+    return cache
 
 
 def _restored(folder: Path, limit_bytes: int, fill: bool) -> CachedVideos:

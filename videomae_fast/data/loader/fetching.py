@@ -20,7 +20,7 @@ from videomae_fast.data.reading import ClipRequest, ReadSettings
 from videomae_fast.data.store.base import StoredClipError
 from videomae_fast.data.store.fetched import FetchedClip
 from videomae_fast.data.store.opening import StoredClip
-from videomae_fast.data.store.remote import patiently
+from videomae_fast.data.store.patience import patiently
 from videomae_fast.recipes.source import remote_url
 
 THREADS: Final = 64

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
@@ -21,14 +21,14 @@ from torch import Tensor
 
 from videomae_fast.data.dataset import ClipDataset, clip_name, failure_of
 from videomae_fast.data.device.stage import ClipStage, CropOn, handed_over
-from videomae_fast.data.errors import DecodeError
+from videomae_fast.data.errors import DecodeError, StoppedWaitingError
 from videomae_fast.data.failures import Failure
 from videomae_fast.data.loader.ahead import ReadAhead
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.loader.turns import ShortTurns
 from videomae_fast.data.order import Draw, Order
 from videomae_fast.data.reading import ClipRequest, ReadResult, ReadSettings, read
-from videomae_fast.data.store.remote import patiently
+from videomae_fast.data.store.patience import LOOK, patiently
 
 TIME_LIMIT: Final = 120.0
 """Seconds after which a loader process that reads one video counts as hung."""
@@ -139,6 +139,7 @@ def clip_loader(
     time_limit: float | None = TIME_LIMIT,
     stats: PipelineStats | None = None,
     feeding: PipelineStats | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[ClipBatch]:
     """Iterates over the batches of steps ``start_step`` ... ``total_steps - 1``, across epochs.
 
@@ -168,6 +169,7 @@ def clip_loader(
         time_limit: seconds that a loader process may take for a video; None: any time.
         stats: counts what the stages do.
         feeding: the former name of `stats`, for one version.
+        stopped: whether nobody waits for the next batch any more; asked several times a second.
 
     Returns:
         Batches, each of a micro-batch's clips on the device.
@@ -176,6 +178,7 @@ def clip_loader(
         ValueError: numbers below their least.
         BackendUnavailableError: the device can't use the decoder.
         WorkerDiedError: while iterating, where loader processes can't be started.
+        StoppedWaitingError: while iterating, where nobody waits any more.
     """
     if min(videos_per_step, micro_batches, world) < 1 or not 0 <= rank < world:
         raise ValueError(
@@ -203,7 +206,9 @@ def clip_loader(
     settings, decoder = handed_over(dataset.read_settings, device, crop_on, device_decoder)
     stage = ClipStage(settings.rule, settings.shape, device, decoder)
     joiner = _Joiner(dataset, settings, stage, stats or PipelineStats(workers), draws.videos)
-    return joined_batches(draws, joiner, workers=workers, prefetch=prefetch, time_limit=time_limit)
+    return joined_batches(
+        draws, joiner, workers=workers, prefetch=prefetch, time_limit=time_limit, stopped=stopped
+    )
 
 
 @dataclass(frozen=True)
@@ -302,11 +307,12 @@ def joined_batches(
     workers: int,
     prefetch: int = 2,
     time_limit: float | None = TIME_LIMIT,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Joined]:
     """Iterates over the batches that a joiner makes of draws; as :func:`clip_loader` reads."""
     if workers == 0:
-        return _here(draws, joiner)
-    return _ahead(draws, joiner, workers, prefetch, time_limit)
+        return _here(draws, joiner, stopped)
+    return _ahead(draws, joiner, workers, prefetch, time_limit, stopped)
 
 
 _EMPTY: Final = DecodeError("no video")
@@ -376,19 +382,22 @@ def _repeated(values: Sequence[int | bool], times: int, dtype: torch.dtype) -> T
     return torch.tensor(values, dtype=dtype).repeat_interleave(times)
 
 
-def _here(draws: StepDraws | GivenDraws, joiner: Joiner[Joined]) -> Iterator[Joined]:
+def _here(
+    draws: StepDraws | GivenDraws, joiner: Joiner[Joined], stopped: Callable[[], bool]
+) -> Iterator[Joined]:
     """Everything in this process, when it is asked for."""
     with closing(joiner):
         for part in draws:
             requests = joiner.requests(part)
-            yield _ready(*joiner.join(requests, [_read(r, joiner.settings) for r in requests]))
+            results = [_read(request, joiner.settings, stopped) for request in requests]
+            yield _ready(*joiner.join(requests, results))
 
 
-def _read(request: ClipRequest, settings: ReadSettings) -> ReadResult | DecodeError:
+def _read(
+    request: ClipRequest, settings: ReadSettings, stopped: Callable[[], bool]
+) -> ReadResult | DecodeError:
     try:
-        return patiently(
-            lambda: read(request, settings), settings.store_timeout, stopped=lambda: False
-        )
+        return patiently(lambda: read(request, settings), settings.store_timeout, stopped)
     except DecodeError as error:
         return error
 
@@ -399,6 +408,7 @@ def _ahead(
     workers: int,
     prefetch: int,
     time_limit: float | None,
+    stopped: Callable[[], bool],
 ) -> Iterator[Joined]:
     """Processes read, a thread joins, batches wait in a queue."""
     done: queue.Queue[Any] = queue.Queue(maxsize=prefetch)
@@ -448,13 +458,22 @@ def _ahead(
         ending.callback(ahead.stop)
         ending.callback(stop.set)
         thread.start()
-        while (item := done.get()) is not None:
+        while (item := _waited_for(done, stopped)) is not None:
             if isinstance(item, BaseException):
                 try:
                     raise item
                 finally:
                     del item  # its traceback holds this frame
             yield _ready(*item)
+
+
+def _waited_for(done: queue.Queue[Any], stopped: Callable[[], bool]) -> Any:
+    while True:
+        try:
+            return done.get(timeout=LOOK)
+        except queue.Empty:
+            if stopped():
+                raise StoppedWaitingError("the next batch was waited for") from None
 
 
 def _ready(batch: Joined, event: torch.cuda.Event | None) -> Joined:

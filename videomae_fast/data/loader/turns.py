@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from types import TracebackType
 from typing import ClassVar, Final, Self
 
 _SECONDS: Final = 5e-4
@@ -31,12 +30,7 @@ class ShortTurns:
             ShortTurns._inside += 1
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             ShortTurns._inside -= 1
             if ShortTurns._inside == 0:

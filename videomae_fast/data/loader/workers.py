@@ -16,10 +16,8 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from videomae_fast.data.errors import WorkerDiedError, sentence
@@ -112,6 +110,7 @@ class WorkerPool(Generic[Task, Result]):
         _CONTEXT.set_forkserver_preload([function.__module__])
         self._workers: list[_Worker] = []
         self._woken, self._waker = _CONTEXT.Pipe(duplex=False)
+        self._waking, self._is_woken = threading.Lock(), False
         self._stopped = False
         try:
             for _ in range(workers):
@@ -123,12 +122,7 @@ class WorkerPool(Generic[Task, Result]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -137,12 +131,15 @@ class WorkerPool(Generic[Task, Result]):
             worker.kill()
         self._workers.clear()
         self._woken.close()  # twice does no harm
-        self._waker.close()
+        with self._waking:
+            self._waker.close()
 
     def wake(self) -> None:
         """Makes :meth:`run` ask for tasks again that it was not given; from any thread."""
-        with suppress(OSError):  # closed already
-            self._waker.send(None)
+        with self._waking:  # else it may be closed in between, and its number be another file's
+            if not self._is_woken and not self._waker.closed:
+                self._is_woken = True  # once is enough, and a pipe has an end
+                self._waker.send(None)
 
     def stop(self) -> None:
         """Ends :meth:`run`, from any thread, without waiting for tasks in progress."""
@@ -180,6 +177,7 @@ class WorkerPool(Generic[Task, Result]):
             for ready in wait([self._woken, *watched], self._patience(busy)):
                 if ready is self._woken:
                     self._woken.recv()
+                    self._is_woken = False  # before it asks again
                     continue
                 outcome = self._receive(watched[ready])  # type: ignore[index]
                 if outcome is not None:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-import time
+import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from videomae_fast.data.errors import OutputError, StoreUnreachableError, sentence
+from videomae_fast.data.errors import (
+    OutputError,
+    StoppedWaitingError,
+    StoreUnreachableError,
+    sentence,
+)
 from videomae_fast.data.store.base import StoreError
 from videomae_fast.data.store.head import HEAD, Stored, read_head, version_of
 from videomae_fast.data.store.index import FILES
+from videomae_fast.data.store.patience import awaited
 from videomae_fast.data.store.tar import TarStore
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.extras import install
 
-T = TypeVar("T")
+PART: Final = 1 << 25
+"""Bytes of an index that are fetched by one request."""
 
 # What obstore tries by itself; what takes longer is waited for by `patiently`.
 _CLIENT: Final = {"timeout": "30s", "connect_timeout": "5s"}
 _RETRIES: Final[dict[str, Any]] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
 
 
 def obstore() -> Any:
@@ -41,6 +49,9 @@ def obstore() -> Any:
     import obstore.store
 
     return obstore
+
+
+_BEGINNING: Final = threading.Lock()
 
 
 class RemoteRanges:
@@ -72,24 +83,48 @@ class RemoteRanges:
             StoreUnreachableError: anything else: the next try may succeed.
         """
         return self._asked(
-            name, lambda: self._package.get_range(self._store, name, start=offset, length=size)
+            name,
+            lambda: self._package.get_range_async(self._store, name, start=offset, length=size),
         )
 
     def whole(self, name: str) -> bytes:
         """An object; raises as :meth:`read` does."""
-        return self._asked(name, lambda: self._package.get(self._store, name).bytes())
+
+        async def content() -> Any:
+            return await (await self._package.get_async(self._store, name)).bytes_async()
+
+        return self._asked(name, content)
 
     def close(self) -> None:
         """obstore lets go of its connections by itself."""
 
     def _asked(self, name: str, ask: Callable[[], Any]) -> bytes:
+        async def answer() -> bytes:
+            return bytes(await ask())
+
         try:
-            return bytes(ask())
-        except FileNotFoundError:
+            return _wait(answer())
+        except (FileNotFoundError, StoppedWaitingError):
             raise
         except Exception as error:  # of the network, of the server, of the credentials
             said = sentence(error).split("Debug source")[0].strip()
             raise StoreUnreachableError(f"{self._url}/{name} can't be reached: {said}") from error
+
+
+def _wait(answer: Coroutine[Any, Any, bytes]) -> bytes:
+    """An answer that comes to another thread: what waits can be called off, and what answers can't
+    keep the process from ending."""
+    with _BEGINNING:  # else threads that ask for the first time begin one each
+        network = _network(os.getpid())
+    return awaited(asyncio.run_coroutine_threadsafe(answer, network))
+
+
+@cache
+def _network(_: int) -> asyncio.AbstractEventLoop:
+    """Where a process's requests are made; a child has to have its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="object-store", daemon=True).start()
+    return loop
 
 
 def _without_tls(url: str) -> bool:
@@ -97,30 +132,6 @@ def _without_tls(url: str) -> bool:
     are given here keep obstore from looking there."""
     asked = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
     return asked or url.startswith("http:")
-
-
-def patiently(ask: Callable[[], T], seconds: float, stopped: Callable[[], bool]) -> T:
-    """What a store gives, asked again with longer and longer pauses while it can't be reached.
-
-    Args:
-        ask: raises StoreUnreachableError where it can't.
-        seconds: after which that is raised.
-        stopped: whether nobody waits any more.
-
-    Raises:
-        StoreUnreachableError: it could not be reached for so long.
-    """
-    deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
-    while True:
-        try:
-            return ask()
-        except StoreUnreachableError as error:
-            if stopped() or time.monotonic() + pause > deadline:
-                raise StoreUnreachableError(f"{error} (tried for {seconds:g} s)") from error
-        until = time.monotonic() + pause
-        while time.monotonic() < until and not stopped():
-            time.sleep(min(0.2, pause))
-        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def open_remote_store(url: str, version: int | None = None) -> TarStore:
@@ -164,19 +175,34 @@ def _kept(url: str, ranges: RemoteRanges, wanted: Stored) -> Path:
     with suppress(OSError):
         if path.stat().st_size == wanted.bytes:
             return path
-    content = ranges.whole(wanted.name)
-    if len(content) != wanted.bytes or zlib.crc32(content) != wanted.crc32:
-        raise StoreError(
-            f"{url}/{wanted.name}: the store's index is not what its head says: it was copied in "
-            "part, or damaged; copy it again"
-        )
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
+        if _fetched(ranges, wanted, partial) != (wanted.bytes, wanted.crc32):
+            raise StoreError(
+                f"{url}/{wanted.name}: the store's index is not what its head says: it was copied "
+                "in part, or damaged; copy it again"
+            )
         os.replace(partial, path)
+    except FileNotFoundError:  # of the store
+        raise
     except OSError as error:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _fetched(ranges: RemoteRanges, wanted: Stored, target: Path) -> tuple[int, int]:
+    """Bytes and CRC-32 of an object that is fetched in parts: a long one takes longer than a
+    request may, and more memory than a process should."""
+    size = crc = 0
+    with target.open("wb") as file:
+        while size < wanted.bytes:
+            asked = min(PART, wanted.bytes - size)
+            part = ranges.read(wanted.name, size, asked)
+            file.write(part)
+            size, crc = size + len(part), zlib.crc32(part, crc)
+            if len(part) < asked:
+                break
+    return size, crc

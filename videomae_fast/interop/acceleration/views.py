@@ -72,7 +72,7 @@ def attention_impl(block: nn.Module, device: torch.device) -> str:
 class MlpView:
     """What :class:`videomae_fast.models.transformer.Mlp` reads of a module."""
 
-    recompute = fused = fp8 = False
+    recompute = fused = fp8 = packed = False
     __call__ = cast(Any, Mlp.forward)
     _forward = cast(Any, Mlp._forward)
     _second = cast(Any, Mlp._second)

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Size, Tensor
 
 from videomae_fast.errors import CheckpointError
 from videomae_fast.interop.reading.refusal import refused
-from videomae_fast.interop.weights.sharded import read_shards
+from videomae_fast.interop.weights.sharded import read_own_parts, read_shards, shard_shapes
 from videomae_fast.interop.weights.state_dicts import load_weights
 
 FORMAT: Final = 2
@@ -85,6 +86,36 @@ class Saved:
             return read_shards(self.folder / SHARDS)
         with refused(self.folder / OPTIMIZER, "not a whole safetensors file"):
             return load_file(self.folder / OPTIMIZER)
+
+    def optimizer_shapes(self) -> dict[str, Size]:
+        """The shapes of the optimizer's tensors; of these nothing is read.
+
+        Returns:
+            Shapes by ``<moment>.<parameter>``.
+
+        Raises:
+            WeightsError: a file is damaged.
+        """
+        if self.state["format"] == SHARDED:
+            return shard_shapes(self.folder / SHARDS)
+        with (
+            refused(self.folder / OPTIMIZER, "not a whole safetensors file"),
+            safe_open(self.folder / OPTIMIZER, "pt") as file,
+        ):
+            return {name: Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+    def read_optimizer(self, own: Mapping[str, Tensor]) -> None:
+        """Reads the optimizer's tensors into others, in place; of DTensors this process's parts,
+        and no other byte.
+
+        Args:
+            own: of the names and shapes of :meth:`optimizer_shapes`.
+
+        Raises:
+            WeightsError: a file is damaged.
+        """
+        sharded = self.state["format"] == SHARDED
+        read_own_parts(own, self.folder / (SHARDS if sharded else OPTIMIZER))
 
 
 def folder_name(step: int) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from videomae_fast.data.boxes.ava_files import read_label_map
 from videomae_fast.data.boxes.clips import KeyFrameClips, key_frame_reading
@@ -15,7 +20,7 @@ from videomae_fast.data.boxes.entries import (
     read_key_frames,
     with_close_proposals,
 )
-from videomae_fast.data.cache import CachedVideos
+from videomae_fast.data.cache.videos import cache_at
 from videomae_fast.data.errors import ListError
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.box_source import BoxSource
@@ -136,10 +141,45 @@ def check_scored(lists: Sequence[KeyFrameList], actions: Actions) -> None:
                 )
 
 
+def digests_of(lists: Sequence[KeyFrameList], prefix: str = "") -> dict[str, list[str]]:
+    """Checksums of what each list holds, in its order; the same wherever lists and videos lie.
+
+    Args:
+        lists: as they were read.
+        prefix: of the names.
+
+    Returns:
+        ``key_frames_sha256``, ``boxes_sha256`` (with their actions) and ``persons_sha256`` (that
+        were detected), of each list.
+    """
+    return {
+        f"{prefix}key_frames_sha256": [
+            _digest_of([entry.key, entry.seconds] for entry in one.entries) for one in lists
+        ],
+        f"{prefix}boxes_sha256": [
+            _digest_of([entry.size, entry.boxes, entry.labels] for entry in one.entries)
+            for one in lists
+        ],
+        f"{prefix}persons_sha256": [
+            _digest_of([entry.persons, entry.scores] for entry in one.entries) for one in lists
+        ],
+    }
+
+
+def _digest_of(rows: Iterable[Sequence[Any]]) -> str:
+    found = hashlib.sha256()
+    for one in (value for row in rows for value in row):
+        if isinstance(one, np.ndarray):
+            found.update(f"{one.shape}".encode() + one.tobytes())
+        else:
+            found.update(json.dumps(one).encode())
+    return found.hexdigest()
+
+
 def _clips(config: DetectConfig, lists: Sequence[KeyFrameList], *, training: bool) -> KeyFrameClips:
     data, model = config.data, config.model
     assert isinstance(model.image_size, int)
-    cached = None if data.cache is None else CachedVideos(data.cache, round(data.cache_gb * 1e9))
+    cached = cache_at(data.cache, data.cache_gb)
     augment = config.augment
     views = DetectionViews(
         data.short_side,

@@ -49,6 +49,7 @@ class DetectionTest:
         scores: how key frames are scored.
         decoder: of videos.
         device: "auto", "cpu" or "cuda".
+        heads: of attention, that somebody told of weights that don't say it; None: nobody did.
     """
 
     frames: int
@@ -59,6 +60,7 @@ class DetectionTest:
     scores: ScoreSettings
     decoder: str = "pyav"
     device: str = "auto"
+    heads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,22 @@ class Detected:
     failures: tuple[Failure, ...]
 
 
-def detector_weights(path: Path, frames: int | None, image_size: int | None) -> ModelWeights:
+def detector_weights(
+    path: Path, frames: int | None, image_size: int | None, heads: int | None = None
+) -> ModelWeights:
     """The weights to test.
 
     Args:
         path: a file or folder.
         frames, image_size: that official weights' positions are for; None: the official ones.
+        heads: of attention, where the weights don't say it; None: the official size's.
 
     Raises:
         UsageError: they hold no detector.
         WeightsError: they can't be read.
     """
     says_what_it_is = path.is_file() and description_of(path) is not None
-    hints = SourceHints(frames=frames, image_size=image_size, detector=not says_what_it_is)
+    hints = SourceHints(heads, frames=frames, image_size=image_size, detector=not says_what_it_is)
     weights = read_weights(path, hints)
     if weights.kind != "detector":
         raise UsageError(
@@ -234,6 +239,8 @@ def _made_from(
     said = asdict(settings)
     scores, label_map = said.pop("scores"), said.pop("label_map")
     del said["device"]
+    if said["heads"] is None:  # as tests of earlier versions say nothing of them
+        del said["heads"]
     for name in ("batch", "workers", "time_limit"):
         del scores[name]
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from videomae_fast.evaluation.detection import (
 )
 from videomae_fast.interop import ModelWeights
 from videomae_fast.interop.weights.model_weights import detector_options, origin_of
-from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.models.pixels import IMAGENET, SLOWFAST
 from videomae_fast.recipes.detection import DetectConfig
@@ -32,7 +30,12 @@ from videomae_fast.recipes.plain import to_plain
 from videomae_fast.tasks.best import BestWeights, saved_steps
 from videomae_fast.tasks.detection.acting import Acting
 from videomae_fast.tasks.detection.history import DetectionHistory, Validated, validated, waited
-from videomae_fast.tasks.detection.key_frames import read_lists, training_clips, validation_clips
+from videomae_fast.tasks.detection.key_frames import (
+    digests_of,
+    read_lists,
+    training_clips,
+    validation_clips,
+)
 from videomae_fast.tasks.detection.weights import begin_detector_from
 from videomae_fast.tasks.engine import (
     config_of,
@@ -41,6 +44,7 @@ from videomae_fast.tasks.engine import (
     engine_settings,
     fingerprint_of,
     set_options,
+    shape_of,
 )
 from videomae_fast.tasks.initial import check_same_beginning
 from videomae_fast.tasks.validation import BEST
@@ -78,24 +82,6 @@ def train_detector(
         resume=resume,
         log=log,
     )
-
-
-def shape_of(config: DetectConfig) -> MAEConfig:
-    """The model's shape, with the clip size and length that its positions are for.
-
-    Raises:
-        UsageError: sizes that don't divide.
-    """
-    model = config.model
-    trained: dict[str, Any] = {
-        "image_size": model.trained_image_size,
-        "frames": model.trained_frames,
-    }
-    try:
-        mae_config(model)  # what training cuts divides into patches too
-        return replace(mae_config(model), **{k: v for k, v in trained.items() if v is not None})
-    except ValueError as error:
-        raise UsageError(f"the model can't be: {error}") from None
 
 
 def build_detector(config: DetectConfig, classes: int) -> ActionDetector:
@@ -172,6 +158,8 @@ class Detection:
             "key_frames": [len(one.entries) for one in self.clips.lists],
             "boxes": sum(len(entry.boxes) for entry in entries),
             "validation": [len(one.entries) for one in validated_lists],
+            **digests_of(self.clips.lists),
+            **digests_of(validated_lists, "validation_"),
             "classes": self.actions.count,
             "steps_per_epoch": self.steps_per_epoch,
         }
@@ -218,6 +206,7 @@ class Detection:
             stats=self.feeding,
             crop_on=crop_on(data, world.device),
             device_decoder=device_decoder(data),
+            stopped=world.gives_up,
         )
 
     def model(self) -> ActionDetector:

@@ -7,15 +7,19 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from videomae_fast.errors import WeightsError
 from videomae_fast.interop import ModelWeights, load_into
-from videomae_fast.interop.weights.parts import tally
 from videomae_fast.models.detector import ActionDetector
-from videomae_fast.tasks.initial import digests, free_differences, named, weights_for
+from videomae_fast.tasks.initial import (
+    check_finite,
+    check_positions,
+    free_differences,
+    named,
+    record_of,
+    tell_parts,
+    weights_for,
+)
 from videomae_fast.training.checkpoint import Log
-from videomae_fast.training.finite import not_finite
 
-_POSITIONS: Final = ("frames", "image_size")
 _OWN: Final = ("head.", "norm.")
 """What weights need not hold: it is new then."""
 
@@ -52,45 +56,21 @@ def begin_detector_from(
     classifier's ``fc_norm`` out.
     """
     path, weights = weights_for(path, model.config, decoder=False)
-    _check_positions(weights, model)
+    check_positions(weights, model.config)
     kept, left_out = _taken(weights, model, init_norm)
-    bad = not_finite(kept)
-    if bad is not None:
-        raise WeightsError(f"{path}: holds a weight that is not finite: {bad}")
+    check_finite(path, kept)
     own = model.state_dict()
     new = {key: own[key] for key in own if key not in kept and key.startswith(_OWN)}
     state = {key: value.float() for key, value in kept.items()}
     load_into(model, {**new, **state}, origin=f"{path}: its weights")
-    record = {
-        "file": str(path),
-        "layout": weights.origin.layout,
-        "kind": weights.kind,
-        "sha256": digests(path) if digest else {},
-        "new": sorted(new),
-    }
+    record = {**record_of(path, weights, digest=digest), "new": sorted(new)}
     log(f"began from {named(record)}")
-    for what, tensors in (("stays new", new), ("left out", left_out)):
-        if tensors:
-            parts = ", ".join(f"{part} ({n.values:,} values)" for part, n in tally(tensors).items())
-            log(f"{what}: {parts}")
+    tell_parts(log, {"stays new": new, "left out": left_out})
     if weights.kind == "classifier" and init_norm == "fc_norm":
         log("norm of the tokens: the classifier's fc_norm, which was learned for their mean")
     for difference in free_differences(weights.config, model.config):
         log(f"differs: {difference}")
     return record
-
-
-def _check_positions(weights: ModelWeights, model: ActionDetector) -> None:
-    """Official files don't say what their positions are for: there the run's word stands."""
-    for name in _POSITIONS:
-        there, here = getattr(weights.config, name), getattr(model.config, name)
-        if there != here:
-            size = "x".join(map(str, there)) if isinstance(there, tuple) else str(there)
-            raise WeightsError(
-                f"{weights.origin.name}: its positions are for {name} {size}, and this run's for "
-                f"{here}: give --trained-{name.replace('_', '-')} {size}, so that they are "
-                "stretched to the clips"
-            )
 
 
 def _taken(

@@ -10,7 +10,7 @@ from videomae_fast.models.config import MAEConfig, mae_config
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.plan import Plan, Stage
 from videomae_fast.recipes.schema import PretrainConfig
-from videomae_fast.tasks.classification import shape_of
+from videomae_fast.tasks.engine import shape_of
 from videomae_fast.tasks.initial import differences_of_shape
 from videomae_fast.tasks.pretraining import grid_and_masks
 

@@ -2,7 +2,11 @@
 
 from videomae_fast.training.optimizer.adamw import make_optimizer, set_weight_decay
 from videomae_fast.training.optimizer.groups import has_no_decay, parameter_groups
-from videomae_fast.training.optimizer.state import load_optimizer_state, optimizer_state
+from videomae_fast.training.optimizer.state import (
+    load_optimizer_state,
+    optimizer_state,
+    read_optimizer_state,
+)
 
 __all__ = [
     "has_no_decay",
@@ -10,5 +14,6 @@ __all__ = [
     "make_optimizer",
     "optimizer_state",
     "parameter_groups",
+    "read_optimizer_state",
     "set_weight_decay",
 ]

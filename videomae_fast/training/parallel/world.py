@@ -24,7 +24,9 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
+from videomae_fast.training.parallel.nodes import Seat, processes_per_node
 from videomae_fast.training.parallel.watch import Watch
+from videomae_fast.training.signals import StopRequest
 
 _RUNS: Final = count()
 _START_SECONDS: Final = 1800.0
@@ -37,7 +39,8 @@ class World:
     """This process among those of the run.
 
     rank, size: of all processes; device: this process's; control: the gloo group, and store: what
-    the processes have in common, None where there is one process; per_node: processes of a machine.
+    the processes have in common, None where there is one process; seats: where each process is;
+    asked: whether this one is asked to stop.
     """
 
     rank: int
@@ -45,13 +48,27 @@ class World:
     device: torch.device
     control: dist.ProcessGroup | None = None
     store: Store | None = None
-    per_node: int = 1
+    seats: tuple[Seat, ...] = ()
     watch: Watch | None = None
     groups: list[dist.ProcessGroup | None] = field(default_factory=list, compare=False)
+    asked: StopRequest = field(default_factory=StopRequest, compare=False)
+
+    def gives_up(self) -> bool:
+        """Whether this process is to wait for data no more, since it is asked to stop."""
+        return bool(self.asked.signum) and not self.asked.held
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def per_node(self) -> int:
+        """Processes of each node.
+
+        Raises:
+            UsageError: nodes have different numbers of them, or it is not known which these are.
+        """
+        return processes_per_node(self.seats)
 
     @property
     def memory(self) -> int | None:
@@ -67,16 +84,22 @@ class World:
         device: "auto", "cpu" or "cuda".
 
         Raises:
-            UsageError: no GPU where one is asked for, or fewer GPUs than processes.
+            UsageError: no GPU where one is asked for, or fewer GPUs than processes; or what the
+                launcher says of this process can't be.
             RankFailedError: the others can't be reached.
         """
-        rank, size, local = (
-            int(os.environ.get(name, default))
-            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-        )
-        chosen = _device(device, local)
+        size = _told("WORLD_SIZE", least=1) or 1
         if size == 1:
-            return World(rank, size, chosen)
+            return World(0, 1, _device(device, _told("LOCAL_RANK") or 0))
+        rank, local = _told("RANK"), _told("LOCAL_RANK")
+        per_node = _told("LOCAL_WORLD_SIZE", least=1)
+        if rank is None or rank >= size:
+            has = "no RANK" if rank is None else f"RANK {rank}"
+            raise UsageError(
+                f"the environment has WORLD_SIZE {size} and {has}: start processes with torchrun, "
+                f"or give each its number from 0 to {size - 1}"
+            )
+        chosen = _device(device, local)
         backend, device_id = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
         try:
             store = _store()
@@ -90,14 +113,15 @@ class World:
                 timeout=patience,
             )
             control = dist.new_group(backend="gloo", timeout=patience)
-        except RuntimeError as error:
+            seats: list[Any] = [None] * size
+            dist.all_gather_object(seats, Seat.here(per_node), group=control)
+        except (RuntimeError, ValueError) as error:
             raise RankFailedError(
                 f"rank {rank} can't join the {size} processes of the run: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
-        per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         watch = Watch(store, rank, size)
-        return World(rank, size, chosen, control, store, per_node, watch, [None, control])
+        return World(rank, size, chosen, control, store, tuple(seats), watch, [None, control])
 
     def close(self, *, together: bool) -> None:
         """Leaves the others; with `together`, when all of them are here.
@@ -213,13 +237,31 @@ def _store() -> Store:
     return PrefixStore(f"restart-{restart}-run-{next(_RUNS)}", store)
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def _told(name: str, *, least: int = 0) -> int | None:
+    """A number that the launcher gave this process; None where it gave none."""
+    word = os.environ.get(name)
+    if word is None:
+        return None
+    if not word.isdecimal() or int(word) < least:
+        raise UsageError(
+            f"the environment has {name} {word!r}, which is no number from {least} on: start "
+            "processes with torchrun, or set it right"
+        )
+    return int(word)
+
+
+def _device(name: str, local_rank: int | None) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not available):
         return torch.device("cpu")
     if not available:
         raise UsageError(
             "device cuda: torch sees no GPU here (videomae-fast doctor says why); use --device cpu"
+        )
+    if local_rank is None:
+        raise UsageError(
+            "the environment has no LOCAL_RANK, so it is not known which of its machine's GPUs is "
+            "this process's: start processes with torchrun, or set it for each"
         )
     if local_rank >= available:
         raise UsageError(
