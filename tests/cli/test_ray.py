@@ -163,6 +163,23 @@ def test_what_goes_wrong_in_a_shard(ray: Any, here: Path, monkeypatch: pytest.Mo
         RayExecutor().run(lambda _: os.kill(os.getpid(), signal.SIGKILL), 1)
 
 
+@pytest.mark.slow
+def test_after_an_error_no_more_shards_are_begun(ray: Any, here: Path) -> None:
+    """Again and again: where tasks were cancelled as they ended, Ray aborted the process."""
+    begun = here / "begun"
+
+    def fails(shard: Shard) -> None:
+        with begun.open("a") as lines:
+            lines.write(f"{shard[0]}\n")
+        raise UsageError("no")
+
+    rounds = 50
+    for _ in range(rounds):
+        with pytest.raises(UsageError, match="no"):
+            RayExecutor().run(fails, 1000)
+    assert len(begun.read_text().split()) <= rounds * executors.AT_ONCE * 2  # CPUs
+
+
 def test_a_finished_list_that_has_grown(here: Path) -> None:
     """Its shards' journals don't know what the whole's does."""
     (here / "train.csv").write_text("1.mp4 0 -1\n")

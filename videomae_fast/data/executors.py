@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 from videomae_fast.data.errors import sentence
@@ -18,6 +19,11 @@ Result = TypeVar("Result")
 
 RETRIES: Final = 4
 """Times that a shard whose process was lost is begun again."""
+
+AT_ONCE: Final = 2
+"""Shards handed over for each that can be in work: none is cancelled after an error, since a task
+that ends while it is cancelled aborts this process (Ray 2.60: "Tried to complete task that was not
+pending")."""
 
 PER_SLOT: Final = 4
 """Shards for each that can be in work at a time: what is slow, or lost, is a small part."""
@@ -52,7 +58,8 @@ class RayExecutor:
     """Shards as tasks of a Ray cluster: of ``RAY_ADDRESS``, or of this machine alone.
 
     Tasks run in this process's working folder, which, as the list and what it names, has to be
-    there on all machines; so has this package.
+    there on all machines; so has this package. After an error no more shards are begun; those that
+    were handed over end with this process, or by themselves.
 
     Attributes:
         cpus: that a shard takes, all on one machine.
@@ -81,26 +88,23 @@ class RayExecutor:
             VideoMAEFastError: a shard was lost too often; or what a shard raised.
         """
         ray = _started()
-        self._room(ray)
+        most = AT_ONCE * self._room(ray)
         task = ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES, retry_exceptions=False
         )(_in_folder)
         folder = os.getcwd()
-        waiting = {
-            task.remote(function, folder, (part, count)): part for part in range(1, count + 1)
-        }
+        parts = iter(range(1, count + 1))
+        waiting: dict[Any, int] = {}
         found: dict[int, Result] = {}
         line = None if self.progress is None else self.progress(count)
-        try:
-            while waiting:
-                (ready,), _ = ray.wait(list(waiting), num_returns=1)
-                found[waiting[ready]] = _result(ray, ready, waiting[ready], count)
-                del waiting[ready]
-                if line is not None:
-                    line.update(len(found))
-        finally:
-            for left in waiting:
-                ray.cancel(left, force=True)
+        while len(found) < count:
+            for part in islice(parts, most - len(waiting)):
+                waiting[task.remote(function, folder, (part, count))] = part
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            part = waiting.pop(ready)
+            found[part] = _result(ray, ready, part, count)
+            if line is not None:
+                line.update(len(found))
         if line is not None:
             line.finish(len(found))
         return [found[part] for part in range(1, count + 1)]
