@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch.library import opcheck
@@ -50,6 +52,19 @@ def test_linear(rows, inner, outer, with_bias, impl):
     frozen = linear(x.detach(), weight, bias, impl=impl)
     (alone,) = torch.autograd.grad(frozen, weight, grad)
     torch.testing.assert_close(alone, got[1])
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize(("outer", "inner"), [(7, 5), (5, 7)])
+def test_gradients_of_a_weight_by_each_library(outer, inner):
+    """Which is taken is the processor's matter: with AVX-512 oneDNN's, else torch's."""
+    torch.manual_seed(0)
+    module = import_module("videomae_fast.ops.linear")
+    grad, rows = torch.randn(9, outer), torch.randn(9, inner)
+    for product in (module._transposed_product, module._onednn_transposed_product):
+        out = product(grad, rows)
+        assert out.is_contiguous()
+        torch.testing.assert_close(out, torch.einsum("ro,ri->oi", grad, rows))
 
 
 def test_linear_of_slices_and_strides():

@@ -19,6 +19,8 @@ def _why_no_gain() -> str | None:
 
 
 # Why other code is not taken for torch's own fp32 matmuls, or None. MKL's choose by the maker: on
-# others than Intel's they leave AVX-512 unused, and with AVX2 oneDNN's are a little faster, too.
+# others than Intel's they leave AVX-512 unused.
 # Once, at import, so that torch.compile finds a plain constant.
 WHY_NO_GAIN = _why_no_gain()
+
+AVX512: bool = torch.backends.cpu.get_cpu_capability().startswith("AVX512")

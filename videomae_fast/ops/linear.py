@@ -3,7 +3,8 @@
 On a GPU, and wherever nothing is gained, this is torch's own linear layer. On CPUs of other makers
 than Intel, torch's fp32 matmul (MKL) leaves AVX-512 unused; oneDNN, which torch's builds for x86
 bring along, uses it, and is about twice as fast where it is full width, and by a few percent where
-it is not or only AVX2 is there (docs/performance-log.md).
+it is not. With AVX2 alone both are as fast, but for the gradient of a weight, which MKL makes of
+its operands as they lie (docs/performance-log.md).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomae_fast.ops._declare import Gradient, declare
-from videomae_fast.ops._processor import WHY_NO_GAIN
+from videomae_fast.ops._processor import AVX512, WHY_NO_GAIN
 from videomae_fast.ops.registry import FP32, Backend
 
 
@@ -89,21 +90,31 @@ def _forward_by(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return forward
 
 
-def _backward_by(product: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def _backward_by(
+    product: Callable[..., Tensor], of_weight: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     def backward(
         grad: Tensor, x: Tensor, weight: Tensor, needs_x: bool, needs_bias: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of x, weight and bias; x's and the bias's are empty where not wanted."""
         rows, outer = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         grad_x = product(outer, weight.t()).view(x.shape) if needs_x else x.new_empty(0)
-        # The first operand gets copied, transposed: the narrower one.
-        if outer.shape[1] <= rows.shape[1]:
-            grad_weight = product(outer.t(), rows.t())
-        else:
-            grad_weight = product(rows.t(), outer.t()).t().contiguous()
-        return grad_x, grad_weight, outer.sum(0) if needs_bias else x.new_empty(0)
+        grad_bias = outer.sum(0) if needs_bias else x.new_empty(0)
+        return grad_x, of_weight(outer, rows), grad_bias
 
     return backward
+
+
+def _transposed_product(outer: Tensor, rows: Tensor) -> Tensor:
+    """``outerᵀ rows``."""
+    return outer.t() @ rows
+
+
+def _onednn_transposed_product(outer: Tensor, rows: Tensor) -> Tensor:
+    """The same; the first operand gets copied, transposed: the narrower one."""
+    if outer.shape[1] <= rows.shape[1]:
+        return _onednn(outer.t(), rows.t())
+    return _onednn(rows.t(), outer.t()).t().contiguous()
 
 
 def _onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -131,8 +142,12 @@ _LINEAR = declare(
     onednn=_OF_ONEDNN(_forward_by(_onednn), held_back=_no_gain),
     torch=Backend(F.linear, "torch", composite=True),
     gradient=Gradient(
-        _backward_by(F.linear),
+        _backward_by(F.linear, _transposed_product),
         of=("x", "weight", "bias"),
-        backends={"onednn": _OF_ONEDNN(_backward_by(_onednn))},
+        backends={
+            "onednn": _OF_ONEDNN(
+                _backward_by(_onednn, _onednn_transposed_product if AVX512 else _transposed_product)
+            )
+        },
     ),
 )
