@@ -19,9 +19,9 @@ Where = tuple[str, str, str]
 DIFFERENT = (
     "What differs from the papers, before any figure: a model of {width} × {depth} instead of "
     "768 × 12 and more, clips of {frames} frames and {pixels} pixels, {clips} clips instead of "
-    "hundreds of thousands, minutes of pre-training instead of days, and all rows with the same "
-    "multiply-adds instead of the same epochs. An order that does not hold here says nothing "
-    "against it there."
+    "hundreds of thousands, minutes of pre-training instead of days, and masks and decoders "
+    "compared with the same multiply-adds instead of the same epochs. An order that does not hold "
+    "here says nothing against it there."
 )
 
 

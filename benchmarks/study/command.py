@@ -7,12 +7,12 @@
 
 A cell is a row of the tables on one fold with one seed: pre-training on all clips but the fold's,
 fine-tuning, and the share of the fold's clips in the right class by the last weights. All rows have
-the same multiply-adds of pre-training; from scratch gets them for its fine-tuning. Each call does
-the next cells that have no record, those that say most first, as long as --minutes last; one that
-was stopped goes on. Then it writes table and plot of the cells that there are, and says what is
-missing. --data is a folder with groups.csv (path, label, fold), or a list with lines "path label",
-in which left and right may be classes: nothing is flipped. The second set, rendered motions, is
-made in --work. --pilot compares sizes and lengths on the first fold.
+the same multiply-adds of pre-training; from scratch gets them for its fine-tuning, and one row does
+both. Each call does the next cells that have no record, those that say most first, as long as
+--minutes last; one that was stopped goes on. Then it writes table and plot of the cells that there
+are, and says what is missing. --data is a folder with groups.csv (path, label, fold), or a list
+with lines "path label", in which left and right may be classes: nothing is flipped. The second set,
+rendered motions, is made in --work. --pilot compares sizes and lengths on the first fold.
 """
 
 from __future__ import annotations

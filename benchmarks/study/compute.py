@@ -60,8 +60,8 @@ def budget(settings: StudySettings, row: Row, classes: int) -> Budget:
     clips = tuning.optim.videos_per_step * tuning.data.samples
     of_clip = sum(classifier_flops(mae_config(tuning.model), classes).values())
     of_step = (1 + BACKWARD) * clips * of_clip
+    tuned += round(whole / of_step) if row.long else 0
     if row.arm == "from scratch":
-        tuned += round(whole / of_step) if row.long else 0
         return Budget(0, tuned, 0, tuned * of_step)
     cost = _step(pretraining_config(settings, row))
     steps = max(1, round(whole / cost))

@@ -29,7 +29,7 @@ class Row:
         pretraining: fields of pre-training that differ from the settings.
         labels: share of the training labels (below 1) or labels a class (1 or more, an int);
             None: all.
-        long: from scratch with the multiply-adds of pre-training as well.
+        long: fine-tuning with the multiply-adds of pre-training as well.
     """
 
     set: str
@@ -61,6 +61,7 @@ def _decoder(kind: str, ratio: float | None) -> Row:
 
 BASE = Row(CLIPS, WORTH, "pre-trained")
 SCRATCH = Row(CLIPS, WORTH, "from scratch, all compute", "from scratch", long=True)
+LONG = Row(CLIPS, WORTH, "pre-trained, then all compute again", long=True)
 SHORT = Row(CLIPS, WORTH, "from scratch, fine-tuning's steps", "from scratch")
 PROBES = (
     Row(CLIPS, WORTH, "attentive probe", "attentive probe"),
@@ -95,10 +96,10 @@ FEW = tuple(
     for count in (25, 5, 1) for arm in ("pre-trained", "from scratch")
 )  # fmt: skip
 ROWS: tuple[Row, ...] = (
-    BASE, SCRATCH, SHORT, *PROBES, *ENCODERS, *DECODERS, *LOSSES, *DEPTHS, *FRACTIONS, *FEW,
+    BASE, SCRATCH, LONG, SHORT, *PROBES, *ENCODERS, *DECODERS, *LOSSES, *DEPTHS, *FRACTIONS, *FEW,
 )  # fmt: skip
 
-SPOKEN_OF = (BASE, SCRATCH, *FEW)
+SPOKEN_OF = (BASE, SCRATCH, *FEW, LONG)
 """The rows that the text speaks of, which have every seed; the others have the first."""
 
 

@@ -20,6 +20,7 @@ from benchmarks.study.rows import (
     DECODERS,
     DEPTHS,
     FEW,
+    LONG,
     MOTIONS,
     PROBES,
     ROWS,
@@ -76,6 +77,8 @@ def test_all_rows_have_the_same_compute(name: str) -> None:
     long = budget(settings, SCRATCH, 10)
     assert long.finetuning == pytest.approx(base.pretraining + base.finetuning, rel=0.01)
     assert budget(settings, SHORT, 10).finetuning == base.finetuning
+    again = budget(settings, LONG, 10)
+    assert (again.pretraining, again.finetuning) == (base.pretraining, long.finetuning)
     assert budget(settings, PROBES[0], 10).finetuning_steps == 0
 
 
@@ -88,11 +91,11 @@ def test_an_epoch_is_as_long_whatever_the_set() -> None:
 
 def test_what_says_most_comes_first() -> None:
     order = cells({CLIPS: range(5), MOTIONS: [0]}, [0, 1, 2])
-    main = {BASE, SCRATCH, *FEW}
+    main = {BASE, SCRATCH, *FEW, LONG}
     once = 5 * (len(ROWS) - len(FEW)) + len(FEW)
-    assert len(order) == len(set(map(str, order))) == once + 2 * (5 * 2 + len(FEW))
+    assert len(order) == len(set(map(str, order))) == once + 2 * (5 * 3 + len(FEW))
     assert [cell.fold for cell in order[:5]] == list(range(5))
-    assert {cell.row for cell in order[:16]} == main
+    assert {cell.row for cell in order[:21]} == main
     assert {cell.row for cell in order[:once]} == set(ROWS)
     assert {cell.seed for cell in order[:once]} == {0}
     assert {cell.row for cell in order[once:]} == main
@@ -145,10 +148,10 @@ def test_a_slice_does_the_next_cells_and_says_what_is_missing(
     words = words_of(data, tmp_path, "--seeds", "0", "--folds", "0", "--tables",
                      "what pre-training is worth", "labels")  # fmt: skip
     assert command.main([*words, "--minutes", "0"]) == 0
-    assert "No cell is done yet, of 15" in capsys.readouterr().out
+    assert "No cell is done yet, of 16" in capsys.readouterr().out
     kept = command.cells
 
-    def three(*given: object) -> list[Cell]:  # of the twelve; one of each arm that is trained
+    def three(*given: object) -> list[Cell]:  # of them; one of each arm that is trained
         every = kept(*given)
         return [every[0], every[1], next(c for c in every if c.row.set == MOTIONS), *every[-1:]]
 
