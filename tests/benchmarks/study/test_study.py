@@ -167,7 +167,7 @@ def test_a_slice_does_the_next_cells_and_says_what_is_missing(
 
     monkeypatch.setattr(command, "cells", kept)
     assert command.main([*words, "--minutes", "0"]) == 0
-    assert "11 of 15 cells are missing; rows without any" in capsys.readouterr().out
+    assert "12 of 16 cells are missing; rows without any" in capsys.readouterr().out
     assert not list((tmp_path / "work" / "clips").glob("what-*/fold-*"))  # runs of whole cells
     changed = replace(tiny(), probe_epochs=3)
     monkeypatch.setattr(command, "tiny", lambda: changed)
