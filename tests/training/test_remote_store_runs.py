@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.support.stores import write_store
 from videomae_fast import cli
 from videomae_fast.data import PipelineStats, Source, read_report
 from videomae_fast.data.errors import StoreUnreachableError
+from videomae_fast.data.store import lance as seam
 from videomae_fast.data.store import opening, remote
 from videomae_fast.data.store.base import StoredClipError, StoreError
 from videomae_fast.data.store.opening import open_store
@@ -46,6 +48,7 @@ from videomae_fast.training.step import TrainStep
 
 pytest.importorskip("obstore")
 Tiny = Callable[..., PretrainConfig]
+KINDS = pytest.mark.parametrize("kind", ["tar", "lance"])
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,33 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def store(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("store") / "clips", tiny_list, tar_bytes=20_000)
+def stores(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A store of a kind; of Lance, in two files."""
+
+    @cache
+    def made(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp("store")
+        if kind == "tar":
+            return write_store(folder / "clips", tiny_list, tar_bytes=20_000)
+        pytest.importorskip("lance")
+        lines = tiny_list.read_text().splitlines(keepends=True)
+        for number, part in enumerate((lines[:5], lines[5:])):
+            (folder / f"{number}.csv").write_text("".join(part))
+            write_store(folder / "clips.lance", folder / f"{number}.csv", kind="lance")
+        return folder / "clips.lance"
+
+    return made
+
+
+@pytest.fixture
+def kind() -> str:
+    """Of the store; tests of several say which."""
+    return "tar"
+
+
+@pytest.fixture
+def store(stores: Callable[[str], Path], kind: str) -> Path:
+    return stores(kind)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +114,16 @@ def test_a_url_is_one_although_it_is_a_path() -> None:
         assert remote_url(local) is None
 
 
+@KINDS
 def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_path: Path) -> None:
     """One request a clip, of its very bytes; the index is fetched once to this machine."""
     remote, local = open_store(url), open_store(store)
     assert len(remote) == len(local) == 8
+    assert remote.version == local.version
     assert remote.labels.tolist() == local.labels.tolist()
+    assert remote.digest() == local.digest()
+    assert remote.containing(b"p3.").tolist() == local.containing(b"p3.").tolist()
+    proxy.counts.clear()
     for row in range(8):
         assert remote.row(row) == local.row(row)
         assert remote.read(row) == local.read(row)
@@ -98,10 +131,12 @@ def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_pa
     assert proxy.counts["bytes"] == sum(local.row(row).size for row in range(8))
     kept = list((tmp_path / "cache").rglob("*.npy"))
     times = [path.stat().st_mtime_ns for path in kept]
+    proxy.counts.clear()
     open_store(url)
     assert [path.stat().st_mtime_ns for path in kept] == times
-    with pytest.raises(StoreError, match="has no version 2"):
-        open_store(url, 2)
+    assert not proxy.counts["requests"]
+    with pytest.raises(StoreError, match=r"has no version 3|can't be opened at version 3"):
+        open_store(url, 3)
 
 
 def test_an_index_comes_in_parts(
@@ -163,6 +198,7 @@ def test_the_others_wait_as_long_as_a_store_is_waited_for(tiny: Tiny, url: str) 
     assert default.data.store_timeout + LAST_REQUEST <= default.run.group_timeout
 
 
+@KINDS
 def test_the_same_losses_through_a_bad_network(
     tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path
 ) -> None:
@@ -217,15 +253,13 @@ def test_a_slow_network_is_not_waited_for(
     assert shares[1] > 0.2, "one at a time is what the network takes"
 
 
+@KINDS
 def test_a_missing_object_is_an_unreadable_clip(
-    tiny: Tiny, proxy: Proxy, server: str, store: Path, tmp_path: Path
+    tiny: Tiny, url: str, proxy: Proxy, tmp_path: Path
 ) -> None:
-    part = tmp_path / "part"
-    shutil.copytree(store, part)
-    gone = next(part.rglob("clips-00001.tar"))
-    name = gone.relative_to(part)
-    gone.unlink()
-    url = upload(server, part, tmp_path.name)
+    """Gone after the index was fetched: of Lance, the same file says what is in it."""
+    name, _ = open_store(url).where(7)  # type: ignore[attr-defined]
+    proxy.gone = name
     config = tiny(data=(Source(url),), workers=1, epochs=1, warmup_epochs=0)
     pretrain(config, output=tmp_path / "run", log=quiet)
     failures = read_report(tmp_path / "run" / "bad_files.rank0.jsonl")
@@ -235,7 +269,7 @@ def test_a_missing_object_is_an_unreadable_clip(
         assert (failure.list_path, failure.row is not None) == (url, True)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "kind"), [(0, "tar"), (1, "tar"), (1, "lance")])
 def test_an_unreachable_store_is_waited_for_then_the_run_is_saved_and_ends(
     tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path, workers: int
 ) -> None:
@@ -298,6 +332,50 @@ def test_a_store_that_comes_back_costs_time_only(
     assert losses(tmp_path / "run") == expected
 
 
+def test_a_lance_store_that_grew_and_shrank(
+    stores: Callable[[str], Path], proxy: Proxy, server: str, tmp_path: Path
+) -> None:
+    """Rows are found where Lance says, whichever files they are left in."""
+    lance: Any = pytest.importorskip("lance")
+    store = tmp_path / "clips.lance"
+    shutil.copytree(stores("lance"), store)
+    gone = tuple(open_store(store).row(row).crc32 for row in (2, 6))
+    lance.dataset(str(store)).delete(f"crc32 in {gone}")
+    local, remote = open_store(store), open_store(upload(server, store, tmp_path.name))
+    assert len(local) == len(remote) == 6
+    for row in range(6):
+        assert remote.row(row) == local.row(row)
+        assert remote.read(row) == local.read(row)
+    before = open_store(remote.path, 1)
+    assert [before.read(row) for row in range(5)] == [
+        open_store(store, 1).read(row) for row in range(5)
+    ]
+    about = next((tmp_path / "cache").rglob("about.json"))
+    about.write_text("{")
+    with pytest.raises(StoreError, match=r"can't be read .*: remove this folder"):
+        [open_store(remote.path, version) for version in (1, 3)]
+
+
+def test_what_is_no_lance_store(proxy: Proxy, server: str, tmp_path: Path, tiny_list: Path) -> None:
+    lance: Any = pytest.importorskip("lance")
+    import pyarrow
+
+    with pytest.raises(StoreError, match=r"nothing\.lance: no store: it has no _versions"):
+        open_store(f"s3://{BUCKET}/nothing.lance")
+    other = tmp_path / "other.lance"
+    lance.write_dataset(pyarrow.table({"x": [1]}), str(other))
+    with pytest.raises(StoreError, match="a Lance data set without clip, crc32"):
+        open_store(upload(server, other, f"{tmp_path.name}-other"))
+    store, old = write_store(tmp_path / "a.lance", tiny_list, kind="lance"), tmp_path / "b.lance"
+    rows = lance.dataset(str(store)).to_table(blob_handling="all_binary")
+    lance.write_dataset(rows, str(old), data_storage_version="2.0", schema=seam.schema())
+    with pytest.raises(StoreError, match=r"is of Lance's format 2\.0.*2\.1, as videomae-fast"):
+        open_store(upload(server, old, f"{tmp_path.name}-old"))
+    proxy.down = True
+    with pytest.raises(StoreError, match=r"a\.lance/_versions can't be reached"):
+        open_store(f"s3://{BUCKET}/a.lance")
+
+
 def test_what_is_no_store(
     url: str, proxy: Proxy, server: str, store: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -323,3 +401,6 @@ def test_what_is_no_store(
     proxy.down = True
     with pytest.raises(StoreError, match="can't be reached"):
         open_store(url)
+    opening.opened.cache_clear()
+    with pytest.raises(StoreUnreachableError):  # by a run that has begun: no clip's fault
+        opening.opened(url, 1)
