@@ -11,7 +11,7 @@ import socketserver
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,6 +21,10 @@ from urllib.request import Request, urlopen
 import pytest
 
 BUCKET = "bucket"
+KINDS = pytest.mark.parametrize("kind", ["tar", "lance"])
+"""Of the store that a test's fixtures make."""
+
+Answer = tuple[int, dict[str, str], bytes]
 
 
 @contextmanager
@@ -57,7 +61,8 @@ class Proxy(socketserver.ThreadingTCPServer):
         fail_every, cut_every: each so many requests of such a file is answered by an error, or
             by half a body; 0: none.
         down: refuse everything.
-        gone: the end of a path that is answered as if nothing were there.
+        hostile: from a path to another answer than the server's (status, headers, body); None: the
+            server's.
     """
 
     allow_reuse_address = daemon_threads = True
@@ -68,7 +73,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.delay = 0.0
         self.fail_every = self.cut_every = 0
         self.down = False
-        self.gone = "\0"
+        self.hostile: Callable[[str], Answer | None] = lambda _: None
         self.counts: Counter[str] = Counter()
         self.numbers = itertools.count(1)
 
@@ -92,8 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         if proxy.down:
             self._answer(503, b"down")
             return
-        if self.path.endswith(proxy.gone):
-            self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        if (other := proxy.hostile(self.path)) is not None:
+            status, headers, content = other
+            self._answer(status, content, headers)
             return
         connection = http.client.HTTPConnection(proxy.behind, timeout=30)
         connection.request(self.command, self.path, headers=dict(self.headers))

@@ -7,8 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ import torch
 from tests.support.launches import LIMIT, Host, Run
 from tests.support.object_store import (
     BUCKET,
+    KINDS,
     RANK,
     Proxy,
     proxy_before,
     rank_words,
-    s3_server,
     upload,
-    use,
 )
 from tests.support.runs import TINY, altered, losses, options, quiet
 from tests.support.stores import write_store
@@ -48,43 +46,6 @@ from videomae_fast.training.step import TrainStep
 
 pytest.importorskip("obstore")
 Tiny = Callable[..., PretrainConfig]
-KINDS = pytest.mark.parametrize("kind", ["tar", "lance"])
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def stores(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A store of a kind; of Lance, in two files."""
-
-    @cache
-    def made(kind: str) -> Path:
-        folder = tmp_path_factory.mktemp("store")
-        if kind == "tar":
-            return write_store(folder / "clips", tiny_list, tar_bytes=20_000)
-        pytest.importorskip("lance")
-        lines = tiny_list.read_text().splitlines(keepends=True)
-        for number, part in enumerate((lines[:5], lines[5:])):
-            (folder / f"{number}.csv").write_text("".join(part))
-            write_store(folder / "clips.lance", folder / f"{number}.csv", kind="lance")
-        return folder / "clips.lance"
-
-    return made
-
-
-@pytest.fixture
-def kind() -> str:
-    """Of the store; tests of several say which."""
-    return "tar"
-
-
-@pytest.fixture
-def store(stores: Callable[[str], Path], kind: str) -> Path:
-    return stores(kind)
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +53,6 @@ def expected(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     output = tmp_path_factory.mktemp("list")
     pretrain(altered(PretrainConfig(), data=(Source(tiny_list),), **TINY), output=output, log=quiet)
     return list(losses(output))
-
-
-@pytest.fixture
-def proxy(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
-    with proxy_before(server) as proxy:
-        use(monkeypatch, proxy.address, tmp_path / "cache")
-        opening.opened.cache_clear()
-        yield proxy
-    opening.opened.cache_clear()
-
-
-@pytest.fixture
-def url(proxy: Proxy, server: str, store: Path, tmp_path: Path) -> str:
-    return upload(server, store, tmp_path.name)
 
 
 def test_a_url_is_one_although_it_is_a_path() -> None:
@@ -122,6 +69,7 @@ def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_pa
     assert remote.version == local.version
     assert remote.labels.tolist() == local.labels.tolist()
     assert remote.digest() == local.digest()
+    assert remote.identity() == local.identity()
     assert remote.containing(b"p3.").tolist() == local.containing(b"p3.").tolist()
     proxy.counts.clear()
     for row in range(8):
@@ -259,7 +207,7 @@ def test_a_missing_object_is_an_unreadable_clip(
 ) -> None:
     """Gone after the index was fetched: of Lance, the same file says what is in it."""
     name, _ = open_store(url).where(7)  # type: ignore[attr-defined]
-    proxy.gone = name
+    proxy.hostile = lambda path: (404, {}, b"") if path.endswith(name) else None
     config = tiny(data=(Source(url),), workers=1, epochs=1, warmup_epochs=0)
     pretrain(config, output=tmp_path / "run", log=quiet)
     failures = read_report(tmp_path / "run" / "bad_files.rank0.jsonl")

@@ -96,6 +96,9 @@ class IndexedStore(ClipStore):
     @abstractmethod
     def digest(self) -> str: ...
 
+    @abstractmethod
+    def identity(self) -> str: ...
+
     def close(self) -> None:
         self._ranges.close()
 

@@ -18,13 +18,13 @@ from typing import Any, Final, TypeVar
 from videomae_fast.data.errors import (
     OutputError,
     StoppedWaitingError,
-    StoreUnreachableError,
     sentence,
 )
 from videomae_fast.data.store.base import StoreError
 from videomae_fast.data.store.head import HEAD, Stored, read_head, version_of
 from videomae_fast.data.store.index import FILES
 from videomae_fast.data.store.patience import awaited
+from videomae_fast.data.store.refusals import is_behind_end, understood
 from videomae_fast.data.store.tar import TarStore
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.extras import install
@@ -85,12 +85,21 @@ class RemoteRanges:
 
         Raises:
             FileNotFoundError: there is no such object.
+            StoreRefusedError: the store answers, and would answer the same again.
             StoreUnreachableError: anything else: the next try may succeed.
         """
 
         async def content() -> bytes:
-            part = self._package.get_range_async(self._store, name, start=offset, length=size)
-            return bytes(await part)
+            try:
+                return bytes(
+                    await self._package.get_range_async(
+                        self._store, name, start=offset, length=size
+                    )
+                )
+            except Exception as error:
+                if is_behind_end(error):
+                    return b""
+                raise
 
         return self._asked(name, content())
 
@@ -118,11 +127,10 @@ class RemoteRanges:
     def _asked(self, name: str, answer: Coroutine[Any, Any, T]) -> T:
         try:
             return _wait(answer)
-        except (FileNotFoundError, StoppedWaitingError):
+        except StoppedWaitingError:
             raise
         except Exception as error:  # of the network, of the server, of the credentials
-            said = sentence(error).split("Debug source")[0].strip()
-            raise StoreUnreachableError(f"{self._url}/{name} can't be reached: {said}") from error
+            raise understood(f"{self._url}/{name}", error) from error
 
 
 def _wait(answer: Coroutine[Any, Any, T]) -> T:
@@ -180,8 +188,8 @@ def open_remote_store(url: str, version: int | None = None) -> TarStore:
         ]
     except FileNotFoundError as error:
         raise StoreError(
-            f"{url}: no store: {error.filename or HEAD} is not there (copy a tar store's folder "
-            "there, store.json last)"
+            f"{url}: no store: {error.filename} is not there (copy a tar store's folder there, "
+            "store.json last)"
         ) from None
     return TarStore(url, len(parts), parts, indices, ranges)
 

@@ -20,7 +20,15 @@ from videomae_fast.data.errors import OutputError, sentence
 from videomae_fast.data.store.base import Row, StoreError
 from videomae_fast.data.store.index import FILES, Index, write_index
 from videomae_fast.data.store.indexed import IndexedStore
-from videomae_fast.data.store.lance import CLIP, COLUMNS, STORAGE, named_by, open_data_set, row_of
+from videomae_fast.data.store.lance import (
+    CLIP,
+    COLUMNS,
+    STORAGE,
+    identity_of,
+    named_by,
+    open_data_set,
+    row_of,
+)
 from videomae_fast.data.store.remote import RemoteRanges, index_folder, lance_options
 
 _ABOUT: Final = "about.json"
@@ -43,7 +51,8 @@ class RemoteLanceStore(IndexedStore):
     def __init__(self, url: str, version: int, kept: Path, ranges: RemoteRanges) -> None:
         try:
             about = json.loads((kept / _ABOUT).read_bytes())
-            files, self._digest, rows = about["files"], str(about["digest"]), int(about["rows"])
+            files, rows = list(about["files"]), int(about["rows"])
+            self._digest, self._identity = str(about["digest"]), str(about["identity"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{kept}: what is kept of {url} can't be read ({sentence(error)}): remove this "
@@ -53,6 +62,9 @@ class RemoteLanceStore(IndexedStore):
 
     def digest(self) -> str:
         return self._digest
+
+    def identity(self) -> str:
+        return self._identity
 
 
 def is_lance_url(url: str) -> bool:
@@ -92,13 +104,10 @@ def _files(folder: Path) -> Mapping[str, Path]:
 
 
 def _kept(url: str, data: Any, count: int) -> Path:
-    """The folder with the index of a version; fetched where it is not there yet.
-
-    Lance names data files at random, so another data set at this URL has another folder.
-    """
-    files = _data_files(url, data)
-    named = json.dumps([url, int(data.version), count, sorted(files.items())])
-    path = index_folder() / f"{hashlib.sha256(named.encode()).hexdigest()[:40]}.lance"
+    """The folder with the index of a version; fetched where it is not there yet."""
+    files, identity = _data_files(url, data), identity_of(data, count)
+    named = hashlib.sha256(f"{url}\0{identity}".encode())
+    path = index_folder() / f"{named.hexdigest()[:40]}.lance"
     if (path / _ABOUT).exists():
         return path
     partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -106,10 +115,19 @@ def _kept(url: str, data: Any, count: int) -> Path:
         partial.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         write_index(_files(partial), _rows(url, data, list(files), digest))
-        about = {"url": url, "rows": count, "digest": digest.hexdigest()}
-        about["files"] = list(files.values())
+        about = {
+            "url": url,
+            "identity": identity,
+            "digest": digest.hexdigest(),
+            "rows": count,
+            "files": list(files.values()),
+        }
         (partial / _ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
         _move(partial, path)
+    except StoreError:
+        raise
+    except ValueError as error:  # a text that is too long
+        raise StoreError(f"{url}: {error}") from error
     except OSError as error:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:

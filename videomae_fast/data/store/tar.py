@@ -47,6 +47,9 @@ class TarStore(IndexedStore):
     def digest(self) -> str:
         return hashlib.sha256(head_text(self.parts).encode()).hexdigest()
 
+    def identity(self) -> str:
+        return self.digest()
+
 
 class LocalRanges:
     """Files of a folder; the ones last read stay open."""
