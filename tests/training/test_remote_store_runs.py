@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.labelled import tiny_config, write_set
 from tests.support.launches import LIMIT, Host, Run
 from tests.support.object_store import (
     BUCKET,
@@ -37,7 +38,9 @@ from videomae_fast.data.store.verifying import Rows, wrong_rows
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.recipes.source import remote_url
+from videomae_fast.tasks.classification import finetune
 from videomae_fast.tasks.engine import LAST_REQUEST, micro_batches
+from videomae_fast.tasks.labelled import training_clips
 from videomae_fast.tasks.pretraining import dataset_of, pretrain
 from videomae_fast.training.errors import InterruptedRunError
 from videomae_fast.training.metrics import read_metrics
@@ -174,6 +177,47 @@ def test_the_same_losses_in_this_process_and_mixed_with_a_list(
         pretrain(config, output=tmp_path / name, log=quiet)
         found.append(losses(tmp_path / name))
     assert found[0] == found[1]
+
+
+def test_labels_of_lists_and_remote_stores_are_mixed(
+    proxy: Proxy, server: str, tmp_path: Path
+) -> None:
+    """Each source with its own classes, weight and stride; what is validated is remote too."""
+    pytest.importorskip("lance")
+    train, validation = write_set(tmp_path, 2, 1)
+    lines = train.read_text().splitlines(keepends=True)
+    lists = [tmp_path / f"{number}.csv" for number in range(3)]
+    for number, path in enumerate(lists):  # classes 0 and 1, 1 and 2, 2 and 3
+        path.write_text("".join(line for line in lines if int(line[-2]) - number in (0, 1)))
+
+    def remote(path: Path, kind: str) -> Path:
+        ending = ".lance" if kind == "lance" else ""
+        made = write_store(tmp_path / f"{path.stem}-s{ending}", path, format="labels", kind=kind)
+        return Path(upload(server, made, f"{tmp_path.name}-{path.stem}"))
+
+    found = []
+    for name, (second, third, validated) in {
+        "lists": (lists[1], lists[2], validation),
+        "mixed": (remote(lists[1], "tar"), remote(lists[2], "lance"), remote(validation, "tar")),
+    }.items():
+        given = {"format": "labels"} if name == "lists" else {}
+        sources = (
+            Source(lists[0], weight=1.0, stride=1, format="labels"),
+            Source(second, weight=2.0, stride=2, **given),  # type: ignore[arg-type]
+            Source(third, weight=0.5, **given),  # type: ignore[arg-type]
+        )
+        config = tiny_config(lists[0], validated, data__lists=sources, schedule__epochs=1,
+                             schedule__warmup_epochs=0)  # fmt: skip
+        data = training_clips(config)
+        draws = [draw for step in range(6) for draw in data.order.draws(step, 8, 0, 8)]
+        labels = [data.request(draw).label for draw in draws]
+        strides = [data.request(draw).stride for draw in draws]
+        finetune(config, output=tmp_path / name, log=quiet)
+        told = (tmp_path / name / "validation.jsonl").read_text()
+        found.append((labels, strides, losses(tmp_path / name), told))
+    assert found[0] == found[1]
+    assert set(found[0][0]) == {0, 1, 2, 3}
+    assert set(found[0][1]) == {1, 2, 4}
 
 
 def test_a_slow_network_is_not_waited_for(
