@@ -11,7 +11,7 @@ import socketserver
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,6 +21,10 @@ from urllib.request import Request, urlopen
 import pytest
 
 BUCKET = "bucket"
+KINDS = pytest.mark.parametrize("kind", ["tar", "lance"])
+"""Of the store that a test's fixtures make."""
+
+Answer = tuple[int, dict[str, str], bytes]
 
 
 @contextmanager
@@ -39,7 +43,8 @@ def s3_server() -> Iterator[str]:
 
 
 def upload(address: str, folder: Path, prefix: str) -> str:
-    """Copies a folder to the server; the URL of its copy."""
+    """Copies a folder to the server; the URL of the copy, which has the folder's ending."""
+    prefix += folder.suffix
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             name = f"{address}/{BUCKET}/{prefix}/{file.relative_to(folder)}"
@@ -49,13 +54,15 @@ def upload(address: str, folder: Path, prefix: str) -> str:
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Passes requests on, and counts requests and bytes of tar files.
+    """Passes requests on, and counts requests and bytes of files with clips.
 
     Attributes:
         delay: seconds before each answer.
-        fail_every, cut_every: each so many requests of a tar file is answered by an error, or by
-            half a body; 0: none.
+        fail_every, cut_every: each so many requests of such a file is answered by an error, or
+            by half a body; 0: none.
         down: refuse everything.
+        hostile: from a path to another answer than the server's (status, headers, body); None: the
+            server's.
     """
 
     allow_reuse_address = daemon_threads = True
@@ -66,6 +73,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.delay = 0.0
         self.fail_every = self.cut_every = 0
         self.down = False
+        self.hostile: Callable[[str], Answer | None] = lambda _: None
         self.counts: Counter[str] = Counter()
         self.numbers = itertools.count(1)
 
@@ -80,17 +88,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None: ...
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         proxy = self.server
         time.sleep(proxy.delay)
         if proxy.down:
             self._answer(503, b"down")
             return
+        if (other := proxy.hostile(self.path)) is not None:
+            status, headers, content = other
+            self._answer(status, content, headers)
+            return
         connection = http.client.HTTPConnection(proxy.behind, timeout=30)
-        connection.request("GET", self.path, headers=dict(self.headers))
+        connection.request(self.command, self.path, headers=dict(self.headers))
         found = connection.getresponse()
         body = found.read()
-        if ".tar" in self.path:
+        if ".tar" in self.path or "/data/" in self.path:
             number = next(proxy.numbers)
             proxy.counts["requests"] += 1
             proxy.counts["bytes"] += len(body)
@@ -116,9 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("content-length", "connection", "transfer-encoding", "date",
                                     "server"):  # fmt: skip
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        length = (headers or {}).get("Content-Length") if self.command == "HEAD" else None
+        self.send_header("Content-Length", length or str(len(body)))
         self.end_headers()
-        self.wfile.write(body[:cut])
+        if self.command != "HEAD":
+            self.wfile.write(body[:cut])
         if cut is not None:
             self.wfile.flush()
             self.close_connection = True

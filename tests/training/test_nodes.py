@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from tests.support.accidents import TARGET, words_of
 from tests.support.launches import Host
 from tests.support.runs import losses, options
+from videomae_fast.data import beside
 from videomae_fast.errors import UsageError, VideoMAEFastError
+from videomae_fast.recipes import PretrainConfig
+from videomae_fast.tasks.pretraining import dataset_of
+from videomae_fast.training.parallel import world
 from videomae_fast.training.parallel.nodes import Seat, processes_per_node
 from videomae_fast.training.parallel.world import World
 
@@ -83,6 +89,37 @@ def test_a_launcher_that_says_what_can_not_be(
         monkeypatch.setenv(name, value)
     with pytest.raises(VideoMAEFastError, match=why):
         World.start("cpu")
+
+
+@pytest.mark.parametrize(("told", "here"), [(None, 3), (2, 3), (3, 3)])
+def test_what_is_a_machines_is_shared_by_its_processes(
+    tiny: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, told: int | None,
+    here: int,
+) -> None:  # fmt: skip
+    """By those that run there, whatever the launcher says of nodes; 4 processes on two machines."""
+    own = Seat.here(told)
+    others = [own, own, own, Seat("another", "boot", told)]
+
+    def gather(seats: list[Seat], seat: Seat, group: object) -> None:
+        assert seat == own
+        seats[:] = others
+
+    for name, value in {"WORLD_SIZE": 4, "RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    if told is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(told))
+    for name in ("init_process_group", "new_group"):
+        monkeypatch.setattr(dist, name, lambda *_, **__: None)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    monkeypatch.setattr(world, "_store", lambda: None)
+    monkeypatch.setattr(world, "Watch", lambda *_: None)
+    config = tiny(prefetch_gb=1.2)
+    try:
+        World.start("cpu")
+        assert dataset_of(config).prefetch_bytes == 1.2e9 / here
+    finally:
+        beside.tell(None)
+    assert dataset_of(config).prefetch_bytes == 1.2e9 / (told or 1)
 
 
 @pytest.mark.slow

@@ -7,29 +7,30 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.support.labelled import tiny_config, write_set
 from tests.support.launches import LIMIT, Host, Run
 from tests.support.object_store import (
     BUCKET,
+    KINDS,
     RANK,
     Proxy,
     proxy_before,
     rank_words,
-    s3_server,
     upload,
-    use,
 )
 from tests.support.runs import TINY, altered, losses, options, quiet
 from tests.support.stores import write_store
 from videomae_fast import cli
 from videomae_fast.data import PipelineStats, Source, read_report
 from videomae_fast.data.errors import StoreUnreachableError
+from videomae_fast.data.store import lance as seam
 from videomae_fast.data.store import opening, remote
 from videomae_fast.data.store.base import StoredClipError, StoreError
 from videomae_fast.data.store.opening import open_store
@@ -37,7 +38,9 @@ from videomae_fast.data.store.verifying import Rows, wrong_rows
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes import PretrainConfig
 from videomae_fast.recipes.source import remote_url
+from videomae_fast.tasks.classification import finetune
 from videomae_fast.tasks.engine import LAST_REQUEST, micro_batches
+from videomae_fast.tasks.labelled import training_clips
 from videomae_fast.tasks.pretraining import dataset_of, pretrain
 from videomae_fast.training.errors import InterruptedRunError
 from videomae_fast.training.metrics import read_metrics
@@ -49,35 +52,10 @@ Tiny = Callable[..., PretrainConfig]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def store(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("store") / "clips", tiny_list, tar_bytes=20_000)
-
-
-@pytest.fixture(scope="module")
 def expected(tiny_list: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     output = tmp_path_factory.mktemp("list")
     pretrain(altered(PretrainConfig(), data=(Source(tiny_list),), **TINY), output=output, log=quiet)
     return list(losses(output))
-
-
-@pytest.fixture
-def proxy(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
-    with proxy_before(server) as proxy:
-        use(monkeypatch, proxy.address, tmp_path / "cache")
-        opening.opened.cache_clear()
-        yield proxy
-    opening.opened.cache_clear()
-
-
-@pytest.fixture
-def url(proxy: Proxy, server: str, store: Path, tmp_path: Path) -> str:
-    return upload(server, store, tmp_path.name)
 
 
 def test_a_url_is_one_although_it_is_a_path() -> None:
@@ -86,11 +64,17 @@ def test_a_url_is_one_although_it_is_a_path() -> None:
         assert remote_url(local) is None
 
 
+@KINDS
 def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_path: Path) -> None:
     """One request a clip, of its very bytes; the index is fetched once to this machine."""
     remote, local = open_store(url), open_store(store)
     assert len(remote) == len(local) == 8
+    assert remote.version == local.version
     assert remote.labels.tolist() == local.labels.tolist()
+    assert remote.digest() == local.digest()
+    assert remote.identity() == local.identity()
+    assert remote.containing(b"p3.").tolist() == local.containing(b"p3.").tolist()
+    proxy.counts.clear()
     for row in range(8):
         assert remote.row(row) == local.row(row)
         assert remote.read(row) == local.read(row)
@@ -98,10 +82,12 @@ def test_rows_are_those_of_the_store(url: str, store: Path, proxy: Proxy, tmp_pa
     assert proxy.counts["bytes"] == sum(local.row(row).size for row in range(8))
     kept = list((tmp_path / "cache").rglob("*.npy"))
     times = [path.stat().st_mtime_ns for path in kept]
+    proxy.counts.clear()
     open_store(url)
     assert [path.stat().st_mtime_ns for path in kept] == times
-    with pytest.raises(StoreError, match="has no version 2"):
-        open_store(url, 2)
+    assert not proxy.counts["requests"]
+    with pytest.raises(StoreError, match=r"has no version 3|can't be opened at version 3"):
+        open_store(url, 3)
 
 
 def test_an_index_comes_in_parts(
@@ -170,6 +156,7 @@ def test_the_others_wait_as_long_as_a_store_is_waited_for(tiny: Tiny, url: str) 
     assert default.data.store_timeout + LAST_REQUEST <= default.run.group_timeout
 
 
+@KINDS
 def test_the_same_losses_through_a_bad_network(
     tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path
 ) -> None:
@@ -199,6 +186,47 @@ def test_the_same_losses_in_this_process_and_mixed_with_a_list(
     assert found[0] == found[1]
 
 
+def test_labels_of_lists_and_remote_stores_are_mixed(
+    proxy: Proxy, server: str, tmp_path: Path
+) -> None:
+    """Each source with its own classes, weight and stride; what is validated is remote too."""
+    pytest.importorskip("lance")
+    train, validation = write_set(tmp_path, 2, 1)
+    lines = train.read_text().splitlines(keepends=True)
+    lists = [tmp_path / f"{number}.csv" for number in range(3)]
+    for number, path in enumerate(lists):  # classes 0 and 1, 1 and 2, 2 and 3
+        path.write_text("".join(line for line in lines if int(line[-2]) - number in (0, 1)))
+
+    def remote(path: Path, kind: str) -> Path:
+        ending = ".lance" if kind == "lance" else ""
+        made = write_store(tmp_path / f"{path.stem}-s{ending}", path, format="labels", kind=kind)
+        return Path(upload(server, made, f"{tmp_path.name}-{path.stem}"))
+
+    found = []
+    for name, (second, third, validated) in {
+        "lists": (lists[1], lists[2], validation),
+        "mixed": (remote(lists[1], "tar"), remote(lists[2], "lance"), remote(validation, "tar")),
+    }.items():
+        given = {"format": "labels"} if name == "lists" else {}
+        sources = (
+            Source(lists[0], weight=1.0, stride=1, format="labels"),
+            Source(second, weight=2.0, stride=2, **given),  # type: ignore[arg-type]
+            Source(third, weight=0.5, **given),  # type: ignore[arg-type]
+        )
+        config = tiny_config(lists[0], validated, data__lists=sources, schedule__epochs=1,
+                             schedule__warmup_epochs=0)  # fmt: skip
+        data = training_clips(config)
+        draws = [draw for step in range(6) for draw in data.order.draws(step, 8, 0, 8)]
+        labels = [data.request(draw).label for draw in draws]
+        strides = [data.request(draw).stride for draw in draws]
+        finetune(config, output=tmp_path / name, log=quiet)
+        told = (tmp_path / name / "validation.jsonl").read_text()
+        found.append((labels, strides, losses(tmp_path / name), told))
+    assert found[0] == found[1]
+    assert set(found[0][0]) == {0, 1, 2, 3}
+    assert set(found[0][1]) == {1, 2, 4}
+
+
 def test_a_slow_network_is_not_waited_for(
     tiny: Tiny, url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,15 +252,13 @@ def test_a_slow_network_is_not_waited_for(
     assert shares[1] > 0.2, "one at a time is what the network takes"
 
 
+@KINDS
 def test_a_missing_object_is_an_unreadable_clip(
-    tiny: Tiny, proxy: Proxy, server: str, store: Path, tmp_path: Path
+    tiny: Tiny, url: str, proxy: Proxy, tmp_path: Path
 ) -> None:
-    part = tmp_path / "part"
-    shutil.copytree(store, part)
-    gone = next(part.rglob("clips-00001.tar"))
-    name = gone.relative_to(part)
-    gone.unlink()
-    url = upload(server, part, tmp_path.name)
+    """Gone after the index was fetched: of Lance, the same file says what is in it."""
+    name, _ = open_store(url).where(7)  # type: ignore[attr-defined]
+    proxy.hostile = lambda path: (404, {}, b"") if path.endswith(name) else None
     config = tiny(data=(Source(url),), workers=1, epochs=1, warmup_epochs=0)
     pretrain(config, output=tmp_path / "run", log=quiet)
     failures = read_report(tmp_path / "run" / "bad_files.rank0.jsonl")
@@ -242,7 +268,7 @@ def test_a_missing_object_is_an_unreadable_clip(
         assert (failure.list_path, failure.row is not None) == (url, True)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "kind"), [(0, "tar"), (1, "tar"), (1, "lance")])
 def test_an_unreachable_store_is_waited_for_then_the_run_is_saved_and_ends(
     tiny: Tiny, url: str, proxy: Proxy, expected: list[object], tmp_path: Path, workers: int
 ) -> None:
@@ -305,6 +331,50 @@ def test_a_store_that_comes_back_costs_time_only(
     assert losses(tmp_path / "run") == expected
 
 
+def test_a_lance_store_that_grew_and_shrank(
+    stores: Callable[[str], Path], proxy: Proxy, server: str, tmp_path: Path
+) -> None:
+    """Rows are found where Lance says, whichever files they are left in."""
+    lance: Any = pytest.importorskip("lance")
+    store = tmp_path / "clips.lance"
+    shutil.copytree(stores("lance"), store)
+    gone = tuple(open_store(store).row(row).crc32 for row in (2, 6))
+    lance.dataset(str(store)).delete(f"crc32 in {gone}")
+    local, remote = open_store(store), open_store(upload(server, store, tmp_path.name))
+    assert len(local) == len(remote) == 6
+    for row in range(6):
+        assert remote.row(row) == local.row(row)
+        assert remote.read(row) == local.read(row)
+    before = open_store(remote.path, 1)
+    assert [before.read(row) for row in range(5)] == [
+        open_store(store, 1).read(row) for row in range(5)
+    ]
+    about = next((tmp_path / "cache").rglob("about.json"))
+    about.write_text("{")
+    with pytest.raises(StoreError, match=r"can't be read .*: remove this folder"):
+        [open_store(remote.path, version) for version in (1, 3)]
+
+
+def test_what_is_no_lance_store(proxy: Proxy, server: str, tmp_path: Path, tiny_list: Path) -> None:
+    lance: Any = pytest.importorskip("lance")
+    import pyarrow
+
+    with pytest.raises(StoreError, match=r"nothing\.lance: no store: it has no _versions"):
+        open_store(f"s3://{BUCKET}/nothing.lance")
+    other = tmp_path / "other.lance"
+    lance.write_dataset(pyarrow.table({"x": [1]}), str(other))
+    with pytest.raises(StoreError, match="a Lance data set without clip, crc32"):
+        open_store(upload(server, other, f"{tmp_path.name}-other"))
+    store, old = write_store(tmp_path / "a.lance", tiny_list, kind="lance"), tmp_path / "b.lance"
+    rows = lance.dataset(str(store)).to_table(blob_handling="all_binary")
+    lance.write_dataset(rows, str(old), data_storage_version="2.0", schema=seam.schema())
+    with pytest.raises(StoreError, match=r"is of Lance's format 2\.0.*2\.1, as videomae-fast"):
+        open_store(upload(server, old, f"{tmp_path.name}-old"))
+    proxy.down = True
+    with pytest.raises(StoreError, match=r"a\.lance/_versions can't be reached"):
+        open_store(f"s3://{BUCKET}/a.lance")
+
+
 def test_what_is_no_store(
     url: str, proxy: Proxy, server: str, store: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -330,3 +400,6 @@ def test_what_is_no_store(
     proxy.down = True
     with pytest.raises(StoreError, match="can't be reached"):
         open_store(url)
+    opening.opened.cache_clear()
+    with pytest.raises(StoreUnreachableError):  # by a run that has begun: no clip's fault
+        opening.opened(url, 1)

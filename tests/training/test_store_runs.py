@@ -16,6 +16,7 @@ from tests.support.runs import TINY, altered, interrupt_after, losses, options, 
 from tests.support.stores import flip_byte, write_store
 from videomae_fast import cli
 from videomae_fast.data import ListError, Source, read_report
+from videomae_fast.data.store import opening
 from videomae_fast.data.store.opening import open_store
 from videomae_fast.errors import CheckpointError, UsageError
 from videomae_fast.recipes import PretrainConfig
@@ -112,6 +113,40 @@ def test_a_run_goes_on_with_the_version_that_it_began_with(
     assert losses(output) == losses(of_the_list)
     with pytest.raises(CheckpointError, match=r"is of another run: data\.lists was"):
         pretrain(tiny(data=(Source(grows, version=2),)), output=output, log=quiet)
+
+
+@pytest.mark.parametrize("kind", ["tar", "lance"])
+def test_another_store_of_the_same_path_and_version_is_another_run(
+    tiny: Tiny, tiny_list: Path, tmp_path: Path, kind: str
+) -> None:
+    """Of as many rows; a copy of the first one is the same."""
+    if kind == "lance":
+        pytest.importorskip("lance")
+    other = tmp_path / "turned.csv"
+    other.write_text("\n".join(tiny_list.read_text().splitlines()[::-1]))
+    stores = [
+        write_store(tmp_path / name, one, kind=kind)
+        for name, one in (("first", tiny_list), ("other", other))
+    ]
+
+    def go_on(steps: int) -> None:
+        config = tiny(data=(Source(tmp_path / "clips"),), steps=steps, warmup_epochs=0)
+        pretrain(config, output=tmp_path / "run", log=quiet)
+
+    stores[0].rename(tmp_path / "clips")
+    go_on(1)
+    shutil.copytree(tmp_path / "clips", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "clips")
+    stores[1].rename(tmp_path / "clips")
+    opening.opened.cache_clear()
+    with pytest.raises(
+        CheckpointError, match=r"of another run: stores_sha256 was \['\w{64}'\] and"
+    ):
+        go_on(2)
+    shutil.rmtree(tmp_path / "clips")
+    (tmp_path / "copy").rename(tmp_path / "clips")
+    opening.opened.cache_clear()
+    go_on(2)
 
 
 def test_a_damaged_row_is_an_unreadable_clip(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from videomae_fast.data.beside import processes_here
 from videomae_fast.data.cache import CachedVideos
 from videomae_fast.data.cache.videos import cache_at
 from videomae_fast.data.decoders import find_decoder
@@ -102,14 +102,9 @@ def clip_dataset(
         order=data.order,
         block=data.block,
         window=data.window,
-        prefetch_bytes=round(data.prefetch_gb * 1e9 / _processes_here()),
+        prefetch_bytes=round(data.prefetch_gb * 1e9 / processes_here()),
         store_timeout=data.store_timeout,
     )
-
-
-def _processes_here() -> int:
-    """Training processes of this machine, as torchrun tells them; each fetches for itself."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class ClipDataset(Dataset[ClipSample]):

@@ -92,6 +92,11 @@ class StoreUnreachableError(VideoMAEFastError):
     """An object store can't be reached, which is nobody's clip's fault; the message says why."""
 
 
+class StoreRefusedError(StoreUnreachableError):
+    """An object store answers, and would answer the same again: nobody waits; the message says what
+    is to be done."""
+
+
 class StoppedWaitingError(VideoMAEFastError):
     """Data was waited for until nobody wanted it any more; the message says for which."""
 

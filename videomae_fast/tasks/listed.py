@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from videomae_fast.data.lists.digests import frames_digest, paths_digest
 from videomae_fast.data.lists.reading import ClipList
 from videomae_fast.data.lists.sources import LoadedSource
+from videomae_fast.data.store.entries import StoreEntries
 from videomae_fast.training.parallel.world import World
 
 Digests = dict[str, list[str | None]]
@@ -14,7 +15,8 @@ Digests = dict[str, list[str | None]]
 
 def lists_digests(sources: Sequence[LoadedSource], world: World, prefix: str = "") -> Digests:
     """Checksums of what each list names, and in which order; the same wherever lists and videos
-    lie. None for a store, whose version says it. Every process calls it, one computes.
+    lie. Of a store, of its files' names; what is of the other kind is None. Every process calls it,
+    one computes.
 
     Args:
         sources: the lists.
@@ -22,7 +24,7 @@ def lists_digests(sources: Sequence[LoadedSource], world: World, prefix: str = "
         prefix: of the names.
 
     Returns:
-        ``paths_sha256`` and ``frames_sha256``, of each list.
+        ``paths_sha256`` and ``frames_sha256``, of each list, and ``stores_sha256``.
     """
     kinds: dict[str, Callable[[ClipList], str]] = {
         f"{prefix}paths_sha256": paths_digest,
@@ -33,5 +35,9 @@ def lists_digests(sources: Sequence[LoadedSource], world: World, prefix: str = "
         for name, digest in kinds.items():
             entries = [source.entries for source in sources]
             found[name] = [digest(one) if isinstance(one, ClipList) else None for one in entries]
+        found[f"{prefix}stores_sha256"] = [
+            one.entries.store.identity() if isinstance(one.entries, StoreEntries) else None
+            for one in sources
+        ]
     told: Digests = world.from_main(found)
     return told

@@ -122,6 +122,11 @@ class ClipStore(ABC):
         """SHA-256 of what names this version's clips and their bytes."""
 
     @abstractmethod
+    def identity(self) -> str:
+        """SHA-256 of what names this version's files: a copy of the store has the same one, and
+        another store of this path and version has not. No row is looked at."""
+
+    @abstractmethod
     def close(self) -> None:
         """Lets go of files."""
 

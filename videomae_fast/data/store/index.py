@@ -1,4 +1,4 @@
-"""The index of a part of a tar store: where each clip lies, and what is known of it.
+"""The index of a part of a store: where each clip lies, and what is known of it.
 
 Three files of numpy's own format, mapped and not read, so that opening a part costs the same
 whatever its length: ``rows`` (:data:`ROW`, 84 bytes each), ``labels`` (int32) and ``text`` (uint8:
@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,10 @@ from videomae_fast.data.store.base import Row, StoreError
 
 ROW: Final = np.dtype(
     [
-        ("offset", "<u8"),  # of the clip in its tar file, in bytes
+        ("offset", "<u8"),  # of the clip in its file, in bytes
         ("size", "<u8"),
         ("text", "<u8"),  # where its text begins
-        ("tar", "<u4"),  # number of the tar file among the part's
+        ("tar", "<u4"),  # number of the file among the part's
         ("crc32", "<u4"),
         ("frames", "<i4"),
         ("rate", "<f4"),
@@ -39,7 +40,8 @@ ROW: Final = np.dtype(
 _CHECKED: Final = ROW.itemsize - 4
 _LONGEST: Final = 2**16 - 1
 
-FILES: Final = ("rows", "labels", "text")
+_KINDS: Final = {"rows": ROW, "labels": np.dtype("<i4"), "text": np.dtype("u1")}
+FILES: Final = tuple(_KINDS)
 
 
 class DamagedIndexError(Exception):
@@ -48,9 +50,9 @@ class DamagedIndexError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip's bytes are: in the tar file of this number of its part."""
+    """Where a clip's bytes are: in the file of this number of its part."""
 
-    tar: int
+    file: int
     offset: int
     size: int
     crc32: int
@@ -68,9 +70,9 @@ class Index:
     """
 
     def __init__(self, files: Mapping[str, Path], rows: int) -> None:
-        self._rows = _mapped(files["rows"], ROW, rows)
-        self.labels: NDArray[np.int32] = _mapped(files["labels"], np.dtype("<i4"), rows)
-        self._text: NDArray[np.uint8] = _mapped(files["text"], np.dtype("u1"), None)
+        self._rows = _mapped(files, "rows", rows)
+        self.labels: NDArray[np.int32] = _mapped(files, "labels", rows)
+        self._text: NDArray[np.uint8] = _mapped(files, "text", None)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -123,11 +125,13 @@ class IndexBuilder:
         self._rows: list[bytes] = []
         self._labels: list[int] = []
         self._text = bytearray()
+        self._count = self._text_before = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        """Rows that were added."""
+        return self._count
 
-    def add(self, row: Row, tar: int, offset: int) -> None:
+    def add(self, row: Row, file: int, offset: int) -> None:
         """A row behind those that are there.
 
         Raises:
@@ -139,26 +143,78 @@ class IndexBuilder:
         said = np.zeros((), dtype=ROW)
         for field in ("size", "crc32", "frames", "rate", "longest_gop"):
             said[field] = getattr(row, field)
-        said["offset"], said["text"], said["tar"] = offset, len(self._text), tar
+        said["offset"], said["tar"] = offset, file
+        said["text"] = self._text_before + len(self._text)
         said["name_bytes"], said["source_bytes"] = len(name), len(source)
         said["sha256"] = np.void(row.sha256)
         said["check"] = _check(said.tobytes(), name + source, row.label)
         self._rows.append(said.tobytes())
         self._labels.append(row.label)
+        self._count += 1
         self._text += name + source
 
-    def write(self, files: Mapping[str, Path]) -> None:
-        """Writes the files and syncs them; an ``OSError`` where they can't be."""
+    def drain(self) -> dict[str, NDArray[Any]]:
+        """What the files get for the rows since the last call, which are forgotten here."""
         arrays: dict[str, NDArray[Any]] = {
             "rows": np.frombuffer(b"".join(self._rows), dtype=ROW),
             "labels": np.array(self._labels, dtype="<i4"),
-            "text": np.frombuffer(self._text, dtype=np.uint8),
+            "text": np.frombuffer(bytes(self._text), dtype=np.uint8),
         }
-        for what, path in files.items():
-            with path.open("wb") as file:
-                np.save(file, arrays[what], allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
+        self._text_before += len(self._text)
+        self._rows, self._labels, self._text = [], [], bytearray()
+        return arrays
+
+    def write(self, files: Mapping[str, Path]) -> None:
+        """Writes the files and syncs them; an ``OSError`` where they can't be."""
+        _write(files, [self.drain()])
+
+
+def write_index(
+    files: Mapping[str, Path], batches: Iterable[Iterable[tuple[Row, int, int]]]
+) -> None:
+    """Writes an index of rows with their places, of which one batch at a time is in memory.
+
+    Args:
+        files: paths by what they hold.
+        batches: of rows, numbers of their files and offsets there.
+
+    Raises:
+        OSError: it can't be written.
+        ValueError: a name or a source that is too long.
+    """
+    builder = IndexBuilder()
+
+    def drained(batch: Iterable[tuple[Row, int, int]]) -> dict[str, NDArray[Any]]:
+        for row, file, offset in batch:
+            builder.add(row, file, offset)
+        return builder.drain()
+
+    _write(files, map(drained, batches))
+
+
+def _write(files: Mapping[str, Path], parts: Iterable[Mapping[str, NDArray[Any]]]) -> None:
+    """Writes the arrays of the files, which come in parts; numpy's header has room for any length,
+    so that it is written again when that is known."""
+    with ExitStack() as stack:
+        opened = {what: stack.enter_context(path.open("wb")) for what, path in files.items()}
+        counts = dict.fromkeys(files, 0)
+        for what, file in opened.items():
+            _write_header(file, what, 0)
+        for part in parts:
+            for what, file in opened.items():
+                file.write(part[what].tobytes())
+                counts[what] += len(part[what])
+        for what, file in opened.items():
+            file.seek(0)
+            _write_header(file, what, counts[what])
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _write_header(file: IO[bytes], what: str, length: int) -> None:
+    kind = np.lib.format.dtype_to_descr(_KINDS[what])
+    said = {"descr": kind, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, said)
 
 
 def _check(record: bytes, text: bytes, label: int) -> int:
@@ -166,7 +222,8 @@ def _check(record: bytes, text: bytes, label: int) -> int:
     return zlib.crc32(said)
 
 
-def _mapped(path: Path, kind: np.dtype[Any], rows: int | None) -> NDArray[Any]:
+def _mapped(files: Mapping[str, Path], what: str, rows: int | None) -> NDArray[Any]:
+    path, kind = files[what], _KINDS[what]
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy's own, and what its parser of headers meets

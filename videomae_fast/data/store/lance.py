@@ -6,6 +6,7 @@ not outlive a fork, and loader processes are forked.
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
 from hashlib import sha256
@@ -25,7 +26,7 @@ CLIP: Final = "clip"
 STORAGE: Final = "2.1"
 """Lance's format of data files, which stays what it is while its versions move on."""
 
-_COLUMNS: Final = tuple(Row.__dataclass_fields__)
+COLUMNS: Final = tuple(Row.__dataclass_fields__)
 
 
 def schema() -> Any:
@@ -51,7 +52,7 @@ def schema() -> Any:
     blob = {"lance-encoding:blob": "true"}
     return pyarrow.schema(
         [
-            *(pyarrow.field(name, kinds[name]) for name in _COLUMNS),
+            *(pyarrow.field(name, kinds[name]) for name in COLUMNS),
             pyarrow.field(CLIP, pyarrow.large_binary(), metadata=blob),
         ]
     )
@@ -92,20 +93,8 @@ class LanceStore(ClipStore):
     """
 
     def __init__(self, path: str, version: int | None = None) -> None:
-        package = lance()
         self.path = path
-        try:
-            self._data = package.dataset(path, version=version)
-            missing = {*_COLUMNS, CLIP} - set(self._data.schema.names)
-            self._count = int(self._data.count_rows())
-        except Exception as error:  # its errors are of several kinds, and not documented
-            asked = "" if version is None else f" at version {version}"
-            raise StoreError(f"{path}: can't be opened{asked}: {sentence(error)}") from error
-        if missing:
-            raise StoreError(
-                f"{path}: a Lance data set without {', '.join(sorted(missing))}: videomae-fast "
-                "store import writes what is read here"
-            )
+        self._data, self._count = open_data_set(path, version)
         self.version = int(self._data.version)
         self._labels: NDArray[np.int32] | None = None
         self._last: tuple[int, Row] | None = None
@@ -119,8 +108,8 @@ class LanceStore(ClipStore):
             return last[1]
         self.check(row)
         try:
-            (said,) = self._data.take([row], columns=list(_COLUMNS)).to_pylist()
-            known = _row(said)
+            (said,) = self._data.take([row], columns=list(COLUMNS)).to_pylist()
+            known = row_of(said)
         except Exception as error:
             raise StoredClipError(self.place(row), f"can't be read: {sentence(error)}") from error
         self._last = (row, known)
@@ -163,13 +152,57 @@ class LanceStore(ClipStore):
         found = sha256()
         for batch in self._data.to_batches(columns=["source", "label", "sha256"]):
             for one in batch.to_pylist():
-                found.update(b"%s\0%d\0%s" % (one["source"], one["label"], one["sha256"]))
+                found.update(named_by(one))
         return found.hexdigest()
+
+    def identity(self) -> str:
+        return identity_of(self._data, self._count)
 
     def close(self) -> None:
         """Nothing is held that would have to be let go of."""
 
 
-def _row(said: dict[str, Any]) -> Row:
+def open_data_set(path: str, version: int | None, **options: Any) -> tuple[Any, int]:
+    """A data set that has this library's columns, and how many rows.
+
+    Args:
+        path: of its folder, or a URL.
+        version: Lance's number; None: the newest.
+        options: what else Lance takes.
+
+    Raises:
+        StoreError: it can't be read, is none of this library's, or has no such version.
+        BackendUnavailableError: Lance is not installed.
+    """
+    package = lance()
+    try:
+        data = package.dataset(path, version=version, **options)
+        missing = {*COLUMNS, CLIP} - set(data.schema.names)
+        count = int(data.count_rows())
+    except Exception as error:  # its errors are of several kinds, and not documented
+        asked = "" if version is None else f" at version {version}"
+        raise StoreError(f"{path}: can't be opened{asked}: {sentence(error)}") from error
+    if missing:
+        raise StoreError(
+            f"{path}: a Lance data set without {', '.join(sorted(missing))}: videomae-fast store "
+            "import writes what is read here"
+        )
+    return data, count
+
+
+def identity_of(data: Any, count: int) -> str:
+    """See :meth:`~.base.ClipStore.identity`; Lance names data files at random."""
+    files = [[one.path for one in part.metadata.files] for part in data.get_fragments()]
+    said = json.dumps([int(data.version), count, files])
+    return sha256(said.encode()).hexdigest()
+
+
+def named_by(said: dict[str, Any]) -> bytes:
+    """What a row, as Lance says it, adds to its version's digest."""
+    return b"%s\0%d\0%s" % (said["source"], said["label"], said["sha256"])
+
+
+def row_of(said: dict[str, Any]) -> Row:
+    """A row as Lance says it: its columns by name."""
     texts = {name: os.fsdecode(said[name]) for name in ("name", "source")}
     return Row(**{**said, **texts})

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from videomae_fast.data.decoders.content import VideoBytes
+from videomae_fast.data.errors import StoreUnreachableError
 from videomae_fast.data.store.base import ClipStore, Row, StoredClipError, StoreError
 from videomae_fast.data.store.lance import LanceStore, is_lance_store
 from videomae_fast.data.store.remote import open_remote_store
+from videomae_fast.data.store.remote_lance import is_lance_url, open_remote_lance_store
 from videomae_fast.data.store.tar import is_tar_store, open_tar_store
 from videomae_fast.recipes.source import remote_url
 
@@ -29,7 +31,7 @@ def open_store(path: str | Path, version: int | None = None) -> ClipStore:
     """Opens a store.
 
     Args:
-        path: of its folder, or a URL.
+        path: of its folder, or a URL: of a Lance data set, where that ends in ``.lance``.
         version: None: the newest.
 
     Returns:
@@ -39,8 +41,17 @@ def open_store(path: str | Path, version: int | None = None) -> ClipStore:
         StoreError: there is none, it can't be read, or it has no such version.
         BackendUnavailableError: the package that reads it is not installed.
     """
+    try:
+        return _open(path, version)
+    except StoreUnreachableError as error:
+        raise StoreError(str(error)) from error
+
+
+def _open(path: str | Path, version: int | None) -> ClipStore:
+    """As :func:`open_store`; where it can't be reached it says so, since that may pass."""
     if (url := remote_url(path)) is not None:
-        return open_remote_store(url, version)
+        opens = open_remote_lance_store if is_lance_url(url) else open_remote_store
+        return opens(url, version)
     path = Path(path)
     if is_tar_store(path):
         return open_tar_store(path, version)
@@ -55,8 +66,13 @@ def open_store(path: str | Path, version: int | None = None) -> ClipStore:
 @lru_cache(_HELD)
 def opened(path: str, version: int) -> ClipStore:
     """The store of this process, opened when it is first read here. A loader process is started
-    without one, as its files and threads would not outlive a fork."""
-    return open_store(path, version)
+    without one, as its files and threads would not outlive a fork.
+
+    Raises:
+        StoreUnreachableError: it can't be reached.
+        StoreError: otherwise as :func:`open_store`.
+    """
+    return _open(path, version)
 
 
 @dataclass(frozen=True)

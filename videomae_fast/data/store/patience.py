@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
-from videomae_fast.data.errors import StoppedWaitingError, StoreUnreachableError
+from videomae_fast.data.errors import StoppedWaitingError, StoreRefusedError, StoreUnreachableError
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def patiently(ask: Callable[[], T], seconds: float, stopped: Callable[[], bool])
         stopped: whether nobody waits any more.
 
     Raises:
-        StoreUnreachableError: it could not be reached for so long.
+        StoreUnreachableError: it could not be reached for so long, or, at once, it refuses.
         StoppedWaitingError: nobody waits any more.
     """
     deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
@@ -37,6 +37,8 @@ def patiently(ask: Callable[[], T], seconds: float, stopped: Callable[[], bool])
         while True:
             try:
                 return ask()
+            except StoreRefusedError:
+                raise
             except StoreUnreachableError as error:
                 if stopped():
                     raise StoppedWaitingError(str(error)) from error

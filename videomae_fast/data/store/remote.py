@@ -7,34 +7,40 @@ import hashlib
 import os
 import threading
 import zlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from videomae_fast.data.errors import (
     OutputError,
     StoppedWaitingError,
-    StoreUnreachableError,
     sentence,
 )
 from videomae_fast.data.store.base import StoreError
 from videomae_fast.data.store.head import HEAD, Stored, read_head, version_of
 from videomae_fast.data.store.index import FILES
 from videomae_fast.data.store.patience import awaited
+from videomae_fast.data.store.refusals import is_behind_end, understood
 from videomae_fast.data.store.tar import TarStore
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.extras import install
+
+T = TypeVar("T")
 
 PART: Final = 1 << 25
 """Bytes of an index that are fetched by one request."""
 
 # What obstore tries by itself; what takes longer is waited for by `patiently`.
 _CLIENT: Final = {"timeout": "30s", "connect_timeout": "5s"}
-_RETRIES: Final[dict[str, Any]] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_TRIES, _SECONDS = 3, 20
+_RETRIES: Final[dict[str, Any]] = {
+    "max_retries": _TRIES,
+    "retry_timeout": timedelta(seconds=_SECONDS),
+}
 
 
 def obstore() -> Any:
@@ -65,11 +71,10 @@ class RemoteRanges:
 
     def __init__(self, url: str) -> None:
         self._package = obstore()
+        client = {**_CLIENT, "allow_http": _without_tls(url)}
         try:
             self._store = self._package.store.from_url(
-                url,
-                client_options={**_CLIENT, "allow_http": _without_tls(url)},
-                retry_config=dict(_RETRIES),
+                url, client_options=client, retry_config=dict(_RETRIES)
             )
         except Exception as error:  # its errors are of several kinds
             raise StoreError(f"{url}: can't be opened: {sentence(error)}") from error
@@ -80,38 +85,55 @@ class RemoteRanges:
 
         Raises:
             FileNotFoundError: there is no such object.
+            StoreRefusedError: the store answers, and would answer the same again.
             StoreUnreachableError: anything else: the next try may succeed.
         """
-        return self._asked(
-            name,
-            lambda: self._package.get_range_async(self._store, name, start=offset, length=size),
-        )
+
+        async def content() -> bytes:
+            try:
+                return bytes(
+                    await self._package.get_range_async(
+                        self._store, name, start=offset, length=size
+                    )
+                )
+            except Exception as error:
+                if is_behind_end(error):
+                    return b""
+                raise
+
+        return self._asked(name, content())
 
     def whole(self, name: str) -> bytes:
         """An object; raises as :meth:`read` does."""
 
-        async def content() -> Any:
-            return await (await self._package.get_async(self._store, name)).bytes_async()
+        async def content() -> bytes:
+            return bytes(await (await self._package.get_async(self._store, name)).bytes_async())
 
-        return self._asked(name, content)
+        return self._asked(name, content())
+
+    def has(self, folder: str) -> bool:
+        """Whether there is any object in a folder; raises as :meth:`read` does."""
+
+        async def found() -> bool:
+            async for _ in self._package.list(self._store, folder, chunk_size=1):
+                return True
+            return False
+
+        return self._asked(folder, found())
 
     def close(self) -> None:
         """obstore lets go of its connections by itself."""
 
-    def _asked(self, name: str, ask: Callable[[], Any]) -> bytes:
-        async def answer() -> bytes:
-            return bytes(await ask())
-
+    def _asked(self, name: str, answer: Coroutine[Any, Any, T]) -> T:
         try:
-            return _wait(answer())
-        except (FileNotFoundError, StoppedWaitingError):
+            return _wait(answer)
+        except StoppedWaitingError:
             raise
         except Exception as error:  # of the network, of the server, of the credentials
-            said = sentence(error).split("Debug source")[0].strip()
-            raise StoreUnreachableError(f"{self._url}/{name} can't be reached: {said}") from error
+            raise understood(f"{self._url}/{name}", error) from error
 
 
-def _wait(answer: Coroutine[Any, Any, bytes]) -> bytes:
+def _wait(answer: Coroutine[Any, Any, T]) -> T:
     """An answer that comes to another thread: what waits can be called off, and what answers can't
     keep the process from ending."""
     with _BEGINNING:  # else threads that ask for the first time begin one each
@@ -134,6 +156,16 @@ def _without_tls(url: str) -> bool:
     return asked or url.startswith("http:")
 
 
+def lance_options(url: str) -> dict[str, str]:
+    """The same for Lance, whose network is of the same make."""
+    return {
+        **_CLIENT,
+        "allow_http": str(_without_tls(url)).lower(),
+        "client_max_retries": str(_TRIES),
+        "client_retry_timeout": str(_SECONDS),
+    }
+
+
 def open_remote_store(url: str, version: int | None = None) -> TarStore:
     """Opens a tar store in an object store; its index is fetched once to this machine.
 
@@ -143,6 +175,7 @@ def open_remote_store(url: str, version: int | None = None) -> TarStore:
 
     Raises:
         StoreError: there is none, or it can't be read.
+        StoreUnreachableError: it can't be reached.
         OutputError: the index can't be kept.
         BackendUnavailableError: obstore is not installed.
     """
@@ -155,23 +188,22 @@ def open_remote_store(url: str, version: int | None = None) -> TarStore:
         ]
     except FileNotFoundError as error:
         raise StoreError(
-            f"{url}: no store: {error.filename or HEAD} is not there (copy a tar store's folder "
-            "there, store.json last)"
+            f"{url}: no store: {error.filename} is not there (copy a tar store's folder there, "
+            "store.json last)"
         ) from None
-    except StoreUnreachableError as error:
-        raise StoreError(str(error)) from error
     return TarStore(url, len(parts), parts, indices, ranges)
 
 
 def index_folder() -> Path:
     """Where indices of remote stores are kept: below ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videomae-fast"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "videomae-fast" / "stores"
 
 
 def _kept(url: str, ranges: RemoteRanges, wanted: Stored) -> Path:
     """A file of an index, on this machine; fetched where it is not there yet."""
     key = hashlib.sha256(f"{url}\0{wanted.name}\0{wanted.bytes}\0{wanted.crc32}".encode())
-    path = index_folder() / "stores" / f"{key.hexdigest()[:40]}.npy"
+    path = index_folder() / f"{key.hexdigest()[:40]}.npy"
     with suppress(OSError):
         if path.stat().st_size == wanted.bytes:
             return path

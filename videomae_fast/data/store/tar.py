@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import os
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from videomae_fast.data.store.base import ClipStore, Row, StoredClipError, StoreError
+from videomae_fast.data.store.base import StoreError
 from videomae_fast.data.store.head import HEAD, Part, head_text, read_head, version_of
-from videomae_fast.data.store.index import FILES, DamagedIndexError, Index, Place
+from videomae_fast.data.store.index import FILES, Index
+from videomae_fast.data.store.indexed import IndexedStore, Ranges
 
 _OPEN: Final = 64  # tar files
 
 
-class Ranges(Protocol):
-    """Parts of files by name; where they lie is its own."""
-
-    def read(self, name: str, offset: int, size: int) -> bytes:
-        """Bytes of a file, fewer where it ends before.
-
-        Raises:
-            OSError: it can't be read; a ``FileNotFoundError`` where it is not there.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-class TarStore(ClipStore):
+class TarStore(IndexedStore):
     """Clips in tar files.
 
     Args:
@@ -58,67 +39,16 @@ class TarStore(ClipStore):
         indices: list[Mapping[str, Path]],
         ranges: Ranges,
     ) -> None:
-        self.path, self.version = path, version
+        opened = [Index(files, part.rows) for files, part in zip(indices, parts, strict=True)]
+        files = [[one.name for one in part.tars] for part in parts]
+        super().__init__(path, version, opened, files, ranges)
         self.parts = parts
-        self._indices = [
-            Index(files, part.rows) for files, part in zip(indices, parts, strict=True)
-        ]
-        self._ends = list(accumulate(part.rows for part in parts))
-        self._ranges = ranges
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def row(self, row: int) -> Row:
-        return self._found(row)[0]
-
-    def read(self, row: int) -> bytes:
-        known, tar, place = self._found(row)
-        where = self.place(row, known.source)
-        try:
-            content = self._ranges.read(tar, place.offset, place.size)
-        except FileNotFoundError:
-            raise StoredClipError(where, f"its file {tar} is missing") from None
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise StoredClipError(where, f"its file {tar} can't be read: {why}") from error
-        if len(content) < place.size:
-            raise StoredClipError(where, f"its file {tar} is cut off")
-        if zlib.crc32(content) != place.crc32:
-            raise StoredClipError(where, f"its bytes in {tar} are not those that were written")
-        return content
-
-    def where(self, row: int) -> tuple[str, Place]:
-        """The name of the tar file that a clip lies in, and where in it.
-
-        Raises:
-            StoredClipError: the index is damaged there.
-        """
-        _, tar, place = self._found(row)
-        return tar, place
-
-    @property
-    def labels(self) -> NDArray[np.int32]:
-        parts = [index.labels for index in self._indices]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def containing(self, part: bytes) -> NDArray[np.bool_]:
-        return np.concatenate([index.containing(part) for index in self._indices])
 
     def digest(self) -> str:
         return hashlib.sha256(head_text(self.parts).encode()).hexdigest()
 
-    def close(self) -> None:
-        self._ranges.close()
-
-    def _found(self, row: int) -> tuple[Row, str, Place]:
-        number = bisect.bisect_right(self._ends, self.check(row))
-        part = self.parts[number]
-        try:
-            known, place = self._indices[number].row(row - self._ends[number] + part.rows)
-            return known, part.tars[place.tar].name, place
-        except (DamagedIndexError, IndexError):
-            raise StoredClipError(self.place(row), "the store's index is damaged there") from None
+    def identity(self) -> str:
+        return self.digest()
 
 
 class LocalRanges:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from videomae_fast.data.beside import tell
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
 from videomae_fast.training.parallel.nodes import Seat, processes_per_node
@@ -90,6 +91,7 @@ class World:
         """
         size = _told("WORLD_SIZE", least=1) or 1
         if size == 1:
+            tell(None)
             return World(0, 1, _device(device, _told("LOCAL_RANK") or 0))
         rank, local = _told("RANK"), _told("LOCAL_RANK")
         per_node = _told("LOCAL_WORLD_SIZE", least=1)
@@ -120,6 +122,7 @@ class World:
                 f"rank {rank} can't join the {size} processes of the run: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
+        tell(sum(seat.machine == seats[rank].machine for seat in seats))
         watch = Watch(store, rank, size)
         return World(rank, size, chosen, control, store, tuple(seats), watch, [None, control])
 
