@@ -112,7 +112,7 @@ class World:
                 device_id=device_id,
                 timeout=patience,
             )
-            control = dist.new_group(backend="gloo", timeout=patience)
+            control = dist.new_group(backend="gloo", timeout=patience, group_desc="control")
             seats: list[Any] = [None] * size
             dist.all_gather_object(seats, Seat.here(per_node), group=control)
         except (RuntimeError, ValueError) as error:
