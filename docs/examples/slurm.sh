@@ -20,10 +20,13 @@ OUTPUT=${OUTPUT:?the folder of the run, on a file system that all machines see}
 GPUS=${SLURM_GPUS_ON_NODE:-8}
 NODES=${SLURM_JOB_NUM_NODES:-1}
 FIRST=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | head -n 1)
+PORT=$((29500 + ${SLURM_JOB_ID:-0} % 1000)) # another job may be on the machine
+# Of the 120 s; torchrun would kill what has not saved its state after 30
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}
 
 command=(torchrun
     --nnodes "$NODES" --nproc-per-node "$GPUS" --max-restarts 3
-    --rdzv-backend c10d --rdzv-endpoint "$FIRST:29500" --rdzv-id "${SLURM_JOB_ID:-0}"
+    --rdzv-backend c10d --rdzv-endpoint "$FIRST:$PORT" --rdzv-id "${SLURM_JOB_ID:-0}"
     -m videomae_fast pretrain --recipe "$RECIPE" --data "$DATA" --output "$OUTPUT"
     --shard node --checkpoint-every 500)
 
@@ -32,11 +35,12 @@ if [ -n "${DRY_RUN:-}" ]; then
     exit 0
 fi
 
-# The signal comes to this shell alone: it is passed on, and the job queued again
+# The signal comes to this shell alone: it is passed on, and the job queued again. Not to srun, which
+# kills what it started, at SIGTERM
 srun "${command[@]}" &
 steps=$!
 requeue() {
-    kill -TERM "$steps" || true
+    scancel --signal=TERM "$SLURM_JOB_ID"
     wait "$steps" || true
     scontrol requeue "$SLURM_JOB_ID"
     exit 0

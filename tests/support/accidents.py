@@ -29,7 +29,8 @@ class Accident:
     """What happens, to whom and when.
 
     Attributes:
-        what: "kill" and "stop" are signals, SIGTERM is "end"; "nan" is an input of a block.
+        what: "kill" and "stop" are signals, SIGTERM is "end"; "orphan" kills the launcher, and
+            "wait" waits, for the signal that comes of it or from it; "nan" is an input of a block.
         rank: to whom.
         step: number of the step in which it happens.
         commit: it happens when every process has written its part of the checkpoint of so many
@@ -37,7 +38,7 @@ class Accident:
         life: how often torchrun has started the ranks again before it happens.
     """
 
-    what: Literal["kill", "stop", "end", "nan"]
+    what: Literal["kill", "stop", "end", "orphan", "wait", "nan"]
     rank: int
     step: int
     commit: bool = False
@@ -72,6 +73,11 @@ class Accident:
             assert model is not None
             block = next(module for module in model.modules() if isinstance(module, Block))
             block.register_forward_pre_hook(_spoil)
+            return
+        if self.what in ("orphan", "wait"):
+            if self.what == "orphan":
+                os.kill(os.getppid(), signal.SIGKILL)
+            signal.pause()
             return
         names = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "end": signal.SIGTERM}
         os.kill(os.getpid(), names[self.what])

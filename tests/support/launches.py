@@ -115,11 +115,23 @@ class Host:
 
     def meeting(self, nodes: Sequence[int], target: str, words: list[str], log: Path) -> list[Run]:
         """The same on several nodes, all of them here: an agent each, with its number of ranks."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-        rendezvous = {"nodes": len(nodes), "endpoint": endpoint}
+        rendezvous = {"nodes": [len(nodes)] * 2, "endpoint": free_endpoint()}
         return [self._start(processes, target, words, log, **rendezvous) for processes in nodes]
+
+    def node(
+        self, nodes: tuple[int, int], endpoint: str, first: bool, words: list[str], log: Path
+    ) -> Run:
+        """One of a number of nodes that changes, with one rank of the command line with accidents.
+
+        Args:
+            nodes: the least and the most.
+            endpoint: where they meet, from :func:`free_endpoint`.
+            first: it is that place.
+            words: as accidents have them.
+            log: file for what is printed.
+        """
+        more = {"nodes": nodes, "endpoint": endpoint, "restarts": 1, "first": first}
+        return self._start(1, "tests.support.accidents:run", words, log, **more)
 
     def alone(self, target: str, words: list[str], log: Path, **environment: str) -> Run:
         """The same in one process that no agent started. environment: variables beside its own."""
@@ -165,6 +177,13 @@ class Host:
         answer = self._process.stdout.readline()
         assert answer, "the host of runs has ended"
         return json.loads(answer)
+
+
+def free_endpoint() -> str:
+    """A place where nodes can meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def _serve() -> None:
@@ -216,9 +235,15 @@ def _agent(question: dict[str, Any]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    least, most = question.get("nodes", (1, 1))
+    waits: dict[str, Any] = {}
+    if least < most:  # for others; and until one is taken for dead
+        waits = {"last_call_timeout": 2, "keep_alive_interval": 1, "keep_alive_max_attempt": 6}
+        waits["is_host"] = question["first"]
     config = LaunchConfig(
-        min_nodes=question.get("nodes", 1),
-        max_nodes=question.get("nodes", 1),
+        min_nodes=least,
+        max_nodes=most,
+        rdzv_configs={"timeout": LIMIT, **waits},
         nproc_per_node=question["processes"],
         run_id=question.get("endpoint", uuid.uuid4().hex),
         rdzv_backend="c10d",

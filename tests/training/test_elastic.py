@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -161,10 +162,16 @@ def test_who_stands_still_is_named_within_the_limit(history: History) -> None:
     assert f"error: the run stands still: {named}" in history.said[4]
     assert f"(process {process} on " in history.said[4]
     assert 0.8 * LIMIT < seconds < LIMIT + 30, "they ended by themselves"
+    waited_for = r" \(process \d+ on \S+\)\. Waited for is "
+    in_words = r"(all_gather|all_reduce|reduce_scatter)\w*( \[.*\])?, number \d+ of group \w+"
+    assert re.search(
+        f"error: the run stands still: {re.escape(named)}.*{waited_for}{in_words}", history.said[4]
+    )
     for rank in (1, 2, 3):
         report = (history.output / "hang" / f"rank-{rank}.txt").read_text()
         assert report.startswith(f"rank {rank}, step ")
         assert named in report
+        assert re.search(rf"\nrank {rank}: step \d+, .*: {in_words}", report), report
         assert "most recent call first" in report
         assert "training/loop.py" in report
 

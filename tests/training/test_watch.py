@@ -15,8 +15,10 @@ from videomae_fast.training.parallel.watch import Watch, Whereabouts, blame
 LIMIT = 1.5
 
 
-def at(step: int, beat: int, waits: bool = True, doing: str = "agreeing") -> Whereabouts:
-    return Whereabouts("node", 100 + step, step, doing, waits, 1.0, beat)
+def at(
+    step: int, beat: int, waits: bool = True, doing: str = "agreeing", collective: str = ""
+) -> Whereabouts:
+    return Whereabouts("node", 100 + step, step, doing, waits, 1.0, beat, collective)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,9 @@ def at(step: int, beat: int, waits: bool = True, doing: str = "agreeing") -> Whe
         ([at(7, 9), at(7, 9, waits=False, doing="waiting for data")],
          "rank 1 waits for nobody, and is in step 7, waiting for data (process 107 on node)"),
         ([at(7, 9), at(6, 9)], "rank 1 is behind, in step 6, agreeing (process 106 on node)"),
+        ([at(7, 9, collective="barrier"), at(7, 9, collective="all_reduce")],
+         "rank 0 waits in step 7, agreeing: barrier (process 107 on node); "
+         "rank 1 waits in step 7, agreeing: all_reduce (process 107 on node)"),
         ([at(7, 9), at(7, 9)], "all wait in the same step, and nobody is silent: see their stacks"),
     ],
 )  # fmt: skip

@@ -42,7 +42,7 @@ class ShardedWriter:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._group = dist.new_group(backend="gloo")
+        self._group = dist.new_group(backend="gloo", group_desc="checkpoint")
         self._thread: threading.Thread | None = None
         self._error: VideoMAEFastError | None = None
 

@@ -25,6 +25,7 @@ from typing import Any, Final
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from videomae_fast.progress import duration
+from videomae_fast.training.parallel.collectives import pending
 
 _BEATS: Final = 20
 """Of a time limit, at least."""
@@ -40,7 +41,8 @@ class Whereabouts:
     """Where a process was when it last said so.
 
     host, pid: which it is; step: of the run; doing: in words; waits: that may be waiting for
-    others; seconds: since when; beat: how often it has said so.
+    others; seconds: since when; beat: how often it has said so; collective: that it is in, once
+    it has waited for long.
     """
 
     host: str
@@ -50,6 +52,7 @@ class Whereabouts:
     waits: bool
     seconds: float
     beat: int
+    collective: str = ""
 
 
 class Watch:
@@ -145,8 +148,10 @@ class Watch:
         what = ": ".join(name for name, _ in self._stack[1:]) or self._stack[0][0]
         seconds = time.monotonic() - self._since
         waits, self._beat = self._stack[-1][1], self._beat + 1
+        long = waits and seconds >= _LOOK * self.limit
+        host, collective = socket.gethostname(), pending() if long else ""
         return Whereabouts(
-            socket.gethostname(), os.getpid(), self.step, what, waits, seconds, self._beat
+            host, os.getpid(), self.step, what, waits, seconds, self._beat, collective
         )
 
     def _write(self) -> None:
@@ -165,8 +170,10 @@ class Watch:
 
     def _tell(self, waited: float, first: Sequence[Whereabouts]) -> None:
         every = self._everybody()
-        self.told = blame(first, every)
         own = every[self.rank]
+        self.told = blame(first, every)
+        if own.collective:
+            self.told += f". Waited for is {own.collective}"
         path = self._folder / f"rank-{self.rank}.txt"
         said = f"waits since {duration(waited)} in {place(own)}: {self.told}"
         self._say(f"{said}. Stacks are in {path}")
@@ -190,7 +197,8 @@ class Watch:
 
 def place(one: Whereabouts) -> str:
     """Where a process is, in words."""
-    return f"step {one.step}, {one.doing} (process {one.pid} on {one.host})"
+    what = f"{one.doing}: {one.collective}" if one.collective else one.doing
+    return f"step {one.step}, {what} (process {one.pid} on {one.host})"
 
 
 def blame(before: Sequence[Whereabouts], now: Sequence[Whereabouts]) -> str:
@@ -212,6 +220,8 @@ def blame(before: Sequence[Whereabouts], now: Sequence[Whereabouts]) -> str:
     behind = [rank for rank in ranks if now[rank].step == least]
     if len(behind) < len(now):
         return _named(behind, now, "is behind, in")
+    if len({one.collective for one in now}) > 1:
+        return _named(ranks, now, "waits in")
     return "all wait in the same step, and nobody is silent: see their stacks"
 
 

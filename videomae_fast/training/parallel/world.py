@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +25,10 @@ from videomae_fast.data.beside import tell
 from videomae_fast.errors import UsageError
 from videomae_fast.training.errors import RankFailedError
 from videomae_fast.training.parallel.nodes import Seat, processes_per_node
+from videomae_fast.training.parallel.starts import name_of_start
 from videomae_fast.training.parallel.watch import Watch
 from videomae_fast.training.signals import StopRequest
 
-_RUNS: Final = count()
 _START_SECONDS: Final = 1800.0
 """What processes wait for each other until the first step is done: lists are read, models built and
 compiled, validations made up."""
@@ -104,7 +103,8 @@ class World:
         chosen = _device(device, local)
         backend, device_id = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
         try:
-            store = _store()
+            every, _, _ = next(rendezvous("env://"))
+            store = PrefixStore(name_of_start(every, rank, size, _START_SECONDS), every)
             patience = timedelta(seconds=_START_SECONDS)
             dist.init_process_group(
                 backend,
@@ -114,7 +114,7 @@ class World:
                 device_id=device_id,
                 timeout=patience,
             )
-            control = dist.new_group(backend="gloo", timeout=patience)
+            control = dist.new_group(backend="gloo", timeout=patience, group_desc="control")
             seats: list[Any] = [None] * size
             dist.all_gather_object(seats, Seat.here(per_node), group=control)
         except (RuntimeError, ValueError) as error:
@@ -227,17 +227,6 @@ def videos_per_micro_batch(videos_per_step: int, world: int, accumulation: int) 
     What is more than its videos stays empty: places of weight 0, which change nothing.
     """
     return -(-videos_per_step // (world * accumulation))
-
-
-def _store() -> Store:
-    """What the processes have in common, as torchrun says; empty for each restart in place, and for
-    each run of a process that makes several.
-
-    torchrun's own survives both, with the addresses of processes and groups that are no more.
-    """
-    store, _, _ = next(rendezvous("env://"))
-    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"restart-{restart}-run-{next(_RUNS)}", store)
 
 
 def _told(name: str, *, least: int = 0) -> int | None:
