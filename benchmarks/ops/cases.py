@@ -13,13 +13,7 @@ from torch import Tensor
 
 from benchmarks.common.workload import Workload
 from benchmarks.ops.op_case import OpCase
-from benchmarks.ops.view_cases import (
-    augment_case,
-    crop_case,
-    jitter_case,
-    mix_case,
-    resize_case,
-)
+from benchmarks.ops.view_cases import augment_case, crop_case, jitter_case, mix_case, resize_case
 from videomae_fast import MAEConfig
 from videomae_fast.models.fp8 import MINIMUM_WIDTH
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD
@@ -56,14 +50,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         OpCase(
             "patch_gather",
             "visible tokens",
-            lambda: (
-                frames,
-                masks.visible,
-                *cube,
-                list(IMAGENET_MEAN),
-                list(IMAGENET_STD),
-                dtype,
-            ),
+            lambda: (frames, masks.visible, *cube, list(IMAGENET_MEAN), list(IMAGENET_STD), dtype),
             b * v * values * (1 + item),
         ),
         OpCase(
@@ -113,14 +100,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         OpCase(
             "pixel_mse_with_gradient",
             "tokens in the loss",
-            lambda: (
-                random(b, p, values),
-                frames,
-                masks.loss_index,
-                None,
-                *settings,
-                1 / (b * p),
-            ),
+            lambda: (random(b, p, values), frames, masks.loss_index, None, *settings, 1 / (b * p)),
             b * p * values * (1 + 2 * item),
             terms=pixels,
         ),

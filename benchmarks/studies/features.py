@@ -32,12 +32,7 @@ from benchmarks.official.windows import LENGTH, official_windows
 from benchmarks.reading.material import Rendering, render
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.data.decoders import open_video
-from videomae_fast.evaluation.features import (
-    FeatureSettings,
-    preset,
-    usual_batch,
-    video_features,
-)
+from videomae_fast.evaluation.features import FeatureSettings, preset, usual_batch, video_features
 from videomae_fast.models.frozen import FrozenFeatures
 
 TOLERANCE = 1e-5
@@ -80,10 +75,7 @@ def contenders(
         with open_video(video) as opened:
             return video_features(frozen, opened, settings, batch=batch)
 
-    return {
-        "official": lambda: official_windows(official, video, stride, size),
-        "ours": by_ours,
-    }
+    return {"official": lambda: official_windows(official, video, stride, size), "ours": by_ours}
 
 
 def difference(official: NDArray[np.float32], ours: NDArray[np.float32]) -> float:

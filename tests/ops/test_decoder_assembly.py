@@ -9,14 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.backends import (
-    FLOATS,
-    KERNELS,
-    assert_accurate,
-    doubled,
-    same_bits,
-    with_dtypes,
-)
+from tests.support.backends import FLOATS, KERNELS, assert_accurate, doubled, same_bits, with_dtypes
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import decoder_assembly
 
@@ -61,11 +54,7 @@ def test_forward(impl: str, shape: tuple[int, ...], dtype: torch.dtype, device: 
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_backward(
-    impl: str,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    mask_dtype: torch.dtype,
-    device: str,
+    impl: str, shape: tuple[int, ...], dtype: torch.dtype, mask_dtype: torch.dtype, device: str
 ) -> None:
     b, _, v, m, d = shape
     generator = torch.Generator().manual_seed(1)

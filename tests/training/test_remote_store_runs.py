@@ -16,15 +16,7 @@ import torch
 
 from tests.support.labelled import tiny_config, write_set
 from tests.support.launches import LIMIT, Host, Run
-from tests.support.object_store import (
-    BUCKET,
-    KINDS,
-    RANK,
-    Proxy,
-    proxy_before,
-    rank_words,
-    upload,
-)
+from tests.support.object_store import BUCKET, KINDS, RANK, Proxy, proxy_before, rank_words, upload
 from tests.support.runs import TINY, altered, losses, options, quiet
 from tests.support.stores import write_store
 from videomae_fast import cli

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.options import described
 from videomae_fast.cli.run_options import parse_list, run_of, say
-from videomae_fast.cli.score_options import (
-    add_trained_arguments,
-    add_work_arguments,
-    check_counts,
-)
+from videomae_fast.cli.score_options import add_trained_arguments, add_work_arguments, check_counts
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.box_source import BOXES_BY_OPTION, BoxSource
 from videomae_fast.recipes.detection import DetectConfig
@@ -133,11 +129,7 @@ def _tell(result: Detected, args: argparse.Namespace) -> None:
     from videomae_fast.pictures.detections import save_detections
 
     drawn = save_detections(
-        args.output,
-        result.clips,
-        result.scored,
-        result.actions.counted,
-        count=args.pictures,
+        args.output, result.clips, result.scored, result.actions.counted, count=args.pictures
     )
     rows = [row for row in result.precision.classes.values() if row.precision is not None]
     for row in sorted(rows, key=lambda row: row.precision or 0)[:_ROWS]:

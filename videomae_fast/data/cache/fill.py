@@ -10,12 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomae_fast.data.cache.entry import (
-    DamagedEntryError,
-    Origin,
-    OtherVersionError,
-    open_entry,
-)
+from videomae_fast.data.cache.entry import DamagedEntryError, Origin, OtherVersionError, open_entry
 from videomae_fast.data.cache.space import CACHED, FULL, Space
 from videomae_fast.data.cache.videos import damage, fill
 from videomae_fast.data.decoders import find_decoder
@@ -234,12 +229,7 @@ def _bad_lines(
             "the same command again"
         )
     for line in lines[path]:
-        yield {
-            "path": path,
-            "list_path": str(list_path),
-            "line": line,
-            "reason": problem.reason,
-        }
+        yield {"path": path, "list_path": str(list_path), "line": line, "reason": problem.reason}
 
 
 def _total(folder: Path, limit_bytes: int) -> int:

@@ -15,11 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from videomae_fast.data.errors import (
-    OutputError,
-    StoppedWaitingError,
-    sentence,
-)
+from videomae_fast.data.errors import OutputError, StoppedWaitingError, sentence
 from videomae_fast.data.store.base import StoreError
 from videomae_fast.data.store.head import HEAD, Stored, read_head, version_of
 from videomae_fast.data.store.index import FILES
