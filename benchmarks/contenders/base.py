@@ -20,11 +20,7 @@ from torch import Tensor, nn
 from benchmarks.common.workload import Masking, Mixing, Workload
 from benchmarks.official.model import AttentionKind, Tables
 from benchmarks.official.savings import Saving
-from benchmarks.official.step import (
-    check_finite,
-    gradient_norm,
-    parameter_groups,
-)
+from benchmarks.official.step import check_finite, gradient_norm, parameter_groups
 from videomae_fast.training import optimizer as adamw
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -13,13 +13,7 @@ from torch import Tensor
 
 from benchmarks.common.workload import Workload
 from benchmarks.ops.op_case import OpCase
-from benchmarks.ops.view_cases import (
-    augment_case,
-    crop_case,
-    jitter_case,
-    mix_case,
-    resize_case,
-)
+from benchmarks.ops.view_cases import augment_case, crop_case, jitter_case, mix_case, resize_case
 from videomae_fast import MAEConfig
 from videomae_fast.models.fp8 import MINIMUM_WIDTH
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD

@@ -32,12 +32,7 @@ from benchmarks.official.windows import LENGTH, official_windows
 from benchmarks.reading.material import Rendering, render
 from videomae_fast import MAEConfig, VideoClassifier
 from videomae_fast.data.decoders import open_video
-from videomae_fast.evaluation.features import (
-    FeatureSettings,
-    preset,
-    usual_batch,
-    video_features,
-)
+from videomae_fast.evaluation.features import FeatureSettings, preset, usual_batch, video_features
 from videomae_fast.models.frozen import FrozenFeatures
 
 TOLERANCE = 1e-5

@@ -12,16 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.made_videos import (
-    entries,
-    made,
-    partials,
-    read,
-    size_of,
-    taken,
-    total,
-    truth,
-)
+from tests.support.made_videos import entries, made, partials, read, size_of, taken, total, truth
 from videomae_fast.data import DECODERS, CacheCounts, CachedVideos
 from videomae_fast.data.cache import space as space_module
 from videomae_fast.data.cache.space import FULL, IN_WORK, Space

@@ -23,12 +23,7 @@ from videomae_fast.data.decoders import open_video
 from videomae_fast.data.decoders.base import Frames, ReaderBase
 from videomae_fast.data.decoders.in_order import frames_per_second, read_in_order
 from videomae_fast.data.errors import DecodeError
-from videomae_fast.evaluation.features import (
-    FeatureSettings,
-    clip_features,
-    preset,
-    video_features,
-)
+from videomae_fast.evaluation.features import FeatureSettings, clip_features, preset, video_features
 from videomae_fast.evaluation.windows import WindowRule
 from videomae_fast.models.frozen import FrozenFeatures
 from videomae_fast.models.pixels import IMAGENET, UNIT

@@ -7,12 +7,7 @@ import torch
 from torch import nn
 
 from tests.support.hugging_face_models import needs_transformers, pixel_values, small_hugging_face
-from tests.support.official_models import (
-    assert_equal,
-    frames,
-    masks_of,
-    weighted,
-)
+from tests.support.official_models import assert_equal, frames, masks_of, weighted
 from videomae_fast import accelerate
 
 

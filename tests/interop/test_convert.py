@@ -13,14 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.support.random_weights import (
-    TINY,
-    TOLD,
-    TOLD_CLASSIFIER,
-    classifier,
-    pretraining,
-    same,
-)
+from tests.support.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining, same
 from videomae_fast import MAEConfig, MaskedAutoencoder, VideoClassifier
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import (

@@ -9,14 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.random_weights import (
-    TINY,
-    TOLD,
-    TOLD_CLASSIFIER,
-    classifier,
-    pretraining,
-    same,
-)
+from tests.support.random_weights import TINY, TOLD, TOLD_CLASSIFIER, classifier, pretraining, same
 from videomae_fast import MAEConfig
 from videomae_fast.errors import WeightsError
 from videomae_fast.interop import ConversionOptions, convert, load_weights, read_weights

@@ -8,13 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.backends import (
-    ALL,
-    FLOATS,
-    KERNELS,
-    assert_accurate,
-    with_dtypes,
-)
+from tests.support.backends import ALL, FLOATS, KERNELS, assert_accurate, with_dtypes
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import append_rows
 

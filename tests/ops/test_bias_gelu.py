@@ -7,14 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.support.backends import (
-    FLOATS,
-    KERNELS,
-    assert_accurate,
-    named,
-    same_bits,
-    with_dtypes,
-)
+from tests.support.backends import FLOATS, KERNELS, assert_accurate, named, same_bits, with_dtypes
 from videomae_fast.ops import bias_gelu
 
 OPS = torch.ops.videomae_fast

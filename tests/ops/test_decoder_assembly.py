@@ -9,14 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.backends import (
-    FLOATS,
-    KERNELS,
-    assert_accurate,
-    doubled,
-    same_bits,
-    with_dtypes,
-)
+from tests.support.backends import FLOATS, KERNELS, assert_accurate, doubled, same_bits, with_dtypes
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import decoder_assembly
 

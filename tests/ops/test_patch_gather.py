@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.backends import (
-    ALL,
-    FLOATS,
-    KERNELS,
-    assert_accurate,
-    with_dtypes,
-)
+from tests.support.backends import ALL, FLOATS, KERNELS, assert_accurate, with_dtypes
 from tests.support.cubes import SHAPES, cubes_by_hand, random_index
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import IMAGENET_MEAN, IMAGENET_STD, patch_gather

@@ -10,13 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tests.support.backends import (
-    ALL,
-    KERNELS,
-    assert_accurate,
-    same_bits,
-    with_dtypes,
-)
+from tests.support.backends import ALL, KERNELS, assert_accurate, same_bits, with_dtypes
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import roi_features
 from videomae_fast.ops.registry import REGISTRY

@@ -7,13 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.support.backends import (
-    FLOATS,
-    KERNELS,
-    assert_accurate,
-    same_bits,
-    with_dtypes,
-)
+from tests.support.backends import FLOATS, KERNELS, assert_accurate, same_bits, with_dtypes
 from videomae_fast.errors import BackendUnavailableError
 from videomae_fast.ops import token_gather, token_scatter
 

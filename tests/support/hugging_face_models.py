@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from benchmarks.official.step import normalized_images
-from tests.support.official_models import (
-    frames,
-    randomise,
-)
+from tests.support.official_models import frames, randomise
 
 needs_transformers = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"

@@ -5,13 +5,7 @@ from __future__ import annotations
 import argparse
 
 from videomae_fast.cli import detect_test
-from videomae_fast.cli.run_options import (
-    add_run_arguments,
-    check_output,
-    finished,
-    run_config,
-    say,
-)
+from videomae_fast.cli.run_options import add_run_arguments, check_output, finished, run_config, say
 from videomae_fast.recipes.detection import DetectConfig
 
 DEFAULT_RECIPE = "vit_b_ava"

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.options import described
 from videomae_fast.cli.run_options import parse_list, run_of, say
-from videomae_fast.cli.score_options import (
-    add_trained_arguments,
-    add_work_arguments,
-    check_counts,
-)
+from videomae_fast.cli.score_options import add_trained_arguments, add_work_arguments, check_counts
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.box_source import BOXES_BY_OPTION, BoxSource
 from videomae_fast.recipes.detection import DetectConfig

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from videomae_fast.cli.run_options import (
-    add_run_arguments,
-    check_output,
-    finished,
-    run_config,
-    say,
-)
+from videomae_fast.cli.run_options import add_run_arguments, check_output, finished, run_config, say
 from videomae_fast.recipes.classification import FinetuneConfig
 
 DEFAULT_RECIPE = "vit_b_k400_ft"

@@ -8,11 +8,7 @@ from pathlib import Path
 
 from videomae_fast.cli.list_options import check_folder
 from videomae_fast.cli.run_options import parse_source, run_of, say
-from videomae_fast.cli.score_options import (
-    add_trained_arguments,
-    add_work_arguments,
-    check_counts,
-)
+from videomae_fast.cli.score_options import add_trained_arguments, add_work_arguments, check_counts
 from videomae_fast.errors import UsageError
 from videomae_fast.recipes.classification import FinetuneConfig
 from videomae_fast.recipes.distillation import DistillConfig

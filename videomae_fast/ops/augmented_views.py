@@ -16,12 +16,7 @@ from torch.library import custom_op
 from videomae_fast.arguments import Arguments
 from videomae_fast.ops._declare import launcher, native, register, triton
 from videomae_fast.ops._native import augment
-from videomae_fast.ops.augment_plan import (
-    Region,
-    check_operations,
-    operation_rows,
-    rows_tensor,
-)
+from videomae_fast.ops.augment_plan import Region, check_operations, operation_rows, rows_tensor
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
 from videomae_fast.ops.rand_augment import changed_by
 from videomae_fast.ops.registry import Backend

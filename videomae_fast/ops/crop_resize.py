@@ -22,13 +22,7 @@ from torch.library import custom_op
 from videomae_fast.arguments import Arguments
 from videomae_fast.ops._declare import launcher, native, register, triton
 from videomae_fast.ops._native import crops
-from videomae_fast.ops.crop_plan import (
-    PRECISION,
-    VIEW_FIELDS,
-    crop_plan,
-    filter_table,
-    read_views,
-)
+from videomae_fast.ops.crop_plan import PRECISION, VIEW_FIELDS, crop_plan, filter_table, read_views
 from videomae_fast.ops.registry import Backend
 
 

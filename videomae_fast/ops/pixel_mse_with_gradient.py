@@ -15,13 +15,7 @@ from torch import Tensor
 from videomae_fast.ops._declare import declare, native, triton
 from videomae_fast.ops._native import in_fp32, pixels
 from videomae_fast.ops.cubes import gather_cubes
-from videomae_fast.ops.pixel_mse import (
-    check_pixels,
-    compared,
-    gradient_of,
-    sums_of,
-    triton_unfit,
-)
+from videomae_fast.ops.pixel_mse import check_pixels, compared, gradient_of, sums_of, triton_unfit
 from videomae_fast.ops.registry import FP32_BF16
 
 

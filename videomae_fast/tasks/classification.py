@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 from videomae_fast.data.augment.mixing import MixSettings
 from videomae_fast.data.dataset import ClipDataset
-from videomae_fast.data.loader.pipeline import (
-    ClipBatch,
-    every_entry,
-    steps_per_epoch,
-)
+from videomae_fast.data.loader.pipeline import ClipBatch, every_entry, steps_per_epoch
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.errors import UsageError
 from videomae_fast.evaluation.multi_view import score_videos

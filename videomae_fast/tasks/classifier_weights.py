@@ -8,13 +8,7 @@ from typing import Any, Final
 
 from videomae_fast.data.labels.kinetics import SETS, kinetics_names, kinetics_rows
 from videomae_fast.errors import WeightsError
-from videomae_fast.interop import (
-    ModelWeights,
-    load_into,
-    read_rows,
-    select_classes,
-    to_classifier,
-)
+from videomae_fast.interop import ModelWeights, load_into, read_rows, select_classes, to_classifier
 from videomae_fast.models.classifier import VideoClassifier
 from videomae_fast.tasks.initial import (
     check_finite,

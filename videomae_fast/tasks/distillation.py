@@ -16,17 +16,9 @@ from videomae_fast.data.loader.pipeline import ClipBatch, StepDraws
 from videomae_fast.errors import UsageError
 from videomae_fast.evaluation.chance import verdict
 from videomae_fast.models.classifier import VideoClassifier
-from videomae_fast.models.feature_alignment import (
-    ALIGNMENT,
-    AlignedClassifier,
-    aligned_layers,
-)
+from videomae_fast.models.feature_alignment import ALIGNMENT, AlignedClassifier, aligned_layers
 from videomae_fast.recipes.distillation import LAYERS, DistillConfig
-from videomae_fast.tasks.classification import (
-    Classification,
-    check_model,
-    classifier_options,
-)
+from videomae_fast.tasks.classification import Classification, check_model, classifier_options
 from videomae_fast.tasks.engine import engine_settings, set_options, shape_of
 from videomae_fast.tasks.imitation import Imitation
 from videomae_fast.tasks.labelled import training_clips

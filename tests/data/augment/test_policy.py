@@ -8,11 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.support.downstream import downstream
-from videomae_fast.data.augment.policy import (
-    OPERATIONS,
-    AugmentSettings,
-    draw_augmentation,
-)
+from videomae_fast.data.augment.policy import OPERATIONS, AugmentSettings, draw_augmentation
 from videomae_fast.data.randomness import Randomness
 
 OFFICIAL = {

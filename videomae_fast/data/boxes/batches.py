@@ -25,12 +25,7 @@ from videomae_fast.data.device.host_memory import HostMemory
 from videomae_fast.data.device.stage import CropOn, handed_over, new_stream
 from videomae_fast.data.errors import DecodeError
 from videomae_fast.data.failures import Failure
-from videomae_fast.data.loader.pipeline import (
-    TIME_LIMIT,
-    GivenDraws,
-    StepDraws,
-    joined_batches,
-)
+from videomae_fast.data.loader.pipeline import TIME_LIMIT, GivenDraws, StepDraws, joined_batches
 from videomae_fast.data.loader.stats import PipelineStats
 from videomae_fast.data.order import Draw
 from videomae_fast.data.randomness import Randomness

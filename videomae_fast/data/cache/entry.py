@@ -21,12 +21,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from videomae_fast.data.cache.checksums import (
-    Checksums,
-    frame_checksums,
-    table_bytes,
-    unpack_table,
-)
+from videomae_fast.data.cache.checksums import Checksums, frame_checksums, table_bytes, unpack_table
 from videomae_fast.data.decoders import Frames
 from videomae_fast.data.decoders.base import ReaderBase, check_ids
 from videomae_fast.data.decoders.content import Video

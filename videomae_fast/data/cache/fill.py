@@ -10,12 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomae_fast.data.cache.entry import (
-    DamagedEntryError,
-    Origin,
-    OtherVersionError,
-    open_entry,
-)
+from videomae_fast.data.cache.entry import DamagedEntryError, Origin, OtherVersionError, open_entry
 from videomae_fast.data.cache.space import CACHED, FULL, Space
 from videomae_fast.data.cache.videos import damage, fill
 from videomae_fast.data.decoders import find_decoder

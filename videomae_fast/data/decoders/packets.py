@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from videomae_fast.data.decoders.bitstream import frames_only, shows, starts
-from videomae_fast.data.decoders.opening import (
-    ENCRYPTED,
-    KNOWN_EVERYWHERE,
-    demux,
-    is_encrypted,
-)
+from videomae_fast.data.decoders.opening import ENCRYPTED, KNOWN_EVERYWHERE, demux, is_encrypted
 from videomae_fast.data.errors import DecodeError
 
 if TYPE_CHECKING:

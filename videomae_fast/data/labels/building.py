@@ -12,13 +12,7 @@ from typing import Any, Final
 from videomae_fast.data.errors import ListError
 from videomae_fast.data.files import make_folder, write_lines
 from videomae_fast.data.labels.kinetics import other_names as kinetics_other_names
-from videomae_fast.data.labels.merging import (
-    LabelSource,
-    MergedLabels,
-    Rule,
-    Split,
-    merge_labels,
-)
+from videomae_fast.data.labels.merging import LabelSource, MergedLabels, Rule, Split, merge_labels
 from videomae_fast.data.labels.names import class_names
 from videomae_fast.data.lists import Entry, list_line, load_list
 from videomae_fast.errors import UsageError

@@ -11,11 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae_fast.data.augment.policy import (
-    Augmentation,
-    AugmentSettings,
-    draw_augmentation,
-)
+from videomae_fast.data.augment.policy import Augmentation, AugmentSettings, draw_augmentation
 from videomae_fast.data.order import below
 from videomae_fast.data.randomness import Randomness
 from videomae_fast.data.views.crops import Size

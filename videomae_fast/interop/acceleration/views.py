@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videomae_fast.interop.acceleration.plain import hooked, is_plain, transformed
-from videomae_fast.models.transformer import (
-    Attention,
-    Block,
-    Blocks,
-    Branch,
-    Mlp,
-    SharedTokens,
-)
+from videomae_fast.models.transformer import Attention, Block, Blocks, Branch, Mlp, SharedTokens
 from videomae_fast.ops import token_gather
 
 DETERMINISTIC = "_videomae_fast_deterministic"

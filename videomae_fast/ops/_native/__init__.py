@@ -9,11 +9,6 @@ of range, the library itself refuses. All give the same bits for any thread coun
 from __future__ import annotations
 
 from videomae_fast.ops._native.calls import in_fp32
-from videomae_fast.ops._native.loader import (
-    instruction_set,
-    library,
-    library_path,
-    why_missing,
-)
+from videomae_fast.ops._native.loader import instruction_set, library, library_path, why_missing
 
 __all__ = ["in_fp32", "instruction_set", "library", "library_path", "why_missing"]

@@ -12,12 +12,7 @@ from videomae_fast.recipes.multi_view import TestConfig
 from videomae_fast.recipes.plan import Plan, Stage
 from videomae_fast.recipes.schema import PretrainConfig
 from videomae_fast.tasks.classification import check_pairs
-from videomae_fast.tasks.labelled import (
-    check_labels,
-    classes_of,
-    training_clips,
-    validation_clips,
-)
+from videomae_fast.tasks.labelled import check_labels, classes_of, training_clips, validation_clips
 from videomae_fast.tasks.pretraining import dataset_of
 from videomae_fast.tasks.progressive.flow import head_of
 from videomae_fast.training.parallel.world import videos_per_micro_batch
