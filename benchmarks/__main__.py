@@ -36,10 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gpu": ("gpu.first_minutes", "the first minutes on a GPU, what is worth most first"),
     "ceilings": ("gpu.ceilings", "what a GPU can do, and what the baselines make of it"),
     "kernel-profile": ("gpu.kernel_profile", "our step kernel by kernel, the model beside it"),
-    "step-table": (
-        "gpu.step_table",
-        "our step now and before, counted and modelled",
-    ),
+    "step-table": ("gpu.step_table", "our step now and before, counted and modelled"),
     "commit": ("common.commit", "the commit, for a copy of the tree without .git"),
     "wheels": ("gpu.wheels", "packages for a machine without an index"),
     "checkouts": ("checkouts.run", "other people's scripts, as they are and accelerated"),

@@ -213,12 +213,7 @@ def _store_pairs(
 
 @triton.jit
 def _store_sums(
-    p,
-    b_rows,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    CHUNKS: tl.constexpr,
+    p, b_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr
 ):
     """The sums over a tile's rows, into a row [WIDTH]."""
     for c in tl.static_range(CHUNKS):

@@ -59,11 +59,7 @@ def _dense(x: Tensor) -> Tensor:
 
 def _strides(name: str, x: Tensor) -> dict[str, int]:
     clip, token, head, _ = x.stride()
-    return {
-        f"{name}_stride_clip": clip,
-        f"{name}_stride_token": token,
-        f"{name}_stride_head": head,
-    }
+    return {f"{name}_stride_clip": clip, f"{name}_stride_token": token, f"{name}_stride_head": head}
 
 
 def _align(arguments: dict[str, Any]) -> int:

@@ -212,11 +212,7 @@ def backward(args: Arguments) -> tuple[Tensor, Tensor]:
     blocks = cdiv(width, columns)
     tensors = (grad_rows, x_rows, bias.contiguous(), grad_x)
     strides = (grad_rows.stride(0), x_rows.stride(0))
-    constants = {
-        "ROWS": LAUNCH.backward_rows,
-        "COLUMNS": columns,
-        "STAGES": LAUNCH.backward_stages,
-    }
+    constants = {"ROWS": LAUNCH.backward_rows, "COLUMNS": columns, "STAGES": LAUNCH.backward_stages}
     with torch.cuda.device_of(x):
         most = programs_at_once(
             _backward,

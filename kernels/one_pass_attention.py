@@ -224,12 +224,7 @@ def upright(b_parts, DIM_B: tl.constexpr):
 
 @triton.jit
 def store_all_sums(
-    p,
-    b_blocks,
-    DIM: tl.constexpr,
-    DIM_A: tl.constexpr,
-    DIM_B: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    p, b_blocks, DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr, BLOCKS: tl.constexpr
 ):
     """The sums over the rows of several blocks in parts, to DIM fp32 values."""
     o_a = tl.arange(0, DIM_A)

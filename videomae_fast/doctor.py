@@ -52,12 +52,7 @@ OPTIONAL = (
     OptionalPackage("decord", "decord", "video decoder", install("decord")),
     OptionalPackage("torchcodec", "torchcodec", "video decoder", install("torchcodec")),
     OptionalPackage("nvidia.dali", "nvidia-dali-cuda130", "GPU decoding", install("dali")),
-    OptionalPackage(
-        "transformers",
-        "transformers",
-        "Hugging Face models",
-        install("transformers"),
-    ),
+    OptionalPackage("transformers", "transformers", "Hugging Face models", install("transformers")),
     OptionalPackage("tensorboard", "tensorboard", "metrics", install("tensorboard")),
     OptionalPackage("lance", "pylance", "stores of clips", install("lance")),
     OptionalPackage("obstore", "obstore", "stores in object storage", install("obstore")),

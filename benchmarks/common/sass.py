@@ -34,11 +34,7 @@ class Multiprocessor:
         return self.shared - self.reserved
 
 
-MULTIPROCESSORS = {
-    80: Multiprocessor(shared=167_936),
-    90: Multiprocessor(),
-    100: Multiprocessor(),
-}
+MULTIPROCESSORS = {80: Multiprocessor(shared=167_936), 90: Multiprocessor(), 100: Multiprocessor()}
 
 
 def resident_warps(registers: int, shared: int, warps: int, arch: int) -> int:

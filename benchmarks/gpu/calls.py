@@ -35,10 +35,7 @@ class Ceilings:
 
 
 # Measured on cards of these names: a large copy, and an 8192³ product of random data.
-KNOWN = (
-    Ceilings("H100", 3.0e12, 798e12),
-    Ceilings("H200", 4.3e12, 790e12),
-)
+KNOWN = (Ceilings("H100", 3.0e12, 798e12), Ceilings("H200", 4.3e12, 790e12))
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         OpCase(
             "patch_gather",
             "visible tokens",
-            lambda: (
-                frames,
-                masks.visible,
-                *cube,
-                list(IMAGENET_MEAN),
-                list(IMAGENET_STD),
-                dtype,
-            ),
+            lambda: (frames, masks.visible, *cube, list(IMAGENET_MEAN), list(IMAGENET_STD), dtype),
             b * v * values * (1 + item),
         ),
         OpCase(
@@ -107,14 +100,7 @@ def op_cases(workload: Workload, dtype: torch.dtype) -> list[OpCase]:
         OpCase(
             "pixel_mse_with_gradient",
             "tokens in the loss",
-            lambda: (
-                random(b, p, values),
-                frames,
-                masks.loss_index,
-                None,
-                *settings,
-                1 / (b * p),
-            ),
+            lambda: (random(b, p, values), frames, masks.loss_index, None, *settings, 1 / (b * p)),
             b * p * values * (1 + 2 * item),
             terms=pixels,
         ),

@@ -159,9 +159,7 @@ def _missing(done: dict[Where, list[Record]], planned: dict[Where, list[Record]]
         return [f"All {count} cells are done."]
     without = [f"{where[1]}: {where[2]}" for where in planned if where not in done]
     told = f"; rows without any: {', '.join(without)}" if without else ""
-    return [
-        f"{left} of {count} cells are missing{told}. The same command does the next ones.",
-    ]
+    return [f"{left} of {count} cells are missing{told}. The same command does the next ones."]
 
 
 def _head(record: Record) -> str:

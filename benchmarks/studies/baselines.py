@@ -22,12 +22,7 @@ BASELINES: dict[str, Variant] = {
         "official", tables="repaired", precision="fp16", compiled=True
     ),
     "strong": Variant(
-        "official",
-        tables="repaired",
-        attention="sdpa",
-        precision="bf16",
-        compiled=True,
-        lean=True,
+        "official", tables="repaired", attention="sdpa", precision="bf16", compiled=True, lean=True
     ),
     "Hugging Face as shipped": Variant("hugging-face", precision="bf16", from_host=True),
     "Hugging Face repaired": Variant("hugging-face", tables="repaired", precision="bf16"),

@@ -75,10 +75,7 @@ def contenders(
         with open_video(video) as opened:
             return video_features(frozen, opened, settings, batch=batch)
 
-    return {
-        "official": lambda: official_windows(official, video, stride, size),
-        "ours": by_ours,
-    }
+    return {"official": lambda: official_windows(official, video, stride, size), "ours": by_ours}
 
 
 def difference(official: NDArray[np.float32], ours: NDArray[np.float32]) -> float:

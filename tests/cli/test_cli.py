@@ -66,10 +66,7 @@ def test_no_command_shows_the_help_and_is_wrong_use(capsys: pytest.CaptureFixtur
     ("argv", "told"),
     [
         (["pretrian"], "no command 'pretrian'; did you mean pretrain?"),
-        (
-            ["xyz"],
-            f"no command 'xyz'; there are {', '.join(cli.COMMANDS)}",
-        ),
+        (["xyz"], f"no command 'xyz'; there are {', '.join(cli.COMMANDS)}"),
         (["doctor", "--jsno"], "unknown argument '--jsno'; did you mean --json?"),
         (["doctor", "--js"], "unknown argument '--js'; did you mean --json?"),
         (["reconstruct", "only-one"], "video, --output"),

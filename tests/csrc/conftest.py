@@ -32,11 +32,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return allocate_poisoned
 
-    for where, name in (
-        (torch, "empty"),
-        (torch, "empty_like"),
-        (torch.Tensor, "new_empty"),
-    ):
+    for where, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
         monkeypatch.setattr(where, name, poisoned(getattr(where, name)))
 
 

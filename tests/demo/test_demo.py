@@ -238,11 +238,7 @@ def test_the_length_is_declared_once() -> None:
     ],
 )
 def test_demo_refusals(
-    words: list[str],
-    code: int,
-    told: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", "--output", str(tmp_path), *words]) == code
     assert told in capsys.readouterr().err

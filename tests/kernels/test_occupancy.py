@@ -83,10 +83,7 @@ def test_nothing_is_compiled_without_a_gpu(occupancy):
 @pytest.mark.parametrize("most", [1, 4, 396])
 def test_runs_of_rows_cover_all_and_no_more(occupancy, rows, most):
     module = import_module("videomae_fast.kernels.add_layer_norm")
-    for cut in (
-        module.forward_tiling(768, 2),
-        module.backward_tiling(768, 2, 3, scaled=False),
-    ):
+    for cut in (module.forward_tiling(768, 2), module.backward_tiling(768, 2, 3, scaled=False)):
         programs, run = module.row_runs(rows, cut, most)
         assert 1 <= programs <= most
         # Whole tiles where a program has one only; no run is longer than rows alone ask for

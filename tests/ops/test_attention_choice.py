@@ -248,9 +248,7 @@ def test_what_adds_up_in_any_order_does_not_serve_where_torch_is_deterministic(
 
     def told(name):
         return libraries.LIBRARIES[name].unfit(
-            **{
-                "cudnn": {"key_count": None},
-            }.get(name, {"query": arguments[0], "key_count": None})
+            **{"cudnn": {"key_count": None}}.get(name, {"query": arguments[0], "key_count": None})
         )
 
     assert [n for n in names if n != "efficient" and told(n) is not None] == []

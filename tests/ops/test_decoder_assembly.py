@@ -54,11 +54,7 @@ def test_forward(impl: str, shape: tuple[int, ...], dtype: torch.dtype, device: 
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_backward(
-    impl: str,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    mask_dtype: torch.dtype,
-    device: str,
+    impl: str, shape: tuple[int, ...], dtype: torch.dtype, mask_dtype: torch.dtype, device: str
 ) -> None:
     b, _, v, m, d = shape
     generator = torch.Generator().manual_seed(1)

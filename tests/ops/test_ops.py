@@ -238,10 +238,7 @@ def test_native_checks_positions(random_frames):
 def test_forcing_a_backend(random_frames):
     """Where an op has the forced backend it is used, or says why it can't be."""
     frames, index = random_frames(1, 2, 16, 16), torch.zeros(1, 1, dtype=torch.int32)
-    with (
-        forced("native"),
-        pytest.raises(BackendUnavailableError, match="fp16, not torch"),
-    ):
+    with forced("native"), pytest.raises(BackendUnavailableError, match="fp16, not torch"):
         patch_gather(frames, index, dtype=torch.float64)
     with forced("magic"):
         patch_gather(frames, index, dtype=torch.float64)

@@ -76,11 +76,7 @@ def compare(impl: str, prediction: Tensor, *args: Tensor | None, **settings: Any
 @pytest.mark.parametrize(("impl", "dtype"), with_dtypes(FLOATS[:2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_accuracy(
-    shape: tuple[int, ...],
-    impl: str,
-    dtype: torch.dtype,
-    normalize: bool,
-    device: str,
+    shape: tuple[int, ...], impl: str, dtype: torch.dtype, normalize: bool, device: str
 ) -> None:
     *tensors, sizes = inputs(shape, 3, dtype, device)
     compare(impl, *tensors, normalize=normalize, **sizes)

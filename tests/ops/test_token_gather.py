@@ -42,11 +42,7 @@ def test_gather_copies(impl: str, shape: tuple[int, ...], dtype: torch.dtype, de
 @pytest.mark.parametrize(("impl", "dtype"), with_dtypes(FLOATS[:2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_scatter(
-    impl: str,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    repeats: bool,
-    device: str,
+    impl: str, shape: tuple[int, ...], dtype: torch.dtype, repeats: bool, device: str
 ) -> None:
     b, n, k, d = shape
     k = k if repeats else min(n, k)
@@ -150,8 +146,5 @@ def test_the_reference_by_hand(dtype: torch.dtype) -> None:
 def test_the_librarys_bits_do_not_depend_on_the_thread_count() -> None:
     x, index = torch.randn(3, 500, 192), torch.randint(40, (3, 500)).int()
     same_bits(
-        lambda: [
-            token_gather(x, index, impl="native"),
-            token_scatter(x, index, 50, impl="native"),
-        ]
+        lambda: [token_gather(x, index, impl="native"), token_scatter(x, index, 50, impl="native")]
     )

@@ -37,11 +37,7 @@ class Stub(MaskedAutoencoder):
         self, frames: Tensor, masks: Masks, *, return_prediction: bool = False
     ) -> MAEOutput:
         target = pixel_target(
-            frames,
-            masks.loss_index,
-            tubelet_size=2,
-            patch_size=8,
-            normalize=self.normalize_target,
+            frames, masks.loss_index, tubelet_size=2, patch_size=8, normalize=self.normalize_target
         )
         one = torch.ones(())
         prediction = target if self.perfect else torch.zeros_like(target)

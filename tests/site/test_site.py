@@ -29,11 +29,7 @@ PLACES = {
         ("docs/guide/data.md", "../design.md", "../design.md"),
         ("docs/guide/data.md", "../../CONTRIBUTING.md", "../project/contributing.md"),
         ("docs/guide/data.md", "../../CONTRIBUTING.md#rules", "../project/contributing.md#rules"),
-        (
-            "docs/design.md",
-            "../benchmarks/results/a.json",
-            "files/benchmarks/results/a.json",
-        ),
+        ("docs/design.md", "../benchmarks/results/a.json", "files/benchmarks/results/a.json"),
         ("CONTRIBUTING.md", "docs/design.md", "../design.md"),
         ("docs/design.md", "https://example.org/a", "https://example.org/a"),
         ("docs/design.md", "#here", "#here"),

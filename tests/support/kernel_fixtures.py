@@ -57,11 +57,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return allocate_poisoned
 
     with monkeypatch.context() as patch:
-        for where, name in (
-            (torch, "empty"),
-            (torch, "empty_like"),
-            (torch.Tensor, "new_empty"),
-        ):
+        for where, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
             patch.setattr(where, name, poison(getattr(where, name)))
         yield
 

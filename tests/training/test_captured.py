@@ -109,13 +109,7 @@ def test_weights_stay_those_before_the_first_bad_step(tiny: Make) -> None:
         step.forward_backward(batch(8, number), step=number, micro=0)
         assert step.update(1e-3)[-1] == 1
     for tensor, old in zip(state(step), before, strict=True):
-        assert (
-            torch.equal(
-                tensor,
-                old,
-            )
-            or torch.isnan(old).any()
-        )
+        assert torch.equal(tensor, old) or torch.isnan(old).any()
 
 
 def test_a_step_reads_nothing_from_the_device(tiny: Make) -> None:

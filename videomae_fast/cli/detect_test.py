@@ -129,11 +129,7 @@ def _tell(result: Detected, args: argparse.Namespace) -> None:
     from videomae_fast.pictures.detections import save_detections
 
     drawn = save_detections(
-        args.output,
-        result.clips,
-        result.scored,
-        result.actions.counted,
-        count=args.pictures,
+        args.output, result.clips, result.scored, result.actions.counted, count=args.pictures
     )
     rows = [row for row in result.precision.classes.values() if row.precision is not None]
     for row in sorted(rows, key=lambda row: row.precision or 0)[:_ROWS]:

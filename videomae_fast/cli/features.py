@@ -208,12 +208,7 @@ def make(args: argparse.Namespace, shard: Shard, *, show_progress: bool = True) 
         fps=args.fps,
     )
     outcome = extract(
-        clips,
-        args.output,
-        how,
-        shard=shard,
-        overwrite=args.overwrite,
-        show_progress=show_progress,
+        clips, args.output, how, shard=shard, overwrite=args.overwrite, show_progress=show_progress
     )
     return Made(outcome, frozen.norm_applied)
 

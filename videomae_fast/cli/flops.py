@@ -78,10 +78,7 @@ def count(args: argparse.Namespace) -> dict[str, Any]:
     decoder, ratio = _decoder_mask(args.decoder_mask, args.decoder_mask_ratio)
     try:
         config = MAEConfig.from_size(
-            args.size,
-            frames=args.frames,
-            image_size=image_size,
-            decoder_depth=args.decoder_depth,
+            args.size, frames=args.frames, image_size=image_size, decoder_depth=args.decoder_depth
         )
         spec = MaskSpec(
             args.encoder_mask,

@@ -88,11 +88,7 @@ class DemoResult:
 
 
 def run_demo(
-    output: Path,
-    *,
-    scale: Scale,
-    videos: Path | None = None,
-    log: Log = print,
+    output: Path, *, scale: Scale, videos: Path | None = None, log: Log = print
 ) -> DemoResult:
     """Renders (or takes) videos, pre-trains, reconstructs, and classifies motions.
 

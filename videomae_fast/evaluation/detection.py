@@ -169,9 +169,7 @@ def boxes_of(one: KeyFrameScores) -> Boxes:
     """Scores as detections: each box with each action."""
     count, classes = one.scores.shape
     return Boxes(
-        one.shares.repeat(classes, 0),
-        np.tile(np.arange(1, classes + 1), count),
-        one.scores.ravel(),
+        one.shares.repeat(classes, 0), np.tile(np.arange(1, classes + 1), count), one.scores.ravel()
     )
 
 

@@ -300,10 +300,7 @@ def _checked(
 ) -> int:
     """The number of classes."""
     shape = "[N, width]" if dims == 2 else "[N, tokens, width]"
-    for name, values, told in (
-        ("training", features, labels),
-        ("other", others, other_labels),
-    ):
+    for name, values, told in (("training", features, labels), ("other", others, other_labels)):
         if values.ndim != dims or not len(values) or len(told) != len(values) or told.ndim != 1:
             raise ValueError(
                 f"{name} features must be {shape} with a label each, got {list(values.shape)} and "

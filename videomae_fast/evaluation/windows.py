@@ -82,10 +82,7 @@ class WindowRule:
         return [(i * self.stride + half) / fps for i in range(self.count(frame_count))]
 
 
-PRESETS: Final = {
-    "thumos14": WindowRule(stride=4),
-    "fineaction": WindowRule(stride=16),
-}
+PRESETS: Final = {"thumos14": WindowRule(stride=4), "fineaction": WindowRule(stride=16)}
 """The windows of the released features for temporal detection."""
 
 

@@ -62,10 +62,7 @@ class Features:
 
 
 def features_of(
-    model: VideoClassifier,
-    frames: Tensor,
-    layers: Sequence[int],
-    clip_seeds: Tensor | None = None,
+    model: VideoClassifier, frames: Tensor, layers: Sequence[int], clip_seeds: Tensor | None = None
 ) -> Features:
     """The streams after some layers of a classifier, and its pooled features.
 

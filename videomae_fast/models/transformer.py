@@ -430,14 +430,7 @@ class Blocks(nn.ModuleList):
     ) -> None:
         rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
         super().__init__(
-            Block(
-                width,
-                heads,
-                hidden,
-                drop_path=rate,
-                layer_scale=layer_scale,
-                norm_eps=norm_eps,
-            )
+            Block(width, heads, hidden, drop_path=rate, layer_scale=layer_scale, norm_eps=norm_eps)
             for rate in rates
         )
         self.activation_checkpointing = activation_checkpointing

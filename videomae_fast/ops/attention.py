@@ -105,11 +105,7 @@ def attention_backward_reference(
     grad_scores = weights * (grad_weights - delta) * query.shape[-1] ** -0.5
     grad_query = torch.einsum("bhqk,bkhd->bqhd", grad_scores, key.to(dtype))
     grad_key = torch.einsum("bhqk,bqhd->bkhd", grad_scores, query.to(dtype))
-    return (
-        grad_query.to(query.dtype),
-        grad_key.to(key.dtype),
-        grad_value.to(value.dtype),
-    )
+    return (grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype))
 
 
 def _scores(query: Tensor, key: Tensor, key_count: Tensor | None) -> tuple[Tensor, torch.dtype]:

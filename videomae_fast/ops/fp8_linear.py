@@ -114,10 +114,7 @@ def _scaled_mm(
     )
 
 
-_Product = Callable[
-    [Tensor, Tensor, Tensor, Tensor | None, Tensor | None, torch.dtype],
-    Tensor,
-]
+_Product = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, torch.dtype], Tensor]
 
 
 def _forward_by(product: _Product) -> Callable[..., Tensor]:

@@ -220,7 +220,5 @@ def _triton_unfit(slots: int, height: int, width: int) -> str | None:
 
 
 _MASK_INDICES = declare(
-    "mask_indices",
-    _reference,
-    triton=triton("mask_indices", "mask_indices", unfit=_triton_unfit),
+    "mask_indices", _reference, triton=triton("mask_indices", "mask_indices", unfit=_triton_unfit)
 )

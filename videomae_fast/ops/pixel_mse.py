@@ -95,11 +95,7 @@ def compute_dtype(prediction: Tensor) -> torch.dtype:
 
 
 def compared(
-    prediction: Tensor,
-    cubes: Tensor,
-    weight: Tensor | None,
-    normalize: bool,
-    ignore_flat: bool,
+    prediction: Tensor, cubes: Tensor, weight: Tensor | None, normalize: bool, ignore_flat: bool
 ) -> tuple[Tensor, Tensor]:
     """(prediction minus target [B, K, C], weights after the flat cubes [B, K])."""
     dtype = compute_dtype(prediction)

@@ -84,7 +84,5 @@ def quantized_reference(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _QUANTIZE = declare(
-    "quantize_rows",
-    _reference,
-    triton=triton("quantize_rows", "forward", unfit=unfit_for_e4m3),
+    "quantize_rows", _reference, triton=triton("quantize_rows", "forward", unfit=unfit_for_e4m3)
 )

@@ -80,13 +80,7 @@ def _forward_reference(
 
 
 def _backward_reference(
-    grad: Tensor,
-    clip: Tensor,
-    best: Tensor,
-    down: Tensor,
-    across: Tensor,
-    batch: int,
-    slots: int,
+    grad: Tensor, clip: Tensor, best: Tensor, down: Tensor, across: Tensor, batch: int, slots: int
 ) -> Tensor:
     """The gradient of the tokens, [batch, slots * height * width, D]."""
     size, height, width = down.shape[1], down.shape[2], across.shape[2]

@@ -84,7 +84,5 @@ _SCATTER = declare(
     triton=triton("token_gather", "token_scatter"),
     native=native(in_fp32(tokens.token_scatter, "x"), dtypes=FP32_BF16),
 )
-_GATHER.differentiate(
-    Gradient(_SCATTER, of=("x",), keep=lambda x, index: (index, x.shape[1])),
-)
+_GATHER.differentiate(Gradient(_SCATTER, of=("x",), keep=lambda x, index: (index, x.shape[1])))
 _SCATTER.differentiate(Gradient(_GATHER, of=("x",)))

@@ -76,10 +76,7 @@ def reconstruct(
     clip = frames[None].to(device)
     try:
         grid = Grid.of(
-            clip.shape[1],
-            (clip.shape[2], clip.shape[3]),
-            config.tubelet_size,
-            config.patch_size,
+            clip.shape[1], (clip.shape[2], clip.shape[3]), config.tubelet_size, config.patch_size
         )
         masks = Masks.from_seeds(torch.tensor([seed]), grid, spec, device=device)
     except ValueError as error:

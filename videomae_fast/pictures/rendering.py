@@ -35,10 +35,7 @@ def rows_of(result: Reconstruction, before: Reconstruction | None = None) -> lis
         before: of the same clip and mask, of the model before it was trained.
     """
     share = f"{result.hidden_share:.0%} hidden"
-    rows = [
-        Row("original", "", result.original),
-        Row("masked input", share, result.masked),
-    ]
+    rows = [Row("original", "", result.original), Row("masked input", share, result.masked)]
     if before is not None:
         given = before.with_statistics is not None
         note = (

@@ -33,10 +33,7 @@ class Source:
         above=0,
     )
     stride: int | None = option(
-        None,
-        "from one sampled frame to the next (none: data.stride)",
-        unit="frames",
-        least=1,
+        None, "from one sampled frame to the next (none: data.stride)", unit="frames", least=1
     )
     name_pattern: str = option(
         "img_{:05}.jpg",

@@ -45,11 +45,7 @@ PretrainResult = RunResult
 
 
 def pretrain(
-    config: PretrainConfig,
-    *,
-    output: str | Path,
-    resume: str = "auto",
-    log: Log = print,
+    config: PretrainConfig, *, output: str | Path, resume: str = "auto", log: Log = print
 ) -> RunResult:
     """Pre-trains a model: the whole run, or what is left of it.
 

@@ -402,10 +402,7 @@ class StoredOutputs:
         known = torch.zeros(self._draws.videos, dtype=torch.bool)
         for i, row in enumerate(found):
             logits[i], known[i] = self._row(row), self._ok[row]
-        return {
-            "teacher": logits.flatten(0, 1),
-            "known": known.repeat_interleave(dataset.samples),
-        }
+        return {"teacher": logits.flatten(0, 1), "known": known.repeat_interleave(dataset.samples)}
 
     def _row(self, row: int) -> Tensor:
         part, place = divmod(row, self._rows.size)

@@ -41,12 +41,7 @@ class Schedule:
 
     @staticmethod
     def scaled(
-        base_lr: float,
-        min_lr: float,
-        *,
-        videos_per_step: int,
-        warmup_steps: int,
-        total_steps: int,
+        base_lr: float, min_lr: float, *, videos_per_step: int, warmup_steps: int, total_steps: int
     ) -> Schedule:
         """Both rates scaled by videos per step / 256; samples of the same video do not count.
 

@@ -67,10 +67,7 @@ def test_videos_of_a_class_move_its_way() -> None:
 @pytest.mark.parametrize(
     ("logits", "told"),
     [
-        (
-            (0.70, 0.72, 0.75),
-            r"\+22\.3 points .* better for 3 of 3 seeds; above 0 by more",
-        ),
+        ((0.70, 0.72, 0.75), r"\+22\.3 points .* better for 3 of 3 seeds; above 0 by more"),
         ((0.49, 0.52, 0.49), "within two standard errors of 0: no difference is shown"),
         ((0.30, 0.31, 0.29), r"-20\.0 points .* better for 0 of 3 seeds; BELOW 0"),
         ((0.70,), r"\+20\.0 points .*too few seeds"),

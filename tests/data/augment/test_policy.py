@@ -73,8 +73,7 @@ def test_crops_lie_in_the_frame_and_have_the_drawn_areas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "crop"),
-    [((10, 400), (0, 193, 10, 13)), ((400, 10), (193, 0, 13, 10))],
+    ("frame", "crop"), [((10, 400), (0, 193, 10, 13)), ((400, 10), (193, 0, 13, 10))]
 )
 def test_frames_that_no_crop_fits_are_cut_in_the_middle(
     frame: tuple[int, int], crop: tuple[int, int, int, int]

@@ -144,14 +144,8 @@ ATTENTION: dict[str, Fork] = {
     ),
     "rotary embedding": fork((SPLIT, ROTATED)),
     "talking heads": fork(
-        (
-            ATTENTION_END,
-            ATTENTION_END + "        self.mix = nn.Parameter(torch.eye(num_heads))\n",
-        ),
-        (
-            WEIGHTS,
-            "torch.einsum('hg,bgij->bhij', self.mix, (q * self.scale @ k.mT).softmax(-1))",
-        ),
+        (ATTENTION_END, ATTENTION_END + "        self.mix = nn.Parameter(torch.eye(num_heads))\n"),
+        (WEIGHTS, "torch.einsum('hg,bgij->bhij', self.mix, (q * self.scale @ k.mT).softmax(-1))"),
     ),
     "a learned temperature": fork(
         also(ATTENTION_END, "self.heat = nn.Parameter(torch.ones(1))"),
@@ -226,7 +220,7 @@ ATTENTION: dict[str, Fork] = {
             "    def forward(self, x):\n"
             "        return torch.cat([self.whole(part) for part in x.chunk(2, 1)], 1)\n\n"
             "    def whole(self, x):\n        b, n, c = x.shape\n",
-        ),
+        )
     ),
     "values of a neighbour": fork((SPLIT, SPLIT + "        v = v.roll(1, -2)\n")),
     "softmax in fp64": fork((".softmax(-1)", ".double().softmax(-1).type_as(x)")),

@@ -46,11 +46,7 @@ def test_the_whole_model(name, when):
 
 
 @pytest.mark.parametrize(
-    ("name", "when"),
-    [
-        ("Module.compile", "after"),
-        ("a compiled user's module", "before"),
-    ],
+    ("name", "when"), [("Module.compile", "after"), ("a compiled user's module", "before")]
 )
 def test_compiled(name, when):
     check(when, wrappers.COMPILED[name], called(inputs.clips()), classifier=True)

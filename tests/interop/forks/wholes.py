@@ -52,7 +52,7 @@ EMBEDDINGS: dict[str, Fork] = {
             CONV,
             "self.proj = nn.Sequential(nn.Conv3d(3, 8, (1, 4, 4), (1, 4, 4)), nn.GELU(),\n"
             "            nn.Conv3d(8, width, (2, 4, 4), (2, 4, 4)))\n",
-        ),
+        )
     ),
     "a second layer beside proj": fork(
         also(CONV, "self.mix = nn.Conv3d(width, width, 1)"),
@@ -112,7 +112,7 @@ ENCODERS: dict[str, Fork] = {
                 "    x = x * (torch.rand(x.shape[:2]) > 0.5)[..., None]",
                 "return self.norm(_through(self, x))",
             ),
-        ),
+        )
     ),
     "tokens merged": fork(
         (
@@ -120,7 +120,7 @@ ENCODERS: dict[str, Fork] = {
             f"x = {VISIBLE}\n        pairs = x.unflatten(1, (-1, 2))\n"
             "        x = pairs.mean(2, keepdim=True).expand_as(pairs).flatten(1, 2)\n"
             "        return self.norm(_through(self, x))",
-        ),
+        )
     ),
     "masked tokens stay as a token": fork(
         also(ENCODER_END, "self.token = nn.Parameter(torch.zeros(1, 1, width))"),
@@ -141,7 +141,7 @@ ENCODERS: dict[str, Fork] = {
                 "    x = block(x)",
                 "return self.norm(x)",
             ),
-        ),
+        )
     ),
     "blocks in reverse": fork(
         (THROUGH, THROUGH.replace("module.blocks", "reversed(module.blocks)"))
@@ -155,7 +155,7 @@ ENCODERS: dict[str, Fork] = {
                 "        if module.training and torch.rand(()) < 0.5:\n"
                 "            continue\n        x =",
             ),
-        ),
+        )
     ),
     "mean of all blocks": fork(
         (
@@ -168,7 +168,7 @@ ENCODERS: dict[str, Fork] = {
                 "    kept.append(x)",
                 "return self.norm(sum(kept) / len(kept))",
             ),
-        ),
+        )
     ),
     "first block without gradient": fork(
         (
@@ -181,10 +181,10 @@ ENCODERS: dict[str, Fork] = {
                 "    x = block(x)",
                 "return self.norm(x)",
             ),
-        ),
+        )
     ),
     "a long skip connection": fork(
-        (ENCODE, f"x = {VISIBLE}\n        return self.norm(x + _through(self, x))"),
+        (ENCODE, f"x = {VISIBLE}\n        return self.norm(x + _through(self, x))")
     ),
     "no norm": fork((ENCODE, ENCODE.replace("self.norm(", "("))),
     "a norm before": fork(
@@ -198,7 +198,7 @@ ENCODERS: dict[str, Fork] = {
         (
             "return self.head(self.forward_features(x, mask))",
             "return self.head(2 * self.forward_features(x, mask))",
-        ),
+        )
     ),
     "a head with weights": fork(
         (ENCODER_END, ENCODER_END.replace("nn.Identity()", "nn.Linear(width, width)"))
@@ -213,24 +213,18 @@ ENCODERS: dict[str, Fork] = {
         also(ENCODER_END, "self.norm.eps = 0.2"),
     ),
     "a norm like RMSNorm": fork(
-        (
-            "class Block(nn.Module):",
-            RMS + "class Block(nn.Module):",
-        ),
+        ("class Block(nn.Module):", RMS + "class Block(nn.Module):"),
         ("nn.LayerNorm(width, eps=1e-6)", "LayerNorm(width, eps=1e-6)"),
     ),
     "final norms like RMSNorm": fork(
-        (
-            "class PatchEmbed(nn.Module):",
-            RMS + "class PatchEmbed(nn.Module):",
-        ),
+        ("class PatchEmbed(nn.Module):", RMS + "class PatchEmbed(nn.Module):"),
         ("self.norm, self.head = nn.LayerNorm(", "self.norm, self.head = LayerNorm("),
     ),
     "final norms without weights": fork(
         (
             "self.norm, self.head = nn.LayerNorm(width, eps=1e-6)",
             "self.norm, self.head = nn.LayerNorm(width, elementwise_affine=False)",
-        ),
+        )
     ),
 }
 
@@ -257,14 +251,14 @@ DECODERS: dict[str, Fork] = {
         (
             "        x = _through(self, x)\n        return self.head",
             "        x = x + _through(self, x)\n        return self.head",
-        ),
+        )
     ),
     "squashed": fork((DECODE, DECODE + ".tanh()")),
     "no block for encoder's tokens": fork(
         (
             "        x = _through(self, x)\n        return self.head",
             "        x = _through(self, x[:, -return_token_num:])\n        return self.head",
-        ),
+        )
     ),
 }
 
@@ -283,7 +277,7 @@ MODELS: dict[str, Fork] = {
                 "[seen + table[~mask].reshape(shape), hidden]",
                 "[hidden, seen + table[~mask].reshape(shape)]",
             ),
-        ),
+        )
     ),
     "tokens in their places": fork(
         (
@@ -291,7 +285,7 @@ MODELS: dict[str, Fork] = {
             "order = torch.cat([(~mask).nonzero()[:, 1].view(len(x), -1),\n"
             "            decoded.nonzero()[:, 1].view(len(x), -1)], 1).argsort(1)\n"
             "        full = full.gather(1, order[..., None].expand_as(full))\n        " + OUT,
-        ),
+        )
     ),
     "no positions for seen tokens": fork(
         (FULL, FULL.replace(" + table[~mask].reshape(shape)", ""))
@@ -365,7 +359,7 @@ CLASSIFIERS: dict[str, Fork] = {
         (
             "        self.head = nn.Linear(width, num_classes)\n",
             "        self.head = nn.Sequential(nn.GELU(), nn.Linear(width, num_classes))\n",
-        ),
+        )
     ),
     "two heads": classifier(
         also(CLASSIFIER_END, "self.other = nn.Linear(width, num_classes)"),
@@ -388,7 +382,7 @@ CLASSIFIERS: dict[str, Fork] = {
             CLASSIFIER_BLOCKS,
             "x = self.pos_drop(x + self.pos_embed)\n"
             "        x = self.blocks[1](self.blocks[0](x)[:, :6])",
-        ),
+        )
     ),
 }
 

@@ -211,5 +211,5 @@ CLASSIFIER_TOOLS: dict[str, Run] = {
     "dynamic quantisation": values(lambda model: quantised(model, clips())),
 }
 TOOLS: dict[str, Run] = {
-    "dynamic quantisation": values(lambda model: quantised(model, clips(), mask())),
+    "dynamic quantisation": values(lambda model: quantised(model, clips(), mask()))
 }

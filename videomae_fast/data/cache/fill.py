@@ -229,12 +229,7 @@ def _bad_lines(
             "the same command again"
         )
     for line in lines[path]:
-        yield {
-            "path": path,
-            "list_path": str(list_path),
-            "line": line,
-            "reason": problem.reason,
-        }
+        yield {"path": path, "list_path": str(list_path), "line": line, "reason": problem.reason}
 
 
 def _total(folder: Path, limit_bytes: int) -> int:

@@ -294,12 +294,7 @@ class _CachedVideo(ReaderBase):
     """A video from its entry; from the decoder where that turns out to be unreadable."""
 
     def __init__(
-        self,
-        cache: CachedVideos,
-        entry: EntryReader,
-        path: Video,
-        decoder: Decoder,
-        origin: Origin,
+        self, cache: CachedVideos, entry: EntryReader, path: Video, decoder: Decoder, origin: Origin
     ) -> None:
         self._cache, self._entry = cache, entry
         self._path, self._decoder, self._origin = path, decoder, origin
@@ -333,12 +328,7 @@ class _MissedVideo(ReaderBase):
     """A video from the decoder, which is added to the cache after its first clip."""
 
     def __init__(
-        self,
-        cache: CachedVideos,
-        video: VideoReader,
-        path: Video,
-        decoder: Decoder,
-        origin: Origin,
+        self, cache: CachedVideos, video: VideoReader, path: Video, decoder: Decoder, origin: Origin
     ) -> None:
         self._cache, self._video = cache, video
         self._path, self._decoder, self._origin = path, decoder, origin

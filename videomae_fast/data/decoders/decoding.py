@@ -159,10 +159,7 @@ class Seeker:
             yield packet
 
     def _decoded(
-        self,
-        packets: Iterator[Packet[VideoStream]],
-        landed: Key,
-        only: frozenset[int] | None,
+        self, packets: Iterator[Packet[VideoStream]], landed: Key, only: frozenset[int] | None
     ) -> Iterator[VideoFrame]:
         context, unsure = self._stream.codec_context, not self._knows_its_start
         leaves_out = self._leaves_out and only is not None

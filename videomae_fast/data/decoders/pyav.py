@@ -439,12 +439,7 @@ class _Converter:
 
     def __call__(self, frame: VideoFrame) -> Frames:
         rgb = self._reformatter.reformat(
-            frame,
-            self._width,
-            self._height,
-            format="rgb24",
-            interpolation="BILINEAR",
-            threads=1,
+            frame, self._width, self._height, format="rgb24", interpolation="BILINEAR", threads=1
         )
         turned = self._orientations.get(frame.rotation)
         if turned is None:

@@ -44,10 +44,7 @@ def wrong_rows(rows: Rows) -> list[str]:
 
 
 def verify(
-    store: ClipStore,
-    *,
-    workers: int = 1,
-    progress: Callable[[int], ProgressLine] | None = None,
+    store: ClipStore, *, workers: int = 1, progress: Callable[[int], ProgressLine] | None = None
 ) -> Iterator[str]:
     """Reads a store as a whole.
 

@@ -48,11 +48,7 @@ class Actions:
 
 
 def read_lists(
-    sources: Sequence[BoxSource],
-    *,
-    classes: int | None,
-    label_map: str | None,
-    person_score: float,
+    sources: Sequence[BoxSource], *, classes: int | None, label_map: str | None, person_score: float
 ) -> tuple[list[KeyFrameList], Actions]:
     """Lists with what belongs to them, and the actions that they have.
 

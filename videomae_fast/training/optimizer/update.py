@@ -99,9 +99,7 @@ class OnePass:
         self._checked = False
 
     def _part(
-        self,
-        own: list[tuple[nn.Parameter, int]],
-        copy_of: dict[nn.Parameter, nn.Parameter] | None,
+        self, own: list[tuple[nn.Parameter, int]], copy_of: dict[nn.Parameter, nn.Parameter] | None
     ) -> tuple[list[nn.Parameter], adamw.AdamWUpdate]:
         masters = [p for p, _ in own]
         working = masters if copy_of is None else [copy_of[p] for p in masters]
