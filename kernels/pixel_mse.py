@@ -64,10 +64,11 @@ def pixel_mse_kernel(
     frames_ptr,  # [B, T, H, W, 3] uint8; strides of clip, frame and row given, pixels dense
     index_ptr,  # [B, K] int32
     weight_ptr,  # [B, K] fp32, or None
-    loss_ptr,  # [B, K] fp32, weighted
-    token_weight_ptr,  # [B, K] fp32, after the flat cubes
+    loss_ptr,  # [B, K] fp32, weighted; or None
+    token_weight_ptr,  # [B, K] fp32, after the flat cubes; None with loss_ptr
     gradient_ptr,  # [B, K, 3 * TUBELET * PATCH²], contiguous, of scale * loss; or None
-    scale,  # fp32
+    grad_ptr,  # [], or None
+    scale,  # fp32; None with grad_ptr, which is in its place
     per_clip,  # K
     rows,  # H / PATCH
     columns,  # W / PATCH
@@ -112,6 +113,8 @@ def pixel_mse_kernel(
             ALIGN,
         )
     )
+    if grad_ptr is not None:
+        scale = tl.load(grad_ptr).to(tl.float32)
     # A token that isn't read has differences of 0, which an infinite factor would make NaN.
     factor = tl.where(n_read > 0, scale * weight * (2.0 / (3 * PIXELS)), 0.0)
     square_sum = 0.0
@@ -137,9 +140,10 @@ def pixel_mse_kernel(
         square_sum += tl.sum(b_difference * b_difference)
         if gradient_ptr is not None:
             _store_gradient(gradient_ptr, i_token, start, factor * b_difference, TUBELET, PATCH)
-    loss = weight * (square_sum / (3 * PIXELS))
-    tl.store(loss_ptr + i_token, tl.where(n_read > 0, loss, 0.0))
-    tl.store(token_weight_ptr + i_token, weight)
+    if loss_ptr is not None:
+        loss = weight * (square_sum / (3 * PIXELS))
+        tl.store(loss_ptr + i_token, tl.where(n_read > 0, loss, 0.0))
+        tl.store(token_weight_ptr + i_token, weight)
 
 
 @triton.jit
@@ -161,82 +165,6 @@ def pixel_mse_sum_kernel(
         b_weight += tl.load(weight_ptr + o_token, mask=o_token < count, other=0.0)
     tl.store(loss_sum_ptr + i_run, tl.sum(b_loss, axis=0))
     tl.store(weight_sum_ptr + i_run, tl.sum(b_weight, axis=0))
-
-
-@triton.jit
-def pixel_mse_backward_kernel(
-    grad_ptr,  # [] of loss_sum
-    prediction_ptr,  # [B, K, 3 * TUBELET * PATCH²]; strides of clip and token given
-    frames_ptr,  # [B, T, H, W, 3] uint8; strides of clip, frame and row given, pixels dense
-    index_ptr,  # [B, K] int32
-    weight_ptr,  # [B, K] fp32, or None
-    out_ptr,  # [B, K, 3 * TUBELET * PATCH²], contiguous
-    per_clip,  # K
-    rows,  # H / PATCH
-    columns,  # W / PATCH
-    prediction_clip_stride,
-    prediction_token_stride,
-    clip_stride,
-    frame_stride,
-    row_stride,
-    TUBELET: tl.constexpr,
-    PATCH: tl.constexpr,
-    NORMALIZE: tl.constexpr,
-    IGNORE_FLAT: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    VECTOR: tl.constexpr,
-    ALIGN: tl.constexpr,  # of the prediction's strides
-):
-    PIXELS: tl.constexpr = TUBELET * PATCH * PATCH
-    i_token = tl.program_id(0)
-    p_prediction, p_cube, weight, n_read, b_shift, b_scale, b_bytes, b_prediction = (
-        token_and_statistics(
-            i_token,
-            prediction_ptr,
-            frames_ptr,
-            index_ptr,
-            weight_ptr,
-            per_clip,
-            rows,
-            columns,
-            prediction_clip_stride,
-            prediction_token_stride,
-            clip_stride,
-            frame_stride,
-            row_stride,
-            TUBELET,
-            PATCH,
-            NORMALIZE,
-            IGNORE_FLAT,
-            ROWS,
-            COLUMNS,
-            VECTOR,
-            ALIGN,
-        )
-    )
-    factor = tl.load(grad_ptr).to(tl.float32) * weight * (2.0 / (3 * PIXELS))
-    factor = tl.where(n_read > 0, factor, 0.0)  # see pixel_mse_kernel
-    for start in range(0, TUBELET * PATCH, ROWS):
-        b_difference = difference(
-            b_bytes,
-            b_prediction,
-            p_cube,
-            p_prediction,
-            start,
-            n_read,
-            b_shift,
-            b_scale,
-            frame_stride,
-            row_stride,
-            TUBELET,
-            PATCH,
-            NORMALIZE,
-            ROWS,
-            COLUMNS,
-            VECTOR,
-        )
-        _store_gradient(out_ptr, i_token, start, factor * b_difference, TUBELET, PATCH)
 
 
 def _inputs(args: Arguments) -> tuple[tuple[Tensor | None, ...], tuple[int, ...]]:
@@ -306,6 +234,7 @@ def _sums(args: Arguments, gradient: Tensor | None, scale: float) -> tuple[Tenso
                 losses,
                 weights,
                 gradient,
+                None,
                 scale,
                 *sizes,
                 IGNORE_FLAT=args.ignore_flat,
@@ -342,10 +271,13 @@ def pixel_mse_backward(args: Arguments) -> Tensor:
         return out
     tensors, sizes = _inputs(args)
     with torch.cuda.device_of(out):
-        pixel_mse_backward_kernel[(args.index.numel(),)](
-            args.grad,
+        pixel_mse_kernel[(args.index.numel(),)](
             *tensors,
+            None,
+            None,
             out,
+            args.grad,
+            None,
             *sizes,
             IGNORE_FLAT=args.ignore_flat,
             ALIGN=_align(tensors[0]),

@@ -88,11 +88,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """What was imported and collected stays to the end: the collector of cycles, which took a
-    quarter of many tests' time, need not go through it again and again. One thread per process,
-    before fixtures of modules and sessions, too: they are made before a test's own."""
+    quarter of many tests' time, need not go through it again and again, and what compiling makes
+    it goes through more seldom. One thread per process, before fixtures of modules and sessions,
+    too: they are made before a test's own."""
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
     gc.enable()
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from videomae_fast.data.boxes.ava_files import (
-    detection_lines,
+    csv_lines,
+    detected_shares,
     read_boxes,
     read_exclusions,
     read_label_map,
@@ -46,14 +47,10 @@ def test_precision_is_the_official_one(tmp_path: Path) -> None:
 
 def test_a_csv_of_detections_is_the_official_one() -> None:
     case = GOLDEN["csv_from_boxes"]
-    lines = detection_lines(
-        case["movie"],
-        case["timestamp"],
-        np.array(case["boxes_xyxy"], dtype=float),
-        np.array(case["scores"]),
-        clip=tuple(case["clip_size_w_h"]),
-        frame=tuple(case["video_size_w_h"]),
-    )
+    clip, frame = tuple(case["clip_size_w_h"]), tuple(case["video_size_w_h"])
+    shares = detected_shares(np.array(case["boxes_xyxy"], dtype=float), clip=clip, frame=frame)
+    scores, key = np.array(case["scores"]), (case["movie"], f"{case['timestamp']:04d}")
+    lines = csv_lines(key, shares, scores, range(1, scores.shape[1] + 1))
     assert "".join(f"{line}\n" for line in lines) == case["csv"]
 
 

@@ -158,7 +158,7 @@ def test_without_gradients(learned):
 
 def test_masks_of_another_grid_are_told():
     model = model_of(MaskedAutoencoder)
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled = torch.compile(model, backend="eager")  # which graph it makes is not the point
     frames, masks = inputs((2, 8, 32, 32), HALF, 0)
     compiled(frames, masks)
     with pytest.raises(ValueError, match="don't fit 2 clips of Grid"):

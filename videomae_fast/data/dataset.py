@@ -182,10 +182,6 @@ class ClipDataset(Dataset[ClipSample]):
         """Draws (videos) per epoch."""
         return self.order.epoch_size
 
-    @property
-    def source_names(self) -> list[str]:
-        return [source.source.label for source in self.sources]
-
     def describe(self, videos_per_step: int) -> str:
         """One line per source: entries, share of the draws, stride; and how blocks are mixed."""
         lines = [

@@ -201,7 +201,7 @@ class _Test:
         self.bf16 = settings.precision == "bf16" or (
             settings.precision == "auto" and world.device.type == "cuda"
         )
-        self._path, self._sources = path, sources
+        self._path = path
 
     def run(self, log: Log) -> ViewResult:
         world, settings = self.world, self.settings

@@ -23,7 +23,8 @@ COMPILED = {
     "step-small", "step-large", "step-huge",
 }  # fmt: skip
 STUDIES = {"paper", "drop-in", "data"}
-ALIKE = {"ops-giant"}  # another size of a part that is here
+# Another size of a part that is here; what is the same without the sanitizer
+ALIKE = {"ops-giant", "memcheck"}
 # What an installed development tree finds first would hide what the copy lacks
 HIDE = """
 import sys
@@ -87,11 +88,12 @@ def test_every_part_ran(rehearsed):
     assert {part["name"]: part["outcome"] for part in record["parts"]} == {
         part["name"]: "passed" for part in record["parts"]
     }
-    for name in ("tests-first", "racecheck", "memcheck", "tests", "data-tests"):
+    for name in ("tests-first", "racecheck", "tests", "data-tests"):
         (counts,) = (part["tests"] for part in record["parts"] if part["name"] == name)
         assert counts["passed"] > 0, name
         assert counts["failed"] == 0
-    assert {part.name for part in PARTS if part.first} <= {p["name"] for p in record["parts"]}
+    first = {part.name for part in PARTS if part.first}
+    assert first - ALIKE <= {part["name"] for part in record["parts"]}
     assert "is faster by" in told  # the table of steps
 
 

@@ -145,32 +145,6 @@ def read_exclusions(path: str | Path) -> set[Key]:
     return found
 
 
-def detection_lines(
-    video: str,
-    timestamp: int,
-    boxes: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    *,
-    clip: tuple[int, int],
-    frame: tuple[int, int],
-    classes: Iterable[int] | None = None,
-) -> list[str]:
-    """Lines of a csv of detections, without their ends: every box with every class, 5 decimals.
-
-    Args:
-        video, timestamp: of the key frame; the second is written with 4 digits.
-        boxes: float [N, 4]: x1, y1, x2, y2 in pixels of the clip, the last ones included.
-        scores: float [N, K].
-        clip, frame: (width, height) of the clip and of the video, in pixels.
-        classes: ids of the K classes; None takes 1 to K.
-
-    Source: the csv writer of the official AVA code; 5 decimals make ties, which count.
-    """
-    numbers = list(classes) if classes is not None else list(range(1, scores.shape[1] + 1))
-    shares = detected_shares(boxes, clip=clip, frame=frame)
-    return list(csv_lines((video, f"{timestamp:04d}"), shares, scores, numbers))
-
-
 def detected_shares(
     boxes: NDArray[Any], *, clip: tuple[int, int], frame: tuple[int, int]
 ) -> NDArray[np.float64]:
@@ -193,7 +167,9 @@ def detected_shares(
 def csv_lines(
     key: Key, shares: NDArray[np.float64], scores: NDArray[Any], numbers: Iterable[int]
 ) -> Iterator[str]:
-    """Lines of a csv of detections, without their ends: every box with every class, 5 decimals.
+    """Lines of a csv of detections, without their ends: every box with every class.
+
+    5 decimals, as the official AVA code writes: they make ties, which count.
 
     Args:
         key: video and timestamp.
