@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from tests.support.kernel_fixtures import poisoned
 from videomae_fast.ops import _native
 from videomae_fast.ops._native.loader import SWITCH
+
+__all__ = ["poisoned"]
 
 
 @pytest.fixture(autouse=True)
@@ -22,18 +25,7 @@ def _library() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs start as NaN (or as all bits set), so that a value that is never written shows."""
-
-    def poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def allocate_poisoned(*args: object, **kwargs: object) -> torch.Tensor:
-            tensor = allocate(*args, **kwargs)
-            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor.fill_(-1)
-
-        return allocate_poisoned
-
-    for where, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
-        monkeypatch.setattr(where, name, poisoned(getattr(where, name)))
+def _poison(poisoned: None) -> None: ...
 
 
 @pytest.fixture(params=[1, 3])

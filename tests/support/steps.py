@@ -14,7 +14,7 @@ from videomae_fast.tasks.pretraining import Reconstruction, build_model, setting
 from videomae_fast.training.parallel.world import World
 from videomae_fast.training.step import TrainStep
 
-__all__ = ["CPU", "NoRead", "batch", "new_step", "split"]
+__all__ = ["CPU", "NoRead", "batch", "curve", "new_step", "split"]
 
 CPU: Final = World(0, 1, torch.device("cpu"))
 
@@ -32,3 +32,14 @@ class NoRead(TorchDispatchMode):
         if name in ("index", "index_put", "index_put_"):
             assert all(each is None or each.dtype != torch.bool for each in args[1]), func
         return func(*args, **(kwargs or {}))
+
+
+def curve(config: PretrainConfig, steps: int, batches: int) -> list[float]:
+    """The losses of steps over a few batches, again and again."""
+    step = new_step(config)
+    found = []
+    for number in range(steps):
+        step.forward_backward(batch(8, number % batches), step=number, micro=0)
+        row = step.update(3e-3)
+        found.append(float(row[0] / row[1]))
+    return found

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.support.runs import altered, losses, quiet
-from tests.support.steps import CPU, NoRead, batch, new_step, split
+from tests.support.steps import CPU, NoRead, batch, curve, new_step, split
 from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.models import fp8
@@ -49,20 +49,10 @@ def wide(tiny: Make) -> Make:
     return make
 
 
-def curve(config: PretrainConfig, steps: int) -> list[float]:
-    step = new_step(config)
-    found = []
-    for number in range(steps):
-        step.forward_backward(batch(8, number % 4), step=number, micro=0)
-        row = step.update(3e-3)
-        found.append(float(row[0] / row[1]))
-    return found
-
-
 def compared(config: PretrainConfig, steps: int) -> tuple[list[float], list[float]]:
     """The curves of fp32 and of fp8."""
-    exact = curve(altered(config, precision="fp32", fp8=False), steps)
-    return exact, curve(config, steps)
+    exact = curve(altered(config, precision="fp32", fp8=False), steps, batches=4)
+    return exact, curve(config, steps, batches=4)
 
 
 def test_the_loss_curve_of_a_few_steps(wide: Make) -> None:
@@ -119,7 +109,7 @@ def test_the_host_reads_nothing_in_a_step(wide: Make) -> None:
 
 def test_shadow_weights_are_what_is_rounded(wide: Make) -> None:
     """Copies in bf16 are rounded to e4m3 in their turn: the same curve within bf16's noise."""
-    plain, shadows = (curve(wide(shadow_weights=on), 20) for on in (False, True))
+    plain, shadows = (curve(wide(shadow_weights=on), 20, batches=4) for on in (False, True))
     assert 0 < max(abs(a - b) for a, b in zip(plain, shadows, strict=True)) < 0.01
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.runs import altered, interrupt_after, losses, quiet
-from tests.support.steps import CPU, batch, new_step
+from tests.support.steps import CPU, batch, curve, new_step
 from tests.support.tape import TapeRecorder
 from videomae_fast.errors import UsageError
 from videomae_fast.ops.registry import forced
@@ -67,20 +67,10 @@ def test_five_casts_a_step_whatever_the_depth(tiny: Make) -> None:
         assert found == {"_foreach_copy_": 2, "_to_copy": 3}
 
 
-def curve(config: PretrainConfig, steps: int = 40) -> list[float]:
-    step = new_step(config)
-    found = []
-    for number in range(steps):
-        step.forward_backward(batch(8, number % 2), step=number, micro=0)
-        row = step.update(3e-3)
-        found.append(float(row[0] / row[1]))
-    return found
-
-
 def test_the_loss_curve_is_that_of_fp32_within_the_noise_of_bf16(tiny: Make) -> None:
     config = tiny(precision="bf16")
-    fp32 = curve(altered(config, precision="fp32"))
-    casting, shadows = curve(config), curve(altered(config, shadow_weights=True))
+    configs = altered(config, precision="fp32"), config, altered(config, shadow_weights=True)
+    fp32, casting, shadows = (curve(each, 40, batches=2) for each in configs)
     assert sum(fp32[-4:]) < 0.9 * sum(fp32[:4]), "nothing was learnt"
     noise = max(abs(a - b) for a, b in zip(casting, fp32, strict=True))
     assert 0 < noise < 0.02

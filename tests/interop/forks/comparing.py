@@ -51,16 +51,6 @@ Steps = list[Step] | Raised
 Run = Callable[[Any], Steps]
 
 
-def randomise(model: nn.Module) -> nn.Module:
-    """Weights under which every parameter matters, biases and norms too."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(noise, alpha=0.1 if parameter.ndim > 1 else 0.3)
-    return model
-
-
 def training(loss: Loss) -> Run:
     """Some steps of :func:`train`, as what is computed with a model."""
     return lambda model: train(model, loss)

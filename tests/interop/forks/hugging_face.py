@@ -25,7 +25,8 @@ from tests.interop.forks.changes import (
     sets,
     wraps,
 )
-from tests.interop.forks.comparing import Change, Loss, nothing, randomise
+from tests.interop.forks.comparing import Change, Loss, nothing
+from tests.support.official_models import randomise
 
 KINDS = {
     "pretraining": "VideoMAEForPreTraining",

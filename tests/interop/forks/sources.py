@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.interop.forks.comparing import randomise
 from tests.support import stand_ins
+from tests.support.official_models import randomise
 
 SIZE: dict[str, Any] = {"all_frames": 4, "decoder_depth": 1, "heads": 2, "decoder_heads": 2}
 _numbers = itertools.count()
