@@ -67,12 +67,14 @@ def table(record: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| delay, ms | clips ahead | clips/s | waiting | requests a clip | bytes for a byte | failed, cut |",
+        "| delay, ms | clips ahead | clips/s | waiting | requests a clip | bytes for a byte "
+        "| failed, cut |",
         "|-:|-:|-:|-:|-:|-:|-:|",
     ]
     for one in record["network"]:
         lines.append(
-            f"| {one['network']['delay'] * 1e3:.0f} | {one['ahead']} | {one['clips_per_s']:.0f} | {one['waiting_share']:.1%} "
+            f"| {one['network']['delay'] * 1e3:.0f} | {one['ahead']} "
+            f"| {one['clips_per_s']:.0f} | {one['waiting_share']:.1%} "
             f"| {one['requests_per_clip']:.3f} | {one['bytes_per_clip_byte']:.3f} "
             f"| {one['failed']}, {one['cut']} |"
         )
