@@ -21,16 +21,17 @@ def test_nothing_is_held_for_a_row(tmp_path: Path, rows: int) -> None:
 
 @pytest.mark.slow
 def test_a_network_that_is_slow_fails_and_cuts(tmp_path: Path) -> None:
-    """Answers 50 ms late, one in a hundred an error and one cut: hidden by 64 clips ahead."""
+    """Answers 50 ms late, one in a hundred an error and one cut: hidden by 64 clips ahead. A tenth
+    of the time is waited at most, beyond what a busy machine makes wait without any of it."""
     pytest.importorskip("obstore")
-    served = write_clips(tmp_path, 8)
-    shares = []
-    for ahead, steps in ((64, 12), (1, 2)):
-        found = waited(served, tmp_path / "kept", Network(), ahead=ahead, steps=steps, **PAUSE)
+    served, kept = write_clips(tmp_path, 16), tmp_path / "kept"
+    idle = waited(served, kept, Network(0.0, 0, 0), ahead=64, steps=10, **PAUSE)
+    ahead = waited(served, kept, Network(), ahead=64, steps=10, **PAUSE)
+    alone = waited(served, kept, Network(), ahead=1, steps=2, **PAUSE)
+    for found in (ahead, alone):
         assert found["unreadable"] == 0
         assert 1 <= found["requests_per_clip"] <= 2
         assert found["bytes_per_clip_byte"] <= 1.05
-        assert (found["failed"] + found["cut"] > 1) == (steps == 12)
-        shares.append(found["waiting_share"])
-    assert shares[0] < 0.1, shares
-    assert shares[1] > 0.3, "one after another takes twice as long as the steps"
+    assert min(ahead["failed"], ahead["cut"]) > 0
+    assert ahead["waiting_share"] < 0.1 + idle["waiting_share"]
+    assert alone["waiting_share"] > 0.3, "one after another takes twice as long as the steps"
