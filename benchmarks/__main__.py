@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("scale.plan", "a run on many GPUs: memory, bytes moved, step time; no GPU needed"),
     "equality": ("scale.equality", "losses on 1, 2 and 4 processes in every layout; no GPU needed"),
     "peak": ("scale.peak", "the most that a sharded step holds, beside the plan; no GPU needed"),
+    "stores": ("scale.stores", "many rows, and a network that fails; no GPU needed"),
     "gpu": ("gpu.first_minutes", "the first minutes on a GPU, what is worth most first"),
     "ceilings": ("gpu.ceilings", "what a GPU can do, and what the baselines make of it"),
     "kernel-profile": ("gpu.kernel_profile", "our step kernel by kernel, the model beside it"),

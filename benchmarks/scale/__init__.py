@@ -1,1 +1,1 @@
-"""Plans of runs on many GPUs, by formulas: memory, bytes moved, step time."""
+"""Runs on many GPUs, planned by formulas and counted on processes; and stores of many clips."""

@@ -137,5 +137,5 @@ def test_documents_and_targets_name_commands():
     assert len(found) > 60
     assert {m["name"] for m in found if m["name"]} <= {*COMMANDS, "COMMAND"}
     # Processes that benchmarks start for themselves, but for those whose names are values
-    own = {"checkouts.child", "checkouts.forks", "measure.memory"}
+    own = {"checkouts.child", "checkouts.forks", "measure.memory", "scale.store_rows"}
     assert {m["module"] for m in found if m["module"]} == own

@@ -78,6 +78,9 @@ def test_redirects(url: str, store: Path, proxy: Proxy) -> None:
         proxy.hostile = clips_only(answer)
         with pytest.raises(StoreRefusedError, match=rf"{url}/{name}: .*elsewhere.*AWS_REGION"):
             at_once(remote, 5)
+    proxy.hostile = clips_only((503, {}, b"later"))  # this store's name speaks of redirects
+    with pytest.raises(StoreUnreachableError, match="can't be reached"):
+        remote.read(5)
 
 
 @KINDS

@@ -210,6 +210,8 @@ def where_paths_start(path: str) -> str:
 
 
 def _entries(source: Source, entries: ClipList | StoreEntries) -> ClipList | StoreEntries:
+    if not (source.contains or source.excludes or source.only):
+        return entries  # nothing is held per row of a store
     keep = _kept(source, entries)
     if keep.all():
         return entries

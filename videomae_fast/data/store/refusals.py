@@ -13,7 +13,8 @@ _DENIED: Final = re.compile(
     r"status code: (401|403)|<Code>(ExpiredToken|InvalidToken|TokenRefreshRequired)</Code>"
 )
 _MOVED: Final = re.compile(
-    r"redirect|<Code>(PermanentRedirect|AuthorizationHeaderMalformed)</Code>"
+    r"Received redirect without|error following redirect"
+    r"|<Code>(PermanentRedirect|AuthorizationHeaderMalformed)</Code>"
 )
 _NO_RANGES: Final = re.compile(
     r"non-partial response|Range request not supported|Requested \S+, got|Content-Range header"
