@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "machine-code": ("ops.machine_code", "what the compiler made of the kernels; no GPU needed"),
     "plan": ("scale.plan", "a run on many GPUs: memory, bytes moved, step time; no GPU needed"),
     "equality": ("scale.equality", "losses on 1, 2 and 4 processes in every layout; no GPU needed"),
+    "held": ("scale.held", "the most that a GPU of many holds of a full model; no GPU needed"),
     "peak": ("scale.peak", "the most that a sharded step holds, beside the plan; no GPU needed"),
     "stores": ("scale.stores", "many rows, and a network that fails; no GPU needed"),
     "gpu": ("gpu.first_minutes", "the first minutes on a GPU, what is worth most first"),

@@ -136,7 +136,7 @@ class Classification:
     def shape(self, model: nn.Module) -> dict[str, Any]:
         return {"model": {"width": WIDTH}, "model_options": {}}
 
-    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> None:
+    def begin(self, model: nn.Module, log: Log) -> None:
         return None
 
     def began(self, saved: Saved) -> None:

@@ -1,4 +1,4 @@
-"""What processes of a sharded run read of weights and checkpoints: each its part, no byte more."""
+"""What the processes of a run read of weights and checkpoints: each byte is read once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_each_process_reads_its_part(host: Host, tiny_list: Path, tmp_path: Path
     """Of what one process wrote, and of what two wrote, read by three."""
     words = ["pretrain", *options(data=tiny_list, warmup_epochs=0, depth=2)]
 
-    def reads(processes: int, output: Path, *more: str) -> list[dict[str, int]]:
-        counted = tmp_path / f"{output.name}-{processes}"
+    def reads(processes: int, output: Path, *more: str, shard: str = "all") -> list[dict[str, int]]:
+        counted = tmp_path / f"{output.name}-{processes}-{shard}"
         counted.mkdir()
-        given = [str(counted), *words, "--shard", "all", "--output", str(output), *more]
+        given = [str(counted), *words, "--shard", shard, "--output", str(output), *more]
         host.start(processes, TARGET, given, counted / "log").finish()
         return [
             json.loads((counted / f"rank-{rank}.json").read_text()) for rank in range(processes)
@@ -59,6 +59,15 @@ def test_each_process_reads_its_part(host: Host, tiny_list: Path, tmp_path: Path
             assert set(found[0]) == {PLAIN}
     assert len(losses(output)) == 3
 
+    saved = newest(output)
+    found = reads(2, output, "--steps", str(saved.step + 1), shard="none")
+    assert found[1] == {}, "a copy on each comes from the main process"
+    assert sum(found[0].values()) == size(saved.model()) + size(saved.optimizer())
+    assert len(losses(output)) == 4
+
     found = reads(2, tmp_path / "begun", "--init", str(output), "--steps", "1")
     assert set(found[0]) == {MODEL}
     assert found[1] == {}, "the main process gives each its part"
+    found = reads(2, tmp_path / "copied", "--init", str(output), "--steps", "1", shard="none")
+    assert set(found[0]) == {MODEL}
+    assert found[1] == {}

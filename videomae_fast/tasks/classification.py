@@ -212,7 +212,7 @@ class Classification:
         }
         return said if self.classes.names is None else {**said, "labels": list(self.classes.names)}
 
-    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
+    def begin(self, model: nn.Module, log: Log) -> dict[str, Any] | None:
         assert isinstance(model, VideoClassifier)
         self._return_to(0)
         section = self._config.model
@@ -227,7 +227,6 @@ class Classification:
             head_index=section.head_index,
             init_scale=section.init_scale,
             seed=self._config.run.seed,
-            digest=digest,
         )
 
     def began(self, saved: Saved) -> dict[str, Any] | None:

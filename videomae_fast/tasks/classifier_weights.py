@@ -34,7 +34,6 @@ def begin_classifier_from(
     init_scale: float,
     seed: int,
     head_index: str | None = None,
-    digest: bool = True,
 ) -> dict[str, Any]:
     """Loads weights into a new classifier; what they don't hold is made new.
 
@@ -49,7 +48,6 @@ def begin_classifier_from(
         log: is told what was kept, left out and made new.
         init_scale, seed: of a new head.
         head_index: file with the rows of the head that are the run's classes; None goes by names.
-        digest: read the files once more for their SHA-256.
 
     Returns:
         The record of it, as plain values: file, layout, kind, sha256 of each file, head.
@@ -60,7 +58,7 @@ def begin_classifier_from(
     """
     path, weights = weights_for(path, model.config, decoder=False)
     check_positions(weights, model.config)
-    record = record_of(path, weights, digest=digest)
+    record = record_of(path, weights)
     known = len(weights.changes)
     weights, head = _headed(weights, classes, init_scale, seed, head_index)
     check_finite(path, weights.state)

@@ -202,11 +202,11 @@ class Distillation(Classification):
         model.head.requires_grad_(config.distillation.label_share > 0)
         return model
 
-    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
+    def begin(self, model: nn.Module, log: Log) -> dict[str, Any] | None:
         if not isinstance(model, AlignedClassifier):
-            return super().begin(model, log, digest=digest)
+            return super().begin(model, log)
         with model.without_alignment():
-            return super().begin(model, log, digest=digest)
+            return super().begin(model, log)
 
     def epoch_done(self, done: int, model: nn.Module, log: Log) -> Evaluated | None:
         """As fine-tuning's; and warns, once, of a teacher that does not know the labels."""

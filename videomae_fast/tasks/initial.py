@@ -39,15 +39,12 @@ class _AsTheRun(SourceHints):
         pass
 
 
-def begin_from(
-    model: MaskedAutoencoder, path: str | Path, log: Log, *, digest: bool = True
-) -> dict[str, Any]:
+def begin_from(model: MaskedAutoencoder, path: str | Path, log: Log) -> dict[str, Any]:
     """Loads weights into a new model; what they don't hold stays as it was drawn.
 
     Args:
         path: a file or folder as :func:`~videomae_fast.interop.read_weights` takes it, or a run's
             or checkpoint's folder. Classifiers and encoders leave the decoder new.
-        digest: read the files once more for their SHA-256; one process's record is enough.
 
     Returns:
         The record of it, as plain values: file, layout, kind, sha256 of each file, new parts.
@@ -68,7 +65,7 @@ def begin_from(
     own = model.state_dict()
     new = {} if weights.kind == "pre-training" else {k: v for k, v in own.items() if k not in state}
     load_into(model, {**new, **state}, origin=f"{path}: its weights")
-    record = {**record_of(path, weights, digest=digest), "new": sorted(new)}
+    record = {**record_of(path, weights), "new": sorted(new)}
     log(f"began from {named(record)}")
     tell_parts(log, {"stays new": new, "left out": left_out})
     for difference in _differences(weights, model):
@@ -143,13 +140,13 @@ def check_same_beginning(saved: Saved, init: str | None) -> dict[str, Any] | Non
     return record
 
 
-def record_of(path: Path, weights: ModelWeights, *, digest: bool) -> dict[str, Any]:
+def record_of(path: Path, weights: ModelWeights) -> dict[str, Any]:
     """What is recorded of all weights that a run begins from, as :func:`named` takes it."""
     return {
         "file": str(path),
         "layout": weights.origin.layout,
         "kind": weights.kind,
-        "sha256": digests(path) if digest else {},
+        "sha256": digests(path),
     }
 
 

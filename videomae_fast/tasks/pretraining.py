@@ -231,10 +231,10 @@ class Pretraining:
         }
         return {"model": model.config.to_dict(), "model_options": options}
 
-    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
+    def begin(self, model: nn.Module, log: Log) -> dict[str, Any] | None:
         assert isinstance(model, MaskedAutoencoder)
         init = self._config.model.init
-        return None if init is None else begin_from(model, init, log, digest=digest)
+        return None if init is None else begin_from(model, init, log)
 
     def began(self, saved: Saved) -> dict[str, Any] | None:
         return check_same_beginning(saved, self._config.model.init)

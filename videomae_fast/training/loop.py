@@ -153,22 +153,20 @@ def _open(
     start = 0 if saved is None else saved.step
 
     sharded = layout_of(settings.shard, world) > 1
-    real = world.is_main or not sharded  # the others get their parts from the main process
-    with nullcontext() if real else torch.device("meta"):
+    # The others get weights, or their parts of them, from the main process
+    with torch.device("meta") if sharded and not world.is_main else nullcontext():
         model = task.model()
     if saved is None:
-        init = task.begin(model, log, digest=world.is_main) if real else None
-        init = world.from_main(init) if sharded else init
+        init = world.from_main(task.begin(model, log) if world.is_main else None)
     else:
         before = task.fingerprint_of(saved)
         check_same_run(saved, before, task.fingerprint, task.data)
         check_length(saved, before, task.fingerprint, log)
         tell_drawn_by_place(saved, task.objective, world.size, settings.accumulation, log)
         init = task.began(saved)
-        if real:
+        if world.is_main:
             weights = saved.model()
-            if world.is_main:
-                check_finite(saved.folder, not_finite(weights))
+            check_finite(saved.folder, not_finite(weights))
             load_into(model, weights, origin=str(saved.folder))
             del weights
     step = make_step(task.objective, model, settings, world, log)

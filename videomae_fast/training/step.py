@@ -13,7 +13,7 @@ from videomae_fast.errors import UsageError
 from videomae_fast.training.optimizer.adamw import set_learning_rate
 from videomae_fast.training.optimizer.shadows import Shadows
 from videomae_fast.training.optimizer.update import make_update
-from videomae_fast.training.parallel.ddp import replicate, without_sync
+from videomae_fast.training.parallel.ddp import replicate, spread, without_sync
 from videomae_fast.training.parallel.fsdp import shard, whole, without_scatter
 from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World, videos_per_micro_batch
@@ -40,8 +40,8 @@ class TrainStep(Generic[Batch]):
 
     Args:
         objective: the task's part of a step.
-        model: on the CPU, weights loaded; where it is to be sharded, the main process's, and
-            the others may have theirs on meta.
+        model: on the CPU, weights loaded in the main process, which the others get; where it is to
+            be sharded, theirs may be on meta.
         compiled: the model under ``torch.compile``; a sharded one block by block.
         layout: where its states lie.
     """
@@ -66,6 +66,7 @@ class TrainStep(Generic[Batch]):
             self.model = model.train()
         else:
             self.model = model.to(self.device).train()
+            spread(self.model.state_dict().values(), world)
         self.optimizer = objective.optimizer(self.model)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._shadows: Shadows | None = None

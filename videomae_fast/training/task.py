@@ -298,11 +298,8 @@ class Task(Protocol[Batch]):
         ``kind``, where it is no masked autoencoder, and a classifier's ``labels``."""
         ...
 
-    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
-        """Before step 0: loads weights where the run begins from some.
-
-        Args:
-            digest: whether the record is to have checksums; one process's are enough.
+    def begin(self, model: nn.Module, log: Log) -> dict[str, Any] | None:
+        """Before step 0, in the main process: loads weights where the run begins from some.
 
         Returns:
             A record of them for the checkpoints.

@@ -221,16 +221,14 @@ class Detection:
             "labels": list(self.actions.labels),
         }
 
-    def begin(self, model: nn.Module, log: Log, *, digest: bool) -> dict[str, Any] | None:
+    def begin(self, model: nn.Module, log: Log) -> dict[str, Any] | None:
         assert isinstance(model, ActionDetector)
         self._return_to(0)
         section = self._config.model
         if section.init is None:
             log("no weights to begin from are named (--init): all are drawn from the seed")
             return None
-        return begin_detector_from(
-            model, section.init, log, init_norm=section.init_norm, digest=digest
-        )
+        return begin_detector_from(model, section.init, log, init_norm=section.init_norm)
 
     def began(self, saved: Saved) -> dict[str, Any] | None:
         self._return_to(saved.step)

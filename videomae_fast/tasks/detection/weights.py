@@ -30,7 +30,6 @@ def begin_detector_from(
     log: Log,
     *,
     init_norm: Literal["new", "fc_norm"],
-    digest: bool = True,
 ) -> dict[str, Any]:
     """Loads weights into a new detector; what they don't hold stays as it was drawn.
 
@@ -43,7 +42,6 @@ def begin_detector_from(
         path: a file or folder as ``read_weights`` takes it, or a run's or checkpoint's folder.
         log: is told what was kept, left out and is new.
         init_norm: what becomes of a classifier's ``fc_norm``.
-        digest: read the files once more for their SHA-256.
 
     Returns:
         The record of it, as plain values: file, layout, kind, sha256 of each file, new keys.
@@ -63,7 +61,7 @@ def begin_detector_from(
     new = {key: own[key] for key in own if key not in kept and key.startswith(_OWN)}
     state = {key: value.float() for key, value in kept.items()}
     load_into(model, {**new, **state}, origin=f"{path}: its weights")
-    record = {**record_of(path, weights, digest=digest), "new": sorted(new)}
+    record = {**record_of(path, weights), "new": sorted(new)}
     log(f"began from {named(record)}")
     tell_parts(log, {"stays new": new, "left out": left_out})
     if weights.kind == "classifier" and init_norm == "fc_norm":
