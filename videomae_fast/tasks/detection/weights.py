@@ -25,11 +25,7 @@ _OWN: Final = ("head.", "norm.")
 
 
 def begin_detector_from(
-    model: ActionDetector,
-    path: str | Path,
-    log: Log,
-    *,
-    init_norm: Literal["new", "fc_norm"],
+    model: ActionDetector, path: str | Path, log: Log, *, init_norm: Literal["new", "fc_norm"]
 ) -> dict[str, Any]:
     """Loads weights into a new detector; what they don't hold stays as it was drawn.
 
