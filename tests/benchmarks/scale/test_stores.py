@@ -21,7 +21,7 @@ def test_nothing_is_held_for_a_row(tmp_path: Path, rows: int) -> None:
 
 @pytest.mark.slow
 def test_a_network_that_is_slow_fails_and_cuts(tmp_path: Path) -> None:
-    """Answers 50 ms late, one in a hundred an error and one cut: hidden by 64 clips ahead. A tenth
+    """Answers 50 ms late, one in a hundred an error and one cut: hidden by 64 clips ahead. A fifth
     of the time is waited at most, beyond what a busy machine makes wait without any of it."""
     pytest.importorskip("obstore")
     served, kept = write_clips(tmp_path, 16), tmp_path / "kept"
@@ -33,5 +33,5 @@ def test_a_network_that_is_slow_fails_and_cuts(tmp_path: Path) -> None:
         assert 1 <= found["requests_per_clip"] <= 2
         assert found["bytes_per_clip_byte"] <= 1.05
     assert min(ahead["failed"], ahead["cut"]) > 0
-    assert ahead["waiting_share"] < 0.1 + idle["waiting_share"]
+    assert ahead["waiting_share"] < 0.2 + idle["waiting_share"]
     assert alone["waiting_share"] > 0.3, "one after another takes twice as long as the steps"
