@@ -111,7 +111,9 @@ def test_what_is_a_machines_is_shared_by_its_processes(
     for name in ("init_process_group", "new_group"):
         monkeypatch.setattr(dist, name, lambda *_, **__: None)
     monkeypatch.setattr(dist, "all_gather_object", gather)
-    monkeypatch.setattr(world, "_store", lambda: None)
+    monkeypatch.setattr(world, "rendezvous", lambda _: iter([(None, 1, 4)]))
+    for name in ("name_of_start", "PrefixStore"):
+        monkeypatch.setattr(world, name, lambda *_: None)
     monkeypatch.setattr(world, "Watch", lambda *_: None)
     config = tiny(prefetch_gb=1.2)
     try:
