@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from itertools import repeat
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ PERMUTE: Final = 2
 _ITEM: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """One video to be read: its place in the run and the entry of the source.
 
     Attributes:
@@ -109,12 +108,9 @@ class Order(ABC):
         Videos left over at an epoch's end, too few for a step, are dropped (as officially).
         """
         epoch, index = divmod(step, self.steps_per_epoch(videos_per_step))
-        begin = index * videos_per_step + first
-        found = zip(*self.at(epoch, begin, begin - first + last), strict=True)
-        return [
-            Draw(step, epoch, position, int(source), int(entry))
-            for position, (source, entry) in enumerate(found, begin)
-        ]
+        places = range(index * videos_per_step + first, index * videos_per_step + last)
+        sources, entries = (found.tolist() for found in self.at(epoch, places.start, places.stop))
+        return [*map(Draw._make, zip(repeat(step), repeat(epoch), places, sources, entries))]
 
     def steps_per_epoch(self, videos_per_step: int) -> int:
         """Raises ``ValueError`` where an epoch has too few draws for one step."""
