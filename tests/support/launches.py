@@ -131,6 +131,7 @@ class Host:
             log: file for what is printed.
         """
         more = {"nodes": nodes, "endpoint": endpoint, "restarts": 1, "first": first}
+        more["environment"] = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # as docs say
         return self._start(1, "tests.support.accidents:run", words, log, **more)
 
     def alone(self, target: str, words: list[str], log: Path, **environment: str) -> Run:
@@ -217,11 +218,11 @@ def _become(question: dict[str, Any]) -> None:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.chdir(question.get("folder", ROOT))
-        if "environment" in question:
-            os.environ.update(question["environment"])
-            code = _call(question["start"], question["words"])
-        else:
+        os.environ.update(question.get("environment", {}))
+        if "processes" in question:
             code = _agent(question)
+        else:
+            code = _call(question["start"], question["words"])
     except Exception:
         traceback.print_exc()
     finally:

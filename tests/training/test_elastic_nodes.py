@@ -22,11 +22,8 @@ def wait_for(words: str, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_node_is_lost_and_one_comes(
-    host: Host, tiny_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_is_lost_and_one_comes(host: Host, tiny_list: Path, tmp_path: Path) -> None:
     """Two nodes; the second is killed in step 2. One goes on; in step 4 a new one is there."""
-    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     given = ["pretrain", *options(data=tiny_list, epochs=4, shard="node", log_every=1)]
     whole, output = tmp_path / "whole", tmp_path / "run"
     assert cli.main([*given, "--output", str(whole)]) == 0
@@ -39,8 +36,8 @@ def test_a_node_is_lost_and_one_comes(
     )
     wait_for("on 1 process(es), cpu; resumed from", first)
     new = host.node((1, 2), endpoint, False, words, logs[2])
-    said = first.finish()
     new.finish()
+    said = first.finish()
     assert "on 2 process(es), cpu; from the beginning" in said
     assert said.count("resumed from") == 2
     assert f"on 1 process(es), cpu; resumed from {output}/checkpoints/step-00000003" in said
