@@ -41,6 +41,7 @@ from torch.nn import Parameter
 
 from videomae_fast.errors import DerivativeError
 from videomae_fast.ops import registry
+from videomae_fast.ops._fakes import dense, fake_of
 from videomae_fast.ops.registry import REGISTRY, Backend, Op, Policy
 
 NAMESPACE = "videomae_fast"
@@ -140,7 +141,8 @@ class Declared:
             mutates_args=(),
             schema=f"{arguments}, str impl) -> {results}",
         )
-        self._definition.register_fake(lambda *args: dense(reference(*args[:-1])))
+        fake = fake_of(reference)
+        self._definition.register_fake(lambda *args: fake(*args[:-1]))
         self.registered = getattr(getattr(torch.ops, NAMESPACE), op.name).default
         schema = self.registered._schema.arguments[:-1]
         self.names = tuple(argument.name for argument in schema)
@@ -384,13 +386,6 @@ def pick_by_name(
     if len(places) == 1:
         return lambda values: (values[places[0]],)
     return itemgetter(*places)
-
-
-def dense(results: Any) -> Any:
-    """A tensor or several, contiguous."""
-    if isinstance(results, tuple):
-        return tuple([one.contiguous() for one in results])
-    return results.contiguous()
 
 
 def _watched() -> bool:
