@@ -18,6 +18,7 @@ from tests.support.interpreter import import_triton
 from tests.support.launches import Host
 
 import_triton()
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes in each process
 
 
 gc.disable()  # until the tests begin

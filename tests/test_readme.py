@@ -47,6 +47,7 @@ SHORT = {
     f"--short-side 32 {TINY_RUN} --device cpu --precision fp32",
     "reconstruct": "--mask-ratio 0.75 --stride 1",
     "demo": "--steps 20",
+    "plan": "--depth 2",
 }
 TINY_FIELDS = {
     "model.image_size": 32, "model.patch_size": 16, "model.frames": 4, "model.width": 32,

@@ -128,7 +128,9 @@ def describe(workload: Workload) -> Model:
     return Model(total, max(sizes), sum(sizes), len(sizes))
 
 
-def _clip(args: argparse.Namespace, workload: Workload, masking: Masking) -> Clip:
+def _clip(
+    args: argparse.Namespace, workload: Workload, masking: Masking, kept: dict[Keeping, float]
+) -> Clip:
     seconds, update = args.clip_ms, args.update_ms
     if seconds is None or update is None:
         from benchmarks.gpu.calls import Ceilings
@@ -141,7 +143,6 @@ def _clip(args: argparse.Namespace, workload: Workload, masking: Masking) -> Cli
             times[call.phase == "update"] += call.modelled(card) * 1e3
         seconds = times[False] / workload.batch if seconds is None else seconds
         update = times[True] if update is None else update
-    kept = {keeping: per_clip(workload.config, keeping, masking) for keeping in args.keep}
     return Clip(seconds / 1e3, update / 1e3, kept)
 
 
@@ -207,9 +208,10 @@ def main(argv: Sequence[str]) -> int:
         parser.error(str(error))
     planned: list[dict[str, Any]] = []
     with _interpreted():
+        kept = {keeping: per_clip(config, keeping, args.masking) for keeping in args.keep}
         for group, clips in zip(layouts, args.clips, strict=True):
             workload = Workload(config, clips)
-            clip = _clip(args, workload, args.masking)
+            clip = _clip(args, workload, args.masking, kept)
             planned += rows(describe(workload), clip, card, group, clips)
     print(json.dumps(planned, indent=1) if args.json else table(planned, card))
     return 0

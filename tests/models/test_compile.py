@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.export import Dim
@@ -174,6 +175,7 @@ def test_grids_differ_in_every_field():
 
 
 @pytest.mark.slow
+@torch._inductor.config.patch({"cpp.simdlen": 1})  # compiled in a third of the time
 def test_inductor_takes_another_size():
     model = model_of(VideoClassifier).eval()
     compiled = torch.compile(model, fullgraph=True, backend="inductor")
