@@ -104,7 +104,8 @@ def _settings() -> tuple[Any, ...]:
 
 
 def _described(result: Tensor) -> tuple[_Shape, torch.dtype, torch.device]:
-    shape = [size.node.expr if isinstance(size, SymInt) else size for size in result.shape]
+    sizes: list[Any] = list(result.shape)
+    shape = [size.node.expr if isinstance(size, SymInt) else size for size in sizes]
     return tuple(shape), result.dtype, result.device
 
 
