@@ -62,14 +62,16 @@ def rehearsed(tree, tmp_path_factory):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "gpu", "--rehearse", "--out", str(out),
-         "--parts", *names],
+         "--seconds", "3000", "--parts", *names],
         cwd=tree, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert took < 2 * 120  # of processors: two minutes on two cores, whatever else runs there
+    # Of processors, whatever else runs there: two minutes on two cores, three on slow ones (200 s
+    # by itself on Zen 3 without AVX-512)
+    assert took < 2 * 180
     assert sorted(path.name for path in out.iterdir()) == [
         "gpu-first.json", "results.tar.gz", "summary.md",
     ]  # fmt: skip
