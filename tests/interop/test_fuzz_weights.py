@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_the_fuzz_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mo
         return truth
 
     def large(_: Path) -> weights.State:
-        # Far over the limit: the system may take back pages of libraries at the same time.
+        # Far over the limit: the system may take back pages of libraries at the same time
         return truth if b"x" * 300_000_000 else {}
 
     def wrong(_: Path) -> weights.State:
@@ -38,6 +39,7 @@ def test_the_fuzz_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mo
     def silent(_: Path) -> weights.State:
         raise weights.WeightsError("bad weights")
 
+    gc.collect()  # or what earlier tests left is given back meanwhile
     for read, told in (
         (wrong, "KeyError"),
         (silent, "not a sentence that names the file"),
