@@ -149,7 +149,7 @@ def measure(
     truth = REGISTRY[case.op].backends["reference"].run(*exact(args))
     same_dtype = error(REGISTRY[case.op].backends["reference"].run(*args), truth)
     # Two orders of summing a matmul's products are each as good, and differ.
-    # And a truth that is as its dtype has it, where uint8 is all that is given, is rounded as well.
+    # Where bytes are all that is given, the truth is in this dtype too, and rounded as much.
     rounded = torch.finfo(dtype).eps * (1 if same_dtype else 2)
     allowed = (3 if case.flop else 1.1) * same_dtype + rounded
     rows: list[dict[str, Any]] = []
