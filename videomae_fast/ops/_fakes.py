@@ -27,8 +27,8 @@ def fake_of(reference: Callable[..., Any]) -> Callable[..., Any]:
     """An op's fake: what the reference makes of fakes, dense.
 
     A compile asks for it again and again, with the same kinds of arguments. The reference, ten or
-    more operations on fakes whose sizes may be symbols, took two thirds of a compile of any batch;
-    so it runs once for each kind.
+    more operations on fakes whose sizes may be symbols, took a good part of it; so it runs once for
+    each kind.
 
     Args:
         reference: takes tensors, numbers, words, dtypes, None and lists of them.
