@@ -58,18 +58,21 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 NATIVE := $(wildcard csrc/*)
 PACKAGES := $(wildcard videomae_fast/*/__init__.py videomae_fast/*/*/__init__.py)
 
-# The environment alone; made once.
+# The environment alone; made once. The pip that comes with Python may take four times as long to find
+# what fits.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 with the venv module found;" \
 	"install one (on Debian: python3-venv too), or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || { \
 	echo "error: no C++ compiler found; install g++ or clang++, or name it in CXX" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=26'
 
 # Editable, so Python files need no new installation; C++ files and settings do, and folders that
-# were a file before: the finder of an editable installation remembers which is which.
+# were a file before: the finder of an editable installation remembers which is which. What is never
+# imported needs no bytecode: most of what is installed.
 $(INSTALLED): $(BIN)/python pyproject.toml constraints/ci.txt $(NATIVE) $(PACKAGES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	-c constraints/ci.txt -e '.[dev]'
 	@touch $@
 
