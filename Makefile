@@ -41,6 +41,9 @@
 	gpu-first gpu-rehearse gpu-test gpu-data-test gpu-sanitize gpu-bench gpu-commit gpu-wheels \
 	gpu-install paper-table data-bench reference site release lint types format clean
 
+# Processes are started many times, and compile what no bytecode is kept of.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -69,11 +72,13 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=26'
 
 # Editable, so Python files need no new installation; C++ files and settings do, and folders that
-# were a file before: the finder of an editable installation remembers which is which. What is never
-# imported needs no bytecode: most of what is installed.
+# were a file before: the finder of an editable installation remembers which is which. Bytecode, by all
+# cores, of what most processes import; the rest gets it when it is imported. (Some of torch is of a newer
+# Python than may be here.)
 $(INSTALLED): $(BIN)/python pyproject.toml constraints/ci.txt $(NATIVE) $(PACKAGES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	-c constraints/ci.txt -e '.[dev]'
+	@cd $(VENV)/lib/python*/site-packages && $(abspath $(BIN))/python -m compileall -qq -j 0 torch sympy || true
 	@touch $@
 
 setup: $(INSTALLED)

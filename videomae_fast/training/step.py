@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.errors import UsageError
+from videomae_fast.seeding import seed_generators
 from videomae_fast.training.optimizer.adamw import set_learning_rate
 from videomae_fast.training.optimizer.shadows import Shadows
 from videomae_fast.training.optimizer.update import make_update
@@ -97,7 +98,7 @@ class TrainStep(Generic[Batch]):
         """Adds a micro-batch's gradient; its losses stay on the device."""
         place = Place(step, micro, self.world.rank)
         if self.objective.draws:  # nothing else draws from torch's generators
-            torch.manual_seed(seed_of(self.settings.seed, place))
+            seed_generators(self.device, seed_of(self.settings.seed, place))
         inputs = {
             name: tensor.to(self.device, non_blocking=True)
             for name, tensor in self.objective.inputs(batch, place).items()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from videomae_fast import accelerate
 from videomae_fast.errors import AccelerationError, VideoMAEFastError
+from videomae_fast.seeding import seed_generators
 
 TOLERANCE = 1e-5
 WORST = 30 * TOLERANCE  # of one parameter: some gradients nearly cancel
@@ -67,7 +68,7 @@ def train(model: Any, loss: Loss, rate: float = 0.05) -> Steps:
     try:
         for number in range(2):
             model.train(number == 0)
-            torch.manual_seed(number)
+            seed_generators(torch.device("cpu"), number)
             value = loss(model, number)
             model.zero_grad(set_to_none=True)
             value.backward()

@@ -24,6 +24,7 @@ from videomae_fast.errors import AccelerationError
 from videomae_fast.interop.acceleration.plans import Plan, Step
 from videomae_fast.interop.acceleration.probes import PROBES, Probe
 from videomae_fast.models.dtensor import is_dtensor
+from videomae_fast.seeding import seed_generators
 
 TOLERANCE = 1e-5
 # Single parameters' gradients can nearly cancel, and their errors do not
@@ -181,7 +182,7 @@ def _both_modes(
     named = dict(module.named_parameters())
     # Hooks that are set aside, and frozen parts, don't count: all parameters have gradients here
     x.requires_grad_()
-    torch.manual_seed(2)
+    seed_generators(x.device, 2)
     trained = _flat(module(*inputs))
     weight = torch.randn(trained.shape, generator=generator, device=trained.device)
     gradients = torch.autograd.grad(
