@@ -26,7 +26,8 @@ Graph = dict[str, dict[str, set[When]]]
 # What each room may import beside itself, and what every room may. The command line may import all
 # rooms, and none of them it.
 ALL = {
-    "arguments", "errors", "extras", "former_names", "pickles", "placed_json", "progress", "seeding",
+    "arguments", "errors", "extras", "former_names", "pickles", "placed_json", "progress",
+    "seeding",
 }  # fmt: skip
 ROOMS: dict[str, set[str]] = {
     "recipes": set(),
