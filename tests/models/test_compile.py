@@ -185,8 +185,7 @@ def test_grids_differ_in_every_field():
 
 
 @pytest.mark.slow
-# Compiled in a third of the time; one file needs no header that is compiled before
-@torch._inductor.config.patch({"cpp.simdlen": 1, "cpp_cache_precompile_headers": False})
+@torch._inductor.config.patch({"cpp.simdlen": 1})  # compiled in a third of the time
 def test_inductor_takes_another_size():
     """By one graph, in which one size is a symbol."""
     model = model_of(VideoClassifier).eval()
