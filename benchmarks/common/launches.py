@@ -7,6 +7,7 @@ need 64 bits, which pointers are aligned.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,6 +106,21 @@ class Launch:
 
         _, signature, constants, attributes = self._special
         return ASTSource(self.kernel, signature, constants, attributes)
+
+    def cache_key(self, arch: int) -> str:
+        """What Triton's own cache knows a binary by: source and what it calls, arguments, options,
+        the compiler's files, its assembler's version, and what of the environment changes it.
+
+        Without a kernel's place in the file system: the same wherever the tree lies.
+        """
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler.compiler import get_cache_invalidating_env_vars, make_backend
+        from triton.runtime.cache import get_cache_key
+
+        backend = make_backend(GPUTarget("cuda", arch, 32))
+        options = backend.parse_options(dict(self.options))
+        found = get_cache_key(self.source(), backend, options, get_cache_invalidating_env_vars())
+        return hashlib.sha256(found.encode()).hexdigest()
 
     def compiled(self, arch: int) -> Any:
         """Triton's compiled kernel for an architecture (90: H100, H200); from its cache, if there.

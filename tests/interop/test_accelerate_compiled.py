@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.official.step import normalized_images
+from tests.support.compiling import traced
 from tests.support.hugging_face_models import needs_transformers, pixel_values, small_hugging_face
 from tests.support.official_models import (
     GRID,
@@ -34,13 +35,11 @@ def test_under_torch_compile():
     images, (encoder_mask, decoder_mask) = normalized_images(frames()), masks_of("dual").to_bool()
     expected = model(images, encoder_mask, decoder_mask)
     accelerate(model)
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled = torch.compile(model, backend="eager")
     found = compiled(images, encoder_mask, decoder_mask)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(AccelerationError, match="accelerated already"):
         accelerate(compiled)
-    whole = torch.compile(model, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(whole(frames(), masks_of("dual")), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -52,14 +51,18 @@ def test_hugging_face_under_torch_compile():
     accelerate(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = torch.compile(model, backend="aot_eager")(pixel_values(), mask).loss
+        found = torch.compile(model, backend="eager")(pixel_values(), mask).loss
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def small_model(name: str) -> nn.Module:
-    if name.startswith("official"):
-        return pretraining(drop_path=0.3) if name == "official" else classifier()
-    return small_hugging_face("pretraining" if name == "hugging-face" else "classification")
+    """As shallow as can be; drop path begins with an encoder's second block."""
+    if name == "official":
+        return pretraining(drop_path=0.3, decoder_depth=1)
+    if name == "official-classifier":
+        return classifier(depth=1)
+    kind = "pretraining" if name == "hugging-face" else "classification"
+    return small_hugging_face(kind, num_hidden_layers=1, decoder_num_hidden_layers=1)
 
 
 @pytest.mark.slow
@@ -80,20 +83,22 @@ def test_compiled_whole_for_other_batches(name):
     counters.clear()
     model = small_model(name).train()
     accelerate(model)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(model, backend=traced, fullgraph=True)
     generator = torch.Generator().manual_seed(4)
     more = MaskSpec(encoder_ratio=0.75, decoder="none")
     steps = [(2, "dual", 1), (2, "dual", 1), (3, more, 2), (5, "encoder-only", 2), (4, "dual", 2)]
     for batch, spec, graphs in steps:
         masks = Masks.sample(batch, GRID, SPECS.get(spec, spec), generator=generator)
         inputs = [frames(batch)] if "classifier" in name else [frames(batch), masks]
-        gradients = []
+        results = []
         for call in (model, compiled):
             model.zero_grad()
             torch.manual_seed(5)  # drop path draws
-            weighted(call, *inputs).backward()
-            gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-        for found, expected in zip(*gradients, strict=True):
+            loss = weighted(call, *inputs)
+            loss.backward()
+            gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+            results.append([loss.detach(), *gradients])
+        for found, expected in zip(*results, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert counters["stats"]["unique_graphs"] == graphs
     torch.compiler.reset()

@@ -1,4 +1,8 @@
-"""What compiled kernels may take: recorded for each version of Triton, and allowed to fall only."""
+"""What compiled kernels may take: recorded for each version of Triton, and allowed to fall only.
+
+Beside each count stands the key of the binary that it was read from. Where that is the launch's
+still, so are its counts, and nothing need be compiled to know them.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,9 @@ from benchmarks.common.sass import MULTIPROCESSORS
 FILE = Path(__file__).with_name("aot_budget.json")
 REGISTER_SLACK = 8  # the assembler allots them in eights
 
-Recorded = dict[str, dict[str, dict[str, float]]]
+Recorded = dict[str, dict[str, dict[str, Any]]]
 """By name and architecture: {"registers": 64, "barriers": 0, "per_byte": 5.91}; "stack" of what
-is known to spill."""
+is known to spill; "resident" and "key", which are compared with nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Usage:
         barriers: in the loop that has most; None where the machine code was not read.
         per_byte: instructions of a thread for each byte of global memory that it moves; or None.
         error: why there is no binary.
+        key: of the binary; empty where it is not known.
     """
 
     registers: int = 0
@@ -39,6 +44,7 @@ class Usage:
     barriers: int | None = None
     per_byte: float | None = None
     error: str | None = None
+    key: str = ""
 
     def with_code(self, barriers: int, per_byte: float) -> Usage:
         return replace(self, barriers=barriers, per_byte=round(per_byte, 2))
@@ -57,7 +63,7 @@ class Usage:
         return found
 
     def counts(self) -> dict[str, float]:
-        """What is recorded."""
+        """What is recorded and may fall only."""
         found: dict[str, float | None] = {
             "registers": self.registers,
             "stack": self.stack or None,
@@ -65,6 +71,11 @@ class Usage:
             "per_byte": self.per_byte,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    def recorded(self) -> dict[str, Any]:
+        """All that is recorded."""
+        known = {"resident": self.resident, "key": self.key} if self.key else {}
+        return {**self.counts(), **known}
 
 
 Results = Iterable[tuple[str, int, Usage]]
@@ -78,10 +89,18 @@ class Budget:
         version: of Triton.
         binaries: counts by name and architecture.
         waves: kernels known to fill a GPU more than once and less than four times, and how often.
+        varied: keys of launches, by name, whose variants are known to compile.
     """
 
-    def __init__(self, version: str, binaries: Recorded, waves: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        version: str,
+        binaries: Recorded,
+        waves: Mapping[str, float],
+        varied: Mapping[str, str] | None = None,
+    ) -> None:
         self.version, self.binaries, self.waves = version, binaries, dict(waves)
+        self.varied = dict(varied or {})
 
     @classmethod
     def read(cls) -> Budget:
@@ -90,7 +109,12 @@ class Budget:
 
         version = str(triton.__version__)
         found = _all().get(version, {"binaries": {}, "waves": {}})
-        return cls(version, found["binaries"], found["waves"])
+        return cls(version, found["binaries"], found["waves"], found.get("varied"))
+
+    def known(self, name: str, arch: int, key: str) -> Usage | None:
+        """What a launch takes, if its binary is the one that was recorded."""
+        found = dict(self.binaries.get(name, {}).get(str(arch), {}))
+        return Usage(**found) if found.get("key") == key else None
 
     def exceeded(self, results: Results, waves: Mapping[str, float] | None = None) -> list[str]:
         """What has grown, has no record, or has one that nothing is left of.
@@ -127,9 +151,14 @@ class Budget:
         return wrong
 
     def record(
-        self, results: Results, waves: Mapping[str, float], *, allow_growth: bool
+        self,
+        results: Results,
+        waves: Mapping[str, float],
+        varied: Mapping[str, str] | None = None,
+        *,
+        allow_growth: bool,
     ) -> list[str]:
-        """Writes counts and waves, unless something has grown that may not; what that is."""
+        """Writes all, unless something has grown that may not; what that is."""
         results = list(results)
         if not allow_growth:
             known = [each for each in results if str(each[1]) in self.binaries.get(each[0], {})]
@@ -146,9 +175,11 @@ class Budget:
         binaries: Recorded = {}
         for name, arch, usage in results:
             if usage.error is None:
-                binaries.setdefault(name, {})[str(arch)] = usage.counts()
+                sound = usage if not usage.problems(name, arch) else replace(usage, key="")
+                binaries.setdefault(name, {})[str(arch)] = sound.recorded()
         everything = _all()
-        everything[self.version] = {"binaries": binaries, "waves": dict(waves)}
+        parts = {"binaries": binaries, "waves": dict(waves), "varied": dict(varied or {})}
+        everything[self.version] = parts
         _write(everything)
         return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,19 @@ def test_what_has_no_record_and_what_is_gone():
     assert kept.exceeded([], {}) == [f"{NAME}: has a budget and is launched no more"]
 
 
+def test_what_is_known_is_that_of_the_same_binary():
+    """What was recorded comes back by its key, and by no other."""
+    known = {NAME: {"90": replace(USAGE, key="k").recorded()}}
+    kept = Budget("3.7.1", known, {})
+    assert kept.known(NAME, 90, "k") == replace(USAGE, key="k", shared=0)
+    assert kept.known(NAME, 90, "other") is None
+    assert kept.known(NAME, 80, "k") is None
+    assert kept.known("new", 90, "k") is None
+    assert Budget("3.6.0", COUNTS, {}).known(NAME, 90, "") is None
+    grown = replace(USAGE, key="other", barriers=3)
+    assert len(kept.exceeded([(NAME, 90, grown)])) == 1
+
+
 def test_partial_waves():
     kept = Budget("3.7.1", {}, {"known": 1.5, "mended": 1.2})
     found = {"known": 1.49, "mended": 1.2}
@@ -72,7 +86,7 @@ def test_a_record_may_fall_and_not_grow(tmp_path, monkeypatch):
     empty = Budget("3.7.1", {}, {})
     assert empty.record([(NAME, 90, USAGE)], {"a": 1.5}, allow_growth=False) == []
     written = json.loads(budget.FILE.read_text())
-    assert written == {"3.7.1": {"binaries": COUNTS, "waves": {"a": 1.5}}}
+    assert written == {"3.7.1": {"binaries": COUNTS, "waves": {"a": 1.5}, "varied": {}}}
 
     spills = Usage(255, 8, 0, 1)
     assert empty.record([(NAME, 80, spills)], {}, allow_growth=False)[0].endswith(
@@ -93,6 +107,18 @@ def test_a_record_may_fall_and_not_grow(tmp_path, monkeypatch):
     assert found["3.7.1"]["waves"] == {}
 
 
+def test_what_is_wrong_is_never_known(tmp_path, monkeypatch):
+    """It has its counts, but is compiled again for each check."""
+    monkeypatch.setattr(budget, "FILE", tmp_path / "budget.json")
+    right, large = (replace(USAGE, key="k", shared=shared) for shared in (1024, 232_449))
+    kept = Budget("3.7.1", {}, {})
+    for usage, known in ((right, True), (large, False)):
+        assert kept.record([(NAME, 90, usage)], {}, {NAME: "v"}, allow_growth=False) == []
+        found = json.loads(budget.FILE.read_text())["3.7.1"]
+        assert (found["binaries"][NAME]["90"].get("key") == "k") == known
+        assert found["varied"] == {NAME: "v"}
+
+
 def test_the_records_hold_what_is_compared():
     """All have registers, bf16 on sm_90 has its machine code's counts too."""
     found = json.loads(budget.FILE.read_text())
@@ -103,4 +129,5 @@ def test_the_records_hold_what_is_compared():
             for arch, counts in archs.items():
                 read = arch == "90" and " bf16, " in name
                 more = {"barriers", "per_byte"} if read else set()
-                assert counts.keys() - {"stack"} == {"registers"} | more
+                beside = {"stack", "resident", "key"}
+                assert counts.keys() - beside == {"registers"} | more

@@ -27,7 +27,8 @@ OPS = sorted(name for name, op in REGISTRY.items() if "triton" in op.backends)
 WIDE = ("add_layer_norm_fp8", "bias_gelu_fp8", "quantize_rows")  # for blocks wider than ViT-B's
 MADE_ELSEWHERE = ("mask_indices",)  # integers only: its own tests compare them with the reference
 SLOW_TO_INTERPRET = (
-    "augmented_views", "crop_resize", "pixel_mse", "pixel_mse_with_gradient", "pixel_mse_backward",
+    "augmented_views", "bilinear_resize", "crop_resize", "hsv_jitter", "pixel_mse",
+    "pixel_mse_with_gradient", "pixel_mse_backward",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tests.support.backends import (
     same_bits,
     with_dtypes,
 )
+from tests.support.interpreter import ON_GPU
 from videomae_fast.ops import attention
 
 __all__ = ["use_short"]
@@ -32,6 +33,11 @@ SHAPES = [
     (2, 31, 150, 1, 80),
     (1, 160, 160, 1, 64),
 ]
+# The interpreter computes in fp32 and rounds: one dtype shows what a shape does, one shape all else
+OF_DTYPES = [
+    (shape, dtype) for shape in SHAPES for dtype in FLOATS
+    if ON_GPU or dtype == torch.bfloat16 or shape == SHAPES[2]
+]  # fmt: skip
 
 
 def inputs(shape, dtype, device, *, counted):
@@ -70,9 +76,8 @@ def test_values_and_gradients(shape, impl, counted, device):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize(("shape", "dtype"), OF_DTYPES, ids=str)
 @pytest.mark.parametrize("counted", [False, True], ids=["all", "counted"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_against_truth(shape, counted, dtype, use_short, kernels, device):
     arguments = inputs(shape, dtype, device, counted=counted)
     if refused(use_short, dtype):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from tests.support.op_cases import opcheck_cases
+from tests.support.op_cases import OF_A_BACKEND, opcheck_cases
 from videomae_fast.ops.registry import REGISTRY
 
 OPS = torch.ops.videomae_fast
@@ -41,13 +41,9 @@ def test_what_has_no_kernel() -> None:
     assert set(REGISTRY) - set(WITH_TRITON) == {*layers, *views}
 
 
-# Symbols for sizes are the registration's, not a backend's: test_ops has them for every op
-CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
-
-
 @pytest.mark.parametrize("name", WITH_TRITON)
 def test_opcheck(name: str, device: str) -> None:
-    opcheck(getattr(OPS, name).default, arguments(name, device), test_utils=CHECKS)
+    opcheck(getattr(OPS, name).default, arguments(name, device), test_utils=OF_A_BACKEND)
 
 
 @pytest.mark.parametrize("name", WITH_TRITON)

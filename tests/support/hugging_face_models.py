@@ -23,11 +23,13 @@ def small_hugging_face(kind: str, **settings):
         VideoMAEModel,
     )
 
-    config = VideoMAEConfig(
-        image_size=32, num_frames=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, decoder_hidden_size=16, decoder_num_hidden_layers=2,
-        decoder_num_attention_heads=1, decoder_intermediate_size=24, num_labels=5, **settings,
-    )  # fmt: skip
+    small = {
+        "image_size": 32, "num_frames": 8, "hidden_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 64, "decoder_hidden_size": 16,
+        "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 1,
+        "decoder_intermediate_size": 24, "num_labels": 5,
+    }  # fmt: skip
+    config = VideoMAEConfig(**{**small, **settings})
     kinds = {
         "pretraining": VideoMAEForPreTraining,
         "base": VideoMAEModel,

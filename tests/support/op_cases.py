@@ -14,6 +14,8 @@ CHECKS = (
     "test_faketensor",
     "test_aot_dispatch_dynamic",
 )
+OF_A_BACKEND = CHECKS[:3]
+"""Without symbols for sizes: these are the registration's, which the reference stands for."""
 # Where torch's harness itself would add up or multiply e4m3, which torch can't.
 _NOT_IN_E4M3 = {
     "add_layer_norm_fp8": "test_aot_dispatch_dynamic",

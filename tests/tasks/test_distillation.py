@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 
 from tests.support.labelled import TINY, tiny_config
 from tests.support.launches import COMMAND, Host
@@ -413,12 +414,14 @@ def test_two_processes_train_as_one_does(
 
 
 @pytest.mark.slow
+@torch._inductor.config.patch({"cpp.simdlen": 1})  # compiled in a third of the time
 def test_a_compiled_run_is_the_eager_one(lists: Lists, learned: Learned, tmp_path: Path) -> None:
     found = []
     for mode in ("eager", "compiled"):
         made = config(
             lists[0], learned[0], **UNMIXED, schedule__steps=1, schedule__warmup_epochs=0,
             distillation__mode="features", distillation__label_share=0.5, run__step_mode=mode,
+            distillation__layers=1, model__depth=1,
         )  # fmt: skip
         distill(made, output=tmp_path / mode, log=quiet)
         found.append([value for row in losses(tmp_path / mode) for value in row])

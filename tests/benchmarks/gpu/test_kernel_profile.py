@@ -242,7 +242,7 @@ def test_the_command_on_a_cpu(tmp_path, capsys):
 
 
 def test_the_model_alone(capsys):
-    assert kernel_profile.main(["--model", "H100", "--size", "small", "--batch", "8"]) == 0
+    assert kernel_profile.main(["--model", "H100", "--tiny", "--batch", "8"]) == 0
     told = capsys.readouterr().out
     assert "H100: copy 3.00 TB/s" in told
     assert told.splitlines()[-1].startswith("modelled ")
