@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from tests.support.forked_server import serve_workers
+
 COMMAND = "tests.support.interrupts:command"
 """A target for ``Host``: the command line, which heeds Ctrl-C."""
 
@@ -18,4 +20,5 @@ def command(words: list[str]) -> int:
     from videomae_fast.cli import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    serve_workers()
     return main(words)

@@ -38,7 +38,7 @@ def life(rank: int, store: str, parent: Path, first: int) -> None:
         "gloo", store=made, rank=rank, world_size=2, timeout=timedelta(seconds=30)
     )
     world = World(rank, 2, torch.device("cpu"), dist.new_group(backend="gloo"), made)
-    step = new_step(config_of(shard="all", reshard="yes"), world)
+    step = new_step(config_of(shard="all", reshard="yes", depth=1), world)
     writer = ShardedWriter(world)
     model, moments = step.model.state_dict(), optimizer_state(step.model, step.optimizer)
     for number in range(first, first + 1000):
