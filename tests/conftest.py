@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.support.forked_server import serve_workers
 from tests.support.interpreter import import_triton
 from tests.support.launches import Host
 
@@ -87,14 +88,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop() -> None:
+def pytest_runtestloop(session: pytest.Session) -> None:
     """What was imported and collected stays to the end: the collector of cycles, which took a
     quarter of many tests' time, need not go through it again and again, and what compiling makes
     it goes through more seldom. One thread per process, before fixtures of modules and sessions,
-    too: they are made before a test's own."""
+    too: they are made before a test's own. Loader processes come from a fork, which has imported
+    what they need; a GPU may not be used in one."""
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()
+    if not session.config.getoption("--gpu"):
+        serve_workers()
     gc.set_threshold(10_000, 20, 10)
     gc.enable()
 

@@ -294,8 +294,8 @@ def test_detected_persons_are_where_actions_are_looked_for(
 
 @pytest.mark.slow
 def test_moving_squares_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_boxed(tmp_path, 160, 60, videos=True)
-    more = {"schedule.epochs": 8, "schedule.warmup_epochs": 2}
+    write_boxed(tmp_path, 120, 24, videos=True)
+    more = {"schedule.epochs": 6, "schedule.warmup_epochs": 2}
     assert main(train_words(tmp_path, tmp_path / "run", **more)) == 0
     weights = tmp_path / "run/best.safetensors"
     assert main(scoring(tmp_path, weights, tmp_path / "out")) == 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from tests.support.labelled import write_set
 from tests.support.launches import COMMAND, Host
 from tests.support.plans import STAGES, write_plan
-from tests.support.runs import ROOT, losses
+from tests.support.runs import losses
 from videomae_fast.cli import main
 
 Lists = tuple[Path, Path]
@@ -117,21 +115,17 @@ def test_two_processes_give_the_table_of_one(plan: Path, host: Host, tmp_path: P
 
 @pytest.mark.slow
 def test_killed_in_a_stage_it_ends_with_the_result_of_an_uninterrupted_one(
-    plan: Path, tmp_path: Path
+    plan: Path, host: Host, tmp_path: Path
 ) -> None:
-    changes = ("--set", "four.schedule.epochs=20", "--set", "run.checkpoint_every=3")
-    words = ["-m", "videomae_fast", "progressive", plan, "--output", tmp_path / "killed", *changes]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, *map(str, words)], env=env, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[four] step 8/40"):
-            process.kill()
-            break
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    assert len(losses(tmp_path / "killed/four")) < 40
+    changes = ("--set", "four.schedule.epochs=10", "--set", "run.checkpoint_every=3")
+    words = ["progressive", str(plan), "--output", str(tmp_path / "killed"), *changes]
+    run = host.alone(COMMAND, words, tmp_path / "log")
+    while "[four] step 8/20" not in run.said():
+        assert run.poll() is None, run.said()
+        time.sleep(0.01)
+    run.kill()
+    run.finish(-signal.SIGKILL)
+    assert len(losses(tmp_path / "killed/four")) < 20
     for name in ("killed", "whole"):
         assert progressive(plan, "--output", tmp_path / name, *changes) == 0
     killed, whole = (tmp_path / name for name in ("killed", "whole"))

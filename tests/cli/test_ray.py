@@ -42,6 +42,8 @@ def ray() -> Iterator[Any]:
         patched.setenv("RAY_AUTH_MODE", "disabled")
         patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patched.setenv("OMP_NUM_THREADS", "1")
+        # Of 15, as Ray has it: beside other test processes its own would hardly get a turn
+        patched.setenv("RAY_worker_niceness", "0")
         package.init(
             num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, _temp_dir=folder
         )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import textwrap
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tests.support import library
-from tests.support.processes import printed
+from tests.support.processes import run_python
 from videomae_fast.ops import _native
 from videomae_fast.ops._native import threads as native_threads
 
@@ -93,116 +93,116 @@ def test_callers_at_the_same_time(whose: str, threads: int) -> None:
     assert not wrong
 
 
-def _run(code: str, whose: str) -> None:
-    setup = f"""
-        import ctypes, multiprocessing, os, sys, threading, time
-        import torch
-        from tests.support import library
-        from videomae_fast.ops import _native
-        from videomae_fast.ops._native.threads import is_fork, openmp_of_torch
-        torch.set_num_threads(3)
-        x = torch.arange(600_000.0).reshape(3000, 200) / 1e5
-        def compute():
-            return library.bias_gelu(x, None)
-        def load():
-            if {whose == OWN}:
-                _native.library().vmf_use_openmp(None)
-        def waited(child):
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if code: sys.exit(f"child: {{code}}")
-    """
-    printed(textwrap.dedent(setup) + textwrap.dedent(code))
+SETUP = """
+import ctypes, multiprocessing, os, sys, threading, time
+import torch
+from tests.support import library
+from videomae_fast.ops import _native
+from videomae_fast.ops._native.threads import is_fork, openmp_of_torch
+torch.set_num_threads(3)
+x = torch.arange(600_000.0).reshape(3000, 200) / 1e5
+def compute():
+    return library.bias_gelu(x, None)
+def waited(child):
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code: sys.exit(f"child: {code}")
+"""
+FORKED = """
+from tests.csrc.pooled import work
+if sys.argv[1] == "own":
+    _native.library().vmf_use_openmp(None)
+expected = compute().numpy().tobytes()
+x @ x.T  # torch's threads are there
+stop = False
+def keep_calling():
+    while not stop: compute()
+other = threading.Thread(target=keep_calling)
+other.start()
+def good(): return compute().numpy().tobytes() == expected
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        fine = good() and good() and is_fork()
+        grandchild = os.fork()
+        if grandchild == 0: os._exit(0 if good() else 1)
+        waited(grandchild)
+        os._exit(0 if fine else 1)
+    waited(child)
+stop = True
+other.join()
+if not good(): sys.exit("the parent is broken")
+print("forks are fine", flush=True)
+
+expected = [work(n) for n in range(6)]
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    if pool.map(work, range(6)) != expected: sys.exit("a pool of forks: wrong")
+print("a pool is fine", flush=True)
+
+# The function alone: torch's own calls abort a daemon thread's process at exit.
+from videomae_fast.ops._native.calls import _function
+function, out = _function("vmf_bias_gelu", "pppiii"), torch.empty_like(x)
+arguments = x.data_ptr(), None, out.data_ptr(), 3000, 200, 3
+def for_ever():
+    while True: function(*arguments)
+for _ in range(2):
+    threading.Thread(target=for_ever, daemon=True).start()
+for _ in range(20): compute()
+time.sleep(0.2)
+print("exit", flush=True)
+"""
+LOADED_LATER = """
+x @ x.T
+child = os.fork()
+if child == 0:
+    compute()
+    os._exit(0)
+waited(child)
+print("a child is fine", flush=True)
+
+from tests.csrc.pooled import work
+expected = [work(n) for n in range(6)]
+for method in ("forkserver", "spawn"):
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        if pool.map(work, range(6)) != expected: sys.exit(f"{method}: wrong")
+    print(f"{method} is fine", flush=True)
+"""
+
+
+@cache
+def _lived(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """An interpreter from its start to its end, for all tests of it: importing torch takes longer
+    than all that these do."""
+    return run_python(SETUP + code, *words)
+
+
+def _said(line: str, code: str, *words: str) -> None:
+    lived = _lived(code, *words)
+    assert line in lived.stdout.splitlines(), lived
 
 
 def test_forks_in_the_midst_of_calls(whose: str) -> None:
     """torch's threads and ours at work; children compute with three threads, and fork again."""
-    _run(
-        """
-        load()
-        expected = compute().numpy().tobytes()
-        x @ x.T  # torch's threads are there
-        stop = False
-        def keep_calling():
-            while not stop: compute()
-        other = threading.Thread(target=keep_calling)
-        other.start()
-        def good(): return compute().numpy().tobytes() == expected
-        for _ in range(10):
-            child = os.fork()
-            if child == 0:
-                fine = good() and good() and is_fork()
-                grandchild = os.fork()
-                if grandchild == 0: os._exit(0 if good() else 1)
-                waited(grandchild)
-                os._exit(0 if fine else 1)
-            waited(child)
-        stop = True
-        other.join()
-        if not good(): sys.exit("the parent is broken")
-        """,
-        whose,
-    )
+    _said("forks are fine", FORKED, whose)
 
 
 def test_a_child_that_loads_the_library_itself() -> None:
     """After a fork of a process in which torch, but not the library, has started threads."""
-    _run(
-        """
-        x @ x.T
-        child = os.fork()
-        if child == 0:
-            compute()
-            os._exit(0)
-        waited(child)
-        """,
-        TORCHS,
-    )
+    _said("a child is fine", LOADED_LATER)
 
 
-@pytest.mark.slow
-def test_processes_of_multiprocessing(whose: str, tmp_path: Path) -> None:
-    """Forked ones, and ones that load the library anew."""
-    # Not with -c: what a child is to import has to lie in a file.
-    (tmp_path / "work.py").write_text(
-        "import numpy, torch\n"
-        "from tests.support import library\n"
-        "def work(n):\n"
-        "    torch.set_num_threads(3)\n"
-        "    x = torch.from_numpy(numpy.full((3000, 200), n, numpy.float32))  # no op of torch's\n"
-        "    return library.bias_gelu(x, None)[0, 0].item()\n"
-    )
-    _run(
-        f"""
-        sys.path.insert(0, {str(tmp_path)!r})
-        from work import work
-        load()
-        expected = [work(n) for n in range(6)]
-        for method, processes in dict(fork=2, forkserver=1, spawn=1).items():
-            with multiprocessing.get_context(method).Pool(processes) as pool:
-                if pool.map(work, range(6)) != expected: sys.exit(f"{{method}}: wrong")
-        """,
-        whose,
-    )
+def test_a_pool_of_forks(whose: str) -> None:
+    _said("a pool is fine", FORKED, whose)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_processes_that_load_the_library_anew(method: str) -> None:
+    _said(f"{method} is fine", LOADED_LATER)
 
 
 def test_exit_waits_for_nobody(whose: str) -> None:
     """Neither for idle helpers nor for a daemon thread in the midst of a call."""
-    _run(
-        """
-        load()
-        # The function alone: torch's own calls abort a daemon thread's process at exit.
-        from videomae_fast.ops._native.calls import _function
-        function, out = _function("vmf_bias_gelu", "pppiii"), torch.empty_like(x)
-        arguments = x.data_ptr(), None, out.data_ptr(), 3000, 200, 3
-        def for_ever():
-            while True: function(*arguments)
-        for _ in range(2):
-            threading.Thread(target=for_ever, daemon=True).start()
-        for _ in range(20): compute()
-        time.sleep(0.2)
-        """,
-        whose,
-    )
+    _said("exit", FORKED, whose)
+    assert _lived(FORKED, whose).returncode == 0, _lived(FORKED, whose)
 
 
 def test_only_a_process_that_is_no_fork_takes_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.interrupts import heed_interrupts
+from tests.support.interrupts import COMMAND
+from tests.support.launches import Host
 from tests.support.limits import largest_file
 from tests.support.videos import read_numbers, write_audio, write_video
+from videomae_fast.cli import main
 from videomae_fast.data import load_list, open_video
 from videomae_fast.data.errors import ListError, OutputError
 from videomae_fast.data.prepare import Job, Prepared, PrepareSettings, Transcoded, prepare, work
@@ -227,37 +227,27 @@ def test_a_full_disk_under_the_new_list(sources: Path, tmp_path: Path) -> None:
     assert prepare(path, tmp_path / "out", **QUICK).lines == 1
 
 
-def start(path: Path, out: Path) -> subprocess.Popen[str]:
-    words = ["prepare", str(path), "--output", str(out), "--workers", "2", "--speed-files", "0"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "videomae_fast", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heed_interrupts,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path: Path, how: int) -> None:
+def test_a_run_that_is_stopped_goes_on_where_it_was(
+    host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: int
+) -> None:
     source = write_video(tmp_path / "source.mp4", 40, size=(320, 256))
     names = [f"{number}.mp4" for number in range(12)]
     for name in names:
         (tmp_path / name).symlink_to(source)
     path = write_list(tmp_path / "train.csv", [f"{tmp_path}/{name} 0 -1" for name in names])
     out = tmp_path / "out"
-    process = start(path, out)
+    words = ["prepare", str(path), "--output", str(out), "--workers", "2", "--speed-files", "0"]
+    run = host.alone(COMMAND, words, tmp_path / "log")
     journal = out / "prepare.jsonl"
     deadline = time.monotonic() + 120
     while not journal.exists() or journal.read_text().count("\n") < 4:
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert run.poll() is None, run.said()
         time.sleep(0.01)
-    os.kill(process.pid, how)
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    os.kill(run.pid, how)
+    told = run.finish(130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
         assert told.endswith("videomae-fast prepare: interrupted\n")
         assert "Traceback" not in told
@@ -269,10 +259,8 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path: Path, how: int) ->
     kept = times(out / "videos")
     # Files that were renamed just before the kill may be there without a line: done again.
     journal.write_text("\n".join(lines[:-1]) + '\n{"source": "cut o')
-    process = start(path, out)
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    assert f"12 files: {12 - len(done)} to transcode, {len(done)} done" in told
+    assert main(words) == 0
+    assert f"12 files: {12 - len(done)} to transcode, {len(done)} done" in capsys.readouterr().err
     entries = load_list(out / "train.csv")
     assert [Path(entries[index].path).name for index in range(12)] == names
     for name in names:

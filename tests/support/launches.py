@@ -33,10 +33,15 @@ COMMAND: Final = "videomae_fast.cli:main"
 LIMIT: Final = 300.0
 """Seconds that a run may take; many times what any takes, as a machine may be busy."""
 IMPORTED: Final = (
+    "av",
+    "numpy.ma",  # which its ctypeslib imports when it is used
+    "tests.support.accidents",
     "tests.support.sharded",
     "torch._dynamo",  # which every rank imports with its first optimizer, in 0.6 s
+    "torch.distributed.checkpoint",
     "torch.distributed.run",
     "videomae_fast.cli.pretrain",
+    "videomae_fast.tasks.classification",
 )
 """What ranks need: what is not here each of them imports anew."""
 

@@ -17,16 +17,36 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
 
-from benchmarks.scale.layouts import config_of, new_step
 from videomae_fast.interop.weights.run_folders import read
 from videomae_fast.training.checkpoint import checkpoints, newest
 from videomae_fast.training.checkpoint.sharded import ShardedWriter
-from videomae_fast.training.optimizer import optimizer_state
 from videomae_fast.training.parallel.fsdp import local
 from videomae_fast.training.parallel.world import World
 
 STATE: dict[str, Any] = {"model": {}, "model_options": {}, "config": {}, "data": {}, "init": None}
+
+
+def states(rank: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and moments in two parts, as a sharded model has them, without one: making it takes
+    longer than a life. Of one row the second process has nothing."""
+    mesh = init_device_mesh("cpu", (2,))
+
+    def made(rows: int) -> Tensor:
+        own = torch.zeros(rows // 2 if rank else -(-rows // 2), 16)
+        shape = torch.Size((rows, 16))
+        return DTensor.from_local(own, mesh, [Shard(0)], shape=shape, stride=(16, 1))
+
+    model, moments = {}, {}
+    for rows in (1, 5, 64, 65, 500):
+        name = f"blocks.{rows}.weight"
+        model[name] = made(rows)
+        moments |= {f"exp_avg.{name}": made(rows), f"exp_avg_sq.{name}": made(rows)}
+        moments[f"step.{name}"] = torch.zeros(())
+    return model, moments
 
 
 def life(rank: int, store: str, parent: Path, first: int) -> None:
@@ -38,9 +58,7 @@ def life(rank: int, store: str, parent: Path, first: int) -> None:
         "gloo", store=made, rank=rank, world_size=2, timeout=timedelta(seconds=30)
     )
     world = World(rank, 2, torch.device("cpu"), dist.new_group(backend="gloo"), made)
-    step = new_step(config_of(shard="all", reshard="yes"), world)
-    writer = ShardedWriter(world)
-    model, moments = step.model.state_dict(), optimizer_state(step.model, step.optimizer)
+    writer, (model, moments) = ShardedWriter(world), states(rank)
     for number in range(first, first + 1000):
         with torch.no_grad():
             for tensor in (*model.values(), *moments.values()):

@@ -20,6 +20,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.support.forked_server import serve_workers
+
 BUCKET = "bucket"
 KINDS = pytest.mark.parametrize("kind", ["tar", "lance"])
 """Of the store that a test's fixtures make."""
@@ -181,4 +183,5 @@ def rank(words: list[str]) -> int:
 
     servers = json.loads(words[0])
     os.environ.update(servers[min(int(os.environ["RANK"]), len(servers) - 1)])
+    serve_workers()
     return cli.main(words[1:])

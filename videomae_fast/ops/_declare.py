@@ -388,6 +388,15 @@ def pick_by_name(
     return itemgetter(*places)
 
 
+def plain(*tensors: Tensor) -> bool:
+    """Whether a call concerns its backend alone, and may go around the dispatcher.
+
+    The first custom op that a process calls through it imports the compiler, in seconds, where a
+    loader process has no other use for it.
+    """
+    return not _watched() and _learning(tensors) is False
+
+
 def _watched() -> bool:
     """Whether somebody looks at or changes what torch computes, and so has to see one op."""
     return (

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
 from videomae_fast.arguments import Arguments
-from videomae_fast.ops._declare import launcher, native, register, triton
+from videomae_fast.ops._declare import launcher, native, plain, register, triton
 from videomae_fast.ops._native import augment
 from videomae_fast.ops.augment_plan import Region, check_operations, operation_rows, rows_tensor
 from videomae_fast.ops.patch_gather import IMAGENET_MEAN, IMAGENET_STD
@@ -86,7 +87,8 @@ def augmented_views(
     plan, operations = planned(clips, views, size)
     statistics = [float(value) for value in mean], [float(value) for value in std]
     if out is None:
-        made: Tensor = _AUGMENTED_VIEWS(list(clips), plan, operations, *size, *statistics, impl)
+        make = _make if plain(*clips) else _AUGMENTED_VIEWS
+        made: Tensor = make(list(clips), plan, operations, *size, *statistics, impl)
         return made
     shape = (len(views), clips[0].shape[0], *size, 3)
     if (
@@ -99,7 +101,8 @@ def augmented_views(
             f"out must be fp32 {list(shape)}, contiguous, on {clips[0].device}, got {out.dtype} "
             f"{list(out.shape)} on {out.device}, strides {out.stride()}"
         )
-    _augmented_views_into(list(clips), plan, operations, *statistics, out, impl)
+    write = _write if plain(*clips, out) else _AUGMENTED_VIEWS_INTO
+    write(list(clips), plan, operations, *statistics, out, impl)
     return out
 
 
@@ -234,25 +237,13 @@ _OP = register(
     reference=Backend(_each_view(_by_torch), "the reference", named=True),
 )
 
-# Registered by hand, as crop_resize is: the reference reads its plan, which fakes lack.
-_AUGMENTED_VIEWS = custom_op(
-    "videomae_fast::augmented_views",
-    lambda *args: _OP.choose(args[-1], *args[:-1]).run(*args[:-1], None),
-    mutates_args=(),
-    schema=(
-        "(Tensor[] clips, Tensor views, Tensor operations, SymInt height, SymInt width, "
-        "float[] mean, float[] std, str impl) -> Tensor"
-    ),
-)
-_AUGMENTED_VIEWS.register_fake(
-    lambda clips, views, _, *size_and_more: clips[0].new_empty(
-        (views.shape[0], clips[0].shape[0], *size_and_more[:2], 3), dtype=torch.float32
-    )
-)
+
+def _make(*args: Any) -> Tensor:
+    made: Tensor = _OP.choose(args[-1], *args[:-1]).run(*args[:-1], None)
+    return made
 
 
-@custom_op("videomae_fast::augmented_views_into", mutates_args=("out",))
-def _augmented_views_into(
+def _write(
     clips: Sequence[Tensor],
     views: Tensor,
     operations: Tensor,
@@ -265,4 +256,22 @@ def _augmented_views_into(
     _OP.choose(impl, *args).run(*args)
 
 
-_augmented_views_into.register_fake(lambda *_: None)
+# Registered by hand, as crop_resize is: the reference reads its plan, which fakes lack.
+_AUGMENTED_VIEWS = custom_op(
+    "videomae_fast::augmented_views",
+    _make,
+    mutates_args=(),
+    schema=(
+        "(Tensor[] clips, Tensor views, Tensor operations, SymInt height, SymInt width, "
+        "float[] mean, float[] std, str impl) -> Tensor"
+    ),
+)
+_AUGMENTED_VIEWS.register_fake(
+    lambda clips, views, _, *size_and_more: clips[0].new_empty(
+        (views.shape[0], clips[0].shape[0], *size_and_more[:2], 3), dtype=torch.float32
+    )
+)
+_AUGMENTED_VIEWS_INTO = custom_op(
+    "videomae_fast::augmented_views_into", _write, mutates_args=("out",)
+)
+_AUGMENTED_VIEWS_INTO.register_fake(lambda *_: None)

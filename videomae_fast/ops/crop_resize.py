@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from videomae_fast.arguments import Arguments
-from videomae_fast.ops._declare import launcher, native, register, triton
+from videomae_fast.ops._declare import launcher, native, plain, register, triton
 from videomae_fast.ops._native import crops
 from videomae_fast.ops.crop_plan import PRECISION, VIEW_FIELDS, crop_plan, filter_table, read_views
 from videomae_fast.ops.registry import Backend
@@ -60,10 +61,12 @@ def crop_resize(
     """
     _check(clips, views, size)
     if out is None:
-        made: Tensor = _CROP_RESIZE(list(clips), views, size[0], size[1], impl)
+        make = _make if plain(*clips, views) else _CROP_RESIZE
+        made: Tensor = make(list(clips), views, size[0], size[1], impl)
         return made
     _check_out(clips, views, size, out)
-    _crop_resize_into(list(clips), views, out, impl)
+    write = _write if plain(*clips, views, out) else _CROP_RESIZE_INTO
+    write(list(clips), views, out, impl)
     return out
 
 
@@ -196,11 +199,21 @@ _OP = register(
     reference=Backend(_made_by(_each_view(_by_torch)), "the reference", named=True),
 )
 
-# Registered by hand: the reference reads its boxes, which fakes lack. There is no gradient, and no
-# way around the dispatcher: a call takes milliseconds.
+
+def _make(*args: Any) -> Tensor:
+    made: Tensor = _OP.choose(args[-1], *args[:-1]).run(*args[:-1], None)
+    return made
+
+
+def _write(clips: Sequence[Tensor], views: Tensor, out: Tensor, impl: str) -> None:
+    args = (clips, views, *out.shape[2:4], out)
+    _OP.choose(impl, *args).run(*args)
+
+
+# Registered by hand: the reference reads its boxes, which fakes lack. There is no gradient.
 _CROP_RESIZE = custom_op(
     "videomae_fast::crop_resize",
-    lambda *args: _OP.choose(args[-1], *args[:-1]).run(*args[:-1], None),
+    _make,
     mutates_args=(),
     schema="(Tensor[] clips, Tensor views, SymInt height, SymInt width, str impl) -> Tensor",
 )
@@ -209,12 +222,5 @@ _CROP_RESIZE.register_fake(
         (views.shape[0], clips[0].shape[0], *size_and_impl[:2], 3)
     )
 )
-
-
-@custom_op("videomae_fast::crop_resize_into", mutates_args=("out",))
-def _crop_resize_into(clips: Sequence[Tensor], views: Tensor, out: Tensor, impl: str) -> None:
-    args = (clips, views, *out.shape[2:4], out)
-    _OP.choose(impl, *args).run(*args)
-
-
-_crop_resize_into.register_fake(lambda *_: None)
+_CROP_RESIZE_INTO = custom_op("videomae_fast::crop_resize_into", _write, mutates_args=("out",))
+_CROP_RESIZE_INTO.register_fake(lambda *_: None)

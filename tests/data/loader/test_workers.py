@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.interrupts import heed_interrupts
+from tests.support.forked_server import serve_workers
+from tests.support.launches import Host
 from videomae_fast.data.errors import DecodeError, WorkerDiedError
 from videomae_fast.data.loader.running_clock import RunningClock
 from videomae_fast.data.loader.workers import Outcome, WorkerPool
@@ -143,35 +142,30 @@ def test_only_the_task_that_hangs_is_ended(queued: int) -> None:
     assert len({outcome.result[1] for outcome in done.values()}) == 1  # type: ignore[index]
 
 
-STOPPED = """
-from tests.data.loader.test_workers import act
-from videomae_fast.data.loader.workers import WorkerPool
-if __name__ == "__main__":
+HERE = "tests.data.loader.test_workers"
+
+
+def job(_: list[str]) -> None:
+    """A target for ``Host``: a pool in a session of its own."""
+    os.setsid()
+    serve_workers()
     with WorkerPool(act, workers=2, time_limit=2.0, queued=1) as pool:
         assert not any(done.problem for done in pool.run(["slow"] * 4))
         print("begun", flush=True)
         print([done.problem for done in pool.run(["works for a second"] * 2)], flush=True)
-"""
 
 
 @pytest.mark.slow
-def test_seconds_in_which_the_job_is_stopped_are_not_counted(tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text(STOPPED)
-    job = subprocess.Popen(
-        [sys.executable, str(tmp_path / "job.py")],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert job.stdout is not None
-    with job:
-        assert job.stdout.readline() == "begun\n"
-        time.sleep(0.3)
-        os.killpg(job.pid, signal.SIGSTOP)
-        time.sleep(2.2)
-        os.killpg(job.pid, signal.SIGCONT)
-        assert job.stdout.readline() == "[None, None]\n"
+def test_seconds_in_which_the_job_is_stopped_are_not_counted(host: Host, tmp_path: Path) -> None:
+    run = host.alone(f"{HERE}:job", [], tmp_path / "log")
+    while "begun\n" not in run.said():
+        assert run.poll() is None, run.said()
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(2.2)
+    os.killpg(run.pid, signal.SIGCONT)
+    assert run.finish() == "begun\n[None, None]\n"
 
 
 def test_a_long_gap_counts_as_a_stop() -> None:
@@ -234,32 +228,23 @@ def report_and_hang(path: Path) -> None:
     time.sleep(1000)
 
 
-PARENT = """
-import sys
-from pathlib import Path
-from tests.data.loader.test_workers import report_and_hang
-from videomae_fast.data.loader.workers import WorkerPool
-if __name__ == "__main__":
+def parent(words: list[str]) -> None:
+    """A target for ``Host``: a pool whose processes name themselves in files, and hang."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    serve_workers()
     with WorkerPool(report_and_hang, workers=2) as pool:
-        list(pool.run([Path(name) for name in sys.argv[1:]]))
-"""
+        list(pool.run([Path(word) for word in words]))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_processes_end_with_their_parent_however_it_ends(tmp_path: Path, how: int) -> None:
+def test_processes_end_with_their_parent_however_it_ends(
+    host: Host, tmp_path: Path, how: int
+) -> None:
     files = [tmp_path / "a", tmp_path / "b"]
-    script = tmp_path / "parent.py"
-    script.write_text(PARENT)
-    root = Path(__file__).parents[3]
-    parent = subprocess.Popen(
-        [sys.executable, str(script), *map(str, files)],
-        env={**os.environ, "PYTHONPATH": str(root)},
-        stderr=subprocess.DEVNULL,
-        preexec_fn=heed_interrupts,
-    )
+    run = host.alone(f"{HERE}:parent", list(map(str, files)), tmp_path / "log")
     workers = [int(contents(path)) for path in files]
-    os.kill(parent.pid, how)
-    parent.wait(timeout=120)
+    os.kill(run.pid, how)
+    run.finish(None)
     deadline = time.monotonic() + 60
     while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.02)
