@@ -23,6 +23,7 @@ from benchmarks.scale.layouts import (
     BASE,
     LAYOUTS,
     MASKS,
+    MORE,
     batches,
     config_of,
     joined,
@@ -46,10 +47,7 @@ from videomae_fast.training.step import TrainStep
 
 STEPS: Final = 20
 FEW: Final = 6
-"""Where a layout is there for one thing alone, or makes :data:`STEPS` with other masks or in one
-micro-batch; clips that can't be read are in some of them."""
-LONG: Final = "; random; 1"
-"""What variants end in that make :data:`STEPS`: one of each layout."""
+"""Where a layout is there for one thing alone; clips that can't be read are in some of them."""
 SOME: Final[dict[int, dict[str, dict[str, Any]]]] = {
     3: {
         "ddp; random; 2": {**MASKS["random"], "accumulation": 2},
@@ -65,11 +63,6 @@ SOME: Final[dict[int, dict[str, dict[str, Any]]]] = {
 MOMENTS: Final = ("exp_avg.", "exp_avg_sq.")
 COMPILED: Final[dict[str, Any]] = {"depth": 1, "decoder_depth": 1, "recompute": True}
 """Two graphs: compiling takes longer than all steps."""
-
-
-def steps_of(name: str, processes: int) -> int:
-    """How many a variant makes."""
-    return STEPS if name.endswith(LONG) and processes not in SOME else FEW
 
 
 def held(step: TrainStep[ClipBatch]) -> int:
@@ -188,11 +181,11 @@ def every_layout(words: list[str]) -> None:
 
 
 def some_layout(words: list[str]) -> None:
-    """Layouts that need more processes, or of a number that divides nothing. words:
+    """A few steps of layouts that need more processes, or of a number that divides nothing. words:
     as for all layouts."""
     torch.set_num_threads(1)
     world = World.start("cpu")
-    found = _trained(SOME[world.size], world, torch.load(words[1], weights_only=True))
+    found = _trained(SOME[world.size], world, torch.load(words[1], weights_only=True), FEW)
     for name, options in SOME[world.size].items():
         settings = settings_of(config_of(**options))
         found[name]["parts"] = layout_of(settings.shard, world)
@@ -215,15 +208,15 @@ def _write(path: Path, found: Mapping[str, Any], world: World) -> None:
 def _trained_in_all(world: World, alone: Path) -> dict[str, Any]:
     every = variants(world.size)
     if world.size > 1:
-        return _trained(every, world, torch.load(alone, weights_only=True))
+        return _trained(every, world, torch.load(alone, weights_only=True), STEPS)
     kept: dict[str, Any] = {}
-    found = _trained(every, world, kept)
+    found = _trained(every, world, kept, STEPS)
     torch.save(kept, alone)
     return found
 
 
 def _trained(
-    every: Mapping[str, Mapping[str, Any]], world: World, kept: dict[str, Any]
+    every: Mapping[str, Mapping[str, Any]], world: World, kept: dict[str, Any], number: int
 ) -> dict[str, Any]:
     """What each variant's steps gave, and how far its states are off at the end.
 
@@ -231,7 +224,7 @@ def _trained(
     """
     found = {}
     for name, options in every.items():
-        step, last = new_step(config_of(**options), world), steps_of(name, world.size)
+        step, last = new_step(config_of(**options), world), FEW if name in MORE else number
         steps = trained(step, world, FEW)
         if world.size == 1:
             kept.setdefault(f"{reference(name)}; {FEW}", states(step))
