@@ -143,6 +143,7 @@ def test_dynamic_from_the_beginning(kind):
         assert graphs() == 2
 
 
+@pytest.mark.slow
 def test_a_marked_batch():
     model = model_of(MaskedAutoencoder, activation_checkpointing=True)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -155,6 +156,7 @@ def test_a_marked_batch():
     assert graphs() == 1
 
 
+@pytest.mark.slow
 def test_without_gradients():
     """And with positions that are learned."""
     torch.manual_seed(0)
@@ -212,6 +214,7 @@ def test_export_of_the_classifier():
         torch.testing.assert_close(loaded(frames), model(frames))
 
 
+@pytest.mark.slow
 def test_export_with_sizes():
     model = model_of(VideoClassifier).eval()
     sizes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)

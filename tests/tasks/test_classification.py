@@ -30,6 +30,7 @@ from videomae_fast.training.errors import CheckpointError, InterruptedRunError
 Lists = tuple[Path, Path]
 
 
+@pytest.mark.slow
 def test_a_small_set_is_learned(learned: tuple[Path, list[str]]) -> None:
     output, said = learned
     epochs = History(output).epochs

@@ -55,6 +55,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return dict(read(checkpoints(folder / "checkpoints")[0]).model())
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_its_teacher_knows(
     lists: Lists, learned: Learned, tmp_path: Path
 ) -> None:
@@ -251,6 +252,7 @@ class Running(Distillation):
         return RunningTeacher(Teacher(found, layers, device=self.world.device, bf16=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("videos", [8, 5], ids=["full", "with empty places"])
 def test_stored_outputs_are_what_the_teacher_says_of_the_same_clips(
     videos: int, lists: Lists, learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -219,6 +219,7 @@ def test_labels_of_lists_and_remote_stores_are_mixed(
     assert set(found[0][1]) == {1, 2, 4}
 
 
+@pytest.mark.slow
 def test_a_slow_network_is_not_waited_for(
     tiny: Tiny, url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_gpu_is_busy_before_each_timed_call(monkeypatch):
     assert "0 bytes" in done
 
 
+@pytest.mark.slow
 def test_baselines_and_their_table(tmp_path, capsys):
     words = [*TINY, "--parts", "baselines", "--masking", "dual", "encoder-only"]
     names = [*EAGER, "Hugging Face as shipped"]

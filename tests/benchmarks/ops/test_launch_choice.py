@@ -98,6 +98,7 @@ assert tried == set(lc.TRIED), tried ^ set(lc.TRIED)
 """
 
 
+@pytest.mark.slow
 def test_all_is_compiled_before_the_gpu_is_used():
     """Each launch as it is and changed, in both alignments of a program's rows."""
     pytest.importorskip("triton")

@@ -61,6 +61,7 @@ def paper_record(paper_path):
     return read(paper_path)
 
 
+@pytest.mark.slow
 def test_paper_files(paper_path):
     files(paper_path)
 
@@ -219,6 +220,7 @@ def test_a_link_uses_the_backends_it_names(monkeypatch):
             assert "linear" not in chosen  # torch's own
 
 
+@pytest.mark.slow
 def test_breakdown(ran):
     record = ran(breakdown.main, "--size", "small")
     (part,) = record["parts"]
