@@ -1,5 +1,4 @@
-"""A model of ViT-B's width as one of 64 processes, of which there is none other: a step of tensors
-without values.
+"""ViT-B as one of 64 processes, of which there is none other: a step of tensors without values.
 
 ``python -m tests.support.one_of_many`` prints, as JSON, the bytes that torch's tracker counts for a
 process when its first backward pass is at its peak, and after the update.
@@ -26,7 +25,6 @@ from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World
 
 PROCESSES: Final = 64
-CONFIG: Final = MAEConfig.from_size("base", depth=4, decoder_depth=2)
 
 
 def counted(tracker: Any, when: str) -> dict[str, int]:
@@ -39,9 +37,10 @@ def main() -> None:
     dist.init_process_group("fake", rank=1, world_size=PROCESSES, store=FakeStore())
     world = World(1, PROCESSES, torch.device("cpu"))
     mesh = init_device_mesh("cpu", (PROCESSES,), mesh_dim_names=("parts",))  # reads values
-    masks = Masks.from_seeds(torch.arange(1), CONFIG.grid, MaskSpec())
+    config = MAEConfig.from_size("base")
+    masks = Masks.from_seeds(torch.arange(1), config.grid, MaskSpec())
     with torch.device("meta"):
-        model = MaskedAutoencoder(CONFIG)
+        model = MaskedAutoencoder(config)
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         patch.object(fsdp, "_check_average"),
@@ -51,7 +50,7 @@ def main() -> None:
     ):
         fsdp.shard(model, Layout(PROCESSES, True), world, bf16=True, compiled=False)
         optimizer = torch.optim.AdamW(model.parameters(), foreach=True)
-        frames = torch.zeros(1, CONFIG.frames, 224, 224, 3, dtype=torch.uint8)
+        frames = torch.zeros(1, config.frames, 224, 224, 3, dtype=torch.uint8)
         tracker = FSDPMemTracker(model, optimizer)
         tracker.track_inputs((frames,))
         with tracker:
