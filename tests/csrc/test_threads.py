@@ -192,15 +192,18 @@ def test_a_child_that_loads_the_library_itself() -> None:
     _said("a child is fine", LOADED_LATER)
 
 
+@pytest.mark.slow
 def test_a_pool_of_forks(whose: str) -> None:
     _said("a pool is fine", FORKED, whose)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_processes_that_load_the_library_anew(method: str) -> None:
     _said(f"{method} is fine", LOADED_LATER)
 
 
+@pytest.mark.slow
 def test_exit_waits_for_nobody(whose: str) -> None:
     """Neither for idle helpers nor for a daemon thread in the midst of a call."""
     _said("exit", FORKED, whose)

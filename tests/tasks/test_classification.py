@@ -30,7 +30,6 @@ from videomae_fast.training.errors import CheckpointError, InterruptedRunError
 Lists = tuple[Path, Path]
 
 
-@pytest.mark.slow
 def test_a_small_set_is_learned(learned: tuple[Path, list[str]]) -> None:
     output, said = learned
     epochs = History(output).epochs

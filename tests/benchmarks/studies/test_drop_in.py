@@ -178,7 +178,6 @@ def runs_of(record):
     return {(run["contender"], run["masking"]): run for run in record["parts"][0]["runs"]}
 
 
-@pytest.mark.slow
 def test_files(path, record):
     text = path.with_suffix(".md").read_text()
     assert study_tables.TABLES["drop-in"](record) + "\n" == text

@@ -61,7 +61,6 @@ def paper_record(paper_path):
     return read(paper_path)
 
 
-@pytest.mark.slow
 def test_paper_files(paper_path):
     files(paper_path)
 
