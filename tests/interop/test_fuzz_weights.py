@@ -16,6 +16,16 @@ def test_damaged_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
     assert list(weights.run(150, 11, tmp_path)) == []
 
 
+def _freed_in_the_heap(size: int) -> list[bytes]:
+    """Frees so many bytes, which malloc keeps, as what lies behind them is still in use: that."""
+    one = 30_000_000
+    bytes(one + 1000)  # freed at once: from then on as much comes from the heap
+    freed = [b"x" * one for _ in range(size // one)]
+    behind = [bytes(500) for _ in range(20_000)]
+    freed.clear()
+    return behind
+
+
 def test_the_fuzz_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader with each fault in turn: a traceback, other values, other names, time, memory."""
     (source,) = [one for one in weights.healthy(tmp_path) if one.name == "zip.pth"]
@@ -41,6 +51,7 @@ def test_the_fuzz_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mo
         raise weights.WeightsError("bad weights")
 
     gc.collect()  # or what earlier tests left is given back meanwhile
+    left = _freed_in_the_heap(330_000_000)  # which would serve `large`, and hide what it takes
     for read, told in (
         (wrong, "KeyError"),
         (silent, "not a sentence that names the file"),
@@ -54,3 +65,4 @@ def test_the_fuzz_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mo
         parts = told.split(".*")
         assert all(part in said for part in parts), (said, told)
         assert bool(said) == bool(told)
+    assert left
