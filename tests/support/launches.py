@@ -8,6 +8,7 @@ Python as a test sees it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -84,8 +85,13 @@ class Run:
     def ranks(self) -> dict[int, int]:
         """Process ids of its ranks, by the names that these give themselves."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        names = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
-        return {int(name[5:]): pid for pid, name in names.items() if name.startswith("rank-")}
+        found = {}
+        for pid in children:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                if name.startswith("rank-"):
+                    found[int(name[5:])] = int(pid)
+        return found
 
 
 class Host:
@@ -141,15 +147,17 @@ class Host:
 
     def alone(self, target: str, words: list[str], log: Path, **environment: str) -> Run:
         """The same in one process that no agent started. environment: variables beside its own."""
-        started = {"start": target, "words": words, "log": str(log), "environment": environment}
-        return Run(self, self._ask(started), log)
+        return self._fork(log, {"start": target, "words": words, "environment": environment})
 
     def _start(
         self, processes: int, target: str, words: list[str], log: Path, **options: Any
     ) -> Run:
-        log.touch()  # there before the agent has it
-        started = {"start": target, "processes": processes, "words": words, "log": str(log)}
-        return Run(self, self._ask({**started, **options}), log)
+        started = {"start": target, "processes": processes, "words": words}
+        return self._fork(log, {**started, **options})
+
+    def _fork(self, log: Path, started: dict[str, Any]) -> Run:
+        log.touch()  # there before the fork has it: Run.said may be asked at once
+        return Run(self, self._ask({**started, "log": str(log)}), log)
 
     def poll(self, pid: int) -> int | None:
         if pid not in self._ended:

@@ -23,6 +23,15 @@ def numbers(output: Path) -> list[tuple[float, ...]]:
     return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
 
 
+def test_a_run_has_said_nothing_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its process takes to come: on a busy machine it is asked before."""
+    monkeypatch.setattr(Host, "_ask", lambda *_: 1)
+    assert Host().alone(CLI, [], tmp_path / "alone").said() == ""
+    assert Host().start(2, CLI, [], tmp_path / "ranks").said() == ""
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 200
     while not path.exists():
