@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.support.durations import Durations
 from tests.support.forked_server import serve_workers
 from tests.support.interpreter import import_triton
 from tests.support.launches import Host
@@ -35,9 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--tell-failures", action="store_true", help="print a line of a failure when it happens"
     )
+    told = "write how long tests took into tests/durations.json"
+    parser.addoption("--record-durations", action="store_true", help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Durations())
     if config.getoption("--tell-failures") or config.getoption("--gpu"):
         config.pluginmanager.register(ToldAtOnce(config))
     if config.getoption("--gpu"):
@@ -71,14 +74,7 @@ class ToldAtOnce:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, then the longest ones, whole (a file's tests run in one
-    process, so that what they share is made once): no process ends with one while others wait.
-
-    Where a GPU is expected, what a GPU adds nothing to is left out: its minutes are few.
-    """
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
+    """Where a GPU is expected, what a GPU adds nothing to is left out: its minutes are few."""
     if not config.getoption("--gpu"):
         return
     left_out = [item for item in items if item.get_closest_marker("without_gpu")]

@@ -74,7 +74,6 @@ def test_pytest_finds_tests(command: str) -> None:
         assert any(chosen in name for name in (*names, path.name)), f"{path}: no {chosen}"
 
 
-@pytest.mark.slow
 @pytest.mark.without_gpu
 @pytest.mark.parametrize("command", of_python("tests/kernels/aot.py "))
 def test_a_case_is_compiled(command: str) -> None:

@@ -131,7 +131,6 @@ def test_documents_have_commands() -> None:
     assert {"make demo", "make test"} <= {command for _, command in ALL}
 
 
-@pytest.mark.slow
 def test_every_command_runs_in_the_order_of_its_document(
     workplace: Path, host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

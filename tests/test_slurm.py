@@ -49,7 +49,6 @@ if "RANK" in os.environ and "SLURM_RESTART_COUNT" not in os.environ:
 """Each rank of the job's first start waits in a step for the signal."""
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(shutil.which, (*DAEMONS, "sbatch"))), reason="needs SLURM (slurm-wlm)"
 )

@@ -292,7 +292,6 @@ def test_detected_persons_are_where_actions_are_looked_for(
     assert first not in found
 
 
-@pytest.mark.slow
 def test_moving_squares_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_boxed(tmp_path, 120, 24, videos=True)
     more = {"schedule.epochs": 6, "schedule.warmup_epochs": 2}
@@ -304,7 +303,6 @@ def test_moving_squares_are_learned(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(float(row["precision"]) > 0.6 for row in rows)
 
 
-@pytest.mark.slow
 def test_two_processes_are_as_one(tiny: tuple[Path, Path], host: Host, tmp_path: Path) -> None:
     folder, _ = tiny
     runs: dict[str, Any] = {}
@@ -334,7 +332,6 @@ def test_two_processes_are_as_one(tiny: tuple[Path, Path], host: Host, tmp_path:
     assert main(scoring(folder, tmp_path / "sharded/best.safetensors", tmp_path / "out")) == 0
 
 
-@pytest.mark.slow
 def test_two_processes_score_as_one_does_and_one_goes_on_for_them(
     tiny: tuple[Path, Path], host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

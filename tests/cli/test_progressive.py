@@ -94,7 +94,6 @@ def test_mistakes(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_table_of_one(plan: Path, host: Host, tmp_path: Path) -> None:
     assert progressive(plan, "--output", tmp_path / "one") == 0
     words = ["progressive", str(plan), "--output", str(tmp_path / "two")]
@@ -113,7 +112,6 @@ def test_two_processes_give_the_table_of_one(plan: Path, host: Host, tmp_path: P
                 assert mine[kind]["videos"] == other[kind]["videos"]
 
 
-@pytest.mark.slow
 def test_killed_in_a_stage_it_ends_with_the_result_of_an_uninterrupted_one(
     plan: Path, host: Host, tmp_path: Path
 ) -> None:

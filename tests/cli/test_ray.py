@@ -110,7 +110,6 @@ def kill_first(monkeypatch: pytest.MonkeyPatch, file: Path, above: int, log: Pat
     )
 
 
-@pytest.mark.slow
 def test_the_files_are_those_of_one_machine_though_a_worker_is_killed(
     ray: Any, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +146,6 @@ def test_the_files_are_those_of_one_machine_though_a_worker_is_killed(
     assert len(contents(Path("local/features"))) == 11
 
 
-@pytest.mark.slow
 def test_what_goes_wrong_in_a_shard(ray: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no machine of the Ray cluster has 64 CPUs for a shard"):
         RayExecutor(cpus=64).run(lambda shard: shard, 2)
@@ -165,7 +163,6 @@ def test_what_goes_wrong_in_a_shard(ray: Any, here: Path, monkeypatch: pytest.Mo
         RayExecutor().run(lambda _: os.kill(os.getpid(), signal.SIGKILL), 1)
 
 
-@pytest.mark.slow
 def test_after_an_error_no_more_shards_are_begun(ray: Any, here: Path) -> None:
     """Again and again: where tasks were cancelled as they ended, Ray aborted the process."""
     begun = here / "begun"

@@ -174,7 +174,6 @@ def lower_level(
     return without_levels("attention.cpp", request.param, tmp_path_factory.mktemp("csrc"))
 
 
-@pytest.mark.slow
 def test_lower_instruction_sets(lower_level: ctypes.CDLL) -> None:
     with in_place_of_ours(lower_level):
         for shape in SHAPES:

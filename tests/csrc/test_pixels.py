@@ -105,7 +105,6 @@ def test_patch_gather_of_every_value(dtype: torch.dtype, patch: int, threads: in
     assert_every_value(dtype, patch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("levels", [("x86-64-v4",), ("x86-64-v4", "x86-64-v3")], ids=len)
 def test_patch_gather_on_lower_instruction_sets(levels: tuple[str, ...], tmp_path: Path) -> None:
     with in_place_of_ours(without_levels("patch_gather.cpp", levels, tmp_path)):

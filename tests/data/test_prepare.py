@@ -172,7 +172,6 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "transcode", crash_or_hang)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("trouble")
 def test_a_crash_a_kill_a_hang_and_a_bug_cost_their_file_only(tmp_path: Path) -> None:
     names = ["crashes", "one", "hangs", "two", "killed", "bug", "vanishes", "three"]
@@ -227,7 +226,6 @@ def test_a_full_disk_under_the_new_list(sources: Path, tmp_path: Path) -> None:
     assert prepare(path, tmp_path / "out", **QUICK).lines == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_where_it_was(
     host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: int

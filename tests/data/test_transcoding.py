@@ -365,7 +365,6 @@ def test_what_goes_wrong_at_the_target_is_no_fault_of_the_source(
     assert not one.partial.exists()
 
 
-@pytest.mark.slow
 @needs_clips
 def test_real_clips(tmp_path: Path) -> None:
     for clip in CLIPS:

@@ -115,7 +115,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "FALLEN", 2.0)
 
 
-@pytest.mark.slow
 def test_demo_leaves_all_that_it_says_in_its_last_ten_lines(
     small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,7 +178,6 @@ def test_predicting_nothing_scores_the_variance_of_the_target() -> None:
     assert model.decoder.head.weight.abs().max() > 0  # the model itself is as it was
 
 
-@pytest.mark.slow
 def test_demo_that_has_not_learnt_fails(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

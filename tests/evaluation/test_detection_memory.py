@@ -31,7 +31,6 @@ class LongMovie(ReaderBase):
         return np.full((len(ids), 256, 340, 3), ids[0] % 251, dtype=np.uint8)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_memory_is_flat_over_two_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1,199 clips hold 1.3 GB of decoded pixels; what is resident must not move."""

@@ -237,7 +237,6 @@ class LongStream(ReaderBase):
         return np.full((len(ids), 256, 340, 3), ids[0] % 251, dtype=np.uint8)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_memory_is_flat_over_two_hours(tiny: VideoClassifier) -> None:
     """All 54,000 windows at stride 4 hold 11.6 GB of pixels; what is resident must not move."""

@@ -29,7 +29,6 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.mark.slow
 def test_under_torch_compile():
     model = pretraining()
     images, (encoder_mask, decoder_mask) = normalized_images(frames()), masks_of("dual").to_bool()
@@ -42,7 +41,6 @@ def test_under_torch_compile():
         accelerate(compiled)
 
 
-@pytest.mark.slow
 @needs_transformers
 def test_hugging_face_under_torch_compile():
     model = small_hugging_face("pretraining").eval()
@@ -65,7 +63,6 @@ def small_model(name: str) -> nn.Module:
     return small_hugging_face(kind, num_hidden_layers=1, decoder_num_hidden_layers=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

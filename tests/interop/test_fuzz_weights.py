@@ -11,7 +11,6 @@ import pytest
 from tests.fuzz import weights
 
 
-@pytest.mark.slow
 def test_damaged_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
     assert list(weights.run(150, 11, tmp_path)) == []
 

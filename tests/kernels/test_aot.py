@@ -14,7 +14,6 @@ from tests.support.interpreter import without_interpreter
 pytest.importorskip("triton")
 
 
-@pytest.mark.slow
 @pytest.mark.without_gpu
 def test_kernels_compile_within_their_budget():
     """In a process of its own: here Triton's interpreter is on, which compiles nothing."""

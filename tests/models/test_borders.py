@@ -159,7 +159,6 @@ def compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_blocks_of_any_rate_share_their_graphs() -> None:
     """A rate that is a guard would be a graph for each block, and past eight an error."""

@@ -108,7 +108,6 @@ def assert_same(model: nn.Module, compiled, frames: Tensor, masks: Masks) -> Non
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "steps", "backend"),
     [
@@ -128,7 +127,6 @@ def test_one_after_the_other(kind, steps, backend):
         assert graphs() == wanted, f"{shape} {spec}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MaskedAutoencoder, VideoClassifier])
 def test_dynamic_from_the_beginning(kind):
     """One graph for all, but for the model's own grid, whose positions are kept."""
@@ -143,7 +141,6 @@ def test_dynamic_from_the_beginning(kind):
         assert graphs() == 2
 
 
-@pytest.mark.slow
 def test_a_marked_batch():
     model = model_of(MaskedAutoencoder, activation_checkpointing=True)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -156,7 +153,6 @@ def test_a_marked_batch():
     assert graphs() == 1
 
 
-@pytest.mark.slow
 def test_without_gradients():
     """And with positions that are learned."""
     torch.manual_seed(0)
@@ -186,7 +182,6 @@ def test_grids_differ_in_every_field():
     assert all(one != other for other in (Grid(1, 3, 4), Grid(2, 1, 4), Grid(2, 3, 1), (2, 3, 4)))
 
 
-@pytest.mark.slow
 @torch._inductor.config.patch({"cpp.simdlen": 1})  # compiled in a third of the time
 def test_inductor_takes_another_size():
     """By one graph, in which one size is a symbol."""
@@ -214,7 +209,6 @@ def test_export_of_the_classifier():
         torch.testing.assert_close(loaded(frames), model(frames))
 
 
-@pytest.mark.slow
 def test_export_with_sizes():
     model = model_of(VideoClassifier).eval()
     sizes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)

@@ -119,7 +119,6 @@ def test_checkpointing_gives_the_same_bits() -> None:
     assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
 
 
-@pytest.mark.slow
 def test_compiled_it_is_the_eager_model() -> None:
     model = built(True, replace(TINY, depth=2, decoder_depth=1))  # each layer takes seconds
     eager = results(model)

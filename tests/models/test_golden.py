@@ -30,7 +30,7 @@ CHOICES = [
     pytest.param(("cpu", "native"), marks=[native, pytest.mark.without_gpu], id="native"),
     pytest.param(("cuda", "auto"), marks=NEEDS_GPU, id="gpu"),
 ]
-TRITON = pytest.param((GPU, "triton"), marks=pytest.mark.slow, id="triton")
+TRITON = pytest.param((GPU, "triton"), id="triton")
 CASES = ["pretrain_tiny_dual", "pretrain_tiny_tube", "pretrain_tiny_patch14_dual"]
 
 

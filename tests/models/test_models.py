@@ -260,7 +260,6 @@ def test_sinusoid_table():
     assert "positions" not in "".join(MaskedAutoencoder(tiny()).state_dict())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("autocast", "compiled"), [(False, False), (True, False), (True, True)])
 def test_the_gradient_along_with_the_loss(random_frames, compiled, autocast):
     """The same losses, and the same gradients to the last bit, as loss_sum times the scale."""

@@ -49,7 +49,6 @@ def of_a_clip_of_vit_g(keeping: Keeping) -> float:
     return (two + (giant.depth - 2) * (three - two)) / 1e6
 
 
-@pytest.mark.slow
 def test_what_is_kept_of_a_clip_of_vit_g(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing is computed; without it Triton refuses the fake tensors, which lie on the CPU.
     monkeypatch.setenv("TRITON_INTERPRET", "1")

@@ -90,7 +90,6 @@ def test_the_policy_is_told(tmp_path, monkeypatch):
     assert "for 1 shapes" in policy.told("cuda")
 
 
-@pytest.mark.slow
 def test_another_table_by_name(tmp_path):
     """In a process of its own: the table is read once, at import."""
     table = table_of(tmp_path / "mine.json", (H200, 160, "flash"))

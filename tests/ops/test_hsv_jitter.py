@@ -62,7 +62,6 @@ def test_bytes_are_those_of_the_reference(impl: str, device: str) -> None:
     assert none.shape == (0, 2, 33, 27, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("impl", KERNELS)
 def test_all_hues_and_saturations(impl: str, device: str) -> None:
     """Every share of grey, for colours all around the circle: each product that is rounded."""

@@ -28,13 +28,7 @@ def test_there_are_five_and_the_list_has_them() -> None:
     assert [name for name in TUTORIALS if f"]({name}.md)" not in told] == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name == "own-videos" else ())
-        for name in TUTORIALS
-    ],
-)
+@pytest.mark.parametrize("name", TUTORIALS)
 def test_a_tutorial_does_what_it_shows(name: str, tmp_path: Path) -> None:
     if name in ("accelerate", "convert"):
         pytest.importorskip("transformers")

@@ -145,7 +145,6 @@ def test_accumulation_changes_nothing_where_nothing_is_mixed(
         assert one == pytest.approx(two, rel=2e-5)
 
 
-@pytest.mark.slow
 def test_two_processes_validate_as_one_does(lists: Lists, host: Host, tmp_path: Path) -> None:
     """Sharded too: what is validated, averaged and kept as best is whole."""
     found, best, steps = [], [], []

@@ -55,7 +55,6 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return dict(read(checkpoints(folder / "checkpoints")[0]).model())
 
 
-@pytest.mark.slow
 def test_a_student_learns_what_its_teacher_knows(
     lists: Lists, learned: Learned, tmp_path: Path
 ) -> None:
@@ -252,7 +251,6 @@ class Running(Distillation):
         return RunningTeacher(Teacher(found, layers, device=self.world.device, bf16=False))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("videos", [8, 5], ids=["full", "with empty places"])
 def test_stored_outputs_are_what_the_teacher_says_of_the_same_clips(
     videos: int, lists: Lists, learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -393,7 +391,6 @@ def test_noise_of_holes_has_to_be_drawn_in_one_place(lists: Lists, learned: Lear
         distill(made, output="run", log=quiet)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stored", [False, True], ids=["running", "stored"])
 def test_two_processes_train_as_one_does(
     stored: bool, lists: Lists, learned: Learned, host: Host, tmp_path: Path
@@ -415,7 +412,6 @@ def test_two_processes_train_as_one_does(
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-@pytest.mark.slow
 @torch._inductor.config.patch({"cpp.simdlen": 1})  # compiled in a third of the time
 def test_a_compiled_run_is_the_eager_one(lists: Lists, learned: Learned, tmp_path: Path) -> None:
     found = []

@@ -193,7 +193,6 @@ def test_heads_of_weights_that_do_not_say_them(
     assert "holds a test with other heads: name" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_two_processes_give_what_one_gives(
     learned: Learned, lists: tuple[Path, Path], host: Host, tmp_path: Path
 ) -> None:

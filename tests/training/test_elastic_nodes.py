@@ -21,7 +21,6 @@ def wait_for(words: str, run: Run) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_a_node_is_lost_and_one_comes(host: Host, tiny_list: Path, tmp_path: Path) -> None:
     """Two nodes; the second is killed in step 2. One goes on; in step 4 a new one is there."""
     given = ["pretrain", *options(data=tiny_list, epochs=4, shard="node", log_every=1)]

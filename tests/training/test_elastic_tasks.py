@@ -18,7 +18,6 @@ from videomae_fast.interop import read_weights
 from videomae_fast.tasks.validation import History
 from videomae_fast.training.checkpoint import checkpoints, read
 
-pytestmark = pytest.mark.slow
 STEPS, STOPPED = 4, 2
 LAYOUTS = {2: ("--shard", "all", "--reshard", "yes"), 3: (), 4: ("--shard", "2")}
 

@@ -61,7 +61,6 @@ def test_the_loss_curve_of_a_few_steps(wide: Make) -> None:
     assert 0 < max(abs(a - b) for a, b in zip(found, exact, strict=True)) < 0.015
 
 
-@pytest.mark.slow
 def test_the_loss_curve_of_300_steps_is_that_of_fp32(wide: Make) -> None:
     """Each step within 0.02, the mean of all within 0.004, where the end is within 0.003; a third
     of the loss is learnt. bf16 without fp8 was within 0.006, 0.001 and 0.001."""

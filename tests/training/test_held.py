@@ -17,7 +17,6 @@ SHAPE = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_it_is_beside_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = held.config_of
 

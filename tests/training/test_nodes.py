@@ -124,7 +124,6 @@ def test_what_is_a_machines_is_shared_by_its_processes(
     assert dataset_of(config).prefetch_bytes == 1.2e9 / (told or 1)
 
 
-@pytest.mark.slow
 def test_runs_on_nodes_as_they_are(host: Host, tiny_list: Path, tmp_path: Path) -> None:
     """Two and one process: no run. Two, of which nobody says that they are a node's: one copy."""
     words = options(data=tiny_list, epochs=2, shard="node", reshard="yes")

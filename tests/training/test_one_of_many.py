@@ -14,7 +14,6 @@ from videomae_fast import MAEConfig, MaskedAutoencoder
 from videomae_fast.models.transformer import Block
 
 
-@pytest.mark.slow
 def test_states_of_one_of_64_are_the_planned_ones() -> None:
     """What the tracker says of the optimizer within its step is wrong: it counts after."""
     said = printed("from tests.support.one_of_many import main; main()")

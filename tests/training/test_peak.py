@@ -21,7 +21,6 @@ def test_storages_count_with_the_size_that_they_have() -> None:
     assert counting.most == 4 * (10 + 100)
 
 
-@pytest.mark.slow
 def test_a_step_holds_no_more_than_planned(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

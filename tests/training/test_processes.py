@@ -39,7 +39,6 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_very_losses(
     host: Host, tiny_list: Path, tmp_path: Path
 ) -> None:

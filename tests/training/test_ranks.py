@@ -18,7 +18,6 @@ from videomae_fast.training.metrics import read_metrics
 
 CLI = "videomae_fast.cli:main"
 STEPS = 60
-pytestmark = pytest.mark.slow
 
 
 def numbers(output: Path) -> list[tuple[float, ...]]:

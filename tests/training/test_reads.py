@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,7 +26,6 @@ def newest(output: Path) -> Saved:
     return read(checkpoints(output / "checkpoints")[0])
 
 
-@pytest.mark.slow
 def test_each_process_reads_its_part(host: Host, tiny_list: Path, tmp_path: Path) -> None:
     """Of what one process wrote, and of what two wrote, read by three."""
     words = ["pretrain", *options(data=tiny_list, warmup_epochs=0, depth=2)]

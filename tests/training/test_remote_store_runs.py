@@ -94,7 +94,6 @@ def test_an_index_comes_in_parts(
     assert {path.suffix for path in files if path.is_file()} == {".npy"}
 
 
-@pytest.mark.slow
 def test_several_processes_read_one_store(
     host: Host, url: str, proxy: Proxy, server: str, tiny_list: Path, tmp_path: Path
 ) -> None:
@@ -219,7 +218,6 @@ def test_labels_of_lists_and_remote_stores_are_mixed(
     assert set(found[0][1]) == {1, 2, 4}
 
 
-@pytest.mark.slow
 def test_a_slow_network_is_not_waited_for(
     tiny: Tiny, url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,6 @@ from tests.support.sharded import FEW, MORE, SOME, STEPS
 from videomae_fast.models.transformer import Block
 from videomae_fast.tasks.pretraining import build_model
 
-pytestmark = pytest.mark.slow
-
 Ran = Callable[[int], dict[str, Any]]
 
 

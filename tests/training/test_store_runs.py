@@ -78,7 +78,6 @@ def test_the_same_losses_with_a_cache(
     assert len(list((tmp_path / "cache").glob("*.frames"))) == 8
 
 
-@pytest.mark.slow
 def test_the_same_losses_in_two_processes(
     host: Host, store: Path, of_the_list: Path, tmp_path: Path
 ) -> None:

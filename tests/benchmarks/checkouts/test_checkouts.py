@@ -90,7 +90,6 @@ def checkout(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_script_runs_as_it_is_and_with_the_two_lines(checkout, tmp_path):
     sizes = {"PretrainVisionTransformer": {"width": 32}}
 

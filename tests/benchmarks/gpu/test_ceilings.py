@@ -85,7 +85,6 @@ def test_a_gpu_is_busy_before_each_timed_call(monkeypatch):
     assert "0 bytes" in done
 
 
-@pytest.mark.slow
 def test_baselines_and_their_table(tmp_path, capsys):
     words = [*TINY, "--parts", "baselines", "--masking", "dual", "encoder-only"]
     names = [*EAGER, "Hugging Face as shipped"]
@@ -218,7 +217,6 @@ def test_what_is_done_is_kept(measured):
     assert kept[-1] == found
 
 
-@pytest.mark.slow
 def test_one_by_one_each_is_built_when_the_one_before_is_gone(monkeypatch):
     right, built = measuring.build, []
 
@@ -246,7 +244,6 @@ def test_one_by_one_each_is_built_when_the_one_before_is_gone(monkeypatch):
         assert run["yardstick"]["after"] > 0
 
 
-@pytest.mark.slow
 def test_a_table_says_how_its_rows_were_timed(tmp_path):
     words = [*TINY, "--parts", "baselines", "--variants", *EAGER, "--out", str(tmp_path)]
     path = tmp_path / "baselines-base-batch2.json"

@@ -51,7 +51,6 @@ def ran(tmp_path):
     return run
 
 
-@pytest.mark.slow
 def test_one_that_fails_or_hangs_does_not_stop_the_others(ran):
     parts, summary, packed = ran(
         Part("broken", script("print('why'); raise SystemExit(3)"), 30, 0),
@@ -69,7 +68,6 @@ def test_one_that_fails_or_hangs_does_not_stop_the_others(ran):
     assert {"results/good/x.json", "results/broken/output.txt"} <= packed
 
 
-@pytest.mark.slow
 def test_processes_of_a_part_end_with_it(ran, tmp_path):
     """One that a part started and left, as a test's worker may."""
     path = tmp_path / "alive"
@@ -134,7 +132,6 @@ def test_a_part_whose_program_is_missing(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_a_failure_is_printed_when_it_happens(ran, capfd):
     """Before the part's end, which is its limit here; other lines are not."""
     lines = "print('something'); print('FAILED NOW a::b: error 3', flush=True)"

@@ -56,7 +56,6 @@ def test_a_tree_that_cannot_be_traced_is_named(tmp_path: Path) -> None:
         step_table.traced(tmp_path, "small", 1)
 
 
-@pytest.mark.slow
 def test_this_tree_is_traced() -> None:
     found = step_table.traced(step_table.ROOT, "small", 1, "shadow-weights")
     assert found["concatenations"] == 0

@@ -10,7 +10,6 @@ from benchmarks.measure.memory import CLEAR, peak_memory
 from videomae_fast import MAEConfig
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CLEAR.exists(), reason="peak memory of a process is read as Linux has it")
 def test_peak_grows_with_the_batch():
     config = MAEConfig(

@@ -14,7 +14,6 @@ from videomae_fast.ops.registry import REGISTRY, native_missing
 pytestmark = pytest.mark.skipif(native_missing() is not None, reason=str(native_missing()))
 
 
-@pytest.mark.slow
 def test_it_runs_and_writes(tmp_path, capsys):
     words = ["--rounds", "1", "--before", sys.executable, "--out", str(tmp_path)]
     assert host_time.main(words) in (0, 1)

@@ -23,7 +23,6 @@ def interpreted(*words, cwd=ROOT):
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_it_runs_and_writes(tmp_path):
     words = ["-m", "benchmarks", "launch-choice", "--device", "cpu", "--tiny", "--batch", "1"]
     ops = ["--ops", "token_gather", "decoder_assembly_backward"]
@@ -98,7 +97,6 @@ assert tried == set(lc.TRIED), tried ^ set(lc.TRIED)
 """
 
 
-@pytest.mark.slow
 def test_all_is_compiled_before_the_gpu_is_used():
     """Each launch as it is and changed, in both alignments of a program's rows."""
     pytest.importorskip("triton")
@@ -116,7 +114,6 @@ def test_all_is_compiled_before_the_gpu_is_used():
     assert done.stdout.split() == ["3"], done.stderr
 
 
-@pytest.mark.slow
 def test_changes_are_made_undone_and_checked():
     done = interpreted("-c", SCRIPT)
     assert done.returncode == 0, done.stderr

@@ -76,7 +76,6 @@ def test_one_run_gives_our_record_and_that_of_pytest_benchmark(ops, tmp_path, ca
         assert one["extra_info"]["GB/s"] == row["GB/s"]
 
 
-@pytest.mark.slow
 def test_two_runs_are_compared_by_pytest_benchmark(ops, tmp_path, capsys):
     storage = f"--benchmark-storage={tmp_path / 'stored'}"
     words = ["--ops", "bias_gelu", "-k", "encoder and reference", storage]

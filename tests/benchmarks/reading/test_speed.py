@@ -127,7 +127,6 @@ def test_what_the_cache_lacks_is_not_taken_for_cached(videos, tmp_path):
     assert reader.views(requests).ids  # now they are in it
 
 
-@pytest.mark.slow
 def test_a_run_is_recorded_and_shown(folder, tmp_path, capsys):
     threads = torch.get_num_threads()
     try:
@@ -187,7 +186,6 @@ def test_what_differs_is_not_timed(folder, tmp_path, monkeypatch, capsys):
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
 def test_a_device_decoder(tmp_path):
     videos = tmp_path / "videos"

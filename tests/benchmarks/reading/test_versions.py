@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import sys
 
-import pytest
-
 from benchmarks.__main__ import main
 from benchmarks.reading.versions import CONTAINERS, rows_of
 from tests.support.videos import write_video
 
 
-@pytest.mark.slow
 def test_it_is_recorded(tmp_path):
     write_video(tmp_path / "clip.mp4", 20)
     words = ["--before", sys.executable, "--videos", str(tmp_path), "--rounds", "2"]

@@ -62,7 +62,6 @@ def test_what_does_not_fit_is_marked():
     assert "| 64 × 128 | HSDP 8, no reshard | 4.6 | 65 | 42 | 6.3 |" in lines[-1]
 
 
-@pytest.mark.slow
 def test_the_command(capsys, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     words = ["--size", "small", "--depth", "2", "--gpus", "16", "--clips", "4", "--keep", "all"]

@@ -19,7 +19,6 @@ def test_nothing_is_held_for_a_row(tmp_path: Path, rows: int) -> None:
     assert found["start_s"] < 10, "milliseconds, on a machine with time"
 
 
-@pytest.mark.slow
 def test_a_network_that_is_slow_fails_and_cuts(tmp_path: Path) -> None:
     """Answers 50 ms late, one in a hundred an error and one cut: hidden by 64 clips ahead. A fifth
     of the time is waited at most, beyond what a busy machine makes wait without any of it."""

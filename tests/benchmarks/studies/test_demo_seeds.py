@@ -27,7 +27,6 @@ def test_the_third_classifier_has_the_multiply_adds_of_both_runs(scale: settings
     assert replace(longer, finetuning_steps=scale.finetuning_steps) == scale
 
 
-@pytest.mark.slow
 def test_each_seed_is_a_demo_and_a_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

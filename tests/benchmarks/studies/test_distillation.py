@@ -15,7 +15,6 @@ from benchmarks.studies import distillation
 from videomae_fast.recipes import DistillConfig
 
 
-@pytest.mark.slow
 def test_a_tiny_experiment_leaves_record_table_and_plot(tmp_path: Path) -> None:
     words = ["--tiny", "--seeds", "1", "--threads", "1", "--work", str(tmp_path / "work")]
     words += ["--ways", "labels", "logits", "features", "--out", str(tmp_path / "out")]

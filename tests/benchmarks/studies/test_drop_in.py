@@ -224,7 +224,6 @@ def test_no_table_of_what_differs(record, tmp_path):
             make(record)
 
 
-@pytest.mark.slow
 def test_without_a_checkout(tmp_path, capsys):
     assert drop_in.main(["--masking", "dual", *WORDS, str(tmp_path)]) == 0
     out = capsys.readouterr().out

@@ -135,7 +135,6 @@ def test_what_differs_is_left_out_and_told(tmp_path, capsys, monkeypatch):
     assert "* ViT-S, dual, ours, eager: not timed, differs from the reference" in out
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not study.CLEAR.exists(), reason="peak memory is read as Linux has it")
 def test_peak_memory_is_of_a_process_of_its_own(paper_record, capsys):
     part = paper_record["parts"][0]
@@ -219,7 +218,6 @@ def test_a_link_uses_the_backends_it_names(monkeypatch):
             assert "linear" not in chosen  # torch's own
 
 
-@pytest.mark.slow
 def test_breakdown(ran):
     record = ran(breakdown.main, "--size", "small")
     (part,) = record["parts"]
@@ -239,7 +237,6 @@ def test_breakdown(ran):
     assert rows[1].endswith("| **2.00×** | 100% | **2.00×** |")
 
 
-@pytest.mark.slow
 def test_ablation_of_masks(ran):
     record = ran(ablation.main, "masks")
     values = [part["value"] for part in record["parts"]]
@@ -252,7 +249,6 @@ def test_ablation_of_masks(ran):
     assert all(len(part["runs"]) == 2 for part in record["parts"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "values", "field"),
     [

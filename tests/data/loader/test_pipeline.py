@@ -394,7 +394,6 @@ def test_processes_that_are_killed_from_outside_are_replaced(clip_list: Path) ->
     assert sum(len(batch.failures) for batch in [first, *rest]) <= 2  # what they had in hand
 
 
-@pytest.mark.slow
 def test_nothing_leaks_over_many_clips(clip_list: Path) -> None:
     dataset = make_faultless(clip_list)
 

@@ -155,7 +155,6 @@ def job(_: list[str]) -> None:
         print([done.problem for done in pool.run(["works for a second"] * 2)], flush=True)
 
 
-@pytest.mark.slow
 def test_seconds_in_which_the_job_is_stopped_are_not_counted(host: Host, tmp_path: Path) -> None:
     run = host.alone(f"{HERE}:job", [], tmp_path / "log")
     while "begun\n" not in run.said():

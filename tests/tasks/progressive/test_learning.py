@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.support.labelled import write_set
@@ -73,7 +72,6 @@ set.views.crops = 1
 """
 
 
-@pytest.mark.slow
 def test_a_small_set_is_learned_from_its_own_clips_and_not_from_scratch(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     train, val = write_set(tmp_path / "set", 12, 10)  # of each of four directions

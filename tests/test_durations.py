@@ -1,0 +1,63 @@
+"""The record of how long tests take: what it decides, and that it is of tests that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.durations import LEAST, RECORD, ROOT, SLOW, UNKNOWN, Durations
+
+pytest_plugins = ["pytester"]
+
+
+def test_it_is_of_tests_that_there_are() -> None:
+    for file, tests in Durations().seconds.items():
+        text = (ROOT / file).read_text(encoding="utf-8")
+        for name in tests:
+            function = name.split("[")[0].split("::")[-1]
+            assert re.search(rf"def {function}\b", text), f"{RECORD.name}: {file} has no {function}"
+
+
+def test_what_ran_is_written_and_the_rest_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "durations.json"
+    file = "tests/test_durations.py"
+    Durations(path).write({f"{file}::a": 7.04, f"{file}::b": LEAST, f"{file}::c": 0.1}, "one")
+    assert Durations(path).of(f"{file}::a") == 7.0
+    assert Durations(path).of(f"{file}::c") == UNKNOWN
+    Durations(path).write({f"{file}::a": 0.2, "tests/gone.py::d": 9}, "another")
+    assert Durations(path).seconds == {file: {"b": LEAST}}
+    assert json.loads(path.read_text())["machine"] == "another"
+
+
+def test_the_slow_are_left_out_and_long_files_come_first(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an order that the alphabet does not give."""
+    record = pytester.path / "durations.json"
+    seconds = {"test_a.py": {"test_slow": SLOW + 0.1}, "test_b.py": {"test_two[x]": SLOW}}
+    record.write_text(json.dumps({"seconds": seconds}))
+    pytester.makeini("[pytest]\nmarkers = slow")
+    pytester.makepyfile(
+        test_a="def test_slow(): pass\ndef test_one(): pass",
+        test_b="import pytest\n@pytest.mark.parametrize('n', ['x'])\ndef test_two(n): pass",
+    )
+    pytester.makeconftest(
+        f"""
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from tests.support.durations import Durations
+        def pytest_addoption(parser):
+            parser.addoption("--record-durations", action="store_true")
+        def pytest_configure(config):
+            config.pluginmanager.register(Durations(Path({str(record)!r})))
+        """
+    )
+    said = pytester.runpytest_subprocess("-m", "not slow", "--collect-only", "-q").stdout.lines
+    assert [line for line in said if "::" in line] == [
+        "test_b.py::test_two[x]",
+        "test_a.py::test_one",
+    ]
