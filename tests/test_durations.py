@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from tests.support.durations import LEAST, RECORD, ROOT, SLOW, UNKNOWN, Durations
+from tests.support.durations import LEAST, RECORD, ROOT, SLOW, UNKNOWN, Durations, is_there
 
 pytest_plugins = ["pytester"]
 
 
 def test_it_is_of_tests_that_there_are() -> None:
-    for file, tests in Durations().seconds.items():
-        text = (ROOT / file).read_text(encoding="utf-8")
-        for name in tests:
-            function = name.split("[")[0].split("::")[-1]
-            assert re.search(rf"def {function}\b", text), f"{RECORD.name}: {file} has no {function}"
+    gone = [
+        f"{file}::{test}"
+        for file, tests in Durations().seconds.items()
+        for test in tests
+        if not is_there(file, test)
+    ]
+    assert not gone, f"in {RECORD.name}; record the durations of these files again"
 
 
 def test_what_ran_is_written_and_the_rest_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "durations.json"
-    file = "tests/test_durations.py"
-    Durations(path).write({f"{file}::a": 7.04, f"{file}::b": LEAST, f"{file}::c": 0.1}, "one")
-    assert Durations(path).of(f"{file}::a") == 7.0
-    assert Durations(path).of(f"{file}::c") == UNKNOWN
-    Durations(path).write({f"{file}::a": 0.2, "tests/gone.py::d": 9}, "another")
-    assert Durations(path).seconds == {file: {"b": LEAST}}
+    path, file = tmp_path / "durations.json", "tests/test_durations.py"
+    a, b, c = (f"{file}::{test.__name__}" for test in THREE)
+    Durations(path).write({a: 7.04, b: LEAST, c: 0.1}, "one")
+    assert Durations(path).of(a) == 7.0
+    assert Durations(path).of(c) == UNKNOWN
+    gone = {"tests/gone.py::test_d": 9, f"{file}::test_gone": 9}
+    Durations(path).write({a: 0.2, **gone}, "another")
+    assert Durations(path).seconds == {file: {THREE[1].__name__: LEAST}}
     assert json.loads(path.read_text())["machine"] == "another"
 
 
@@ -61,3 +63,10 @@ def test_the_slow_are_left_out_and_long_files_come_first(
         "test_b.py::test_two[x]",
         "test_a.py::test_one",
     ]
+
+
+THREE = (
+    test_it_is_of_tests_that_there_are,
+    test_what_ran_is_written_and_the_rest_is_kept,
+    test_the_slow_are_left_out_and_long_files_come_first,
+)

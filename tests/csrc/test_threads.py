@@ -180,25 +180,30 @@ def _said(line: str, code: str, *words: str) -> None:
     assert line in lived.stdout.splitlines(), lived
 
 
+@pytest.mark.slow
 def test_forks_in_the_midst_of_calls(whose: str) -> None:
     """torch's threads and ours at work; children compute with three threads, and fork again."""
     _said("forks are fine", FORKED, whose)
 
 
+@pytest.mark.slow
 def test_a_child_that_loads_the_library_itself() -> None:
     """After a fork of a process in which torch, but not the library, has started threads."""
     _said("a child is fine", LOADED_LATER)
 
 
+@pytest.mark.slow
 def test_a_pool_of_forks(whose: str) -> None:
     _said("a pool is fine", FORKED, whose)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_processes_that_load_the_library_anew(method: str) -> None:
     _said(f"{method} is fine", LOADED_LATER)
 
 
+@pytest.mark.slow
 def test_exit_waits_for_nobody(whose: str) -> None:
     """Neither for idle helpers nor for a daemon thread in the midst of a call."""
     _said("exit", FORKED, whose)
@@ -222,6 +227,7 @@ def test_a_process_that_can_not_tell_counts_as_a_fork(monkeypatch: pytest.Monkey
     assert native_threads.is_fork()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [[], ["-DWITH_OPENMP", "-fopenmp"], ["-fsanitize=thread", "-DWITHOUT_FORK"]],

@@ -3,7 +3,8 @@
     make test-all PYTEST_ARGS=--record-durations
 
 writes the record, of the tests that ran; what did not run keeps its seconds. Those of a test itself
-count: fixtures that several tests share are made for one of them, whichever comes first.
+count. What waits for something slow that several tests share, whichever of them comes first, has
+the mark of its own.
 """
 
 from __future__ import annotations
@@ -73,27 +74,35 @@ class Durations:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "machine": machine,
             "seconds": {
-                file: dict(sorted(tests.items()))
+                file: {test: kept[test] for test in sorted(kept)}
                 for file, tests in sorted(self.seconds.items())
-                if tests and (ROOT / file).exists()
+                if (kept := {t: s for t, s in tests.items() if is_there(file, t)})
             },
         }
         text = json.dumps(record, indent=1, ensure_ascii=False)
         self._path.write_text(text + "\n", encoding="utf-8")
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        ran = {
-            report.nodeid: report.duration
-            for reports in terminalreporter.stats.values()
-            for report in reports
-            if getattr(report, "when", "") == "call" and not report.skipped
-        }
+        reports = [
+            report
+            for several in terminalreporter.stats.values()
+            for report in several
+            if getattr(report, "when", None) in ("setup", "call") and not report.skipped
+        ]
         if config.getoption("--record-durations"):
+            ran = {report.nodeid: report.duration for report in reports if report.when == "call"}
             self.write(ran, _machine(config))
-        long = [n for n, s in ran.items() if s > 3 * SLOW and self.of(n) == UNKNOWN]
-        for name in long:
-            told = f"took {ran[name]:.1f} s and has no record: see tests/support/durations.py"
-            terminalreporter.write_line(f"{name} {told}")
+        for report in reports:
+            if report.duration > 5 * SLOW and "slow" not in report.keywords:
+                told = f"{report.nodeid}, its {report.when}: {report.duration:.1f} s"
+                terminalreporter.write_line(f"not slow? {told} (see tests/support/durations.py)")
+
+
+def is_there(file: str, test: str) -> bool:
+    """Whether a file has a test, by its name with parameters."""
+    function = test.split("[")[0].split("::")[-1]
+    path = ROOT / file
+    return path.exists() and f"def {function}(" in path.read_text(encoding="utf-8")
 
 
 def _machine(config: pytest.Config) -> str:

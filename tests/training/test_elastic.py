@@ -26,6 +26,7 @@ from videomae_fast.interop.weights.state_dicts import load_weights
 from videomae_fast.tasks.trained import load_model
 from videomae_fast.training.checkpoint import newest, read
 
+pytestmark = pytest.mark.slow
 STEPS = 16
 LIMIT = 6.0
 """Seconds that processes wait for one that was stopped."""

@@ -82,6 +82,9 @@ def rehearsed(tree, tmp_path_factory):
     return record, out / "files" / "results", done.stdout
 
 
+pytestmark = pytest.mark.slow
+
+
 def test_every_part_ran(rehearsed):
     record, _, told = rehearsed
     assert {part["name"]: part["outcome"] for part in record["parts"]} == {

@@ -38,6 +38,7 @@ def accessed(rows, kernel, where="", kind="loads"):
     return row[kind]
 
 
+@pytest.mark.slow
 def test_giant_is_read_and_written_in_wide_pieces(rows):
     """Heads of 88 values are multiples of 8, rows of cubes of 2: Triton has to be told."""
     assert {"1", "2"}.isdisjoint(accessed(rows, "short_forward"))
@@ -49,6 +50,7 @@ def test_giant_is_read_and_written_in_wide_pieces(rows):
     assert not any(row["stack"] or row["local"] for row in rows)
 
 
+@pytest.mark.slow
 def test_matrix_products_are_hoppers(rows):
     """Products of a warp group: anything else is a slower path."""
     assert accessed(rows, "short_forward", kind="matrix").keys() == {"HGMMA"}
