@@ -21,9 +21,9 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 RECORD: Final = ROOT / "tests" / "durations.json"
-SLOW: Final = 1.0
+SLOW: Final = 0.7
 """Seconds of the record above which a test is left out by `make test`."""
-LEAST: Final = 0.6
+LEAST: Final = 0.5
 """What takes less is not recorded, and taken for UNKNOWN."""
 UNKNOWN: Final = 0.1
 
