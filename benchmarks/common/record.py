@@ -77,10 +77,11 @@ def _portable(word: str) -> str:
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
-    """Writes a record as JSON, its folder too; returns the path."""
+    """Writes a record as JSON, whole or not at all, its folder too; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return path
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return partial.replace(path)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -243,7 +243,9 @@ def plot_study(record: Record, path: Path) -> Path:
             units = len({fold for fold, _ in found})
             error = (deviation or 0.0) / math.sqrt(units if units > 1 else len(found))
             colour = "#9aa5b1" if row.scratch else "#8cbbdd" if row.repeated else "#1f77b4"
-            axes.barh(place, 100 * mean, 0.7, color=colour, xerr=100 * error, capsize=2)
+            axes.barh(place, 100 * mean, 0.7, color=colour)
+            if len(found) > 1:
+                axes.errorbar(100 * mean, place, xerr=100 * error, color="black", capsize=2)
             values = [100 * value for value in found.values()]
             axes.plot(values, [place] * len(values), ".", color="black", alpha=0.3, markersize=3)
             if row.repeated or row.name == "pre-trained":

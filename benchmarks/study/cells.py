@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from benchmarks.gestures.arms import Fold, Log, StudySettings, run_arm
 from benchmarks.study.compute import Budget, budget, with_lengths
 from benchmarks.study.rows import Cell
 from benchmarks.study.sets import LabelledSet, with_few_labels
+from videomae_fast.data.lock import FolderLock
+from videomae_fast.errors import UsageError
 
 KIND = "study, a cell"
 
@@ -78,16 +81,13 @@ def plain(settings: StudySettings) -> Any:
     return json.loads(json.dumps(settings.to_dict()))
 
 
-def do(plan: Plan, work: Path, command: list[str], log: Log) -> dict[str, Any]:
-    """Does a cell, or goes on with it, and writes its record.
-
-    Rows with the same pre-training share it: its folder is named after its fields.
+def folds(plan: Plan, work: Path) -> tuple[Fold, Fold]:
+    """The cell's own clips and folder, and those of its pre-training, which other rows may share:
+    its folder is named after its fields.
 
     Args:
         plan: of the cell.
         work: folder of runs.
-        command: that makes it again.
-        log: takes the runs' lines.
     """
     cell, of, settings = plan.cell, plan.of, plan.settings
     place = work / of.name
@@ -95,8 +95,37 @@ def do(plan: Plan, work: Path, command: list[str], log: Log) -> dict[str, Any]:
     fields = json.dumps([settings.model, settings.pretraining], sort_keys=True)
     digest = hashlib.sha256(fields.encode()).hexdigest()[:12]
     begun = Fold(of.clips, of.data, cell.fold, cell.seed, place / digest, place / "decoded")
-    own = replace(begun, clips=clips, work=place / cell.row.slug)
-    found = run_arm(cell.row.arm, own, settings, log, pretraining=begun)
+    return replace(begun, clips=clips, work=place / cell.row.slug), begun
+
+
+def do(plan: Plan, work: Path, command: list[str], log: Log) -> dict[str, Any] | None:
+    """Does a cell, or goes on with it, and writes its record.
+
+    Args:
+        plan: of the cell.
+        work: folder of runs.
+        command: that makes it again.
+        log: takes the runs' lines.
+
+    Returns:
+        The record; None where another process does it, or one with the same pre-training.
+    """
+    own, begun = folds(plan, work)
+    with ExitStack() as held:
+        try:
+            for fold in (own,) if plan.cell.row.arm == "from scratch" else (own, begun):
+                held.enter_context(FolderLock(fold.folder, "does a cell of the study"))
+        except UsageError:
+            return None
+        if (found := plan.record()) is not None:  # made since somebody looked
+            return found
+        return _done(plan, own, begun, command, log)
+
+
+def _done(plan: Plan, own: Fold, begun: Fold, command: list[str], log: Log) -> dict[str, Any]:
+    """Of folds with the cell's clips, and with those of its pre-training."""
+    cell, of, clips = plan.cell, plan.of, own.clips
+    found = run_arm(cell.row.arm, own, plan.settings, log, pretraining=begun)
     record = {
         "kind": KIND,
         **environment("cpu", command),
@@ -109,7 +138,7 @@ def do(plan: Plan, work: Path, command: list[str], log: Log) -> dict[str, Any]:
         },
         "budget": plan.budget.to_dict(),
         **found,
-        "settings": plain(settings),
+        "settings": plain(plan.settings),
     }
     write(record, plan.path)
     shutil.rmtree(own.folder)  # the record is whole

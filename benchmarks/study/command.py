@@ -9,10 +9,11 @@ A cell is a row of the tables on one fold with one seed: pre-training on all cli
 fine-tuning, and the share of the fold's clips in the right class by the last weights. All rows have
 the same multiply-adds of pre-training; from scratch gets them for its fine-tuning, and one row does
 both. Each call does the next cells that have no record, those that say most first, as long as
---minutes last; one that was stopped goes on. Then it writes table and plot of the cells that there
-are, and says what is missing. --data is a folder with groups.csv (path, label, fold), or a list
-with lines "path label", in which left and right may be classes: nothing is flipped. The second set,
-rendered motions, is made in --work. --pilot compares sizes and lengths on the first fold.
+--minutes last; one that was stopped goes on, and calls at the same time share the cells, as on
+several cores with --threads 1. Then it writes table and plot of the cells that there are, and says
+what is missing. --data is a folder with groups.csv (path, label, fold), or a list with lines "path
+label", in which left and right may be classes: nothing is flipped. The second set, rendered
+motions, is made in --work. --pilot compares sizes and lengths on the first fold.
 """
 
 from __future__ import annotations
@@ -72,10 +73,14 @@ class Slice:
 
     def __init__(self, plans: Sequence[Plan], minutes: float) -> None:
         self.plans, self.until = plans, time.perf_counter() + 60 * minutes
-        self.records = {plan.path: record for plan in plans if (record := plan.record())}
+        self.records: dict[Path, dict[str, Any]] = {}
+        self.left()
 
     def left(self) -> list[Plan]:
-        """Those without a record, in their order."""
+        """Those without a record, in their order; other processes may have written some."""
+        for plan in self.plans:
+            if plan.path not in self.records and (record := plan.record()) is not None:
+                self.records[plan.path] = record
         return [plan for plan in self.plans if plan.path not in self.records]
 
     def seconds(self, plan: Plan) -> float | None:
@@ -92,8 +97,10 @@ class Slice:
         return float(statistics.median(rates)) * work
 
     def run(self, work: Path, command: list[str]) -> None:
-        """Does cells until none is left, or the next one would take too long."""
-        while todo := self.left():
+        """Does cells until none is left that no other process does, or the next one would take too
+        long."""
+        others: set[Path] = set()
+        while todo := [plan for plan in self.left() if plan.path not in others]:
             plan, now = todo[0], time.perf_counter()
             expected = self.seconds(plan)
             if now + (expected or 0.0) > self.until:
@@ -101,6 +108,11 @@ class Slice:
             told = "" if expected is None else f", about {duration(expected)}"
             print(f"{len(self.records) + 1} of {len(self.plans)}: {plan.cell}{told}", flush=True)
             record = do(plan, work, command, _quiet)
+            if record is None:
+                others.add(plan.path)
+                print("    another process does it, or one with the same pre-training", flush=True)
+                continue
+            others.clear()  # they may have ended
             self.records[plan.path] = record
             print(f"    {record['accuracy']:.1%}; {self.told()}", flush=True)
 

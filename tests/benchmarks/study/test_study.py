@@ -6,13 +6,15 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.gestures.folds import Clip
 from benchmarks.report.study import difference, pilot_table, study_table
+from benchmarks.study import cells as study_cells
 from benchmarks.study import command
-from benchmarks.study.cells import KIND, Plan, plain
+from benchmarks.study.cells import KIND, Plan, do, folds, plain
 from benchmarks.study.compute import budget, pretraining_config, with_lengths
 from benchmarks.study.rows import (
     BASE,
@@ -32,6 +34,7 @@ from benchmarks.study.rows import (
 from benchmarks.study.sets import LabelledSet, own_set, with_few_labels
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
 from tests.support.labelled import in_folds
+from videomae_fast.data.lock import FolderLock
 from videomae_fast.tasks.pretraining import grid_and_masks
 from videomae_fast.training.errors import InterruptedRunError
 
@@ -189,6 +192,42 @@ def test_probes_share_the_pre_training_of_the_base(
     by_arm = {cell["arm"]: cell for cell in newest(tmp_path, "study")["cells"]}
     assert set(by_arm) == {"pre-trained", "linear probe", "attentive probe"}
     assert by_arm["attentive probe"]["learning_rate"] in tiny().attentive_rates
+
+
+def test_calls_at_the_same_time_share_the_cells(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another does is left to it, what needs the pre-training that it makes too; what it has
+    done counts."""
+    kept = command.cells
+    wanted = (BASE, SHORT, *PROBES[1:])
+    monkeypatch.setattr(
+        command, "cells", lambda *given: [c for c in kept(*given) if c.row in wanted]
+    )
+    words = words_of(data, tmp_path, "--seeds", "0", "--folds", "0")
+    records = tmp_path / "out" / command.CELLS
+    plan, probe = (
+        Plan.of_cell(Cell(row, 0, 0), own_set(data), tiny(), records) for row in (BASE, PROBES[1])
+    )
+    with FolderLock(folds(plan, tmp_path / "work")[1].folder, "does a cell"):
+        assert command.main(words) == 0
+    told = capsys.readouterr().out
+    assert told.count("another process does it") == 3  # the first again, after one in between
+    assert "2 cells are left" in told
+    assert [cell["row"] for cell in newest(tmp_path, "study")["cells"]] == [SHORT.name]
+
+    done = study_cells.run_arm
+
+    def meanwhile(*given: Any, **more: Any) -> dict[str, Any]:
+        found = done(*given, **more)
+        monkeypatch.setattr(study_cells, "run_arm", done)
+        assert do(probe, tmp_path / "elsewhere", ["elsewhere"], print) is not None
+        return found
+
+    monkeypatch.setattr(study_cells, "run_arm", meanwhile)
+    assert command.main(words) == 0
+    assert PROBES[1].name not in capsys.readouterr().out.split("\n\n")[0]
+    assert json.loads(probe.path.read_text())["command"] == "elsewhere"
 
 
 def test_the_pilot_is_a_record_of_its_own(
