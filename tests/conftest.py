@@ -113,8 +113,9 @@ def pytest_runtest_makereport(
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def _settings_of_torch() -> dict[str, object]:
-    """What a test can leave behind in its process, and what changes other tests' last digits."""
+def _settings() -> dict[str, object]:
+    """What a test can leave behind in its process, and what changes other tests: their last digits,
+    or their time."""
     return {
         "threads": torch.get_num_threads(),
         "default dtype": torch.get_default_dtype(),
@@ -123,6 +124,9 @@ def _settings_of_torch() -> dict[str, object]:
         "precision of matmuls": torch.get_float32_matmul_precision(),
         "oneDNN": torch.backends.mkldnn.enabled,
         "Triton's interpreter": os.environ.get("TRITON_INTERPRET"),
+        "scheduling policy": os.sched_getscheduler(0)
+        if hasattr(os, "sched_getscheduler")
+        else None,
     }
 
 
@@ -130,9 +134,9 @@ def _settings_of_torch() -> dict[str, object]:
 def _own_settings() -> Generator[None, None, None]:
     """One thread per test process, since the suite runs in parallel; and nothing is left behind."""
     torch.set_num_threads(1)
-    before = _settings_of_torch()
+    before = _settings()
     yield
-    left = {k: v for k, v in _settings_of_torch().items() if v != before[k]}
+    left = {k: v for k, v in _settings().items() if v != before[k]}
     assert not left, f"the test leaves other settings behind: {left}"
 
 

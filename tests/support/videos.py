@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,6 +45,17 @@ def texture(number: int, width: int, height: int) -> NDArray[np.uint8]:
     return (128 + 50 * waves + noise).clip(0, 255).astype(np.uint8)
 
 
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """SVT-AV1 makes the thread that encodes a real-time one where the user is root: it, and every
+    process that it starts, would from then on let no other one have its core."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def write_video(
     path: Path,
     frames: int = 60,
@@ -56,7 +69,7 @@ def write_video(
     make: Callable[[int, int, int], NDArray[np.uint8]] = numbered_frame,
 ) -> Path:
     """Encodes numbered frames; ``times`` are milliseconds, for a variable frame rate."""
-    with av.open(str(path), "w", options=container or {}) as output:
+    with _same_scheduling(), av.open(str(path), "w", options=container or {}) as output:
         stream = output.add_stream(codec, rate=25)
         stream.width, stream.height = size
         stream.pix_fmt = pixels
