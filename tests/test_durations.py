@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.durations import LEAST, RECORD, ROOT, SLOW, UNKNOWN, Durations, is_there
+from tests.support.durations import QUICK, RECORD, ROOT, SLOW, Durations, is_there
 
 pytest_plugins = ["pytester"]
 
@@ -25,12 +25,12 @@ def test_it_is_of_tests_that_there_are() -> None:
 def test_what_ran_is_written_and_the_rest_is_kept(tmp_path: Path) -> None:
     path, file = tmp_path / "durations.json", "tests/test_durations.py"
     a, b, c = (f"{file}::{test.__name__}" for test in THREE)
-    Durations(path).write({a: 7.04, b: LEAST, c: 0.1}, "one")
+    Durations(path).write({a: 7.04, b: SLOW, c: 0.1}, "one")
     assert Durations(path).of(a) == 7.0
-    assert Durations(path).of(c) == UNKNOWN
+    assert Durations(path).of(c) == QUICK
     gone = {"tests/gone.py::test_d": 9, f"{file}::test_gone": 9}
     Durations(path).write({a: 0.2, **gone}, "another")
-    assert Durations(path).seconds == {file: {THREE[1].__name__: LEAST}}
+    assert Durations(path).seconds == {file: {THREE[1].__name__: SLOW}}
     assert json.loads(path.read_text())["machine"] == "another"
 
 
@@ -39,7 +39,7 @@ def test_the_slow_are_left_out_and_long_files_come_first(
 ) -> None:
     """In an order that the alphabet does not give."""
     record = pytester.path / "durations.json"
-    seconds = {"test_a.py": {"test_slow": SLOW + 0.1}, "test_b.py": {"test_two[x]": SLOW}}
+    seconds = {"test_a.py": {"test_slow": SLOW}, "test_b.py": {"test_two[x]": SLOW - 0.1}}
     record.write_text(json.dumps({"seconds": seconds}))
     pytester.makeini("[pytest]\nmarkers = slow")
     pytester.makepyfile(

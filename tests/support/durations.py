@@ -2,9 +2,8 @@
 
     make test-all PYTEST_ARGS=--record-durations
 
-writes the record, of the tests that ran; what did not run keeps its seconds. Those of a test itself
-count. What waits for something slow that several tests share, whichever of them comes first, has
-the mark of its own.
+writes the record, of the tests that ran; what did not run keeps its seconds. What waits for
+something slow that several tests share, whichever of them comes first, has the mark of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import datetime
 import json
 import os
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +20,10 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 RECORD: Final = ROOT / "tests" / "durations.json"
-SLOW: Final = 0.7
-"""Seconds of the record above which a test is left out by `make test`."""
-LEAST: Final = 0.5
-"""What takes less is not recorded, and taken for UNKNOWN."""
-UNKNOWN: Final = 0.1
+SLOW: Final = 0.5
+"""Seconds from which a test is recorded, and left out by `make test`."""
+QUICK: Final = 0.1
+"""Seconds that others are taken to need."""
 
 
 class Durations:
@@ -43,14 +41,14 @@ class Durations:
     def of(self, name: str) -> float:
         """Of a test by its node id."""
         file, _, test = name.partition("::")
-        return self.seconds.get(file, {}).get(test, UNKNOWN)
+        return self.seconds.get(file, {}).get(test, QUICK)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
         """Marks what is slow. Of what options leave, files that take longest come first: a file's
         tests run in one process, and none is to end with a long one while others wait."""
         for item in items:
-            if self.of(item.nodeid) > SLOW:
+            if self.of(item.nodeid) >= SLOW:
                 item.add_marker(pytest.mark.slow)
         yield
         files: defaultdict[Path, float] = defaultdict(float)
@@ -58,7 +56,7 @@ class Durations:
             files[item.path] += self.of(item.nodeid)
         items.sort(key=lambda item: (-files[item.path], item.path))
 
-    def write(self, ran: dict[str, float], machine: str) -> None:
+    def write(self, ran: Mapping[str, float], machine: str) -> None:
         """With the seconds of tests that ran, by node id.
 
         Args:
@@ -68,7 +66,7 @@ class Durations:
         for name, seconds in ran.items():
             file, _, test = name.partition("::")
             self.seconds.setdefault(file, {}).pop(test, None)
-            if seconds >= LEAST:
+            if seconds >= SLOW:
                 self.seconds[file][test] = round(seconds, 1)
         record = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -90,10 +88,12 @@ class Durations:
             if getattr(report, "when", None) in ("setup", "call") and not report.skipped
         ]
         if config.getoption("--record-durations"):
-            ran = {report.nodeid: report.duration for report in reports if report.when == "call"}
+            ran: defaultdict[str, float] = defaultdict(float)
+            for report in reports:
+                ran[report.nodeid] += report.duration
             self.write(ran, _machine(config))
         for report in reports:
-            if report.duration > 5 * SLOW and "slow" not in report.keywords:
+            if report.duration > 10 * SLOW and "slow" not in report.keywords:
                 told = f"{report.nodeid}, its {report.when}: {report.duration:.1f} s"
                 terminalreporter.write_line(f"not slow? {told} (see tests/support/durations.py)")
 
