@@ -183,7 +183,7 @@ def _head(record: Record) -> str:
         f"{tiny}{different}\n\nTop-1 in %. {told}. Base: cubes of {model['model.patch_size']} "
         f"pixels, {base['pretraining']['schedule.steps']} steps of pre-training with tube masks "
         f"{base['pretraining']['masks.encoder_ratio']:g} and running cells 0.5, "
-        f"{base['finetuning']['schedule.steps']} of fine-tuning; of motions, random cubes "
+        f"{base['finetuning']['schedule.steps']} of fine-tuning; of motions, whole frames "
         'instead of tubes. "against" is the mean of paired differences to the base, or to from '
         "scratch with as many labels; deviation and standard "
         "error are between folds, of one fold between seeds. Tmadd: 10^12 multiply-adds of a "
