@@ -124,9 +124,7 @@ def _settings() -> dict[str, object]:
         "precision of matmuls": torch.get_float32_matmul_precision(),
         "oneDNN": torch.backends.mkldnn.enabled,
         "Triton's interpreter": os.environ.get("TRITON_INTERPRET"),
-        "scheduling policy": os.sched_getscheduler(0)
-        if hasattr(os, "sched_getscheduler")
-        else None,
+        "scheduling policy": os.sched_getscheduler(0),
     }
 
 

@@ -24,19 +24,18 @@ def test_it_is_of_tests_that_there_are() -> None:
 
 def test_what_ran_is_written_and_the_rest_is_kept(tmp_path: Path) -> None:
     path, file = tmp_path / "durations.json", "tests/test_durations.py"
-    a, b, c = (f"{file}::{test.__name__}" for test in THREE)
+    names = [name for name in globals() if name.startswith("test_")]  # which are to be there
+    a, b, c = (f"{file}::{name}" for name in names[:3])
     Durations(path).write({a: 7.04, b: SLOW, c: 0.1}, "one")
     assert Durations(path).of(a) == 7.0
     assert Durations(path).of(c) == QUICK
     gone = {"tests/gone.py::test_d": 9, f"{file}::test_gone": 9}
     Durations(path).write({a: 0.2, **gone}, "another")
-    assert Durations(path).seconds == {file: {THREE[1].__name__: SLOW}}
+    assert Durations(path).seconds == {file: {names[1]: SLOW}}
     assert json.loads(path.read_text())["machine"] == "another"
 
 
-def test_the_slow_are_left_out_and_long_files_come_first(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_slow_are_left_out_and_long_files_come_first(pytester: pytest.Pytester) -> None:
     """In an order that the alphabet does not give."""
     record = pytester.path / "durations.json"
     seconds = {"test_a.py": {"test_slow": SLOW}, "test_b.py": {"test_two[x]": SLOW - 0.1}}
@@ -63,10 +62,3 @@ def test_the_slow_are_left_out_and_long_files_come_first(
         "test_b.py::test_two[x]",
         "test_a.py::test_one",
     ]
-
-
-THREE = (
-    test_it_is_of_tests_that_there_are,
-    test_what_ran_is_written_and_the_rest_is_kept,
-    test_the_slow_are_left_out_and_long_files_come_first,
-)

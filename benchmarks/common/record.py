@@ -17,6 +17,7 @@ from benchmarks.common.card import card
 from benchmarks.common.commit import tree_commit
 from benchmarks.common.processor import matmul_rates, processor
 from videomae_fast import __version__
+from videomae_fast.data.files import write_lines
 from videomae_fast.ops._attention import choice
 from videomae_fast.ops.registry import native_missing
 
@@ -77,11 +78,13 @@ def _portable(word: str) -> str:
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
-    """Writes a record as JSON, whole or not at all, its folder too; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return partial.replace(path)
+    """Writes a record as JSON, whole or not at all, its folder too; returns the path.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    write_lines(path, [json.dumps(record, indent=1) + "\n"])
+    return path
 
 
 def read(path: Path) -> dict[str, Any]:
