@@ -102,9 +102,9 @@ class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def counted(options: dict[str, Any], world: World) -> dict[str, Any]:
-    """The most within the third step, of any process, and what it holds between steps."""
+    """The most within the second step, of any process, and what it holds between steps."""
     step = new_step(config_of(**SMALL, **options), world)
-    trained(step, world, 2)
+    trained(step, world, 1)
     kept = [*step.model.parameters(), *step.model.buffers()]
     kept += [s[k] for s in step.optimizer.state.values() for k in ("exp_avg", "exp_avg_sq")]
     with Peak(kept) as peak:

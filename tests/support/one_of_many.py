@@ -1,4 +1,5 @@
-"""ViT-B as one of 64 processes, of which there is none other: a step of tensors without values.
+"""ViT-B of fewer blocks, as one of 64 processes of which there is none other: a step of tensors
+without values.
 
 ``python -m tests.support.one_of_many`` prints, as JSON, the bytes that torch's tracker counts for a
 process when its first backward pass is at its peak, and after the update.
@@ -25,6 +26,7 @@ from videomae_fast.training.parallel.layout import Layout
 from videomae_fast.training.parallel.world import World
 
 PROCESSES: Final = 64
+BLOCKS: Final = {"depth": 4, "decoder_depth": 1}
 
 
 def counted(tracker: Any, when: str) -> dict[str, int]:
@@ -37,7 +39,7 @@ def main() -> None:
     dist.init_process_group("fake", rank=1, world_size=PROCESSES, store=FakeStore())
     world = World(1, PROCESSES, torch.device("cpu"))
     mesh = init_device_mesh("cpu", (PROCESSES,), mesh_dim_names=("parts",))  # reads values
-    config = MAEConfig.from_size("base")
+    config = MAEConfig.from_size("base", **BLOCKS)
     masks = Masks.from_seeds(torch.arange(1), config.grid, MaskSpec())
     with torch.device("meta"):
         model = MaskedAutoencoder(config)

@@ -42,6 +42,8 @@ from videomae_fast.models.transformer import set_sharded
 from videomae_fast.tasks.pretraining import settings_of
 from videomae_fast.training.errors import ReplicaError
 from videomae_fast.training.optimizer import optimizer_state
+from videomae_fast.training.optimizer.parts import PartsUpdate
+from videomae_fast.training.optimizer.update import TorchUpdate
 from videomae_fast.training.parallel.fsdp import gathered, local
 from videomae_fast.training.parallel.layout import layout_of
 from videomae_fast.training.parallel.replicas import check_replicas
@@ -188,6 +190,16 @@ def replicas(layout: Mapping[str, Any], world: World) -> list[str]:
     return said
 
 
+def updates(layout: Mapping[str, Any], world: World) -> dict[str, float]:
+    """How far steps that update parts are off those that torch's optimizer makes of DTensors."""
+    ours, torchs = (new_step(config_of(**layout), world) for _ in range(2))
+    assert isinstance(ours._update, PartsUpdate)
+    torchs._update = TorchUpdate(torchs.optimizer, None)
+    pairs = zip(trained(ours, world, FEW), trained(torchs, world, FEW), strict=True)
+    off = max(abs(own / other - 1) for pair in pairs for own, other in zip(*pair, strict=True))
+    return {"steps": off, **compared(states(ours), states(torchs))}
+
+
 def states(step: TrainStep[ClipBatch]) -> dict[str, Tensor]:
     """All weights, and all moments; every process calls it."""
     moments = optimizer_state(step.model, step.optimizer)
@@ -212,6 +224,7 @@ def every_layout(words: list[str]) -> None:
     if world.size == 4:
         for name in ("ddp", "two, yes"):
             found[f"replicas; {name}"] = replicas(LAYOUTS[name], world)
+        found["updates"] = updates(LAYOUTS["two, no"], world)
     found["wrong divisor"] = mutation("wrong divisor", world)
     if world.size > 1:
         for name, layout in laid_out(world.size).items():

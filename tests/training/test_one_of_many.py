@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.scale.cluster import Layout, Model, states
-from tests.support.one_of_many import PROCESSES
+from tests.support.one_of_many import BLOCKS, PROCESSES
 from tests.support.processes import printed
 from videomae_fast import MAEConfig, MaskedAutoencoder
 from videomae_fast.models.transformer import Block
@@ -19,7 +19,7 @@ def test_states_of_one_of_64_are_the_planned_ones() -> None:
     said = printed("from tests.support.one_of_many import main; main()")
     found = json.loads(said.splitlines()[-1])
     with torch.device("meta"):
-        model = MaskedAutoencoder(MAEConfig.from_size("base"))
+        model = MaskedAutoencoder(MAEConfig.from_size("base", **BLOCKS))
     sizes = [
         sum(p.numel() for p in module.parameters())
         for module in model.modules()

@@ -77,3 +77,10 @@ def test_a_copy_that_differs_by_a_bit_is_named(ran: Ran) -> None:
         assert "in encoder.blocks.1.mlp.fc1.weight" in after
         assert "rank 0" not in after
         assert ("nobody can say which" in after) == (name != "ddp")
+
+
+def test_an_update_of_parts_is_the_one_of_all(ran: Ran) -> None:
+    """The norm, by which nothing is clipped here, is added up in another order."""
+    found = ran(4)["updates"]
+    assert found["steps"] < 1e-6
+    assert found["weights"] == found["moments"] == 0

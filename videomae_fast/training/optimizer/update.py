@@ -1,4 +1,4 @@
-"""Gradients to weights, by torch's optimizer or, with bf16 copies on a GPU, in one pass."""
+"""Gradients to weights: by torch's optimizer, on a process's parts, or in one pass with copies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae_fast.ops import adamw
+from videomae_fast.training.optimizer import parts
 from videomae_fast.training.optimizer.shadows import Shadows
 
 
@@ -39,6 +40,8 @@ def make_update(optimizer: torch.optim.Optimizer, shadows: Shadows | None) -> Up
     Args:
         shadows: copies of weights that the model works on, or None.
     """
+    if shadows is None and parts.serves(optimizer):
+        return parts.PartsUpdate(optimizer)
     device = optimizer.param_groups[0]["params"][0].device
     if shadows is None or adamw.why_not(device) is not None:
         return TorchUpdate(optimizer, shadows)

@@ -95,7 +95,8 @@ def write(own: Tensor, whole: Tensor) -> None:
         from torch.distributed.tensor import distribute_tensor
 
         whole = whole.to(device=own.device, dtype=own.dtype)
-        own.copy_(distribute_tensor(whole, own.device_mesh, own.placements, src_data_rank=None))
+        part = distribute_tensor(whole, own.device_mesh, own.placements, src_data_rank=None)
+        local(own).copy_(local(part))
     else:
         own.copy_(whole)
 
