@@ -4,7 +4,8 @@
 #                its weights are worth to a classifier
 #                (VIDEOS=folder for your own videos)
 #   make test    set up, run the tests but for the slow ones: within 6 minutes on two cores
-#   make test-all  the slow ones too, as CI does
+#                (SLOW=2/5 for the second of five parts of the slow ones too, as CI does)
+#   make test-all  all tests
 #   make fuzz    set up, damage thousands of videos, pictures, lists, boxes, stores, weights, checkpoints:
 #                nothing may be read wrong or end in a traceback (FUZZ_ARGS="lists --share 0.1 --seed 1")
 #   make gpu-first  the first 9 minutes on a GPU: tests, a profile by kernel, ceilings, attention, steps,
@@ -50,6 +51,7 @@ INSTALLED := $(VENV)/.installed
 VIDEOS ?=
 PYTEST_ARGS ?=
 WORKERS ?= auto
+SLOW ?= none
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -86,13 +88,12 @@ setup: $(INSTALLED)
 demo: setup
 	$(BIN)/videomae-fast demo $(if $(VIDEOS),--videos "$(VIDEOS)")
 
-# Of two -m, pytest takes the last: PYTEST_ARGS may name others.
 # A file's tests run in one process, in the order that tests/conftest.py says.
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 \
 	--dist loadfile --no-loadscope-reorder
 
 test: setup
-	$(TESTS) -m "not slow" $(PYTEST_ARGS)
+	$(TESTS) --slow $(SLOW) $(PYTEST_ARGS)
 
 test-all: setup
 	$(TESTS) $(PYTEST_ARGS)

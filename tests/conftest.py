@@ -37,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     told = "write how long tests took into tests/durations.json"
     parser.addoption("--record-durations", action="store_true", help=told)
+    told = "which of the slow tests run: all (default), none, or a part of them, as 2/5"
+    parser.addoption("--slow", default="all", help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:

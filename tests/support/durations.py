@@ -4,6 +4,9 @@
 
 writes the record, of the tests that ran; what did not run keeps its seconds. What waits for
 something slow that several tests share, whichever of them comes first, has the mark of its own.
+
+`--slow` says which of the slow ones run: all, none, or, as 2/5, the second of five parts that take
+about as long as one another. A file's slow tests are in one part, as they share what they wait for.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import datetime
 import json
 import os
 from collections import defaultdict
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,17 +47,43 @@ class Durations:
         return self.seconds.get(file, {}).get(test, QUICK)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
-        """Marks what is slow. Of what options leave, files that take longest come first: a file's
-        tests run in one process, and none is to end with a long one while others wait."""
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None]:
+        """Marks what is slow, and leaves out what `--slow` does not name. Of what options leave,
+        files that take longest come first: a file's tests run in one process, and none is to end
+        with a long one while others wait."""
         for item in items:
             if self.of(item.nodeid) >= SLOW:
                 item.add_marker(pytest.mark.slow)
+        if left_out := self._left_out(items, config.getoption("--slow")):
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in set(left_out)]
         yield
         files: defaultdict[Path, float] = defaultdict(float)
         for item in items:
             files[item.path] += self.of(item.nodeid)
         items.sort(key=lambda item: (-files[item.path], item.path))
+
+    def _left_out(self, items: Sequence[pytest.Item], which: str) -> list[pytest.Item]:
+        """The slow tests that don't run."""
+        if which == "all":
+            return []
+        slow: defaultdict[Path, list[pytest.Item]] = defaultdict(list)
+        for item in items:
+            if item.get_closest_marker("slow"):
+                slow[item.path].append(item)
+        if which == "none":
+            return [item for of_file in slow.values() for item in of_file]
+        number, parts = _part(which)
+        seconds = {path: sum(self.of(i.nodeid) for i in own) for path, own in slow.items()}
+        filled, found = [0.0] * parts, []
+        for path in sorted(seconds, key=lambda path: (-seconds[path], path)):
+            least = filled.index(min(filled))
+            filled[least] += seconds[path]
+            if least != number - 1:
+                found += slow[path]
+        return found
 
     def write(self, ran: Mapping[str, float], machine: str) -> None:
         """With the seconds of tests that ran, by node id.
@@ -96,6 +125,14 @@ class Durations:
             if report.duration > 10 * SLOW and "slow" not in report.keywords:
                 told = f"{report.nodeid}, its {report.when}: {report.duration:.1f} s"
                 terminalreporter.write_line(f"not slow? {told} (see tests/support/durations.py)")
+
+
+def _part(word: str) -> tuple[int, int]:
+    """Which of how many."""
+    number, _, parts = word.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise pytest.UsageError(f"--slow {word}: all, none, or a part of them, as 2/5")
+    return int(number), int(parts)
 
 
 def is_there(file: str, test: str) -> bool:
