@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ from typing import Any
 from benchmarks.gestures.folds import UNLABELLED, Clip, clips_of, fold_numbers
 from benchmarks.study.rows import CLIPS, MOTIONS
 from videomae_fast.data.lists import load_list
+from videomae_fast.data.lock import FolderLock
 from videomae_fast.data.randomness import Randomness
 from videomae_fast.demo.motions import MOTIONS as CLASSES
 from videomae_fast.demo.videos import render_motions
+from videomae_fast.errors import UsageError
 
 LIST_FOLDS = 5
 HELD_OUT, TRAINING_FOLDS = 0, 4
@@ -91,8 +96,33 @@ class Rendered:
     fps: int = 12
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While entered no other process renders in a folder; waits for one that does."""
+    told = False
+    while True:
+        try:
+            lock = FolderLock(folder, "renders clips")
+            break
+        except UsageError as taken:
+            if not told:
+                print(f"waiting: {taken}", flush=True)
+            told = True
+            time.sleep(0.2)
+    with lock:
+        yield
+
+
 def rendered_set(folder: Path, size: Rendered) -> LabelledSet:
-    """Renders what is missing of the motions, and lists them as a set of the user's would be."""
+    """Renders what is missing of the motions, and lists them as a set of the user's would be.
+
+    Calls at the same time render once: the others wait.
+    """
+    with alone_in(folder):
+        return _rendered(folder, size)
+
+
+def _rendered(folder: Path, size: Rendered) -> LabelledSet:
     kinds = len(CLASSES)
     first = {"scored": 0, "labelled": 1_000_000, "unlabelled": 2_000_000}
     counts = {

@@ -31,7 +31,7 @@ from benchmarks.study.rows import (
     Cell,
     cells,
 )  # fmt: skip
-from benchmarks.study.sets import LabelledSet, own_set, with_few_labels
+from benchmarks.study.sets import LabelledSet, Rendered, own_set, rendered_set, with_few_labels
 from benchmarks.study.sizes import CANDIDATES, CHOSEN, tiny
 from tests.support.labelled import in_folds
 from videomae_fast.data.lock import FolderLock
@@ -228,6 +228,22 @@ def test_calls_at_the_same_time_share_the_cells(
     assert command.main(words) == 0
     assert PROBES[1].name not in capsys.readouterr().out.split("\n\n")[0]
     assert json.loads(probe.path.read_text())["command"] == "elsewhere"
+
+
+def test_one_call_renders_while_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both would write the same files."""
+    other = FolderLock(tmp_path, "renders clips")
+
+    def sleep(_: float) -> None:
+        assert not list(tmp_path.rglob("*.mp4"))
+        other.close()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    size = Rendered(unlabelled=1, labelled=1, scored=1, side=32, seconds=0.25)
+    assert len(rendered_set(tmp_path, size).clips) == 17
+    assert f"waiting: {tmp_path}: another process renders clips here" in capsys.readouterr().out
 
 
 def test_the_pilot_is_a_record_of_its_own(
