@@ -238,6 +238,35 @@ def test_a_folder_of_another_test_is_refused(
     assert "holds a test with other lists: name" in capsys.readouterr().err
 
 
+def test_heads_of_weights_that_do_not_say_them(
+    tiny: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More heads than there are would give other scores, and nothing would tell."""
+    folder, output, official, out = tiny[0], *(tmp_path / n for n in ("run", "a.pth", "out"))
+    # As official files say no number of bins
+    assert main(train_words(folder, output, **{"model.bins": 7, "schedule.epochs": 1})) == 0
+    ours = output / "best.safetensors"
+    assert main(["convert", str(ours), str(official), "--to", "official"]) == 0
+    given = ["--short-side", str(TINY["data.short_side"]), "--pictures", "0"]
+    given += ["--label-map", str(folder / "actions.pbtxt")]
+
+    def tested(*words: str) -> int:
+        shape = ("--trained-frames", "4", "--trained-image-size", str(TINY["model.image_size"]))
+        return main(scoring(folder, official, out, *given, *shape, *words))
+
+    assert tested() == 1
+    assert "is no official width" in capsys.readouterr().err
+    assert tested("--heads", "0") == 2
+    assert "--heads must be 1 or more, not 0" in capsys.readouterr().err
+    assert tested("--heads", str(TINY["model.heads"])) == 0
+    assert main(scoring(folder, ours, tmp_path / "ours", *given)) == 0
+    told, expected = (folder / "detections.csv" for folder in (out, tmp_path / "ours"))
+    assert told.read_text() == expected.read_text()
+    capsys.readouterr()
+    assert tested("--heads", "4") == 2
+    assert "holds a test with other heads: name another folder" in capsys.readouterr().err
+
+
 def test_a_report_shows_what_validation_found(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     page = tmp_path / "run.html"
     assert main(["report", str(tiny[1]), "--output", str(page)]) == 0

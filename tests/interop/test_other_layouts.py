@@ -26,7 +26,7 @@ from videomae_fast.interop import (
     write_weights,
 )
 from videomae_fast.interop.weights.layouts.mmaction2 import from_mmaction2_keys, to_mmaction2_keys
-from videomae_fast.interop.weights.model_weights import detector_options
+from videomae_fast.interop.weights.model_weights import detector_options, official_options
 from videomae_fast.models.detector import ActionDetector
 from videomae_fast.models.positions import sinusoid_table
 
@@ -172,6 +172,13 @@ def test_what_becomes_of_a_detector(tmp_path: Path) -> None:
     again = read_weights(tmp_path / "c.safetensors").model()
     assert isinstance(again, ActionDetector)
     assert (again.rois.size, again.pixels.mean) == (8, (0.5, 0.5, 0.5))
+    assert official_options("detector") == detector_options(model)
+    report = convert(tmp_path / "c.safetensors", tmp_path / "d.pth", official)
+    options = [c.reason for c in report.changes if "option" in c.reason]
+    assert options == [
+        "option bins=8, which official files can't say",
+        "option mean=[0.5, 0.5, 0.5], which official files can't say",
+    ]
 
 
 def test_weights_that_are_not_finite_are_not_converted(tmp_path: Path) -> None:

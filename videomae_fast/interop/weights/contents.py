@@ -26,6 +26,7 @@ from videomae_fast.interop.weights.model_weights import (
     Layout,
     ModelWeights,
     has_official_eps,
+    official_options,
 )
 from videomae_fast.interop.weights.shapes import SourceHints, infer_config
 from videomae_fast.models.positions import sinusoid_table
@@ -202,10 +203,12 @@ def _unsaid(weights: ModelWeights, files: str) -> tuple[Change, ...]:
         changes.append(
             Change("left out", f"{', '.join(asked)}: to be said again when the file is read")
         )
+    # mmaction2's own options are of its configuration, and others than the official ones
+    usual = official_options(weights.kind) if files.startswith("official") else {}
     changes += [
         Change("left out", f"option {option}={value}, which {files} can't say")
         for option, value in weights.options.items()
-        if value != (option == "normalize_target")
+        if option not in usual or value != usual[option]
     ]
     if weights.labels is not None:
         changes.append(Change("left out", f"names of the classes, which {files} can't say"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -201,6 +202,22 @@ def detector_options(model: ActionDetector) -> dict[str, Any]:
         "mean": list(pixels.mean),
         "std": list(pixels.std),
     }
+
+
+def official_options(kind: Kind) -> dict[str, Any]:
+    """The options of the official code's models, which its files don't say, as plain values.
+
+    Args:
+        kind: of the model.
+    """
+    if kind == "pre-training":
+        return {"normalize_target": True, "ignore_flat_cubes": False}
+    if kind != "detector":
+        return {}
+    given = {n: p.default for n, p in inspect.signature(ActionDetector).parameters.items()}
+    pixels = given["pixels"]
+    said = {name: given[name] for name in ("bins", "sampling_ratio", "aligned")}
+    return {**said, "mean": list(pixels.mean), "std": list(pixels.std)}
 
 
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
