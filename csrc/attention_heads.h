@@ -32,6 +32,17 @@ constexpr int64_t padded(int64_t dim) { return (dim + kLanes - 1) / kLanes * kLa
 // Keys in whole tiles.
 constexpr int64_t tiled(int64_t keys) { return (keys + kRows - 1) / kRows * kRows; }
 
+// A head's rows lie apart from one another, and the processor does not foresee where: each that is
+// read or written asks for the cache lines of one to come.
+constexpr int64_t kAhead = 12;
+enum class For { reading, writing };
+
+template <For what>
+VMF_INLINE void ask_for(const float* row, int64_t dim) {
+  for (int64_t i = 0; i < dim; i += 16) __builtin_prefetch(row + i, what == For::writing);
+  __builtin_prefetch(row + dim - 1, what == For::writing);
+}
+
 // out[all, padded(dim)] = x[rows, dim] * scale, zero elsewhere.
 inline void pack(const float* x, int64_t stride, int64_t rows, int64_t all, int64_t dim,
                  float scale, float* out) {
@@ -39,6 +50,7 @@ inline void pack(const float* x, int64_t stride, int64_t rows, int64_t all, int6
   for (int64_t row = 0; row < all; ++row, out += width) {
     const int64_t valid = row < rows ? dim : 0;
     const float* from = x + row * stride;
+    if (row + kAhead < rows) ask_for<For::reading>(from + kAhead * stride, dim);
 #pragma omp simd
     for (int64_t i = 0; i < valid; ++i) out[i] = from[i] * scale;
     for (int64_t i = valid; i < width; ++i) out[i] = 0.0f;
@@ -114,6 +126,7 @@ inline void forward(const AttentionForward& job, float* scratch, int64_t begin, 
     for (int64_t row = 0; row < rows; ++row, to += job.out_stride()) {
       // No score above the lowest number: all are -inf, or NaN.
       const float inverse = top[row] > kLowest ? 1.0f / total[row] : __builtin_nanf("");
+      if (row + kAhead < rows) ask_for<For::writing>(to + kAhead * job.out_stride(), dim);
 #pragma omp simd
       for (int64_t i = 0; i < dim; ++i) to[i] = out[row * width + i] * inverse;
       job.lse[pair * job.queries + first + row] = top[row] * kLn2 + __builtin_logf(total[row]);
@@ -170,6 +183,7 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
         float sum = 0.0f;
         const int64_t valid = row < rows ? dim : 0;
         const float* out = job.out + offset + row * stride;
+        if (row + kAhead < rows) ask_for<For::reading>(out + kAhead * stride, dim);
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < valid; ++i) sum += grad[row * width + i] * out[i];
         delta[row] = sum;
@@ -200,6 +214,7 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
       }
       float* to = job.grad_query.at(clip, head) + first * job.grad_query.of_token;
       for (int64_t row = 0; row < rows; ++row, to += job.grad_query.of_token) {
+        if (row + kAhead < rows) ask_for<For::writing>(to + kAhead * job.grad_query.of_token, dim);
 #pragma omp simd
         for (int64_t i = 0; i < dim; ++i) to[i] = grad_query[row * width + i] * job.scale;
         if (query_sums != nullptr) add_to(query_sums, to, dim);
@@ -209,6 +224,10 @@ inline void backward(const AttentionBackward& job, float* scratch, int64_t begin
       float* of_key = job.grad_key.at(clip, head) + row * job.grad_key.of_token;
       float* of_value = job.grad_value.at(clip, head) + row * job.grad_value.of_token;
       const int64_t valid = row < keys ? dim : 0;
+      if (row + kAhead < job.keys) {
+        ask_for<For::writing>(of_key + kAhead * job.grad_key.of_token, dim);
+        ask_for<For::writing>(of_value + kAhead * job.grad_value.of_token, dim);
+      }
 #pragma omp simd
       for (int64_t i = 0; i < valid; ++i) {
         of_key[i] = grad_key[row * width + i] * kLn2;  // as the queries' scale has log2(e)
