@@ -22,8 +22,8 @@ def serves(optimizer: torch.optim.Optimizer) -> bool:
 class PartsUpdate:
     """What torch's fused AdamW does to DTensors, which is elementwise, without them.
 
-    DTensors would ask for each operation on hundreds of parameters how it is to be sharded, in
-    Python, four times as long as the update takes. The optimizer keeps the state, in torch's form;
+    DTensors ask for each operation on hundreds of parameters how it is to be sharded, in Python,
+    which takes as long as the rest of the update. The optimizer keeps the state, in torch's form;
     hooks on its step run as ever.
 
     Args:
