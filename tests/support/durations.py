@@ -58,7 +58,8 @@ class Durations:
                 item.add_marker(pytest.mark.slow)
         if left_out := self._left_out(items, config.getoption("--slow")):
             config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if item not in set(left_out)]
+            gone = set(left_out)
+            items[:] = [item for item in items if item not in gone]
         yield
         files: defaultdict[Path, float] = defaultdict(float)
         for item in items:

@@ -78,6 +78,18 @@ def set_weight_decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
             group["weight_decay"] = decay
 
 
+def tell_step(optimizer: torch.optim.Optimizer, scale: torch.Tensor, skip: torch.Tensor) -> None:
+    """What the next step goes by, where torch's GradScaler tells it: kernels and hooks read it.
+
+    Args:
+        optimizer: torch's, or apex's as it is here.
+        scale: fp32 scalar that the gradients are divided by.
+        skip: fp32 scalar; where it is not 0, nothing changes.
+    """
+    setattr(optimizer, "grad_scale", scale)  # noqa: B010
+    setattr(optimizer, "found_inf", skip)  # noqa: B010
+
+
 def rates_to_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Lets torch's optimizer read its learning rates on the device, as recorded steps do."""
     for group in optimizer.param_groups:

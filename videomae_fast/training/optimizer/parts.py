@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from videomae_fast.models.dtensor import is_dtensor
+from videomae_fast.training.optimizer.adamw import tell_step
 from videomae_fast.training.parallel.fsdp import local
 
 
@@ -53,9 +54,7 @@ class PartsUpdate:
 
     def apply(self, scale: Tensor, skip: Tensor) -> None:
         """As :meth:`Update.apply`."""
-        # Where torch's GradScaler sets them, for hooks
-        setattr(self._optimizer, "grad_scale", scale)  # noqa: B010
-        setattr(self._optimizer, "found_inf", skip)  # noqa: B010
+        tell_step(self._optimizer, scale, skip)
         self._hooked(self._optimizer, scale, skip)
         self._optimizer.zero_grad(set_to_none=True)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from videomae_fast.ops import adamw
 from videomae_fast.training.optimizer import parts
+from videomae_fast.training.optimizer.adamw import tell_step
 from videomae_fast.training.optimizer.shadows import Shadows
 
 
@@ -66,9 +67,7 @@ class TorchUpdate:
         return torch.nn.utils.get_total_norm(gradients)
 
     def apply(self, scale: Tensor, skip: Tensor) -> None:
-        # The attributes that torch's GradScaler sets; apex's FusedAdam gets them likewise
-        setattr(self._optimizer, "grad_scale", scale)  # noqa: B010
-        setattr(self._optimizer, "found_inf", skip)  # noqa: B010
+        tell_step(self._optimizer, scale, skip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._shadows is not None:
@@ -135,8 +134,7 @@ class OnePass:
         Raises:
             ValueError: a parameter has no gradient, or counts other updates than the others.
         """
-        setattr(self._optimizer, "grad_scale", scale)  # noqa: B010
-        setattr(self._optimizer, "found_inf", skip)  # noqa: B010
+        tell_step(self._optimizer, scale, skip)
         self._hooked(self._optimizer, scale, skip)
         for working, _ in self._parts:
             for p in working:
